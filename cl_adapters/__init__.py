@@ -1,0 +1,8 @@
+"""Continual learning on a frozen Vision Transformer with adapters.
+
+The building blocks live here, the methods in `cl_adapters.strategies`, data and the runner in
+`cl_adapters.benchmarks`, metrics and figures in `cl_adapters.reports`. This file stays empty of
+imports, so that reading records never loads torch.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,28 @@
+"""The one exception that the command turns into a sentence and exit code 2."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["InputError", "unknown_name"]
+
+
+class InputError(ValueError):
+    """Raised when what the user gave breaks a rule; the text names the thing, the rule and the value."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """Returns the error for a name that is not in a table, with the near ones first.
+
+    Args:
+        kind: What the name was meant to be, such as `strategy`.
+        name: The name as given.
+        known: Every name that would have been right.
+
+    Example:
+        >>> str(unknown_name("strategy", "lea", ["lae", "finetune"]))
+        "unknown strategy 'lea'; did you mean 'lae'? Known: finetune, lae"
+    """
+    names = sorted(known)
+    near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(repr(match) for match in near)}?" if near else "."
+    return InputError(f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}")

@@ -1,0 +1,252 @@
+"""The run directory: the only interface between running and reporting.
+
+    runs/<stream>/<strategy>/seed<k>-<config hash>/
+        run.json              what was run, on what, and how it ended (`RunRecord`)
+        predictions.parquet   one row per (experience trained, test sample) (`PREDICTION_COLUMNS`)
+        events.jsonl          one JSON object a line: always `event`, `experience`, `seconds`
+        checkpoints/          one folder per finished experience: what was learned, nothing frozen
+
+Needs no torch. Column and key names change only together with `FORMAT_VERSION`. Every file is
+written to a temporary name in the same folder, flushed to disk and renamed, so that a reader sees
+the old file or the new one.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cl_adapters.errors import InputError
+
+__all__ = [
+    "FORMAT_VERSION",
+    "PREDICTION_COLUMNS",
+    "RunRecord",
+    "RunState",
+    "append_event",
+    "atomic_path",
+    "digest",
+    "find_runs",
+    "read_events",
+    "read_predictions",
+    "truncate_events",
+    "write_predictions",
+]
+
+FORMAT_VERSION: Final = 1
+
+RunState = Literal["running", "finished", "failed", "interrupted"]
+
+# experience: index of the experience after whose training the prediction was made (0-based).
+# sample: index in the source's test split. target, prediction: class by position in `RunRecord.classes`.
+# confidence: probability of the prediction. nll: -log probability of the target, natural log.
+# target_experience: the experience that introduced the target's class.
+PREDICTION_COLUMNS: Final[dict[str, pa.DataType]] = {
+    "experience": pa.int32(),
+    "sample": pa.int32(),
+    "target": pa.int32(),
+    "prediction": pa.int32(),
+    "confidence": pa.float32(),
+    "nll": pa.float32(),
+    "target_experience": pa.int32(),
+}
+
+
+def digest(value: object, length: int = 16) -> str:
+    """Returns the first hex digits of the SHA-256 of a value's canonical JSON.
+
+    Example:
+        >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+        True
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that replaces it if the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename is only durable once the folder that holds the name is on disk.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@dataclass(kw_only=True)
+class RunRecord:
+    """What stands in `run.json`.
+
+    Attributes:
+        strategy: Name of the strategy, as in `cl-adapters list strategies`.
+        stream: Name of the stream, as in the run directory's path.
+        seed: Seed of the run: class order, initial weights, order of the images.
+        config: The recipe that repeats the run.
+        fingerprint: The protocol: data checksums, class order rule, increments, weights digest and
+            pixel pipeline. Runs may be compared when it is equal.
+        classes: Class names by position in the class order of this run.
+        experiences: Positions of the classes that each experience brings.
+        state: How far the run has come.
+        experiences_done: Number of experiences trained, evaluated and stored.
+        error: The sentence that ended a failed run.
+        parameters: Counts of `backbone` (frozen) and `added` parameters after the last experience.
+        seconds: Wall time spent so far, summed over resumed sessions.
+        versions: Versions of Python and of the packages that matter.
+        host: Processor, number of threads, device.
+        started: ISO 8601 time with zone.
+        ended: ISO 8601 time with zone, or None.
+        format: Version of the run directory's format.
+    """
+
+    strategy: str
+    stream: str
+    seed: int
+    config: dict[str, Any]
+    fingerprint: dict[str, Any]
+    classes: list[str]
+    experiences: list[list[int]]
+    state: RunState = "running"
+    experiences_done: int = 0
+    error: str | None = None
+    parameters: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+    host: dict[str, Any] = field(default_factory=dict)
+    started: str = ""
+    ended: str | None = None
+    format: int = FORMAT_VERSION
+
+    @property
+    def directory(self) -> Path:
+        """Path of the run below the folder of all runs."""
+        return Path(self.stream) / self.strategy / f"seed{self.seed}-{digest(self.config, 8)}"
+
+    def write(self, folder: Path) -> None:
+        """Writes `run.json` into `folder`, atomically."""
+        with atomic_path(folder / "run.json") as path:
+            path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunRecord":
+        """Reads `run.json` of a run directory.
+
+        Raises:
+            InputError: If the file is missing, is not a record, or comes from a newer format.
+        """
+        path = folder / "run.json"
+        try:
+            values = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} must be a readable run record, got: {error}") from error
+        names = {item.name for item in fields(cls)}
+        if not isinstance(values, dict) or not names <= set(values):
+            missing = sorted(names - set(values)) if isinstance(values, dict) else sorted(names)
+            raise InputError(f"{path} must hold every key of a run record, lacks {missing}")
+        if values["format"] != FORMAT_VERSION:
+            raise InputError(
+                f"{path} must have format {FORMAT_VERSION} for this version, got {values['format']!r}"
+            )
+        return cls(**{name: values[name] for name in names})
+
+
+def write_predictions(folder: Path, frame: pd.DataFrame) -> None:
+    """Writes `predictions.parquet` into `folder`, atomically, with the published columns only."""
+    schema = pa.schema(list(PREDICTION_COLUMNS.items()))
+    table = pa.Table.from_pandas(frame[list(PREDICTION_COLUMNS)], schema=schema, preserve_index=False)
+    with atomic_path(folder / "predictions.parquet") as path:
+        pq.write_table(table, path, compression="zstd")
+
+
+def read_predictions(folder: Path) -> pd.DataFrame:
+    """Reads the predictions of a run directory; empty if no experience has been evaluated yet.
+
+    Raises:
+        InputError: If the file is damaged or lacks a column.
+    """
+    path = folder / "predictions.parquet"
+    if not path.exists():
+        empty = {name: np.empty(0, kind.to_pandas_dtype()) for name, kind in PREDICTION_COLUMNS.items()}
+        return pd.DataFrame(empty)
+    try:
+        return pq.read_table(path, columns=list(PREDICTION_COLUMNS)).to_pandas()
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} must be a readable predictions table, got: {error}") from error
+
+
+def append_event(folder: Path, event: str, experience: int, seconds: float, **values: object) -> None:
+    """Appends one line to `events.jsonl`.
+
+    Args:
+        folder: The run directory.
+        event: Kind of event, such as `phase`, `evaluation` or `parameters`.
+        experience: Index of the experience it belongs to.
+        seconds: Duration of what the event describes; 0 for a mere fact.
+        **values: Further keys of this kind of event.
+    """
+    line = {"event": event, "experience": experience, "seconds": round(seconds, 6), **values}
+    with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """Reads the events of a run directory; a last line torn by a crash is left out."""
+    path = folder / "events.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text("utf-8").splitlines()
+    events: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            events.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise InputError(f"{path} line {number} must be a JSON object, got: {error}") from error
+    return events
+
+
+def truncate_events(folder: Path, experiences_done: int) -> None:
+    """Drops the events of experiences that did not finish, before they are run again."""
+    kept = [event for event in read_events(folder) if event["experience"] < experiences_done]
+    with atomic_path(folder / "events.jsonl") as path:
+        lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept)
+        path.write_text(lines, "utf-8")
+
+
+def find_runs(roots: Iterable[Path]) -> list[Path]:
+    """Returns every run directory at or below the given folders, sorted.
+
+    Raises:
+        InputError: If a folder does not exist.
+    """
+    found: set[Path] = set()
+    for root in roots:
+        if not root.is_dir():
+            raise InputError(f"run folder {str(root)!r} must exist and be a directory")
+        found.update(path.parent for path in root.rglob("run.json"))
+    return sorted(found)

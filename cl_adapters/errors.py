@@ -1,9 +1,9 @@
-"""The one exception that the command turns into a sentence and exit code 2."""
+"""The exceptions that the command turns into one sentence and an exit code."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["InputError", "unknown_name"]
+__all__ = ["InputError", "RunError", "unknown_name"]
 
 
 class InputError(ValueError):
@@ -26,3 +26,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(repr(match) for match in near)}?" if near else "."
     return InputError(f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}")
+
+
+class RunError(RuntimeError):
+    """Raised when a run cannot go on though its input was good; exit code 1."""

@@ -1,0 +1,1 @@
+"""Image sources, streams of experiences, the pixel pipeline and the runner."""

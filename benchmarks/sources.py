@@ -1,0 +1,259 @@
+"""Where images come from: scikit-learn's digits, a folder, a parquet file, arrays.
+
+Every reader checks at once what is cheap to check (labels, classes on both sides, columns) and
+raises `InputError`; damaged images are found by `verify_images`, which decodes each of them.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.datasets import load_digits
+
+from cl_adapters.benchmarks.images import (
+    ArrayStore,
+    FileStore,
+    ImageSource,
+    LabelledImages,
+    natural_key,
+    split_off,
+    verify_images,
+)
+from cl_adapters.benchmarks.parquet import parquet_source
+from cl_adapters.errors import InputError, unknown_name
+
+__all__ = [
+    "SOURCES",
+    "ImageSource",
+    "LabelledImages",
+    "array_source",
+    "digits_source",
+    "folder_source",
+    "open_source",
+    "parquet_source",
+    "verify_images",
+]
+
+SUFFIXES: Final = (
+    ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+TEST_FOLDERS: Final = ("test", "val", "validation")
+
+
+def digits_source(seed: int = 0) -> ImageSource:
+    """Returns scikit-learn's handwritten digits: 1,797 images of 8 x 8 pixels, no download.
+
+    Args:
+        seed: Changes the split. It belongs to the protocol, not to the run: leave it alone.
+
+    Example:
+        >>> source = digits_source()
+        >>> len(source.train), len(source.test), source.train.read(0).shape
+        (1347, 450, (8, 8, 3))
+    """
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    images = LabelledImages(
+        ArrayStore("digits", pixels),
+        np.arange(len(pixels)),
+        digits.target.astype(np.int64),
+        tuple(str(digit) for digit in range(10)),
+    )
+    train, test = split_off(images, 0.25, seed)
+    return ImageSource("digits", images.classes, train, test)
+
+
+def folder_source(path: str | Path, *, test_share: float = 0.25) -> ImageSource:
+    """Returns the images of a folder, one class a sub-folder.
+
+    With `train/` and `test/` (or `val/`, `validation/`) inside, these are the two sets; without,
+    each class is split by the content of its images. Hidden files, files without an image suffix
+    and links that lead out of the folder are left aside.
+
+    Args:
+        path: The folder.
+        test_share: Share of each class that goes to test where the folder holds no split.
+
+    Raises:
+        InputError: If there are no class folders, or a class lacks images on one side.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise InputError(f"image folder {str(root)!r} must exist and be a directory")
+    name = root.resolve().name
+    tests = [folder for folder in TEST_FOLDERS if (root / folder).is_dir()]
+    if not (root / "train").is_dir() or not tests:
+        images = _scan(root, root)
+        train, test = split_off(images, test_share)
+        return ImageSource(name, images.classes, train, test)
+    if len(tests) > 1:
+        raise InputError(f"image folder {str(root)!r} must hold one test set, got {tests}")
+    train, test = _scan(root / "train", root), _scan(root / tests[0], root)
+    for extra, where in ((test, train), (train, test)):
+        for missing in sorted(set(extra.classes) - set(where.classes), key=natural_key):
+            raise InputError(
+                f"class {missing!r} of {str(root)!r} must have a folder in both train and "
+                f"{tests[0]}, got one in {'train' if extra is train else tests[0]} only"
+            )
+    return ImageSource(name, train.classes, train, test)
+
+
+def _scan(folder: Path, root: Path) -> LabelledImages:
+    """Lists the class folders of one folder and the images below them, sorted."""
+    names = sorted(
+        (entry.name for entry in folder.iterdir() if _is_shown(entry.name) and entry.is_dir()),
+        key=natural_key,
+    )
+    inside = root.resolve()
+    classes = [name for name in names if (folder / name).resolve().is_relative_to(inside)]
+    if not classes:
+        raise InputError(f"image folder {str(folder)!r} must hold class folders, got none")
+    paths: list[str] = []
+    targets: list[int] = []
+    for target, name in enumerate(classes):
+        _check_text(name)
+        found = sorted(_image_paths(folder / name, inside), key=natural_key)
+        if not found:
+            raise InputError(
+                f"class folder {str(folder / name)!r} must hold images ({' '.join(SUFFIXES)}), "
+                "got none"
+            )
+        paths += [f"{name}/{path}" for path in found]
+        targets += [target] * len(found)
+    return LabelledImages(
+        FileStore(folder, paths), np.arange(len(paths)), np.array(targets, np.int64), tuple(classes)
+    )
+
+
+def _image_paths(folder: Path, inside: Path) -> Iterator[str]:
+    # os.walk does not enter linked folders, so that loops end.
+    for where, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if _is_shown(name)]
+        for name in files:
+            path = Path(where, name)
+            if not _is_shown(name) or path.suffix.lower() not in SUFFIXES:
+                continue
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                continue
+            if path.is_file():
+                yield path.relative_to(folder).as_posix()
+
+
+def _is_shown(name: str) -> bool:
+    return not name.startswith(".")
+
+
+def _check_text(name: str) -> None:
+    # Python maps bytes that are no UTF-8 to lone surrogates, which no record could store.
+    if not name.isprintable():
+        raise InputError(f"class name must be printable UTF-8 text, got {name!r}")
+
+
+def array_source(
+    name: str,
+    train: tuple[npt.ArrayLike, npt.ArrayLike],
+    test: tuple[npt.ArrayLike, npt.ArrayLike],
+    classes: Sequence[str] | None = None,
+) -> ImageSource:
+    """Returns a source over arrays.
+
+    Args:
+        name: Name for reports and run directories.
+        train: Images and targets. Images are uint8, or floats in [0, 1], of shape (N, H, W, 3) or
+            (N, H, W); targets are integers from 0, (N,).
+        test: Images and targets of the test set.
+        classes: Class names by target; the numbers themselves by default.
+
+    Raises:
+        InputError: If a shape, a pixel or a target breaks these rules; the text names the sample.
+
+    Example:
+        >>> grey = np.full((2, 8, 8), 0.5)
+        >>> array_source("grey", (grey, [0, 1]), (grey, [0, 1])).train.read(0)[0, 0]
+        array([128, 128, 128], dtype=uint8)
+    """
+    split_targets = [_as_targets(f"{name} train", train[1]), _as_targets(f"{name} test", test[1])]
+    if classes is None:
+        classes = [str(index) for index in range(max(int(each.max()) for each in split_targets) + 1)]
+    sets = [
+        _labelled(f"{name} {split}", images, targets, tuple(classes))
+        for split, images, targets in zip(
+            ("train", "test"), (train[0], test[0]), split_targets, strict=True
+        )
+    ]
+    return ImageSource(name, tuple(classes), sets[0], sets[1])
+
+
+def _labelled(
+    label: str, images: npt.ArrayLike, targets: npt.NDArray[np.int64], classes: tuple[str, ...]
+) -> LabelledImages:
+    pixels = _as_pixels(label, np.asarray(images))
+    if len(pixels) != len(targets):
+        raise InputError(
+            f"{label} must have as many images as targets, got {len(pixels)} and {len(targets)}"
+        )
+    for sample in np.flatnonzero((targets < 0) | (targets >= len(classes))):
+        raise InputError(
+            f"target of sample {sample} of {label} must lie in 0 to {len(classes) - 1}, "
+            f"got {targets[sample]}"
+        )
+    return LabelledImages(ArrayStore(label, pixels), np.arange(len(pixels)), targets, classes)
+
+
+def _as_targets(label: str, targets: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    array = np.array(targets)
+    if array.ndim != 1 or not len(array) or array.dtype.kind not in "iu":
+        raise InputError(
+            f"targets of {label} must be a non-empty vector of integers, got {array.dtype} of "
+            f"shape {array.shape}"
+        )
+    return array.astype(np.int64)
+
+
+def _as_pixels(label: str, images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    is_image = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
+    if not is_image or 0 in images.shape[1:]:
+        raise InputError(
+            f"images of {label} must have shape (N, H, W, 3) or (N, H, W), got {images.shape}"
+        )
+    if images.dtype == np.uint8:
+        return images.copy()
+    if images.dtype.kind != "f":
+        raise InputError(f"images of {label} must be uint8 or float, got {images.dtype}")
+    # The comparison is false for NaN.
+    is_bad = ~((images >= 0) & (images <= 1)).all(axis=tuple(range(1, images.ndim)))
+    for sample in np.flatnonzero(is_bad):
+        pixels = images[sample]
+        value = pixels[~((pixels >= 0) & (pixels <= 1))][0]
+        raise InputError(
+            f"pixels of sample {sample} of {label} must be finite and lie in [0, 1], got {value}"
+        )
+    return np.rint(images * 255).astype(np.uint8)
+
+
+SOURCES: Final[dict[str, Callable[[], ImageSource]]] = {"digits": digits_source}
+
+
+def open_source(name: str | Path) -> ImageSource:
+    """Returns the source of a name in `SOURCES` or at a path.
+
+    Args:
+        name: `digits`, the path of an image folder, of a `.parquet` file or of a folder of them.
+
+    Raises:
+        InputError: If it is neither a known name nor a path that can be read as images.
+    """
+    if isinstance(name, str) and name in SOURCES:
+        return SOURCES[name]()
+    path = Path(name)
+    is_table = path.suffix.lower() == ".parquet"
+    if path.is_dir():
+        return parquet_source(path) if any(path.glob("*.parquet")) else folder_source(path)
+    if path.is_file() and is_table:
+        return parquet_source(path)
+    if is_table or path.is_file() or len(path.parts) > 1:
+        raise InputError(f"data {str(name)!r} must be an image folder or a .parquet file that exists")
+    raise unknown_name("stream", str(name), SOURCES)

@@ -1,0 +1,194 @@
+"""From decoded uint8 images to the network's input, equal to torchvision's transforms on Pillow.
+
+Evaluation: short side resized to S (bicubic, antialiased), centre crop of S x S. Training: the same,
+or torchvision's `RandomResizedCrop` with or without a horizontal flip. Then scaled to [0, 1] and
+normalised.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cl_adapters.errors import InputError
+
+__all__ = ["INPUT_RANGES", "Preprocess", "crop_box"]
+
+Triple = tuple[float, float, float]
+Box = tuple[int, int, int, int]
+
+# Mean and standard deviation by name; None: those of the network's own configuration.
+INPUT_RANGES: Final[dict[str, tuple[Triple, Triple] | None]] = {
+    "timm": None,
+    "pilot_01": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+RATIO: Final = (3 / 4, 4 / 3)
+FILTERS: Final = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """The pixel pipeline of a run.
+
+    Attributes:
+        image_size: Side S of the network's input in pixels, at least 1.
+        mean: Mean per channel, subtracted from pixels in [0, 1].
+        std: Standard deviation per channel, above 0.
+        interpolation: Filter of every resize.
+        augment: What training adds: nothing, random resized crops, or these with flips.
+        scale: Smallest and largest share of the image's area that a random crop covers.
+
+    Example:
+        >>> pixels = np.full((8, 8, 3), 255, dtype=np.uint8)
+        >>> Preprocess(image_size=4, mean=(0.5,) * 3, std=(0.5,) * 3).evaluate(pixels)[0, 0]
+        tensor([1., 1., 1., 1.])
+    """
+
+    image_size: int
+    mean: Triple
+    std: Triple
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    augment: Literal["none", "crop", "crop_flip"] = "none"
+    scale: tuple[float, float] = (0.05, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1:
+            raise InputError(f"image size must be at least 1 pixel, got {self.image_size}")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
+            raise InputError(
+                "mean and std must hold three numbers each and std be positive, "
+                f"got {self.mean} and {self.std}"
+            )
+        if self.interpolation not in FILTERS:
+            raise InputError(
+                f"interpolation must be one of {', '.join(FILTERS)}, got {self.interpolation!r}"
+            )
+        if self.augment not in ("none", "crop", "crop_flip"):
+            raise InputError(
+                f"augment must be one of none, crop, crop_flip, got {self.augment!r}"
+            )
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise InputError(f"scale must satisfy 0 < low <= high <= 1, got {self.scale}")
+
+    @cached_property
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (self.mean, self.std))
+        return mean, std
+
+    def describe(self) -> dict[str, object]:
+        """Returns the settings for a run's fingerprint."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+
+    def evaluate(self, image: npt.NDArray[np.uint8]) -> Tensor:
+        """Returns the network's input for an image, without chance.
+
+        Shape:
+            - image: (H, W, 3) uint8
+            - output: (3, S, S) float32
+        """
+        height, width = image.shape[:2]
+        picture = Image.fromarray(image)
+        if (height, width) == (self.image_size, self.image_size):
+            return self._to_tensor(picture)
+        box = _centre_box(height, width, self.image_size)
+        return self._to_tensor(self._resize(picture, box))
+
+    def train(self, image: npt.NDArray[np.uint8], generator: torch.Generator | None = None) -> Tensor:
+        """Returns the network's input for an image, augmented.
+
+        Args:
+            image: The decoded image.
+            generator: Source of chance; by default torch's global one, which the runner seeds.
+
+        Shape:
+            - image: (H, W, 3) uint8
+            - output: (3, S, S) float32
+        """
+        if self.augment == "none":
+            return self.evaluate(image)
+        top, left, height, width = crop_box(
+            image.shape[0], image.shape[1], scale=self.scale, generator=generator
+        )
+        picture = Image.fromarray(image[top : top + height, left : left + width])
+        if (height, width) != (self.image_size, self.image_size):
+            picture = self._resize(picture, None)
+        if self.augment == "crop_flip" and torch.rand(1, generator=generator).item() < 0.5:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return self._to_tensor(picture)
+
+    def _resize(
+        self, picture: Image.Image, box: tuple[float, float, float, float] | None
+    ) -> Image.Image:
+        size = (self.image_size, self.image_size)
+        return picture.resize(size, FILTERS[self.interpolation], box=box)
+
+    def _to_tensor(self, picture: Image.Image) -> Tensor:
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        values = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        mean, std = self._statistics
+        return values.sub_(mean).div_(std)
+
+
+def _centre_box(height: int, width: int, size: int) -> tuple[float, float, float, float]:
+    """Returns the part of an image that resize to short side `size` and centre crop keep.
+
+    Resizing this part alone gives the same pixels as resizing the whole and cropping, at no cost
+    for long and narrow images. The long side is truncated and the offset rounded as torchvision does.
+    """
+    short, long = sorted((height, width))
+    resized = size * long // short
+    scale = long / resized
+    start = round((resized - size) / 2) * scale
+    end = min(start + size * scale, float(long))
+    if width >= height:
+        return (start, 0.0, end, float(height))
+    return (0.0, start, float(width), end)
+
+
+def crop_box(
+    height: int, width: int, *, scale: tuple[float, float], generator: torch.Generator | None = None
+) -> Box:
+    """Draws the crop of torchvision's `RandomResizedCrop`, with a generator of one's own.
+
+    Args:
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        scale: Smallest and largest share of the image's area.
+        generator: Source of chance; by default torch's global one.
+
+    Returns:
+        Top, left, height and width of the crop.
+
+    Example:
+        >>> crop_box(32, 32, scale=(1.0, 1.0), generator=torch.Generator().manual_seed(0))
+        (0, 0, 32, 32)
+    """
+    low, high = math.log(RATIO[0]), math.log(RATIO[1])
+    for _ in range(10):
+        area = height * width * _uniform(scale[0], scale[1], generator)
+        ratio = math.exp(_uniform(low, high, generator))
+        crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top = int(torch.randint(height - crop_height + 1, (1,), generator=generator))
+            left = int(torch.randint(width - crop_width + 1, (1,), generator=generator))
+            return top, left, crop_height, crop_width
+    crop_width = min(width, max(1, round(height * RATIO[1])))
+    crop_height = min(height, max(1, round(width / RATIO[0])))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def _uniform(low: float, high: float, generator: torch.Generator | None) -> float:
+    return torch.empty(1).uniform_(low, high, generator=generator).item()

@@ -1,0 +1,219 @@
+"""A frozen timm Vision Transformer with slots for adapters.
+
+`AdaptedViT` takes any timm `VisionTransformer` whose blocks are plain pre-norm blocks (class token
+or pooled, LayerScale, registers, CLIP's first norm, query/key norm), leaves it unmodified and never
+trains it: no gradient, no dropout, buffers still. Adapters are an argument of `run`, not a part of
+the network, so one backbone serves several experts at once. This is the only file that knows the
+inside of timm's blocks.
+
+Shapes: B batch, C channels, S image size, N tokens (class and register tokens included), D width
+(`embed_dim`), H heads, L prefix length.
+"""
+
+from typing import cast
+
+import torch
+from timm.layers import Attention
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cl_adapters.adapters import AdapterSet
+from cl_adapters.errors import InputError
+
+__all__ = ["AdaptedViT", "prefix_attention"]
+
+_POOLS = ("token", "avg", "avgmax", "max")
+
+
+def prefix_attention(
+    query: Tensor, key: Tensor, value: Tensor, prefix_key: Tensor, prefix_value: Tensor
+) -> Tensor:
+    """Computes LAE's attention with a renormalised prefix.
+
+    With a the softmax over the prefix and the original positions together and lambda the share of
+    the prefix, the result is sum_original a_j v_j + sum_prefix (a_p / lambda) v_p: the original part
+    keeps its weight 1 - lambda, the prefix part gets weight 1, a row sums to 2 - lambda. Since
+    a_p / lambda is the softmax over the prefix alone, both parts are ordinary attention: the first
+    with the prefix's values set to zero, the second over the prefix only.
+
+    Shape:
+        query, key, value: (B, H, N, D / H). prefix_key, prefix_value: (H, L, D / H).
+        Output: (B, H, N, D / H).
+    """
+    batch = query.shape[0]
+    prefix_key = prefix_key.to(key.dtype).expand(batch, -1, -1, -1)
+    prefix_value = prefix_value.to(value.dtype).expand(batch, -1, -1, -1)
+    original = functional.scaled_dot_product_attention(
+        query,
+        torch.cat((prefix_key, key), dim=2),
+        torch.cat((torch.zeros_like(prefix_value), value), dim=2),
+    )
+    return original + functional.scaled_dot_product_attention(query, prefix_key, prefix_value)
+
+
+class AdaptedViT(nn.Module):
+    """A frozen ViT whose blocks can be run with adapters and in parts.
+
+    `features(run(tokens(images)))` equals timm's `forward_features` followed by
+    `forward_head(pre_logits=True)`.
+
+    Args:
+        vit: A timm `VisionTransformer`. It is used as it is, put into eval mode for good, and its
+            parameters stop requiring gradients.
+
+    Raises:
+        InputError: If the network is not a `VisionTransformer` of plain pre-norm blocks.
+
+    Example:
+        >>> import timm
+        >>> vit = AdaptedViT(timm.create_model("test_vit", num_classes=0, img_size=32))
+        >>> vit(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 64])
+    """
+
+    def __init__(self, vit: nn.Module) -> None:
+        super().__init__()
+        self.vit = _checked(vit)
+        self.vit.requires_grad_(requires_grad=False)
+        self.train(mode=False)
+
+    def train(self, mode: bool = True) -> "AdaptedViT":  # noqa: FBT001, FBT002 - torch's signature
+        """Keeps the network in eval mode whatever `mode` says: dropout and buffers stay still."""
+        super().train(mode)
+        self.vit.eval()
+        return self
+
+    @property
+    def embed_dim(self) -> int:
+        """D, width of the tokens and of the features."""
+        return int(self.vit.embed_dim)
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of transformer blocks."""
+        return len(self.vit.blocks)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape (C, S, S) of one image."""
+        height, width = self.vit.patch_embed.img_size
+        return int(self.vit.in_chans), int(height), int(width)
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Embeds the patches and adds class token, registers and positions.
+
+        Shape:
+            images: (B, C, S, S). Output: (B, N, D).
+
+        Raises:
+            InputError: If the shape does not fit or a pixel is not finite.
+        """
+        if tuple(images.shape[1:]) != self.input_shape:
+            raise InputError(
+                f"images must have shape (B, {', '.join(map(str, self.input_shape))}) for this "
+                f"backbone, got {tuple(images.shape)}"
+            )
+        if not bool(torch.isfinite(images).all()):
+            worst = int((~torch.isfinite(images)).flatten(1).any(dim=1).nonzero()[0])
+            raise InputError(f"pixels must be finite, got NaN or infinity in image {worst} of the batch")
+        embedded = self.vit._pos_embed(self.vit.patch_embed(images))
+        return cast("Tensor", self.vit.norm_pre(embedded))
+
+    def run(
+        self,
+        tokens: Tensor,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        adapters: AdapterSet | None = None,
+    ) -> Tensor:
+        """Runs blocks `start` to `stop` - 1; negative numbers count from the end.
+
+        Shape:
+            tokens: (B, N, D). Output: (B, N, D).
+        """
+        for index in range(*slice(start, stop).indices(self.num_blocks)):
+            block = self.vit.blocks[index]
+            if adapters is None or not adapters.touches(index):
+                tokens = block(tokens)
+            else:
+                tokens = _adapted_block(block, tokens, adapters, index)
+        return tokens
+
+    def features(self, tokens: Tensor) -> Tensor:
+        """Normalises and pools the tokens that leave the last block.
+
+        Shape:
+            tokens: (B, N, D). Output: (B, D).
+        """
+        return cast("Tensor", self.vit.forward_head(self.vit.norm(tokens), pre_logits=True))
+
+    def forward(self, images: Tensor, adapters: AdapterSet | None = None) -> Tensor:
+        """Computes the features of images.
+
+        Shape:
+            images: (B, C, S, S). Output: (B, D).
+        """
+        return self.features(self.run(self.tokens(images), adapters=adapters))
+
+
+def _adapted_block(block: Block, stream: Tensor, adapters: AdapterSet, index: int) -> Tensor:
+    normed = block.norm1(stream)
+    attended = block.ls1(_attend(block.attn, normed, adapters, index))
+    beside_attention = adapters.at("attention", index)
+    if beside_attention is not None:
+        attended = attended + beside_attention(normed)
+    stream = stream + attended
+    through_mlp = block.ls2(block.mlp(block.norm2(stream)))
+    beside_mlp = adapters.at("mlp", index)
+    if beside_mlp is not None:
+        through_mlp = through_mlp + beside_mlp(stream)
+    return cast("Tensor", stream + through_mlp)
+
+
+def _attend(attention: Attention, normed: Tensor, adapters: AdapterSet, index: int) -> Tensor:
+    lora, prefix = adapters.at("key_value", index), adapters.at("prefix", index)
+    if lora is None and prefix is None:
+        return cast("Tensor", attention(normed))
+    query, key, value = attention.qkv(normed).chunk(3, dim=-1)  # each (B, N, D)
+    if lora is not None:
+        key_update, value_update = lora(normed)
+        key, value = key + key_update, value + value_update
+    query, key, value = (_heads(part, attention.num_heads) for part in (query, key, value))
+    query, key = attention.q_norm(query), attention.k_norm(key)
+    if prefix is None:
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+    else:
+        prefix_key, prefix_value = (_heads(part, attention.num_heads) for part in prefix())
+        mixed = prefix_attention(query, key, value, prefix_key, prefix_value)
+    mixed = attention.norm(mixed.transpose(1, 2).flatten(2))  # (B, N, D)
+    return cast("Tensor", attention.proj(mixed))
+
+
+def _heads(tensor: Tensor, num_heads: int) -> Tensor:
+    # (..., N, D) -> (..., H, N, D / H)
+    return tensor.unflatten(-1, (num_heads, -1)).transpose(-3, -2)
+
+
+def _checked(vit: nn.Module) -> VisionTransformer:
+    # Exact types: a subclass may compute something else under the same attribute names.
+    name = type(vit).__name__
+    if type(vit) is not VisionTransformer:
+        raise InputError(f"backbone must be a timm VisionTransformer, got {name}")
+    for index, block in enumerate(vit.blocks):
+        if type(block) is not Block:
+            raise InputError(
+                f"block {index} of the backbone must be a plain pre-norm timm Block, "
+                f"got {type(block).__name__}"
+            )
+        if type(block.attn) is not Attention or block.attn.gate is not None:
+            kind = "gated attention" if type(block.attn) is Attention else type(block.attn).__name__
+            raise InputError(
+                f"attention of block {index} of the backbone must be timm's plain Attention, got {kind}"
+            )
+    if vit.global_pool not in _POOLS:
+        raise InputError(
+            f"pooling of the backbone must be one of {', '.join(_POOLS)}, got {vit.global_pool!r}"
+        )
+    return vit

@@ -1,0 +1,110 @@
+"""Classifier heads that grow by experience.
+
+Columns are indexed by class label, so Avalanche's metrics read the outputs as they are. A class that
+has not been seen yet gets `UNSEEN_LOGIT`, which no softmax and no argmax will choose.
+
+Shapes: B batch, F features, C columns = highest label seen + 1.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from cl_adapters.adapters import AdapterSet
+from cl_adapters.backbone import AdaptedViT
+
+__all__ = ["UNSEEN_LOGIT", "AdaptedClassifier", "ExperienceHeads", "cross_entropy_over"]
+
+UNSEEN_LOGIT: Final = -1000.0  # finite, so that a loss on unseen classes stays a number
+
+
+class ExperienceHeads(nn.Module):
+    """One linear layer per experience, concatenated for the logits (LAE's head).
+
+    Args:
+        num_features: F.
+        init_std: Standard deviation of the initial weights; biases start at 0.
+
+    Example:
+        >>> heads = ExperienceHeads(4)
+        >>> heads.grow([2, 0], torch.Generator().manual_seed(0))
+        >>> heads(torch.zeros(1, 4)).tolist()
+        [[0.0, -1000.0, 0.0]]
+    """
+
+    def __init__(self, num_features: int, *, init_std: float = 0.001) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.init_std = init_std
+        self.layers = nn.ModuleList()
+        self.classes: list[int] = []
+
+    def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:
+        """Adds a layer for those of the classes that have none yet."""
+        new = [label for label in classes if label not in self.classes]
+        if not new:
+            return
+        layer = torch.nn.utils.skip_init(nn.Linear, self.num_features, len(new))
+        nn.init.normal_(layer.weight, std=self.init_std, generator=generator)
+        nn.init.zeros_(layer.bias)
+        self.layers.append(layer)
+        self.classes.extend(new)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns the logits.
+
+        Shape:
+            features: (B, F). Output: (B, C), float32.
+        """
+        columns = max(self.classes, default=-1) + 1
+        logits = features.new_full((features.shape[0], columns), UNSEEN_LOGIT, dtype=torch.float32)
+        if self.classes:
+            seen = torch.cat([layer(features) for layer in self.layers], dim=1)
+            logits[:, self.classes] = seen.float()
+        return logits
+
+
+class AdaptedClassifier(nn.Module):
+    """A frozen backbone, one set of adapters, and heads that grow.
+
+    Args:
+        backbone: The frozen ViT.
+        adapters: What is trained inside it; None for a linear probe.
+        heads: What is trained on its features.
+    """
+
+    def __init__(
+        self, backbone: AdaptedViT, adapters: AdapterSet | None, heads: ExperienceHeads
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.adapters = adapters
+        self.heads = heads
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns logits over the classes seen.
+
+        Shape:
+            images: (B, 3, S, S). Output: (B, C).
+        """
+        logits: Tensor = self.heads(self.backbone(images, self.adapters))
+        return logits
+
+
+def cross_entropy_over(classes: Sequence[int], logits: Tensor, targets: Tensor) -> Tensor:
+    """Returns the mean cross-entropy of a softmax over the given classes only.
+
+    Equals the loss with every other logit at minus infinity: classes outside get no gradient.
+
+    Shape:
+        logits: (B, C). targets: (B,), each in `classes`. Output: scalar.
+
+    Example:
+        >>> logits = torch.tensor([[9.0, 0.0, 0.0]])
+        >>> round(cross_entropy_over([1, 2], logits, torch.tensor([2])).item(), 4)
+        0.6931
+    """
+    chosen = torch.tensor(sorted(classes), device=logits.device)
+    return nn.functional.cross_entropy(logits[:, chosen], torch.searchsorted(chosen, targets))

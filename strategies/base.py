@@ -1,0 +1,318 @@
+"""What every strategy shares: Avalanche's plumbing, once.
+
+`AdapterStrategy` turns Avalanche's template into six questions that a method answers:
+
+    grow(classes)           make room for classes that have not been seen
+    begin_experience()      copy, freeze or reset before an experience
+    begin_epoch(epoch)      change what is trained between epochs
+    batch_loss(...)         the loss of one batch
+    after_step()            averages after an optimiser step
+    end_experience()        statistics and merging after an experience
+
+The model answers the rest: in train mode its forward returns logits for the loss, in eval mode
+logits whose softmax are the predicted probabilities. This is the only file that touches methods
+which Avalanche marks as private.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self, TypedDict
+
+import torch
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.plugins.evaluation import default_evaluator
+from avalanche.training.templates import SupervisedTemplate
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from cl_adapters.backbone import AdaptedViT
+from cl_adapters.errors import InputError, RunError, unknown_name
+from cl_adapters.heads import UNSEEN_LOGIT
+
+__all__ = ["AdapterStrategy", "StrategyConfig", "TemplateArgs", "TrainedConfig"]
+
+
+class StrategyConfig(BaseModel):
+    """Options of a strategy: validated, immutable, and part of the run record.
+
+    The defaults are what the paper describes, made to work; `official` gives what the authors' code
+    computes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch_size: int = Field(default=24, ge=1, description="images in a training step")
+
+    @classmethod
+    def official(cls) -> Self:
+        """Returns the options under which the strategy computes what its authors' code computes."""
+        return cls()
+
+    def override(self, options: Mapping[str, object]) -> Self:
+        """Returns a copy with some options changed; text is converted to the option's type.
+
+        Raises:
+            InputError: If an option is unknown or its value breaks a rule.
+        """
+        known = type(self).model_fields
+        for name in options:
+            if name not in known:
+                raise unknown_name("option", name, known)
+        try:
+            return type(self).model_validate({**self.model_dump(), **options})
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = first["loc"][0] if first["loc"] else "options"
+            raise InputError(f"option `{place}`: {first['msg']}, got {first['input']!r}") from error
+
+
+class TrainedConfig(StrategyConfig):
+    """Options of a strategy that trains adapters by gradient descent."""
+
+    epochs: int = Field(default=5, ge=1, description="passes over the images of an experience")
+    drop_last: bool = Field(default=False, description="leave out an epoch's last, smaller batch")
+    lr: float = Field(default=0.0028125, gt=0, description="constant learning rate of Adam")
+
+
+class TemplateArgs(TypedDict, total=False):
+    """Arguments that go on to Avalanche's `SupervisedTemplate`, with its meaning and defaults."""
+
+    device: str | torch.device
+    plugins: Sequence[Any] | None
+    evaluator: EvaluationPlugin | Callable[[], EvaluationPlugin]
+    eval_mb_size: int
+    eval_every: int
+    precision: Literal["fp32", "bf16"]
+
+
+class AdapterStrategy(SupervisedTemplate):  # type: ignore[misc] # Avalanche ships no types
+    """An Avalanche strategy on a frozen backbone.
+
+    Args:
+        model: Holds the backbone as `model.backbone` and everything that is learned beside it.
+        config: The method's options.
+        seed: Seed of initial weights and of the order of images. Torch's global random state is not
+            used for either, so two runs with one seed agree whatever ran before them.
+        precision: `bf16` computes forward passes under autocast; parameters stay in float32.
+        device: Where to compute.
+        plugins: Avalanche plugins.
+        evaluator: Avalanche's evaluation plugin or a factory of one.
+        eval_mb_size: Images in an evaluation step.
+        eval_every: As in Avalanche.
+    """
+
+    config_class: ClassVar[type[StrategyConfig]] = StrategyConfig
+    learns_by_gradient: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        config: StrategyConfig,
+        seed: int = 0,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        device: str | torch.device = "cpu",
+        plugins: Sequence[Any] | None = None,
+        evaluator: EvaluationPlugin | Callable[[], EvaluationPlugin] = default_evaluator,
+        eval_mb_size: int = 64,
+        eval_every: int = -1,
+    ) -> None:
+        super().__init__(
+            model=model,
+            optimizer=_no_optimizer(),  # each experience makes its own
+            train_mb_size=config.batch_size,
+            train_epochs=getattr(config, "epochs", 1),
+            eval_mb_size=eval_mb_size,
+            device=device,
+            plugins=plugins,
+            evaluator=evaluator,
+            eval_every=eval_every,
+        )
+        self.config = config
+        self.seed = seed
+        self.precision = precision
+        self.phase = "train"
+        self.classes_by_experience: list[tuple[int, ...]] = []
+        self.num_steps = 0
+        model.to(self.device)
+
+    # --- what a method answers -----------------------------------------------------------------
+
+    def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:
+        """Makes room for the classes of an experience, of which some may have been seen."""
+
+    def begin_experience(self) -> None:
+        """Prepares training; `classes_by_experience` and `num_steps` are up to date."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Prepares an epoch, counted from 0 in each experience."""
+
+    def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Returns the training loss.
+
+        Shape:
+            logits: (B, C). targets: (B,). Output: scalar.
+        """
+        return nn.functional.cross_entropy(logits, targets)
+
+    def after_step(self) -> None:
+        """Follows each optimiser step."""
+
+    def end_experience(self) -> None:
+        """Follows the last epoch of an experience, before any evaluation."""
+
+    def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Returns the optimiser of an experience."""
+        if not isinstance(self.config, TrainedConfig):
+            return _no_optimizer()
+        return torch.optim.Adam(parameters, lr=self.config.lr)
+
+    # --- what the runner and other users ask ---------------------------------------------------
+
+    @property
+    def backbone(self) -> AdaptedViT:
+        """The frozen network."""
+        backbone: AdaptedViT = self.model.backbone
+        return backbone
+
+    @property
+    def current_classes(self) -> tuple[int, ...]:
+        """Labels of the experience that was trained last."""
+        return self.classes_by_experience[-1]
+
+    @property
+    def classes_seen(self) -> list[int]:
+        """All labels seen so far, sorted."""
+        return sorted({label for classes in self.classes_by_experience for label in classes})
+
+    def autocast(self) -> torch.autocast:
+        """Returns the context that computes in the strategy's precision."""
+        enabled = self.precision == "bf16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """Returns every tensor that was learned: the model's state without the frozen backbone."""
+        state = self.model.state_dict()
+        return {name: value for name, value in state.items() if not name.startswith("backbone.")}
+
+    def restore(self, state: Mapping[str, Tensor], experiences: Sequence[Any]) -> None:
+        """Returns to the end of an experience that was trained before.
+
+        Args:
+            state: What `learned_state` gave then.
+            experiences: The training experiences up to and including that one.
+
+        Raises:
+            InputError: If the state does not fit the strategy.
+        """
+        for experience in experiences:
+            self.meet(experience)
+        expected = self.learned_state()
+        shapes = {name: tuple(value.shape) for name, value in expected.items()}
+        if shapes != {name: tuple(value.shape) for name, value in state.items()}:
+            raise InputError(
+                f"checkpoint must fit strategy {type(self).__name__} after {len(experiences)} "
+                f"experiences, got other tensors"
+            )
+        self.model.load_state_dict(dict(state), strict=False)
+        self.model.to(self.device)
+
+    def meet(self, experience: Any) -> None:  # noqa: ANN401 - Avalanche ships no types
+        """Learns which classes an experience brings; trains nothing."""
+        classes = tuple(sorted(int(label) for label in experience.dataset.targets.uniques))
+        self.classes_by_experience.append(classes)
+        self.grow(classes, self.generator("weights"))
+        self.model.to(self.device)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Returns a fresh source of randomness for one purpose in the current experience."""
+        index = len(self.classes_by_experience)
+        offset = sum(purpose.encode()) * 1_000_003
+        return torch.Generator().manual_seed(self.seed * 1_000_000_007 + index * 7919 + offset)
+
+    # --- Avalanche's hooks ---------------------------------------------------------------------
+
+    def make_train_dataloader(
+        self,
+        num_workers: int = 0,
+        shuffle: bool = True,  # noqa: FBT001, FBT002 - Avalanche's signature
+        **kwargs: Any,  # noqa: ANN401, ARG002
+    ) -> None:
+        """Shuffles with the strategy's own generator."""
+        # An experience smaller than one batch would have nothing left without its last batch.
+        can_drop = len(self.adapted_dataset) >= self.train_mb_size
+        self.dataloader = DataLoader(
+            self.adapted_dataset,
+            batch_size=self.train_mb_size,
+            shuffle=shuffle,
+            drop_last=can_drop and getattr(self.config, "drop_last", False),
+            num_workers=num_workers,
+            generator=self.generator("order"),
+            pin_memory=self.device.type == "cuda",
+        )
+        self.num_steps = len(self.dataloader) * self.train_epochs
+
+    def check_model_and_optimizer(self, **_: Any) -> None:  # noqa: ANN401
+        """Grows the model and makes the optimiser over what is trainable, frozen parts left out."""
+        self.meet(self.experience)
+        self.begin_experience()
+        self.make_optimizer()
+
+    def make_optimizer(self, **_: Any) -> None:  # noqa: ANN401
+        """Makes a fresh optimiser over the parameters that require gradients."""
+        trainable = [value for value in self.model.parameters() if value.requires_grad]
+        self.optimizer = self.build_optimizer(trainable)
+
+    def model_adaptation(self, model: nn.Module | None = None) -> nn.Module:
+        """Leaves the model as it is: growth happens in `meet`, never in evaluation."""
+        return self.model if model is None else model
+
+    def forward(self) -> Tensor:
+        """Computes the model's output for the current batch."""
+        with self.autocast():
+            logits: Tensor = self.model(self.mb_x)
+        return logits.float()
+
+    def criterion(self) -> Tensor:
+        """Computes the method's loss in training, plain cross-entropy in evaluation."""
+        if self.is_training:
+            return self.batch_loss(self.mb_output, self.mb_y)
+        # A class beyond the head is one that was never seen: it gets a column like the others.
+        missing = max(0, int(self.mb_y.max()) + 1 - self.mb_output.shape[1])
+        logits = nn.functional.pad(self.mb_output, (0, missing), value=UNSEEN_LOGIT)
+        return nn.functional.cross_entropy(logits, self.mb_y)
+
+    def backward(self) -> None:
+        """Computes gradients, unless the loss is no longer a number."""
+        if not self.learns_by_gradient:
+            return
+        if not bool(torch.isfinite(self.loss).all()):
+            raise RunError(
+                f"loss must stay finite, got {self.loss.item()} in experience "
+                f"{len(self.classes_by_experience) - 1}, epoch {self.clock.train_exp_epochs}, "
+                f"step {self.clock.train_exp_iterations}"
+            )
+        super().backward()
+
+    def optimizer_step(self) -> None:
+        """Takes an optimiser step."""
+        if self.learns_by_gradient:
+            super().optimizer_step()
+
+    def _before_training_epoch(self, **kwargs: Any) -> None:  # noqa: ANN401
+        self.phase = "train"
+        self.begin_epoch(self.clock.train_exp_epochs)
+        super()._before_training_epoch(**kwargs)
+
+    def _after_update(self, **kwargs: Any) -> None:  # noqa: ANN401
+        self.after_step()
+        super()._after_update(**kwargs)
+
+    def _after_training_exp(self, **kwargs: Any) -> None:  # noqa: ANN401
+        self.end_experience()
+        super()._after_training_exp(**kwargs)
+
+
+def _no_optimizer() -> torch.optim.Optimizer:
+    # Avalanche wants an optimiser and torch refuses one without parameters.
+    return torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=0.0)

@@ -1,0 +1,99 @@
+"""SimpleCIL: class means of the frozen features, nothing trained.
+
+One pass over each experience, without augmentation, adds its images to their class means; a test
+image goes to the class whose mean has the largest cosine to its feature. What any method with
+adapters has to beat.
+
+Reference: Da-Wei Zhou, Zi-Wen Cai, Han-Jia Ye, De-Chuan Zhan, Ziwei Liu, "Revisiting
+Class-Incremental Learning with Pre-Trained Models: Generalizability and Adaptivity are All You
+Need", IJCV 2024, arXiv:2303.07338.
+
+Differs from the authors' code: `cosine_scale` multiplies the cosines before the softmax that gives
+the reported confidence (theirs reports none); the argmax is the same.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Unpack
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from cl_adapters.backbone import AdaptedViT
+from cl_adapters.prototypes import PrototypeHead
+from cl_adapters.strategies.base import AdapterStrategy, StrategyConfig, TemplateArgs
+
+__all__ = ["PrototypeClassifier", "SimpleCIL", "SimpleCILConfig"]
+
+
+class SimpleCILConfig(StrategyConfig):
+    """Options of SimpleCIL."""
+
+    batch_size: int = Field(default=64, ge=1, description="images in a step")
+    cosine_scale: float = Field(default=10.0, gt=0, description="of the reported confidence")
+
+
+class PrototypeClassifier(nn.Module):
+    """A frozen backbone and class means over its features."""
+
+    def __init__(self, backbone: AdaptedViT, head: PrototypeHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns scaled cosines to the class means.
+
+        Shape:
+            images: (B, 3, S, S). Output: (B, C).
+        """
+        logits: Tensor = self.head(self.backbone(images))
+        return logits
+
+
+class SimpleCIL(AdapterStrategy):
+    """Adds each experience's images to their class means.
+
+    Args:
+        backbone: The frozen ViT.
+        config: The method's options.
+        seed: Not used by the method itself; kept for a uniform constructor.
+        **template: Arguments of Avalanche's `SupervisedTemplate` (`TemplateArgs`).
+    """
+
+    config_class = SimpleCILConfig
+    config: SimpleCILConfig
+    model: PrototypeClassifier
+    learns_by_gradient: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        backbone: AdaptedViT,
+        config: SimpleCILConfig | None = None,
+        seed: int = 0,
+        **template: Unpack[TemplateArgs],
+    ) -> None:
+        config = config or SimpleCILConfig()
+        head = PrototypeHead(backbone.embed_dim, scale=config.cosine_scale)
+        model = PrototypeClassifier(backbone, head)
+        super().__init__(model=model, config=config, seed=seed, **template)
+
+    def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:  # noqa: ARG002
+        """Makes room for the new classes."""
+        self.model.head.grow(classes)
+
+    def train_dataset_adaptation(self, **kwargs: Any) -> None:  # noqa: ANN401
+        """Reads the training images without augmentation."""
+        super().train_dataset_adaptation(**kwargs)
+        self.adapted_dataset = self.adapted_dataset.eval()
+
+    @torch.no_grad()
+    def forward(self) -> Tensor:
+        """Adds a training batch to the class means, then classifies it."""
+        if not self.is_training:
+            return super().forward()
+        with self.autocast():
+            features = self.backbone(self.mb_x)
+        self.model.head.add(features, self.mb_y)
+        return self.model.head(features)

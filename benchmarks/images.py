@@ -1,68 +1,25 @@
-"""Labelled images that stay encoded until they are read, and the source that holds two sets of them.
+"""Labelled images that stay encoded until they are read, and the source that holds two such sets.
 
-A store keeps the bytes (files, an Arrow column, an array); `LabelledImages` is a choice of its rows
-with labels, so that the train and test sets of one file share the bytes.
+A set is a choice of a store's rows with labels, so that the train and test sets of one file share
+its bytes.
 """
 
 import hashlib
-import io
 import re
-import struct
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 
+from cl_adapters.benchmarks.stores import ImageStore, Pixels
 from cl_adapters.errors import InputError
 
-__all__ = [
-    "ArrayStore",
-    "FileStore",
-    "ImageSource",
-    "ImageStore",
-    "LabelledImages",
-    "decode_image",
-    "natural_key",
-    "split_off",
-    "verify_images",
-]
+__all__ = ["ImageSource", "LabelledImages", "natural_key", "split_off", "verify_images"]
 
 Indices = npt.NDArray[np.int64]
-Pixels = npt.NDArray[np.uint8]
-
-MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA")
-# Named, because Pillow would else try every format it knows, Ghostscript's among them. A phone's
-# multi-picture file opens as JPEG.
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-# What Pillow's readers raise on damaged bytes.
-DAMAGE: Final = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    IndexError,
-    struct.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
-
-
-class ImageStore(Protocol):
-    """Where the images are kept, by row."""
-
-    def encoded(self, row: int) -> bytes | memoryview:
-        """Returns what identifies the image: the bytes as stored."""
-
-    def pixels(self, row: int) -> Pixels:
-        """Returns the image as uint8 (H, W, 3)."""
-
-    def name(self, row: int) -> str:
-        """Returns how to call the image in a message: its path or its row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +92,12 @@ class ImageSource:
     def __post_init__(self) -> None:
         if not self.classes:
             raise InputError(f"source {self.name!r} must hold at least one class, got none")
+        for name, count in Counter(self.classes).items():
+            # Python maps bytes that are no UTF-8 to lone surrogates, which no record could store.
+            if not name or any("\ud800" <= char <= "\udfff" for char in name):
+                raise InputError(f"class name must be non-empty UTF-8 text, got {name!r}")
+            if count > 1:
+                raise InputError(f"class names must differ from each other, got {name!r} {count} x")
         for split, images in (("train", self.train), ("test", self.test)):
             counts = np.bincount(images.targets, minlength=len(self.classes))
             for index in np.flatnonzero(counts == 0):
@@ -152,96 +115,7 @@ class ImageSource:
         }
 
 
-def decode_image(data: bytes | memoryview, name: str) -> Pixels:
-    """Decodes an image into uint8 (H, W, 3), upright by its EXIF orientation.
-
-    Grey and palette images become RGB; an alpha channel is dropped. Of an animation the first
-    frame counts.
-
-    Args:
-        data: Encoded bytes.
-        name: How to call the image in a message.
-
-    Raises:
-        InputError: If the bytes are damaged, too large for Pillow's limit or of another mode.
-    """
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.mode in MODES:
-            _check_size(image)
-            image = ImageOps.exif_transpose(image)
-            # A palette with alpha goes through RGBA, which Pillow asks for.
-            image = image.convert("RGBA") if image.mode == "P" else image
-            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    except DAMAGE as error:
-        reason = str(error).replace("<_io.BytesIO object at ", "<bytes at ")
-        raise InputError(f"image {name} must be readable, got: {reason}") from error
-    raise InputError(f"image {name} must have mode {', '.join(MODES)}, got {image.mode}")
-
-
-def _check_size(image: Image.Image) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise ValueError(f"{image.width} x {image.height} pixels, more than the limit of {limit}")
-
-
-@dataclass(frozen=True, eq=False)
-class FileStore:
-    """Images in files.
-
-    Attributes:
-        root: Folder that the paths are relative to.
-        paths: One file a row.
-    """
-
-    root: Path
-    paths: Sequence[str]
-
-    def encoded(self, row: int) -> bytes:
-        """Returns the file's content."""
-        path = self.root / self.paths[row]
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise InputError(f"image {self.name(row)} must be readable, got: {error}") from error
-
-    def pixels(self, row: int) -> Pixels:
-        """Returns the image as uint8 (H, W, 3)."""
-        return decode_image(self.encoded(row), self.name(row))
-
-    def name(self, row: int) -> str:
-        """Returns the quoted path."""
-        return repr(str(self.root / self.paths[row]))
-
-
-@dataclass(frozen=True, eq=False)
-class ArrayStore:
-    """Decoded images of one size in memory.
-
-    Attributes:
-        label: Name of the array for messages.
-        images: Pixels, (N, H, W, 3) or (N, H, W) uint8.
-    """
-
-    label: str
-    images: Pixels
-
-    def encoded(self, row: int) -> bytes:
-        """Returns shape and pixels."""
-        image = self.images[row]
-        return str(image.shape).encode() + image.tobytes()
-
-    def pixels(self, row: int) -> Pixels:
-        """Returns the image as uint8 (H, W, 3)."""
-        image = self.images[row]
-        return image.copy() if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
-
-    def name(self, row: int) -> str:
-        """Returns array and row."""
-        return f"{row} of {self.label}"
-
-
-def natural_key(name: str) -> tuple[object, ...]:
+def natural_key(name: str) -> tuple[tuple[str | int, ...], str]:
     """Returns a sort key that puts `2` before `10`.
 
     Example:
@@ -250,7 +124,7 @@ def natural_key(name: str) -> tuple[object, ...]:
     """
     # Splitting by digits puts text at even and numbers at odd places, so that keys compare.
     parts = re.split(r"([0-9]+)", name)
-    return (*(int(part) if place % 2 else part for place, part in enumerate(parts)), name)
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), name
 
 
 def split_off(

@@ -7,7 +7,6 @@ where an image is a struct of `bytes` and `path` and the class names stand in th
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,10 +19,10 @@ import pyarrow.parquet as pq
 from cl_adapters.benchmarks.images import (
     ImageSource,
     LabelledImages,
-    decode_image,
     natural_key,
     split_off,
 )
+from cl_adapters.benchmarks.stores import ArrowStore
 from cl_adapters.errors import InputError
 
 __all__ = ["parquet_source"]
@@ -31,31 +30,6 @@ __all__ = ["parquet_source"]
 IMAGE_COLUMNS: Final = ("image", "img")
 LABEL_COLUMNS: Final = ("label", "fine_label", "labels")
 SPLITS: Final = ("train", "test", "validation", "valid", "val")
-
-
-@dataclass(frozen=True, eq=False)
-class ArrowStore:
-    """Encoded images in one Arrow column.
-
-    Attributes:
-        path: The file or folder it was read from.
-        column: The bytes, `large_binary`, without nulls.
-    """
-
-    path: Path
-    column: Any
-
-    def encoded(self, row: int) -> memoryview:
-        """Returns the bytes, not copied."""
-        return memoryview(self.column[row].as_buffer())
-
-    def pixels(self, row: int) -> npt.NDArray[np.uint8]:
-        """Returns the image as uint8 (H, W, 3)."""
-        return decode_image(self.encoded(row), self.name(row))
-
-    def name(self, row: int) -> str:
-        """Returns the row and the file."""
-        return f"in row {row} of {str(self.path)!r}"
 
 
 def parquet_source(path: str | Path, *, test_share: float = 0.25) -> ImageSource:
@@ -81,10 +55,11 @@ def parquet_source(path: str | Path, *, test_share: float = 0.25) -> ImageSource
     else:
         is_train = splits == "train"
         train, test = (images.take(np.flatnonzero(side)) for side in (is_train, ~is_train))
-    return ImageSource(root.resolve().stem, classes, train, test)
+    name = root.resolve().name.removesuffix(".parquet")
+    return ImageSource(name, classes, train, test)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> pa.Table:
     try:
         schema = pq.read_schema(path)
         known = {*IMAGE_COLUMNS, *LABEL_COLUMNS, "split"}
@@ -93,7 +68,7 @@ def _read(path: Path) -> Any:
         raise InputError(f"{str(path)!r} must be a readable parquet file, got: {error}") from error
 
 
-def _read_file(path: Path) -> tuple[Any, npt.NDArray[np.str_] | None]:
+def _read_file(path: Path) -> tuple[pa.Table, npt.NDArray[np.str_] | None]:
     table = _read(path)
     if "split" not in table.column_names:
         return table, None
@@ -107,8 +82,8 @@ def _read_file(path: Path) -> tuple[Any, npt.NDArray[np.str_] | None]:
     return table, _check_splits(path, values)
 
 
-def _read_folder(folder: Path) -> tuple[Any, npt.NDArray[np.str_]]:
-    tables: list[Any] = []
+def _read_folder(folder: Path) -> tuple[pa.Table, npt.NDArray[np.str_]]:
+    tables: list[pa.Table] = []
     splits: list[str] = []
     for path in sorted(folder.glob("*.parquet"), key=lambda path: natural_key(path.name)):
         words = re.findall(r"(?<![a-z])(train|test|valid|val)", path.stem.lower())
@@ -126,7 +101,9 @@ def _read_folder(folder: Path) -> tuple[Any, npt.NDArray[np.str_]]:
             [each.replace_schema_metadata(None) for each in tables], promote_options="permissive"
         )
     except pa.ArrowException as error:
-        raise InputError(f"files of {str(folder)!r} must have equal columns, got: {error}") from error
+        raise InputError(
+            f"files of {str(folder)!r} must have equal columns, got: {error}"
+        ) from error
     return table.replace_schema_metadata(metadata), _check_splits(folder, splits)
 
 
@@ -138,7 +115,7 @@ def _check_splits(path: Path, splits: Iterable[str]) -> npt.NDArray[np.str_]:
     return array
 
 
-def _column(table: Any, names: tuple[str, ...], path: Path) -> tuple[str, Any]:
+def _column(table: pa.Table, names: tuple[str, ...], path: Path) -> tuple[str, pa.ChunkedArray]:
     for name in names:
         if name in table.column_names:
             return name, table[name]
@@ -148,14 +125,13 @@ def _column(table: Any, names: tuple[str, ...], path: Path) -> tuple[str, Any]:
     )
 
 
-def _image_column(table: Any, path: Path) -> Any:
+def _image_column(table: pa.Table, path: Path) -> pa.LargeBinaryArray:
     name, column = _column(table, IMAGE_COLUMNS, path)
     if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
         column = pc.struct_field(column, "bytes")
     if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
         raise InputError(
-            f"column {name!r} of {str(path)!r} must hold encoded images as bytes, "
-            f"got {column.type}"
+            f"column {name!r} of {str(path)!r} must hold encoded images as bytes, got {column.type}"
         )
     if column.null_count:
         row = pc.index(column.is_null(), pa.scalar(value=True)).as_py()
@@ -163,7 +139,7 @@ def _image_column(table: Any, path: Path) -> Any:
     return pa.concat_arrays(column.cast(pa.large_binary()).chunks)
 
 
-def _labels(table: Any, path: Path) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+def _labels(table: pa.Table, path: Path) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
     name, column = _column(table, LABEL_COLUMNS, path)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -176,16 +152,16 @@ def _labels(table: Any, path: Path) -> tuple[npt.NDArray[np.int64], tuple[str, .
         index = {word: target for target, word in enumerate(classes)}
         return np.array([index[word] for word in words], dtype=np.int64), classes
     targets = _whole_numbers(column.to_numpy(), path)
-    classes = _class_names(table.schema.metadata or {}, name, path)
-    if classes is None:
-        classes = tuple(str(label) for label in range(int(targets.max()) + 1))
+    names = _class_names(table.schema.metadata or {}, name, path)
+    if names is None:
         _check_gaps(targets, path)
-    for row in np.flatnonzero(targets >= len(classes)):
+        names = tuple(str(label) for label in range(int(targets.max()) + 1))
+    for row in np.flatnonzero(targets >= len(names)):
         raise InputError(
             f"label in row {row} of {str(path)!r} must be less than the number of class names, "
-            f"{len(classes)}, got {targets[row]}"
+            f"{len(names)}, got {targets[row]}"
         )
-    return targets, classes
+    return targets, names
 
 
 def _whole_numbers(labels: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int64]:
@@ -212,9 +188,7 @@ def _check_gaps(targets: npt.NDArray[np.int64], path: Path) -> None:
             )
 
 
-def _class_names(
-    metadata: dict[bytes, bytes], column: str, path: Path
-) -> tuple[str, ...] | None:
+def _class_names(metadata: dict[bytes, bytes], column: str, path: Path) -> tuple[str, ...] | None:
     """Finds the class names in our key `classes` or in the key `huggingface` of public exports."""
     try:
         if b"classes" in metadata:
@@ -228,6 +202,4 @@ def _class_names(
         raise InputError(f"class names in {str(path)!r} must be JSON, got: {error}") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"class names in {str(path)!r} must be a list of texts, got {names!r}")
-    if len(set(names)) != len(names):
-        raise InputError(f"class names in {str(path)!r} must differ from each other, got {names!r}")
     return tuple(names)

@@ -14,8 +14,6 @@ import numpy.typing as npt
 from sklearn.datasets import load_digits
 
 from cl_adapters.benchmarks.images import (
-    ArrayStore,
-    FileStore,
     ImageSource,
     LabelledImages,
     natural_key,
@@ -23,6 +21,7 @@ from cl_adapters.benchmarks.images import (
     verify_images,
 )
 from cl_adapters.benchmarks.parquet import parquet_source
+from cl_adapters.benchmarks.stores import ArrayStore, FileStore
 from cl_adapters.errors import InputError, unknown_name
 
 __all__ = [
@@ -40,7 +39,7 @@ __all__ = [
 SUFFIXES: Final = (
     ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
-TEST_FOLDERS: Final = ("test", "val", "validation")
+SPLIT_FOLDERS: Final = ("train", "test", "val", "validation")
 
 
 def digits_source(seed: int = 0) -> ImageSource:
@@ -70,8 +69,8 @@ def folder_source(path: str | Path, *, test_share: float = 0.25) -> ImageSource:
     """Returns the images of a folder, one class a sub-folder.
 
     With `train/` and `test/` (or `val/`, `validation/`) inside, these are the two sets; without,
-    each class is split by the content of its images. Hidden files, files without an image suffix
-    and links that lead out of the folder are left aside.
+    each class is split by the content of its images. Hidden files, files without an image suffix,
+    linked folders and links that lead out of the folder are left aside.
 
     Args:
         path: The folder.
@@ -83,38 +82,46 @@ def folder_source(path: str | Path, *, test_share: float = 0.25) -> ImageSource:
     root = Path(path)
     if not root.is_dir():
         raise InputError(f"image folder {str(root)!r} must exist and be a directory")
+    try:
+        return _read_folder(root, test_share)
+    except OSError as error:
+        raise InputError(f"image folder {str(root)!r} must be readable, got: {error}") from error
+
+
+def _read_folder(root: Path, test_share: float) -> ImageSource:
     name = root.resolve().name
-    tests = [folder for folder in TEST_FOLDERS if (root / folder).is_dir()]
-    if not (root / "train").is_dir() or not tests:
+    found = [split for split in SPLIT_FOLDERS if (root / split).is_dir()]
+    # Any other `train` is a class: CIFAR-100 has one.
+    is_split = {"train"} < set(found) or any(_has_folders(root / split) for split in found)
+    if not is_split:
         images = _scan(root, root)
         train, test = split_off(images, test_share)
         return ImageSource(name, images.classes, train, test)
-    if len(tests) > 1:
-        raise InputError(f"image folder {str(root)!r} must hold one test set, got {tests}")
-    train, test = _scan(root / "train", root), _scan(root / tests[0], root)
+    if len(found) != 2 or found[0] != "train":
+        raise InputError(
+            f"image folder {str(root)!r} must hold train/ and one of test/, val/ and validation/, "
+            f"got {', '.join(found)}"
+        )
+    train, test = _scan(root / "train", root), _scan(root / found[1], root)
     for extra, where in ((test, train), (train, test)):
         for missing in sorted(set(extra.classes) - set(where.classes), key=natural_key):
             raise InputError(
                 f"class {missing!r} of {str(root)!r} must have a folder in both train and "
-                f"{tests[0]}, got one in {'train' if extra is train else tests[0]} only"
+                f"{found[1]}, got one in {found[extra is test]} only"
             )
     return ImageSource(name, train.classes, train, test)
 
 
 def _scan(folder: Path, root: Path) -> LabelledImages:
     """Lists the class folders of one folder and the images below them, sorted."""
-    names = sorted(
-        (entry.name for entry in folder.iterdir() if _is_shown(entry.name) and entry.is_dir()),
-        key=natural_key,
-    )
     inside = root.resolve()
-    classes = [name for name in names if (folder / name).resolve().is_relative_to(inside)]
+    folders = (entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink())
+    classes = sorted((entry.name for entry in folders if _is_shown(entry.name)), key=natural_key)
     if not classes:
         raise InputError(f"image folder {str(folder)!r} must hold class folders, got none")
     paths: list[str] = []
     targets: list[int] = []
     for target, name in enumerate(classes):
-        _check_text(name)
         found = sorted(_image_paths(folder / name, inside), key=natural_key)
         if not found:
             raise InputError(
@@ -129,27 +136,27 @@ def _scan(folder: Path, root: Path) -> LabelledImages:
 
 
 def _image_paths(folder: Path, inside: Path) -> Iterator[str]:
-    # os.walk does not enter linked folders, so that loops end.
-    for where, folders, files in os.walk(folder):
+    # os.walk does not enter linked folders, so that loops end; files may be linked within the root.
+    for where, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if _is_shown(name)]
         for name in files:
             path = Path(where, name)
-            if not _is_shown(name) or path.suffix.lower() not in SUFFIXES:
+            if not _is_shown(name) or path.suffix.lower() not in SUFFIXES or not path.is_file():
                 continue
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                continue
-            if path.is_file():
+            if not path.is_symlink() or path.resolve().is_relative_to(inside):
                 yield path.relative_to(folder).as_posix()
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _has_folders(folder: Path) -> bool:
+    return any(entry.is_dir() and _is_shown(entry.name) for entry in folder.iterdir())
 
 
 def _is_shown(name: str) -> bool:
     return not name.startswith(".")
-
-
-def _check_text(name: str) -> None:
-    # Python maps bytes that are no UTF-8 to lone surrogates, which no record could store.
-    if not name.isprintable():
-        raise InputError(f"class name must be printable UTF-8 text, got {name!r}")
 
 
 def array_source(
@@ -177,7 +184,9 @@ def array_source(
     """
     split_targets = [_as_targets(f"{name} train", train[1]), _as_targets(f"{name} test", test[1])]
     if classes is None:
-        classes = [str(index) for index in range(max(int(each.max()) for each in split_targets) + 1)]
+        classes = [
+            str(index) for index in range(max(int(each.max()) for each in split_targets) + 1)
+        ]
     sets = [
         _labelled(f"{name} {split}", images, targets, tuple(classes))
         for split, images, targets in zip(
@@ -231,7 +240,8 @@ def _as_pixels(label: str, images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         raise InputError(
             f"pixels of sample {sample} of {label} must be finite and lie in [0, 1], got {value}"
         )
-    return np.rint(images * 255).astype(np.uint8)
+    scaled: npt.NDArray[np.uint8] = np.rint(images * 255).astype(np.uint8)
+    return scaled
 
 
 SOURCES: Final[dict[str, Callable[[], ImageSource]]] = {"digits": digits_source}
@@ -255,5 +265,7 @@ def open_source(name: str | Path) -> ImageSource:
     if path.is_file() and is_table:
         return parquet_source(path)
     if is_table or path.is_file() or len(path.parts) > 1:
-        raise InputError(f"data {str(name)!r} must be an image folder or a .parquet file that exists")
-    raise unknown_name("stream", str(name), SOURCES)
+        raise InputError(
+            f"data {str(name)!r} must be an image folder or a .parquet file that exists"
+        )
+    raise unknown_name("stream or data path", str(name), SOURCES)

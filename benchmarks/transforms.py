@@ -1,8 +1,8 @@
 """From decoded uint8 images to the network's input, equal to torchvision's transforms on Pillow.
 
-Evaluation: short side resized to S (bicubic, antialiased), centre crop of S x S. Training: the same,
-or torchvision's `RandomResizedCrop` with or without a horizontal flip. Then scaled to [0, 1] and
-normalised.
+Evaluation: short side resized to S (bicubic, antialiased), centre crop of S x S. Training: the
+same, or torchvision's `RandomResizedCrop` with or without a horizontal flip. Then scaled to [0, 1]
+and normalised.
 """
 
 import math
@@ -30,6 +30,8 @@ INPUT_RANGES: Final[dict[str, tuple[Triple, Triple] | None]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 RATIO: Final = (3 / 4, 4 / 3)
+# Of images longer than this only the part that stays is resized: the whole could fill the memory.
+MAX_RATIO: Final = 16
 FILTERS: Final = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -74,9 +76,7 @@ class Preprocess:
                 f"interpolation must be one of {', '.join(FILTERS)}, got {self.interpolation!r}"
             )
         if self.augment not in ("none", "crop", "crop_flip"):
-            raise InputError(
-                f"augment must be one of none, crop, crop_flip, got {self.augment!r}"
-            )
+            raise InputError(f"augment must be one of none, crop, crop_flip, got {self.augment!r}")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise InputError(f"scale must satisfy 0 < low <= high <= 1, got {self.scale}")
 
@@ -99,14 +99,14 @@ class Preprocess:
             - image: (H, W, 3) uint8
             - output: (3, S, S) float32
         """
-        height, width = image.shape[:2]
-        picture = Image.fromarray(image)
-        if (height, width) == (self.image_size, self.image_size):
-            return self._to_tensor(picture)
-        box = _centre_box(height, width, self.image_size)
-        return self._to_tensor(self._resize(picture, box))
+        picture = _resize_and_crop(
+            Image.fromarray(image), self.image_size, FILTERS[self.interpolation]
+        )
+        return self._to_tensor(picture)
 
-    def train(self, image: npt.NDArray[np.uint8], generator: torch.Generator | None = None) -> Tensor:
+    def train(
+        self, image: npt.NDArray[np.uint8], generator: torch.Generator | None = None
+    ) -> Tensor:
         """Returns the network's input for an image, augmented.
 
         Args:
@@ -123,17 +123,10 @@ class Preprocess:
             image.shape[0], image.shape[1], scale=self.scale, generator=generator
         )
         picture = Image.fromarray(image[top : top + height, left : left + width])
-        if (height, width) != (self.image_size, self.image_size):
-            picture = self._resize(picture, None)
+        picture = picture.resize((self.image_size, self.image_size), FILTERS[self.interpolation])
         if self.augment == "crop_flip" and torch.rand(1, generator=generator).item() < 0.5:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return self._to_tensor(picture)
-
-    def _resize(
-        self, picture: Image.Image, box: tuple[float, float, float, float] | None
-    ) -> Image.Image:
-        size = (self.image_size, self.image_size)
-        return picture.resize(size, FILTERS[self.interpolation], box=box)
 
     def _to_tensor(self, picture: Image.Image) -> Tensor:
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
@@ -142,20 +135,20 @@ class Preprocess:
         return values.sub_(mean).div_(std)
 
 
-def _centre_box(height: int, width: int, size: int) -> tuple[float, float, float, float]:
-    """Returns the part of an image that resize to short side `size` and centre crop keep.
-
-    Resizing this part alone gives the same pixels as resizing the whole and cropping, at no cost
-    for long and narrow images. The long side is truncated and the offset rounded as torchvision does.
-    """
-    short, long = sorted((height, width))
+def _resize_and_crop(picture: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
+    """Resizes to short side `size` and cuts out the centre, with torchvision's rounding."""
+    short, long = sorted(picture.size)
     resized = size * long // short
+    start = round((resized - size) / 2)
+    is_wide = picture.width >= picture.height
+    left, top = (start, 0) if is_wide else (0, start)
+    if long <= MAX_RATIO * short:
+        whole = picture.resize((resized, size) if is_wide else (size, resized), resample)
+        return whole.crop((left, top, left + size, top + size))
     scale = long / resized
-    start = round((resized - size) / 2) * scale
-    end = min(start + size * scale, float(long))
-    if width >= height:
-        return (start, 0.0, end, float(height))
-    return (0.0, start, float(width), end)
+    low, high = start * scale, min((start + size) * scale, float(long))
+    box = (low, 0.0, high, float(short)) if is_wide else (0.0, low, float(short), high)
+    return picture.resize((size, size), resample, box=box)
 
 
 def crop_box(
@@ -176,10 +169,11 @@ def crop_box(
         >>> crop_box(32, 32, scale=(1.0, 1.0), generator=torch.Generator().manual_seed(0))
         (0, 0, 32, 32)
     """
-    low, high = math.log(RATIO[0]), math.log(RATIO[1])
+    # In float32, as torchvision computes it: a crop may else differ by a pixel.
+    low, high = torch.log(torch.tensor(RATIO)).tolist()
     for _ in range(10):
-        area = height * width * _uniform(scale[0], scale[1], generator)
-        ratio = math.exp(_uniform(low, high, generator))
+        area = height * width * _uniform(scale[0], scale[1], generator).item()
+        ratio = torch.exp(_uniform(low, high, generator)).item()
         crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < crop_width <= width and 0 < crop_height <= height:
             top = int(torch.randint(height - crop_height + 1, (1,), generator=generator))
@@ -190,5 +184,5 @@ def crop_box(
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 
-def _uniform(low: float, high: float, generator: torch.Generator | None) -> float:
-    return torch.empty(1).uniform_(low, high, generator=generator).item()
+def _uniform(low: float, high: float, generator: torch.Generator | None) -> Tensor:
+    return torch.empty(1).uniform_(low, high, generator=generator)

@@ -24,7 +24,7 @@ L prefix length.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, cast, get_args
+from typing import Final, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -162,7 +162,9 @@ class Prefix(nn.Module):
     def __init__(self, embed_dim: int, length: int, *, generator: torch.Generator) -> None:
         super().__init__()
         check_positive("length", length)
-        self.keys = nn.Parameter(torch.empty(length, embed_dim).uniform_(0, 0.01, generator=generator))
+        self.keys = nn.Parameter(
+            torch.empty(length, embed_dim).uniform_(0, 0.01, generator=generator)
+        )
         self.values = nn.Parameter(
             torch.empty(length, embed_dim).uniform_(0, 0.01, generator=generator)
         )
@@ -194,7 +196,9 @@ class AdapterSet(nn.Module):
                 raise unknown_name("slot", slot, get_args(Slot))
             if block < 0:
                 raise InputError(f"block of slot {slot!r} must not be negative, got {block}")
-        self._by_name = nn.ModuleDict({f"{slot}_{block}": m for (slot, block), m in modules.items()})
+        self._by_name = nn.ModuleDict(
+            {f"{slot}_{block}": m for (slot, block), m in modules.items()}
+        )
         self._keys = tuple(modules)
 
     def __iter__(self) -> Iterator[tuple[Slot, int]]:
@@ -203,7 +207,7 @@ class AdapterSet(nn.Module):
     def at(self, slot: Slot, block: int) -> nn.Module | None:
         """Returns the module of a slot, or None if the slot is empty."""
         name = f"{slot}_{block}"
-        return cast("nn.Module", self._by_name[name]) if name in self._by_name else None
+        return self._by_name[name] if name in self._by_name else None  # noqa: SIM401 - no `get` there
 
     def touches(self, block: int) -> bool:
         """Says whether any slot of a block is filled."""
@@ -253,4 +257,6 @@ def build_pets(
         raise unknown_name("pet", name, PETS)
     pet = PETS[name]
     chosen = pet.default_size if size is None else size
-    return AdapterSet({(pet.slot, block): pet.make(embed_dim, chosen, generator) for block in blocks})
+    return AdapterSet(
+        {(pet.slot, block): pet.make(embed_dim, chosen, generator) for block in blocks}
+    )

@@ -10,6 +10,7 @@ Shapes: B batch, C channels, S image size, N tokens (class and register tokens i
 (`embed_dim`), H heads, L prefix length.
 """
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -32,8 +33,8 @@ def prefix_attention(
     """Computes LAE's attention with a renormalised prefix.
 
     With a the softmax over the prefix and the original positions together and lambda the share of
-    the prefix, the result is sum_original a_j v_j + sum_prefix (a_p / lambda) v_p: the original part
-    keeps its weight 1 - lambda, the prefix part gets weight 1, a row sums to 2 - lambda. Since
+    the prefix, the result is sum_original a_j v_j + sum_prefix (a_p / lambda) v_p: the original
+    part keeps its weight 1 - lambda, the prefix part gets weight 1, a row sums to 2 - lambda. Since
     a_p / lambda is the softmax over the prefix alone, both parts are ordinary attention: the first
     with the prefix's values set to zero, the second over the prefix only.
 
@@ -62,6 +63,10 @@ class AdaptedViT(nn.Module):
         vit: A timm `VisionTransformer`. It is used as it is, put into eval mode for good, and its
             parameters stop requiring gradients.
 
+    Attributes:
+        num_passes: Images whose features were computed so far; a method that asks several experts
+            counts an image once for each.
+
     Raises:
         InputError: If the network is not a `VisionTransformer` of plain pre-norm blocks.
 
@@ -77,6 +82,7 @@ class AdaptedViT(nn.Module):
         self.vit = _checked(vit)
         self.vit.requires_grad_(requires_grad=False)
         self.train(mode=False)
+        self.num_passes = 0
 
     def train(self, mode: bool = True) -> "AdaptedViT":  # noqa: FBT001, FBT002 - torch's signature
         """Keeps the network in eval mode whatever `mode` says: dropout and buffers stay still."""
@@ -116,7 +122,9 @@ class AdaptedViT(nn.Module):
             )
         if not bool(torch.isfinite(images).all()):
             worst = int((~torch.isfinite(images)).flatten(1).any(dim=1).nonzero()[0])
-            raise InputError(f"pixels must be finite, got NaN or infinity in image {worst} of the batch")
+            raise InputError(
+                f"pixels must be finite, got NaN or infinity in image {worst} of the batch"
+            )
         embedded = self.vit._pos_embed(self.vit.patch_embed(images))
         return cast("Tensor", self.vit.norm_pre(embedded))
 
@@ -147,6 +155,7 @@ class AdaptedViT(nn.Module):
         Shape:
             tokens: (B, N, D). Output: (B, D).
         """
+        self.num_passes += len(tokens)
         return cast("Tensor", self.vit.forward_head(self.vit.norm(tokens), pre_logits=True))
 
     def forward(self, images: Tensor, adapters: AdapterSet | None = None) -> Tensor:
@@ -193,15 +202,15 @@ def _attend(attention: Attention, normed: Tensor, adapters: AdapterSet, index: i
 
 def _heads(tensor: Tensor, num_heads: int) -> Tensor:
     # (..., N, D) -> (..., H, N, D / H)
-    return tensor.unflatten(-1, (num_heads, -1)).transpose(-3, -2)
+    return tensor.view(*tensor.shape[:-1], num_heads, -1).transpose(-3, -2)
 
 
 def _checked(vit: nn.Module) -> VisionTransformer:
     # Exact types: a subclass may compute something else under the same attribute names.
-    name = type(vit).__name__
     if type(vit) is not VisionTransformer:
-        raise InputError(f"backbone must be a timm VisionTransformer, got {name}")
-    for index, block in enumerate(vit.blocks):
+        raise InputError(f"backbone must be a timm VisionTransformer, got {type(vit).__name__}")
+    blocks = cast("Iterable[Block]", vit.blocks)
+    for index, block in enumerate(blocks):
         if type(block) is not Block:
             raise InputError(
                 f"block {index} of the backbone must be a plain pre-norm timm Block, "
@@ -210,7 +219,7 @@ def _checked(vit: nn.Module) -> VisionTransformer:
         if type(block.attn) is not Attention or block.attn.gate is not None:
             kind = "gated attention" if type(block.attn) is Attention else type(block.attn).__name__
             raise InputError(
-                f"attention of block {index} of the backbone must be timm's plain Attention, got {kind}"
+                f"attention of block {index} must be timm's plain Attention, got {kind}"
             )
     if vit.global_pool not in _POOLS:
         raise InputError(

@@ -57,10 +57,12 @@ def check_embedded_file() -> None:
     expected = embedded_card()["sha256"]
     found = hashlib.sha256(_FILE.read_bytes()).hexdigest() if _FILE.is_file() else "no file"
     if found != expected:
-        raise InputError(f"embedded weights {_FILE} must have sha256 {expected[:16]}, got {found[:16]}")
+        raise InputError(
+            f"embedded weights {_FILE} must have sha256 {expected[:16]}, got {found[:16]}"
+        )
 
 
-@register_model
+@register_model  # type: ignore[untyped-decorator] # timm ships no types
 def vit_pico_patch4_32(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:  # noqa: ANN401, FBT001, FBT002 - timm's signature
     """A small ViT for 32-pixel images, pretrained by this project."""
     if pretrained:

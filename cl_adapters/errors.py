@@ -7,7 +7,7 @@ __all__ = ["InputError", "RunError", "unknown_name"]
 
 
 class InputError(ValueError):
-    """Raised when what the user gave breaks a rule; the text names the thing, the rule and the value."""
+    """Raised when what the user gave breaks a rule; names the thing, the rule and the value."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

@@ -1,7 +1,7 @@
 """Classifier heads that grow by experience.
 
-Columns are indexed by class label, so Avalanche's metrics read the outputs as they are. A class that
-has not been seen yet gets `UNSEEN_LOGIT`, which no softmax and no argmax will choose.
+Columns are indexed by class label, so Avalanche's metrics read the outputs as they are. A class
+that has not been seen yet gets `UNSEEN_LOGIT`, which no softmax and no argmax will choose.
 
 Shapes: B batch, F features, C columns = highest label seen + 1.
 """
@@ -46,7 +46,8 @@ class ExperienceHeads(nn.Module):
         new = [label for label in classes if label not in self.classes]
         if not new:
             return
-        layer = torch.nn.utils.skip_init(nn.Linear, self.num_features, len(new))
+        # Made without torch's own initialisation, which would draw from the global random state.
+        layer = nn.Linear(self.num_features, len(new), device="meta").to_empty(device="cpu")
         nn.init.normal_(layer.weight, std=self.init_std, generator=generator)
         nn.init.zeros_(layer.bias)
         self.layers.append(layer)

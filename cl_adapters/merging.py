@@ -9,7 +9,7 @@ from cl_adapters.errors import InputError
 
 __all__ = ["PAPER_DECAY", "PAPER_STEPS", "auto_decay", "ema_update"]
 
-# LAE on CIFAR-100 with ten experiences: 5 epochs of 208 steps at a decay of 0.9999 (Gao et al. 2023).
+# LAE on CIFAR-100 with ten experiences: 5 epochs of 208 steps, decay 0.9999 (Gao et al., 2023).
 PAPER_DECAY: Final = 0.9999
 PAPER_STEPS: Final = 1040
 
@@ -25,7 +25,7 @@ def ema_update(average: nn.Module, source: nn.Module, decay: float) -> None:
     """
     if not 0 <= decay <= 1:
         raise InputError(f"`decay` must lie in [0, 1], got {decay}")
-    torch._foreach_lerp_(list(average.parameters()), list(source.parameters()), 1 - decay)  # noqa: SLF001 - one fused call for all parameters
+    torch._foreach_lerp_(list(average.parameters()), list(source.parameters()), 1 - decay)
 
 
 def auto_decay(num_steps: int) -> float:

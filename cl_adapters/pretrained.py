@@ -111,7 +111,9 @@ def load_backbone(
 def _resolve(name: str) -> tuple[str, str, tuple[str, ...]]:
     architecture, tag = split_model_name_tag(name)
     if not timm.is_model(architecture):
-        raise unknown_name("backbone", name, [EMBEDDED, *timm.list_models("*vit_*", pretrained=True)])
+        raise unknown_name(
+            "backbone", name, [EMBEDDED, *timm.list_models("*vit_*", pretrained=True)]
+        )
     tags = [full.partition(".")[2] for full in timm.models.get_arch_pretrained_cfgs(architecture)]
     if tag:
         if tag not in tags:
@@ -120,10 +122,11 @@ def _resolve(name: str) -> tuple[str, str, tuple[str, ...]]:
     tag = tags[0] if tags else ""
     if len(tags) < 2:
         return architecture, tag, ()
-    return architecture, tag, (
-        f"backbone {name!r} names {len(tags)} sets of weights; taken as {architecture}.{tag}, the "
-        f"default of timm {timm.__version__} (other versions of timm may mean another)",
+    notice = (
+        f"backbone {name!r} names {len(tags)} sets of weights; taken as {architecture}.{tag}, "
+        f"the default of timm {timm.__version__} (other versions may mean another)"
     )
+    return architecture, tag, (notice,)
 
 
 def _source(full_name: str, weights: str | Path | None) -> str:
@@ -144,7 +147,9 @@ def _create(full_name: str, image_size: int | None, *, pretrained: bool) -> nn.M
     try:
         vit: nn.Module = timm.create_model(full_name, pretrained=pretrained, num_classes=0, **size)
     except TypeError as error:  # an architecture without `img_size` is not a ViT
-        raise InputError(f"backbone {full_name!r} must be a timm VisionTransformer: {error}") from error
+        raise InputError(
+            f"backbone {full_name!r} must be a timm VisionTransformer: {error}"
+        ) from error
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
@@ -154,7 +159,9 @@ def _create(full_name: str, image_size: int | None, *, pretrained: bool) -> nn.M
     if isinstance(vit, VisionTransformer) and image_size is not None:
         patch = vit.patch_embed.patch_size[0]
         if image_size % patch:
-            raise InputError(f"`image_size` must be a multiple of the patch size {patch}, got {image_size}")
+            raise InputError(
+                f"`image_size` must be a multiple of the patch size {patch}, got {image_size}"
+            )
     return vit
 
 
@@ -163,32 +170,57 @@ def _load_file(vit: VisionTransformer, path: Path) -> None:
         _load_npz(vit, path)
         return
     state = checkpoint_filter_fn(_read_state(path), vit)
-    state = {key: value for key, value in state.items() if not key.startswith(("head.", "head_dist."))}
+    state = {
+        key: value for key, value in state.items() if not key.startswith(("head.", "head_dist."))
+    }
     expected = {key: tuple(value.shape) for key, value in vit.state_dict().items()}
     given = {key: tuple(value.shape) for key, value in state.items()}
     if given != expected:
-        raise InputError(f"weights in {str(path)!r} must fit the backbone: {_misfit(expected, given)}")
+        raise InputError(
+            f"weights in {str(path)!r} must fit the backbone: {_misfit(expected, given)}"
+        )
     vit.load_state_dict(state)
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return dict(load_file(path))
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, safetensors.SafetensorError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        safetensors.SafetensorError,
+        pickle.UnpicklingError,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"weights in {str(path)!r} must be readable and free of code, got: {reason}") from error
-    nested = state.get("model", state.get("state_dict", state)) if isinstance(state, Mapping) else None
-    if not isinstance(nested, Mapping) or not all(isinstance(value, Tensor) for value in nested.values()):
-        raise InputError(f"weights in {str(path)!r} must be a state dict of tensors, got {type(state).__name__}")
+        raise InputError(
+            f"weights in {str(path)!r} must be readable and free of code, got: {reason}"
+        ) from error
+    nested = (
+        state.get("model", state.get("state_dict", state)) if isinstance(state, Mapping) else None
+    )
+    if not isinstance(nested, Mapping) or not all(
+        isinstance(value, Tensor) for value in nested.values()
+    ):
+        raise InputError(
+            f"weights in {str(path)!r} must be a state dict of tensors, got {type(state).__name__}"
+        )
     return dict(nested)
 
 
 def _load_npz(vit: VisionTransformer, path: Path) -> None:
     try:
         vit.load_pretrained(str(path))
-    except (OSError, KeyError, ValueError, RuntimeError, AssertionError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        RuntimeError,
+        AssertionError,
+        zipfile.BadZipFile,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else "shapes differ"
         raise InputError(f"weights in {str(path)!r} must fit the backbone: {reason}") from error
 

@@ -47,7 +47,8 @@ FORMAT_VERSION: Final = 1
 RunState = Literal["running", "finished", "failed", "interrupted"]
 
 # experience: index of the experience after whose training the prediction was made (0-based).
-# sample: index in the source's test split. target, prediction: class by position in `RunRecord.classes`.
+# sample: index in the source's test split.
+# target, prediction: class by position in `RunRecord.classes`.
 # confidence: probability of the prediction. nll: -log probability of the target, natural log.
 # target_experience: the experience that introduced the target's class.
 PREDICTION_COLUMNS: Final[dict[str, pa.DataType]] = {
@@ -166,16 +167,16 @@ class RunRecord:
             missing = sorted(names - set(values)) if isinstance(values, dict) else sorted(names)
             raise InputError(f"{path} must hold every key of a run record, lacks {missing}")
         if values["format"] != FORMAT_VERSION:
-            raise InputError(
-                f"{path} must have format {FORMAT_VERSION} for this version, got {values['format']!r}"
-            )
+            raise InputError(f"{path} must have format {FORMAT_VERSION}, got {values['format']!r}")
         return cls(**{name: values[name] for name in names})
 
 
 def write_predictions(folder: Path, frame: pd.DataFrame) -> None:
     """Writes `predictions.parquet` into `folder`, atomically, with the published columns only."""
     schema = pa.schema(list(PREDICTION_COLUMNS.items()))
-    table = pa.Table.from_pandas(frame[list(PREDICTION_COLUMNS)], schema=schema, preserve_index=False)
+    table = pa.Table.from_pandas(
+        frame[list(PREDICTION_COLUMNS)], schema=schema, preserve_index=False
+    )
     with atomic_path(folder / "predictions.parquet") as path:
         pq.write_table(table, path, compression="zstd")
 
@@ -188,15 +189,20 @@ def read_predictions(folder: Path) -> pd.DataFrame:
     """
     path = folder / "predictions.parquet"
     if not path.exists():
-        empty = {name: np.empty(0, kind.to_pandas_dtype()) for name, kind in PREDICTION_COLUMNS.items()}
+        empty = {
+            name: np.empty(0, kind.to_pandas_dtype()) for name, kind in PREDICTION_COLUMNS.items()
+        }
         return pd.DataFrame(empty)
     try:
-        return pq.read_table(path, columns=list(PREDICTION_COLUMNS)).to_pandas()
+        frame: pd.DataFrame = pq.read_table(path, columns=list(PREDICTION_COLUMNS)).to_pandas()
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} must be a readable predictions table, got: {error}") from error
+    return frame
 
 
-def append_event(folder: Path, event: str, experience: int, seconds: float, **values: object) -> None:
+def append_event(
+    folder: Path, event: str, experience: int, seconds: float, **values: object
+) -> None:
     """Appends one line to `events.jsonl`.
 
     Args:

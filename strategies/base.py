@@ -1,7 +1,8 @@
 """What every strategy shares: Avalanche's plumbing, once.
 
-`AdapterStrategy` turns Avalanche's template into six questions that a method answers:
+`AdapterStrategy` turns Avalanche's template into seven questions that a method answers:
 
+    build_model(backbone)   the frozen backbone and what is learned beside it
     grow(classes)           make room for classes that have not been seen
     begin_experience()      copy, freeze or reset before an experience
     begin_epoch(epoch)      change what is trained between epochs
@@ -14,22 +15,23 @@ logits whose softmax are the predicted probabilities. This is the only file that
 which Avalanche marks as private.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self, TypedDict
+from typing import Any, ClassVar, Literal, Self, TypedDict, Unpack
 
 import torch
 from avalanche.training.plugins import EvaluationPlugin
-from avalanche.training.plugins.evaluation import default_evaluator
 from avalanche.training.templates import SupervisedTemplate
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from cl_adapters.adapters import AdapterSet, build_pets
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.errors import InputError, RunError, unknown_name
 from cl_adapters.heads import UNSEEN_LOGIT
 
-__all__ = ["AdapterStrategy", "StrategyConfig", "TemplateArgs", "TrainedConfig"]
+__all__ = ["AdapterStrategy", "PetConfig", "StrategyConfig", "TemplateArgs", "TrainedConfig"]
 
 
 class StrategyConfig(BaseModel):
@@ -74,6 +76,26 @@ class TrainedConfig(StrategyConfig):
     lr: float = Field(default=0.0028125, gt=0, description="constant learning rate of Adam")
 
 
+class PetConfig(BaseModel):
+    """Which PET goes into which blocks."""
+
+    pet: Literal["adapter", "lora", "prefix"] = Field(default="adapter", description="kind of PET")
+    size: int | None = Field(
+        default=None, ge=1, description="width, rank or length; None: 5, 5, 10"
+    )
+    blocks: int = Field(default=5, ge=1, description="how many blocks get a PET, from the first on")
+
+    def build(self, backbone: AdaptedViT, *, seed: int) -> AdapterSet:
+        """Returns the PETs for a backbone."""
+        return build_pets(
+            self.pet,
+            embed_dim=backbone.embed_dim,
+            blocks=range(min(self.blocks, backbone.num_blocks)),
+            size=self.size,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+
 class TemplateArgs(TypedDict, total=False):
     """Arguments that go on to Avalanche's `SupervisedTemplate`, with its meaning and defaults."""
 
@@ -82,23 +104,18 @@ class TemplateArgs(TypedDict, total=False):
     evaluator: EvaluationPlugin | Callable[[], EvaluationPlugin]
     eval_mb_size: int
     eval_every: int
-    precision: Literal["fp32", "bf16"]
 
 
-class AdapterStrategy(SupervisedTemplate):  # type: ignore[misc] # Avalanche ships no types
+class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanche ships no types
     """An Avalanche strategy on a frozen backbone.
 
     Args:
-        model: Holds the backbone as `model.backbone` and everything that is learned beside it.
-        config: The method's options.
+        backbone: The frozen ViT.
+        config: The method's options; None takes its defaults.
         seed: Seed of initial weights and of the order of images. Torch's global random state is not
             used for either, so two runs with one seed agree whatever ran before them.
         precision: `bf16` computes forward passes under autocast; parameters stay in float32.
-        device: Where to compute.
-        plugins: Avalanche plugins.
-        evaluator: Avalanche's evaluation plugin or a factory of one.
-        eval_mb_size: Images in an evaluation step.
-        eval_every: As in Avalanche.
+        **template: Arguments of Avalanche's `SupervisedTemplate`.
     """
 
     config_class: ClassVar[type[StrategyConfig]] = StrategyConfig
@@ -107,36 +124,32 @@ class AdapterStrategy(SupervisedTemplate):  # type: ignore[misc] # Avalanche shi
     def __init__(
         self,
         *,
-        model: nn.Module,
-        config: StrategyConfig,
+        backbone: AdaptedViT,
+        config: StrategyConfig | None = None,
         seed: int = 0,
         precision: Literal["fp32", "bf16"] = "fp32",
-        device: str | torch.device = "cpu",
-        plugins: Sequence[Any] | None = None,
-        evaluator: EvaluationPlugin | Callable[[], EvaluationPlugin] = default_evaluator,
-        eval_mb_size: int = 64,
-        eval_every: int = -1,
+        **template: Unpack[TemplateArgs],
     ) -> None:
-        super().__init__(
-            model=model,
-            optimizer=_no_optimizer(),  # each experience makes its own
-            train_mb_size=config.batch_size,
-            train_epochs=getattr(config, "epochs", 1),
-            eval_mb_size=eval_mb_size,
-            device=device,
-            plugins=plugins,
-            evaluator=evaluator,
-            eval_every=eval_every,
-        )
-        self.config = config
+        self.config = config or self.config_class()
         self.seed = seed
         self.precision = precision
         self.phase = "train"
         self.classes_by_experience: list[tuple[int, ...]] = []
         self.num_steps = 0
-        model.to(self.device)
+        super().__init__(
+            model=self.build_model(backbone),
+            optimizer=_no_optimizer(),  # each experience makes its own
+            train_mb_size=self.config.batch_size,
+            train_epochs=getattr(self.config, "epochs", 1),
+            **{"eval_mb_size": 64, **template},
+        )
+        self.model.to(self.device)
 
     # --- what a method answers -----------------------------------------------------------------
+
+    @abstractmethod
+    def build_model(self, backbone: AdaptedViT) -> nn.Module:
+        """Returns the model: the backbone as `backbone`, beside it everything that is learned."""
 
     def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Makes room for the classes of an experience, of which some may have been seen."""

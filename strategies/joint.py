@@ -6,57 +6,35 @@ gap between it and a method is what forgetting costs.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, Unpack
+from typing import Any
 
 import torch
 from avalanche.benchmarks.utils import concat_datasets
-from pydantic import Field
 from torch import Tensor
 
 from cl_adapters.backbone import AdaptedViT
-from cl_adapters.heads import AdaptedClassifier, cross_entropy_over
-from cl_adapters.strategies.base import AdapterStrategy, TemplateArgs, TrainedConfig
-from cl_adapters.strategies.finetune import build_classifier
+from cl_adapters.heads import AdaptedClassifier, ExperienceHeads, cross_entropy_over
+from cl_adapters.strategies.base import AdapterStrategy, PetConfig, TrainedConfig
 
 __all__ = ["Joint", "JointConfig"]
 
 
-class JointConfig(TrainedConfig):
+class JointConfig(TrainedConfig, PetConfig):
     """Options of Joint; the PET is LAE's."""
-
-    pet: Literal["adapter", "lora", "prefix"] = Field(default="adapter", description="kind of PET")
-    size: int | None = Field(default=None, ge=1, description="width, rank or length; None: 5, 5, 10")
-    blocks: int = Field(default=5, ge=1, description="how many blocks get a PET, from the first on")
 
 
 class Joint(AdapterStrategy):
-    """Trains one PET and the heads on the data of all experiences seen so far.
-
-    Args:
-        backbone: The frozen ViT.
-        config: The method's options.
-        seed: Seed of initial weights and of the order of images.
-        **template: Arguments of Avalanche's `SupervisedTemplate` (`TemplateArgs`).
-    """
+    """Trains one PET and the heads on the data of all experiences seen so far."""
 
     config_class = JointConfig
     config: JointConfig
     model: AdaptedClassifier
 
-    def __init__(
-        self,
-        *,
-        backbone: AdaptedViT,
-        config: JointConfig | None = None,
-        seed: int = 0,
-        **template: Unpack[TemplateArgs],
-    ) -> None:
-        config = config or JointConfig()
-        model = build_classifier(
-            backbone, pet=config.pet, size=config.size, blocks=config.blocks, seed=seed
-        )
+    def build_model(self, backbone: AdaptedViT) -> AdaptedClassifier:
+        """Returns the backbone with one PET a block and no heads yet."""
         self._datasets: list[Any] = []
-        super().__init__(model=model, config=config, seed=seed, **template)
+        pets = self.config.build(backbone, seed=self.seed)
+        return AdaptedClassifier(backbone, pets, ExperienceHeads(backbone.embed_dim))
 
     def meet(self, experience: Any) -> None:  # noqa: ANN401 - Avalanche ships no types
         """Keeps the data of the experience beside what every strategy keeps."""

@@ -11,9 +11,9 @@ arXiv:2303.10070.
 With theta_on, theta_off the parameters of the two PETs and p_on, p_off the softmax over all classes
 seen that each gives with the same heads:
 
-    learning       cross-entropy over the current experience's classes only, Adam at a constant rate;
-                   from the second experience on the first `freeze_epochs` epochs train the new head
-                   alone, so that a random head does not disturb the PET
+    learning       cross-entropy over the current experience's classes only, Adam at a constant
+                   rate; from the second experience on the first `freeze_epochs` epochs train the
+                   new head alone, so that a random head does not disturb the PET
     accumulation   theta_off <- alpha theta_off + (1 - alpha) theta_on after every step, freeze
                    epochs included; theta_off starts as theta_on at the end of experience 0
     ensemble       score_c = max(p_on_c, p_off_c); in experience 0 the online PET alone
@@ -22,34 +22,31 @@ The reported probability is the score divided by its sum over classes, which lea
 is.
 
 Differs from the authors' code, unless `fidelity="official"`:
-    `ema_decay="auto"`   The authors keep alpha = 0.9999, which moves theta_off by 9.9 % an experience
-                         on their CIFAR-100 run but by 0.6 % on one of 60 steps, where LAE becomes
-                         "the PET of experience 0". `auto` keeps the 9.9 % whatever the steps.
+    `ema_decay="auto"`   The authors keep alpha = 0.9999, which moves theta_off by 9.9 % an
+                         experience on their CIFAR-100 run but by 0.6 % on one of 60 steps, where
+                         LAE becomes "the PET of experience 0". `auto` keeps the 9.9 %.
     `drop_last=False`    The authors drop the last, smaller batch of each epoch.
 """
 
 from collections.abc import Sequence
-from typing import Literal, Self, Unpack
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from cl_adapters.adapters import AdapterSet, build_pets
+from cl_adapters.adapters import AdapterSet
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.heads import ExperienceHeads, cross_entropy_over
 from cl_adapters.merging import PAPER_DECAY, auto_decay, ema_update
-from cl_adapters.strategies.base import AdapterStrategy, TemplateArgs, TrainedConfig
+from cl_adapters.strategies.base import AdapterStrategy, PetConfig, TrainedConfig
 
 __all__ = ["LAE", "LAEConfig", "LAEModel", "ensemble"]
 
 
-class LAEConfig(TrainedConfig):
+class LAEConfig(TrainedConfig, PetConfig):
     """Options of LAE; the defaults are the paper's for CIFAR-100 in ten experiences."""
 
-    pet: Literal["adapter", "lora", "prefix"] = Field(default="adapter", description="kind of PET")
-    size: int | None = Field(default=None, ge=1, description="width, rank or length; None: 5, 5, 10")
-    blocks: int = Field(default=5, ge=1, description="how many blocks get a PET, from the first on")
     freeze_epochs: int = Field(default=3, ge=0, description="epochs that train the head alone")
     ema_decay: float | Literal["auto"] = Field(default="auto", description="alpha, in [0, 1]")
     head_init_std: float = Field(default=0.001, gt=0, description="of a new head's weights")
@@ -60,7 +57,7 @@ class LAEConfig(TrainedConfig):
             raise ValueError(f"`ema_decay` must be 'auto' or lie in [0, 1], got {self.ema_decay}")
         if self.freeze_epochs >= self.epochs:
             raise ValueError(
-                f"`freeze_epochs` must be smaller than `epochs` ({self.epochs}), got {self.freeze_epochs}"
+                f"`freeze_epochs` must be below `epochs`, {self.epochs}, got {self.freeze_epochs}"
             )
         return self
 
@@ -82,13 +79,17 @@ def ensemble(online: Tensor, offline: Tensor) -> Tensor:
         [0.333, 0.667]
     """
     scores = torch.maximum(online.softmax(dim=1), offline.softmax(dim=1))
-    return (scores / scores.sum(dim=1, keepdim=True)).clamp_min(torch.finfo(scores.dtype).tiny).log()
+    return (
+        (scores / scores.sum(dim=1, keepdim=True)).clamp_min(torch.finfo(scores.dtype).tiny).log()
+    )
 
 
 class LAEModel(nn.Module):
     """The backbone, the online and the offline PET, and the heads that both use."""
 
-    def __init__(self, backbone: AdaptedViT, pets: Sequence[AdapterSet], heads: ExperienceHeads) -> None:
+    def __init__(
+        self, backbone: AdaptedViT, pets: Sequence[AdapterSet], heads: ExperienceHeads
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.online, self.offline = pets
@@ -115,42 +116,17 @@ class LAEModel(nn.Module):
 
 
 class LAE(AdapterStrategy):
-    """Trains an online PET, accumulates it into an offline one, and lets both vote.
-
-    Args:
-        backbone: The frozen ViT.
-        config: The method's options.
-        seed: Seed of initial weights and of the order of images.
-        **template: Arguments of Avalanche's `SupervisedTemplate` (`TemplateArgs`).
-    """
+    """Trains an online PET, accumulates it into an offline one, and lets both vote."""
 
     config_class = LAEConfig
     config: LAEConfig
     model: LAEModel
 
-    def __init__(
-        self,
-        *,
-        backbone: AdaptedViT,
-        config: LAEConfig | None = None,
-        seed: int = 0,
-        **template: Unpack[TemplateArgs],
-    ) -> None:
-        config = config or LAEConfig()
-        blocks = range(min(config.blocks, backbone.num_blocks))
-        online, offline = (
-            build_pets(
-                config.pet,
-                embed_dim=backbone.embed_dim,
-                blocks=blocks,
-                size=config.size,
-                generator=torch.Generator().manual_seed(seed),
-            )
-            for _ in range(2)
-        )
-        heads = ExperienceHeads(backbone.embed_dim, init_std=config.head_init_std)
-        model = LAEModel(backbone, (online, offline), heads)
-        super().__init__(model=model, config=config, seed=seed, **template)
+    def build_model(self, backbone: AdaptedViT) -> LAEModel:
+        """Returns the backbone with two equal PETs and no heads yet."""
+        online, offline = (self.config.build(backbone, seed=self.seed) for _ in range(2))
+        heads = ExperienceHeads(backbone.embed_dim, init_std=self.config.head_init_std)
+        return LAEModel(backbone, (online, offline), heads)
 
     def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds a head for the new classes; from the second experience on the offline PET votes."""

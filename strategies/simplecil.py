@@ -13,7 +13,7 @@ the reported confidence (theirs reports none); the argmax is the same.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.prototypes import PrototypeHead
-from cl_adapters.strategies.base import AdapterStrategy, StrategyConfig, TemplateArgs
+from cl_adapters.strategies.base import AdapterStrategy, StrategyConfig
 
 __all__ = ["PrototypeClassifier", "SimpleCIL", "SimpleCILConfig"]
 
@@ -52,32 +52,17 @@ class PrototypeClassifier(nn.Module):
 
 
 class SimpleCIL(AdapterStrategy):
-    """Adds each experience's images to their class means.
-
-    Args:
-        backbone: The frozen ViT.
-        config: The method's options.
-        seed: Not used by the method itself; kept for a uniform constructor.
-        **template: Arguments of Avalanche's `SupervisedTemplate` (`TemplateArgs`).
-    """
+    """Adds each experience's images to their class means; nothing depends on the seed."""
 
     config_class = SimpleCILConfig
     config: SimpleCILConfig
     model: PrototypeClassifier
     learns_by_gradient: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        *,
-        backbone: AdaptedViT,
-        config: SimpleCILConfig | None = None,
-        seed: int = 0,
-        **template: Unpack[TemplateArgs],
-    ) -> None:
-        config = config or SimpleCILConfig()
-        head = PrototypeHead(backbone.embed_dim, scale=config.cosine_scale)
-        model = PrototypeClassifier(backbone, head)
-        super().__init__(model=model, config=config, seed=seed, **template)
+    def build_model(self, backbone: AdaptedViT) -> PrototypeClassifier:
+        """Returns the backbone with no prototypes yet."""
+        head = PrototypeHead(backbone.embed_dim, scale=self.config.cosine_scale)
+        return PrototypeClassifier(backbone, head)
 
     def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:  # noqa: ARG002
         """Makes room for the new classes."""
@@ -85,8 +70,7 @@ class SimpleCIL(AdapterStrategy):
 
     def train_dataset_adaptation(self, **kwargs: Any) -> None:  # noqa: ANN401
         """Reads the training images without augmentation."""
-        super().train_dataset_adaptation(**kwargs)
-        self.adapted_dataset = self.adapted_dataset.eval()
+        self.eval_dataset_adaptation(**kwargs)
 
     @torch.no_grad()
     def forward(self) -> Tensor:
@@ -96,4 +80,5 @@ class SimpleCIL(AdapterStrategy):
         with self.autocast():
             features = self.backbone(self.mb_x)
         self.model.head.add(features, self.mb_y)
-        return self.model.head(features)
+        logits: Tensor = self.model.head(features)
+        return logits

@@ -1,0 +1,200 @@
+"""Several runs in one process: strategies x seeds over one stream, with progress bars."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+from cl_adapters.benchmarks.images import ImageSource, verify_images
+from cl_adapters.benchmarks.recipe import RunConfig, read_recipe
+from cl_adapters.benchmarks.runner import (
+    PreparedRun,
+    Progress,
+    find_device,
+    open_backbone,
+    prepare,
+    run,
+)
+from cl_adapters.benchmarks.sources import open_source
+from cl_adapters.errors import InputError
+from cl_adapters.pretrained import PretrainedViT
+from cl_adapters.strategies import STRATEGIES, find_strategy
+
+__all__ = ["expand", "run_batch"]
+
+
+def expand(
+    given: Mapping[str, Any], *, recipe: Path | None, seeds: int, settings: Sequence[str]
+) -> list[RunConfig]:
+    """Returns one recipe per seed and strategy, seeds outermost, all of them checked.
+
+    Args:
+        given: Recipe keys from the command line; `strategy` may hold several, separated by commas.
+        recipe: TOML file with defaults for the keys and a table `options`.
+        seeds: Number of seeds, counted from the recipe's `seed` or 0.
+        settings: Texts `key=value` or `strategy.key=value` for the strategies' options.
+
+    Raises:
+        InputError: If a key, a strategy or an option is unknown, or a value breaks its rule.
+    """
+    values = {**(read_recipe(recipe) if recipe else {}), **given}
+    if "strategy" not in values:
+        raise InputError(
+            f"--strategy must name at least one of {', '.join(STRATEGIES)}, got nothing"
+        )
+    names = [name.strip() for name in str(values.pop("strategy")).split(",") if name.strip()]
+    options = _options_by_strategy(names, values.pop("options", {}), settings)
+    start = values.pop("seed", 0)
+    return [
+        RunConfig.parse(
+            {**values, "strategy": name, "seed": start + seed, "options": options[name]}
+        )
+        for seed in range(seeds)
+        for name in names
+    ]
+
+
+def run_batch(
+    configs: Sequence[RunConfig], out: Path, *, restart: bool = False, quiet: bool = False
+) -> list[Path]:
+    """Runs recipes one after the other and returns their run directories.
+
+    Every recipe is checked, and every image decoded once, before the first run writes anything.
+
+    Args:
+        configs: The recipes; they share one source of images.
+        out: Folder of all runs.
+        restart: Begin again instead of continuing.
+        quiet: Show nothing. Without it, one line a run where the output is not a terminal.
+
+    Raises:
+        InputError: If anything that a recipe names is unknown, missing or does not fit.
+    """
+    console = Console(stderr=True, quiet=quiet)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out must be a folder, got the file {str(out)!r}")
+    for config in configs:  # the cheap checks first: opening data and weights takes a while
+        find_strategy(config.strategy)
+        find_device(config.device)
+    source = open_source(configs[0].source)
+    backbones = _Backbones()
+    for config in configs:
+        prepare(config, source=source, backbone=backbones.get(config))
+    for notice in backbones.notices:
+        console.print(f"note: {notice}", highlight=False)
+    with _Bars(console) as bars:
+        _verify(source, bars)
+        folders = []
+        for config in configs:
+            prepared = prepare(config, source=source, backbone=backbones.get(config))
+            folders.append(run(prepared, out, restart=restart, progress=bars))
+            bars.finish(_line(prepared, folders[-1]))
+    return folders
+
+
+class _Backbones:
+    """Loads each set of weights once."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[tuple[object, ...], PretrainedViT] = {}
+
+    def get(self, config: RunConfig) -> PretrainedViT:
+        key = (config.backbone, config.weights, config.image_size)
+        if key not in self._loaded:
+            self._loaded[key] = open_backbone(config)
+        return self._loaded[key]
+
+    @property
+    def notices(self) -> list[str]:
+        return sorted({notice for each in self._loaded.values() for notice in each.notices})
+
+
+class _Bars(Progress):
+    """Progress bars on a terminal; elsewhere one line for each finished run."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown = console.is_terminal and not console.quiet
+        self._bars = RichProgress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[doing]}"),
+            console=console,
+            disable=not self._shown,
+            transient=True,
+        )
+        self._task = self._bars.add_task("", total=None, doing="")
+
+    def __enter__(self) -> "_Bars":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def start(self, title: str, total: int) -> None:
+        """Begins a bar over all images of a run's passes."""
+        self._bars.reset(self._task, description=title, total=total, doing="")
+
+    def advance(self, text: str, images: int) -> None:
+        """Moves the bar."""
+        self._bars.update(self._task, advance=images, doing=text)
+
+    def finish(self, line: str) -> None:
+        """Says that a run has ended."""
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def _verify(source: ImageSource, bars: _Bars) -> None:
+    bars.start("checking images", len(source.train) + len(source.test))
+    verify_images(source, lambda: bars.advance("", 1))
+
+
+def _line(prepared: PreparedRun, folder: Path) -> str:
+    return f"{prepared.config.strategy} seed {prepared.config.seed}: {folder}"
+
+
+def _options_by_strategy(
+    names: Sequence[str], shared: Mapping[str, Any], settings: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    # A plain option goes to every strategy that has it, `strategy.option` to that one.
+    known = {name: set(find_strategy(name).config_class.model_fields) for name in names}
+    pairs = [*shared.items(), *map(_pair, settings)]
+    options: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, value in pairs:
+        owner, _, option = key.rpartition(".")
+        takers = [owner] if owner else [name for name in names if option in known[name]]
+        if not takers or owner not in {"", *names}:
+            kinds = ", ".join(f"{name}: {', '.join(sorted(known[name]))}" for name in names)
+            raise InputError(
+                f"--set must name an option of a strategy of this run, got {key!r}; {kinds}"
+            )
+        for name in takers:
+            options[name][option] = value
+    return {name: _typed(name, options[name]) for name in names}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set must have the form key=value, got {text!r}")
+    return key.strip(), value.strip()
+
+
+def _typed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    # The record holds 10, not "10": the same option gives the same recipe however it was written.
+    config = find_strategy(name).config_class().override(options)
+    values = config.model_dump(mode="json")
+    return {key: values[key] for key in options}

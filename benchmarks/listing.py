@@ -1,0 +1,80 @@
+"""What exists by name, for `cl-adapters list`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import timm
+
+from cl_adapters.adapters import PETS
+from cl_adapters.benchmarks.sources import SOURCES
+from cl_adapters.embedded import EMBEDDED
+from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.records import RunRecord, find_runs
+from cl_adapters.strategies import STRATEGIES
+
+__all__ = ["list_table"]
+
+Table = list[list[str]]
+
+
+def list_table(what: str, runs: Path) -> Table:
+    """Returns the rows of a listing, the header first.
+
+    Raises:
+        InputError: If there is no listing of that name.
+    """
+    tables: Final[dict[str, Callable[[], Table]]] = {
+        "strategies": _strategies,
+        "streams": _streams,
+        "backbones": _backbones,
+        "pets": _pets,
+        "runs": lambda: _runs(runs),
+    }
+    if what not in tables:
+        raise unknown_name("listing", what, tables)
+    return tables[what]()
+
+
+def _strategies() -> Table:
+    rows = [["strategy", "option", "default", "meaning"]]
+    for name, strategy in STRATEGIES.items():
+        doc = (strategy.__doc__ or "").splitlines()[0]
+        rows.append([name, "", "", doc])
+        fields = strategy.config_class.model_fields.items()
+        rows += [["", key, str(field.default), field.description or ""] for key, field in fields]
+    return rows
+
+
+def _streams() -> Table:
+    rows = [["stream", "meaning"]]
+    rows += [[name, (make.__doc__ or "").splitlines()[0]] for name, make in SOURCES.items()]
+    return [*rows, ["--data PATH", "An image folder or a parquet file of encoded images."]]
+
+
+def _backbones() -> Table:
+    names = [
+        name for name in timm.list_models("vit_*", pretrained=True) if not name.startswith(EMBEDDED)
+    ]
+    return [
+        ["backbone", "weights"],
+        [EMBEDDED, "in the package"],
+        *([name, "timm's hub or --weights"] for name in names),
+    ]
+
+
+def _pets() -> Table:
+    rows = [["pet", "slot", "default size"]]
+    return rows + [[name, pet.slot, str(pet.default_size)] for name, pet in PETS.items()]
+
+
+def _runs(root: Path) -> Table:
+    rows = [["run", "state", "experiences"]]
+    for folder in find_runs([root]):
+        try:
+            record = RunRecord.read(folder)
+            done = f"{record.experiences_done}/{len(record.experiences)}"
+            rows.append([str(folder), record.state, done])
+        except InputError as error:
+            rows.append([str(folder), "broken", str(error)])
+    return rows

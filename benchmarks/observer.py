@@ -1,0 +1,115 @@
+"""Watches a strategy through Avalanche's plugin hooks: predictions, timings, progress.
+
+The observer changes nothing: a run with it and one without it learn the same.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from avalanche.core import SupervisedPlugin
+
+from cl_adapters.benchmarks.images import ImageSource
+from cl_adapters.benchmarks.streams import StreamPlan, test_indices
+from cl_adapters.records import PREDICTION_COLUMNS
+
+__all__ = ["Observer"]
+
+# Called with what is going on and how many images were just dealt with.
+OnProgress = Callable[[str, int], None]
+
+
+class Observer(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no types
+    """Collects what a run records.
+
+    Args:
+        source: The images of the stream.
+        plan: Which classes come when.
+        on_progress: Called after each batch.
+
+    Attributes:
+        phases: Seconds and images of each training phase of the last experience, by name.
+        evaluation: Seconds, images and backbone passes of the last evaluation.
+    """
+
+    def __init__(self, source: ImageSource, plan: StreamPlan, on_progress: OnProgress) -> None:
+        super().__init__()
+        self._source = source
+        self._plan = plan
+        self._on_progress = on_progress
+        self._outputs: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+        self._since = 0.0
+        self._passes = 0
+        self.phases: dict[str, tuple[float, int]] = {}
+        self.evaluation: tuple[float, int, int] = (0.0, 0, 0)
+
+    def before_training_exp(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
+        """Forgets the timings of the experience before."""
+        self.phases = {}
+
+    def before_training_epoch(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
+        """Starts the clock of an epoch."""
+        self._since = time.perf_counter()
+
+    def after_training_iteration(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+        """Reports a batch."""
+        epoch = f"epoch {strategy.clock.train_exp_epochs + 1}/{strategy.train_epochs}"
+        self._on_progress(f"{strategy.phase} {epoch}", len(strategy.mb_y))
+
+    def after_training_epoch(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+        """Adds an epoch to its phase."""
+        seconds, images = self.phases.get(strategy.phase, (0.0, 0))
+        seconds += time.perf_counter() - self._since
+        self.phases[strategy.phase] = (seconds, images + len(strategy.adapted_dataset))
+
+    def before_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+        """Starts the clock of an evaluation."""
+        self._outputs = []
+        self._since = time.perf_counter()
+        self._passes = strategy.backbone.num_passes
+
+    def after_eval_iteration(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+        """Keeps the outputs of a batch."""
+        experience = strategy.experience.current_experience
+        self._outputs.append((experience, strategy.mb_output.cpu(), strategy.mb_y.cpu()))
+        self._on_progress("evaluation", len(strategy.mb_y))
+
+    def after_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+        """Stops the clock of an evaluation."""
+        seconds = time.perf_counter() - self._since
+        images = sum(len(targets) for _, _, targets in self._outputs)
+        self.evaluation = (seconds, images, strategy.backbone.num_passes - self._passes)
+
+    def predictions(self, experience: int) -> pd.DataFrame:
+        """Returns the rows of the last evaluation.
+
+        Args:
+            experience: The experience after whose training it took place.
+        """
+        frames = []
+        for evaluated in sorted({each for each, _, _ in self._outputs}):
+            outputs = torch.cat([out for each, out, _ in self._outputs if each == evaluated])
+            targets = torch.cat([target for each, _, target in self._outputs if each == evaluated])
+            frame = _rows(outputs.double(), targets)
+            frame["sample"] = test_indices(self._source, self._plan, evaluated)
+            frames.append(frame)
+        rows = pd.concat(frames, ignore_index=True)
+        rows["experience"] = experience
+        rows["target_experience"] = self._plan.experience_of_class[rows["target"]]
+        return rows[list(PREDICTION_COLUMNS)]
+
+
+def _rows(outputs: torch.Tensor, targets: torch.Tensor) -> pd.DataFrame:
+    log_probabilities = outputs.log_softmax(dim=1)
+    confidence, prediction = log_probabilities.max(dim=1)
+    nll = -log_probabilities.gather(1, targets[:, None])[:, 0]
+    columns = {
+        "target": targets,
+        "prediction": prediction,
+        "confidence": confidence.exp(),
+        "nll": nll,
+    }
+    return pd.DataFrame({name: np.asarray(value) for name, value in columns.items()})

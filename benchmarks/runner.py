@@ -1,0 +1,387 @@
+"""Runs one recipe into one run directory: train, evaluate, record, and continue where it stopped.
+
+The only place that seeds global random states (transforms and dropout draw from them) and that
+times. The global states are as before when `run` returns. After each experience predictions,
+events and a checkpoint are written first and `run.json` last; `experiences_done` in it is what
+counts, so a run that was killed at any moment continues from the last finished experience and ends
+with the predictions of an uninterrupted one.
+"""
+
+import os
+import platform
+import random
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import torch
+from avalanche.logging import BaseLogger
+from avalanche.training.plugins import EvaluationPlugin
+from filelock import FileLock, Timeout
+
+from cl_adapters.benchmarks.checkpoints import read_checkpoint, write_checkpoint
+from cl_adapters.benchmarks.images import ImageSource
+from cl_adapters.benchmarks.observer import Observer
+from cl_adapters.benchmarks.recipe import RunConfig
+from cl_adapters.benchmarks.sources import open_source
+from cl_adapters.benchmarks.streams import StreamPlan, make_benchmark, make_plan
+from cl_adapters.benchmarks.transforms import INPUT_RANGES, Preprocess
+from cl_adapters.errors import InputError, RunError, unknown_name
+from cl_adapters.pretrained import PretrainedViT, load_backbone
+from cl_adapters.records import (
+    RunRecord,
+    append_event,
+    read_predictions,
+    truncate_events,
+    write_predictions,
+)
+from cl_adapters.strategies import find_strategy
+from cl_adapters.strategies.base import AdapterStrategy
+
+__all__ = ["PreparedRun", "Progress", "prepare", "run"]
+
+_PACKAGES: Final = (
+    "cl-adapters",
+    "torch",
+    "torchvision",
+    "timm",
+    "avalanche-lib",
+    "numpy",
+    "pandas",
+)
+
+
+class Progress:
+    """What a caller may show; this one shows nothing."""
+
+    def start(self, title: str, total: int) -> None:
+        """A run begins; `total` counts the images of all its passes."""
+
+    def advance(self, text: str, images: int) -> None:
+        """Images were dealt with; `text` says what is going on."""
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A recipe whose every part has been checked and opened; nothing is written yet."""
+
+    config: RunConfig
+    source: ImageSource
+    plan: StreamPlan
+    backbone: PretrainedViT
+    preprocess: Preprocess
+    strategy: AdapterStrategy
+    record: RunRecord
+
+
+def prepare(
+    config: RunConfig, *, source: ImageSource | None = None, backbone: PretrainedViT | None = None
+) -> PreparedRun:
+    """Checks a recipe and opens everything that it names.
+
+    Args:
+        config: The recipe.
+        source: An opened source to share between runs; None opens the recipe's.
+        backbone: A loaded backbone to share between runs; None loads the recipe's.
+
+    Raises:
+        InputError: If anything in the recipe is unknown, missing or does not fit.
+    """
+    strategy_class = find_strategy(config.strategy)
+    fidelity = strategy_class.config_class
+    options = fidelity.official() if config.fidelity == "official" else fidelity()
+    options = options.override(config.options)
+    device = find_device(config.device)
+    source = source or open_source(config.source)
+    plan = make_plan(
+        source,
+        increment=config.increment,
+        first=config.first,
+        order=config.class_order,
+        seed=config.seed,
+    )
+    backbone = backbone or open_backbone(config)
+    preprocess = _preprocess(config, backbone)
+    strategy = strategy_class(
+        backbone=backbone.model,
+        config=options,
+        seed=config.seed,
+        precision=config.precision,
+        device=device,
+        # Without metrics: every number is computed from the predictions.
+        evaluator=EvaluationPlugin(loggers=[BaseLogger()], collect_all=False),
+    )
+    record = RunRecord(
+        strategy=config.strategy,
+        stream=_safe_name(source.name),
+        seed=config.seed,
+        config=config.model_dump(mode="json"),
+        fingerprint={
+            "stream": source.name,
+            "data": source.describe(),
+            **plan.describe(),
+            "backbone": backbone.name,
+            "weights": backbone.digest,
+            "pixels": preprocess.describe(),
+        },
+        classes=list(plan.classes),
+        experiences=[list(each) for each in plan.experiences],
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in _PACKAGES},
+        },
+        host={
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count() or 1,
+            "threads": config.threads or torch.get_num_threads(),
+            "device": str(device),
+        },
+    )
+    return PreparedRun(config, source, plan, backbone, preprocess, strategy, record)
+
+
+def open_backbone(config: RunConfig) -> PretrainedViT:
+    """Loads the backbone of a recipe."""
+    return load_backbone(config.backbone, weights=config.weights, image_size=config.image_size)
+
+
+def find_device(name: str) -> torch.device:
+    """Returns the torch device of a name; `auto` takes a GPU where there is one.
+
+    Raises:
+        InputError: If the device is unknown or not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device must be one that torch can use here, got {name!r}: {reason}"
+        ) from error
+    return device
+
+
+def run(
+    prepared: PreparedRun,
+    out: Path,
+    *,
+    restart: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Runs what was prepared and returns its run directory.
+
+    A finished run is left as it is; an unfinished one continues.
+
+    Args:
+        prepared: What `prepare` returned; used up by the run.
+        out: Folder of all runs.
+        restart: Begin again, dropping what is there.
+        progress: What to tell the caller.
+
+    Raises:
+        InputError: If the directory holds another recipe's run or another process writes to it.
+        RunError: If the loss is no longer finite.
+    """
+    folder = out / prepared.record.directory
+    _make_folder(folder)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            if restart:
+                _clear(folder)
+            record = _continue_from(folder, prepared.record)
+            if record.state != "finished":
+                with _threads(prepared.config.threads), _kept_random_states():
+                    _run_all(prepared, record, folder, progress or Progress())
+    except Timeout as error:
+        raise InputError(
+            f"run directory {str(folder)!r} must have one writer, another is at work"
+        ) from error
+    return folder
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"run directory {str(folder)!r} must be writable, got: {error}") from error
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != ".lock":
+            path.unlink()
+
+
+def _continue_from(folder: Path, planned: RunRecord) -> RunRecord:
+    if not (folder / "run.json").exists():
+        planned.started = _now()
+        return planned
+    found = RunRecord.read(folder)
+    for part in ("config", "fingerprint", "classes"):
+        if getattr(found, part) != getattr(planned, part):
+            raise InputError(
+                f"run directory {str(folder)!r} must belong to this recipe, but its {part} "
+                f"differs; choose another --out or --restart"
+            )
+    if found.state != "finished":
+        found.state, found.error, found.ended = "running", None, None
+    return found
+
+
+def _run_all(prepared: PreparedRun, record: RunRecord, folder: Path, progress: Progress) -> None:
+    benchmark = make_benchmark(prepared.source, prepared.plan, prepared.preprocess)
+    observer = Observer(prepared.source, prepared.plan, progress.advance)
+    prepared.strategy.plugins.insert(0, observer)
+    done = record.experiences_done
+    frames = [read_predictions(folder).query("experience < @done")]
+    truncate_events(folder, done)
+    if done:
+        state = read_checkpoint(folder / "checkpoints", done - 1)
+        prepared.strategy.restore(state, list(benchmark.train_stream[:done]))
+    progress.start(f"{record.strategy} seed {record.seed}", _total_images(prepared, done))
+    record.write(folder)
+    try:
+        for experience in range(done, len(record.experiences)):
+            since = time.perf_counter()
+            frames.append(_run_experience(prepared, benchmark, observer, experience))
+            _store(prepared, record, folder, observer, pd.concat(frames, ignore_index=True))
+            record.seconds += time.perf_counter() - since
+            record.experiences_done = experience + 1
+            record.write(folder)
+        record.state, record.ended = "finished", _now()
+    except KeyboardInterrupt:
+        record.state, record.error = "interrupted", "stopped by the user"
+        raise
+    except (InputError, RunError) as error:
+        record.state, record.error = "failed", str(error)
+        raise
+    finally:
+        record.write(folder)
+
+
+def _run_experience(
+    prepared: PreparedRun,
+    benchmark: Any,  # noqa: ANN401 - Avalanche ships no types
+    observer: Observer,
+    experience: int,
+) -> pd.DataFrame:
+    _seed_global_states(prepared.config.seed, experience)
+    prepared.strategy.train(benchmark.train_stream[experience], eval_streams=[])
+    prepared.strategy.eval(benchmark.test_stream[: experience + 1])
+    return observer.predictions(experience)
+
+
+def _store(
+    prepared: PreparedRun, record: RunRecord, folder: Path, observer: Observer, rows: pd.DataFrame
+) -> None:
+    experience = record.experiences_done
+    model = prepared.strategy.model
+    backbone = sum(value.numel() for value in prepared.backbone.model.parameters())
+    added = sum(value.numel() for value in prepared.strategy.learned_state().values())
+    trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    record.parameters = {"backbone": backbone, "added": added}
+    write_predictions(folder, rows)
+    for name, (seconds, images) in observer.phases.items():
+        append_event(folder, "phase", experience, seconds, name=name, images=images)
+    seconds, images, passes = observer.evaluation
+    append_event(folder, "evaluation", experience, seconds, images=images, passes=passes / images)
+    append_event(
+        folder,
+        "parameters",
+        experience,
+        0,
+        trainable=trainable,
+        added=added,
+        total=backbone + added,
+    )
+    append_event(folder, "memory", experience, 0, peak_bytes=_peak_bytes(prepared.strategy.device))
+    write_checkpoint(folder / "checkpoints", experience, prepared.strategy.learned_state())
+
+
+def _preprocess(config: RunConfig, backbone: PretrainedViT) -> Preprocess:
+    if config.input_range not in INPUT_RANGES:
+        raise unknown_name("input range", config.input_range, INPUT_RANGES)
+    mean, std = INPUT_RANGES[config.input_range] or (backbone.mean, backbone.std)
+    return Preprocess(
+        image_size=backbone.model.input_shape[1],
+        mean=mean,
+        std=std,
+        augment=config.augment,
+        scale=(config.crop_scale, 1.0),
+    )
+
+
+def _total_images(prepared: PreparedRun, done: int) -> int:
+    # Every image of an experience once an epoch, and all test images seen after each experience.
+    first = np.asarray([min(each) for each in prepared.plan.experiences])
+    position = np.argsort(prepared.plan.order)
+    starts = [
+        np.searchsorted(first, position[images.targets], side="right") - 1
+        for images in (prepared.source.train, prepared.source.test)
+    ]
+    epochs = prepared.strategy.train_epochs
+    total = 0
+    for experience in range(done, len(first)):
+        total += epochs * int((starts[0] == experience).sum()) + int(
+            (starts[1] <= experience).sum()
+        )
+    return total
+
+
+def _seed_global_states(seed: int, experience: int) -> None:
+    mixed = int(np.random.SeedSequence([seed, experience]).generate_state(1)[0])
+    random.seed(mixed)
+    np.random.seed(mixed)  # noqa: NPY002 - for third-party transforms that draw from it
+    torch.manual_seed(mixed)
+
+
+@contextmanager
+def _kept_random_states() -> Iterator[None]:
+    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.random.set_rng_state(states[2])
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts kilobytes
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+
+
+def _safe_name(name: str) -> str:
+    kept = "".join(char if char.isalnum() or char in "-_." else "_" for char in name)
+    return kept.strip(".") or "stream"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,254 @@
+"""Class-incremental streams: an order of the classes, cut into experiences, as Avalanche streams.
+
+Inside a stream a class is its position in the order, 0 to C - 1, so that the classes of experience
+t are the next ones after those of t - 1. Nothing here touches a global random state.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from operator import index
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
+from avalanche.benchmarks.scenarios import CLScenario
+from avalanche.benchmarks.utils import (
+    ConstantSequence,
+    DataAttribute,
+    TaskAwareSupervisedClassificationDataset,
+    TaskLabels,
+    TransformGroups,
+)
+from torch.utils.data import Dataset
+
+from cl_adapters.benchmarks.images import ImageSource, LabelledImages
+from cl_adapters.benchmarks.transforms import Preprocess
+from cl_adapters.errors import InputError, unknown_name
+
+__all__ = [
+    "StreamPlan",
+    "class_order",
+    "make_benchmark",
+    "make_plan",
+    "split_classes",
+    "test_indices",
+    "train_indices",
+]
+
+Indices = npt.NDArray[np.int64]
+
+ORDER_RULES: Final = ("natural", "seeded", "numpy1993")
+
+
+def class_order(rule: str | Sequence[int], num_classes: int, seed: int = 0) -> tuple[int, ...]:
+    """Returns the classes in the order in which a stream brings them.
+
+    Args:
+        rule: `natural`; `seeded`, by the run's seed; `numpy1993`, the field's fixed order (NumPy's
+            legacy generator with seed 1993); or the order itself, as numbers or `3,0,2,1`.
+        num_classes: Number of classes C.
+        seed: Seed of the rule `seeded`, at least 0.
+
+    Raises:
+        InputError: If the rule is unknown or the given order is no permutation of the classes.
+
+    Example:
+        >>> class_order("numpy1993", 100)[:5]
+        (68, 56, 78, 8, 23)
+    """
+    if not isinstance(rule, str) or rule not in ORDER_RULES:
+        return _explicit_order(rule, num_classes)
+    if rule == "seeded":
+        if seed < 0:
+            raise InputError(f"seed must be at least 0, got {seed}")
+        return tuple(np.random.default_rng(seed).permutation(num_classes).tolist())
+    if rule == "numpy1993":
+        legacy = np.random.RandomState(1993)  # the published orders come from it
+        return tuple(legacy.permutation(num_classes).tolist())
+    return tuple(range(num_classes))
+
+
+def _explicit_order(rule: str | Sequence[int], num_classes: int) -> tuple[int, ...]:
+    parts = rule.split(",") if isinstance(rule, str) else rule
+    try:
+        order = [int(part) if isinstance(part, str) else index(part) for part in parts]
+    except (ValueError, TypeError) as error:
+        if isinstance(rule, str) and "," not in rule:
+            raise unknown_name("class order", rule, ORDER_RULES) from error
+        raise InputError(f"class order must be a list of class numbers, got {rule!r}") from error
+    for place, label in enumerate(order):
+        if not 0 <= label < num_classes:
+            raise InputError(f"class order must hold classes 0 to {num_classes - 1}, got {label}")
+        if label in order[:place]:
+            raise InputError(f"class order must hold each class once, got {label} twice")
+    for label in sorted(set(range(num_classes)) - set(order)):
+        raise InputError(f"class order must hold each class once, {label} is missing")
+    return tuple(order)
+
+
+def split_classes(
+    num_classes: int, increment: int, first: int | None = None
+) -> tuple[tuple[int, ...], ...]:
+    """Cuts the positions 0 to C - 1 into experiences: B0-IncN, or Bm-IncN with `first` = m.
+
+    What does not fill an experience makes a smaller last one.
+
+    Args:
+        num_classes: Number of classes C.
+        increment: Classes an experience, N, from 1 to C.
+        first: Classes of the first experience, m, from 1 to C; None or 0 means N.
+
+    Raises:
+        InputError: If a number is out of its range.
+
+    Example:
+        >>> split_classes(10, 4)
+        ((0, 1, 2, 3), (4, 5, 6, 7), (8, 9))
+    """
+    start = increment if first is None or first == 0 else first
+    for name, value in (("increment", increment), ("first", start)):
+        if not 1 <= value <= num_classes:
+            raise InputError(
+                f"{name} must be from 1 to the number of classes, {num_classes}, got {value}"
+            )
+    cuts = [0, *range(start, num_classes, increment), num_classes]
+    return tuple(tuple(range(low, high)) for low, high in pairwise(cuts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamPlan:
+    """Which classes a stream brings, and when.
+
+    Attributes:
+        rule: Name of the class order's rule, or `explicit`.
+        order: Index in the source of the class at each position.
+        experiences: Positions of the classes that each experience brings.
+        classes: Class names by position.
+    """
+
+    rule: str
+    order: tuple[int, ...]
+    experiences: tuple[tuple[int, ...], ...]
+    classes: tuple[str, ...]
+
+    def describe(self) -> dict[str, object]:
+        """Returns the plan for a run's fingerprint: equal for all seeds of one rule."""
+        order = list(self.order) if self.rule == "explicit" else self.rule
+        return {"class_order": order, "experiences": [len(each) for each in self.experiences]}
+
+    @property
+    def experience_of_class(self) -> Indices:
+        """The experience that brings the class of each position, (C,)."""
+        return np.repeat(np.arange(len(self.experiences)), [len(each) for each in self.experiences])
+
+
+def make_plan(
+    source: ImageSource,
+    *,
+    increment: int,
+    first: int | None = None,
+    order: str | Sequence[int] = "seeded",
+    seed: int = 0,
+) -> StreamPlan:
+    """Plans a class-incremental stream over a source.
+
+    Args:
+        source: Where the images come from.
+        increment: Classes an experience.
+        first: Classes of the first experience; None or 0 means `increment`.
+        order: Rule of the class order, see `class_order`.
+        seed: Seed of the run, for the rule `seeded`.
+
+    Raises:
+        InputError: If the numbers or the order do not fit the source's classes.
+    """
+    ordered = class_order(order, len(source.classes), seed)
+    return StreamPlan(
+        rule=order if isinstance(order, str) and order in ORDER_RULES else "explicit",
+        order=ordered,
+        experiences=split_classes(len(source.classes), increment, first),
+        classes=tuple(source.classes[label] for label in ordered),
+    )
+
+
+def train_indices(source: ImageSource, plan: StreamPlan, experience: int) -> Indices:
+    """Returns the indices in `source.train` of an experience's images, in the stream's order."""
+    return _indices(source.train, plan, experience)
+
+
+def test_indices(source: ImageSource, plan: StreamPlan, experience: int) -> Indices:
+    """Returns the indices in `source.test` of an experience's images, in the stream's order."""
+    return _indices(source.test, plan, experience)
+
+
+def _indices(images: LabelledImages, plan: StreamPlan, experience: int) -> Indices:
+    positions = _positions(images, plan)
+    return np.flatnonzero(np.isin(positions, plan.experiences[experience]))
+
+
+def _positions(images: LabelledImages, plan: StreamPlan) -> Indices:
+    """Returns the position in the class order of each image's class."""
+    return np.argsort(plan.order)[images.targets]
+
+
+class ImageDataset(Dataset[tuple[npt.NDArray[np.uint8], int]]):
+    """Decoded images with the position of their class, for Avalanche's datasets.
+
+    Attributes:
+        targets: Position in the class order, one an image.
+    """
+
+    def __init__(self, images: LabelledImages, targets: list[int]) -> None:
+        self.images = images
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, item: int) -> tuple[npt.NDArray[np.uint8], int]:
+        return self.images.read(item), self.targets[item]
+
+
+def make_benchmark(source: ImageSource, plan: StreamPlan, preprocess: Preprocess) -> CLScenario:
+    """Returns Avalanche's train and test streams of a plan.
+
+    The images of test experience t are those of `test_indices(source, plan, t)` in that order.
+    Minibatches are (image, target, task label 0): Avalanche's metrics per class and top-k work
+    only with task labels.
+
+    Args:
+        source: Where the images come from.
+        plan: Which classes come when.
+        preprocess: From decoded image to the network's input.
+    """
+    streams = {
+        name: [_dataset(images, plan, preprocess, group, t) for t in range(len(plan.experiences))]
+        for name, images, group in (("train", source.train, "train"), ("test", source.test, "eval"))
+    }
+    return with_task_labels(with_classes_timeline(benchmark_from_datasets(**streams)))
+
+
+def _dataset(
+    images: LabelledImages,
+    plan: StreamPlan,
+    preprocess: Preprocess,
+    group: str,
+    experience: int,
+) -> TaskAwareSupervisedClassificationDataset:
+    indices = _indices(images, plan, experience)
+    targets = _positions(images, plan)[indices].tolist()
+    groups = TransformGroups(
+        {"train": (preprocess.train, None), "eval": (preprocess.evaluate, None)}
+    )
+    dataset = TaskAwareSupervisedClassificationDataset(
+        [ImageDataset(images.take(indices), targets)],
+        data_attributes=[
+            DataAttribute(targets, "targets"),
+            TaskLabels(ConstantSequence(0, len(targets))),
+        ],
+        transform_groups=groups,
+    )
+    # The constructor forgets which group is the current one.
+    return dataset.with_transforms(group)

@@ -1,0 +1,5 @@
+"""`python -m cl_adapters` is `cl-adapters`."""
+
+from cl_adapters.cli import main
+
+main()

@@ -1,0 +1,183 @@
+"""The command `cl-adapters`.
+
+Exit codes: 0 good, 1 a run failed or was interrupted, 2 bad input. Everything heavy is imported
+inside the commands, so that `--help` answers before torch could load.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from cl_adapters.errors import InputError, RunError
+
+__all__ = ["app", "main"]
+
+_FAILED: Final = 1
+_BAD_INPUT: Final = 2
+
+app = typer.Typer(
+    name="cl-adapters",
+    help="Continual learning on a frozen Vision Transformer with adapters.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Runs the command; the entry point of the package."""
+    app()
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    # What the user can mend ends in one sentence and an exit code, never in a traceback.
+    try:
+        yield
+    except InputError as error:
+        typer.echo(f"cl-adapters: {error}", err=True)
+        raise typer.Exit(_BAD_INPUT) from error
+    except (RunError, OSError) as error:
+        typer.echo(
+            f"cl-adapters: {error}; what was finished is kept, the same command continues", err=True
+        )
+        raise typer.Exit(_FAILED) from error
+    except KeyboardInterrupt as error:
+        typer.echo(
+            "cl-adapters: stopped; the same command continues from the last experience", err=True
+        )
+        raise typer.Exit(_FAILED) from error
+
+
+# Options that are keys of the recipe stand here under the same names; None means "not given".
+@app.command()
+def run(
+    strategy: Annotated[str | None, typer.Option(help="Strategies, separated by commas.")] = None,
+    stream: Annotated[str | None, typer.Option(help="Built-in source of images.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Image folder or parquet file, instead of --stream.")
+    ] = None,
+    increment: Annotated[int | None, typer.Option(help="Classes an experience.")] = None,
+    first: Annotated[
+        int | None, typer.Option(help="Classes of the first experience (Bm-IncN).")
+    ] = None,
+    class_order: Annotated[
+        str | None, typer.Option(help="natural, seeded, numpy1993, or positions: 3,0,1,2")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds, from 0 on.", min=1)] = 1,
+    backbone: Annotated[
+        str | None, typer.Option(help="timm architecture.tag, or the embedded one.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Weights file (.safetensors, .npz, .pt) or 'random'.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the input in pixels.")] = None,
+    input_range: Annotated[str | None, typer.Option(help="timm, pilot_01 or imagenet.")] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="In training: none, crop or crop_flip.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    fidelity: Annotated[
+        str | None, typer.Option(help="default or official: quirks of the authors' code.")
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Option of the method: key=value or strategy.key=value."),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="TOML file with any of these options.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    restart: Annotated[
+        bool, typer.Option("--restart/--resume", help="Begin again, or continue.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
+) -> None:
+    """Runs strategies on a stream and records everything; finished runs are not repeated."""
+    given = {
+        "strategy": strategy, "stream": stream, "data": None if data is None else str(data),
+        "increment": increment, "first": first, "class_order": class_order, "backbone": backbone,
+        "weights": weights, "image_size": image_size, "input_range": input_range,
+        "augment": augment, "precision": precision, "device": device, "threads": threads,
+        "fidelity": fidelity,
+    }  # fmt: skip
+    with _one_sentence():
+        logging.basicConfig(level=logging.WARNING)
+        _quieten_libraries()
+        from cl_adapters.benchmarks.batch import expand, run_batch
+
+        configs = expand(
+            {name: value for name, value in given.items() if value is not None},
+            recipe=recipe,
+            seeds=seeds,
+            settings=options or [],
+        )
+        run_batch(configs, out, restart=restart, quiet=quiet)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("report"),
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare runs of different protocols.")
+    ] = False,
+) -> None:
+    """Writes report.html, the figures and the tables of finished runs."""
+    with _one_sentence():
+        from cl_adapters.records import find_runs
+        from cl_adapters.reports.report import write_report
+
+        folders = find_runs(runs)
+        if not folders:
+            raise InputError(
+                f"runs must hold at least one run.json, got {', '.join(map(str, runs))}"
+            )
+        summary = write_report(folders, out, force=force)
+        _print_summary(summary)
+
+
+@app.command("list")
+def list_names(
+    what: Annotated[
+        str, typer.Argument(help="strategies, streams, backbones, pets, or runs.")
+    ] = "strategies",
+    out: Annotated[Path, typer.Option(help="Folder of all runs, for `list runs`.")] = Path("runs"),
+) -> None:
+    """Lists what exists by name, strategies with their options."""
+    with _one_sentence():
+        _quieten_libraries()
+        from cl_adapters.benchmarks.listing import list_table
+
+        _print_table(list_table(what, out))
+
+
+def _quieten_libraries() -> None:
+    # Avalanche's dependency warns at import that it found no QP solver, which nothing here uses.
+    import warnings
+
+    warnings.filterwarnings("ignore", message="no QP solver found")
+
+
+def _print_summary(summary: Any) -> None:  # noqa: ANN401
+    _print_table(summary.table)
+    typer.echo(f"report: {summary.html}")
+
+
+def _print_table(rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    header, *body = rows
+    table = Table(*header, box=None, pad_edge=False)
+    for row in body:
+        table.add_row(*row)
+    # Piped output has no terminal whose width could cut the columns.
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200).print(table)

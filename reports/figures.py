@@ -1,0 +1,198 @@
+"""The figures of a comparison, drawn with matplotlib's object interface.
+
+Colours are Okabe and Ito's; every curve also has its own marker and line style, so that it can be
+told apart in grey. Call inside `figure_files.figure_style()`.
+"""
+
+from collections.abc import Sequence
+from itertools import cycle, islice
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from cl_adapters.reports.groups import Group, Row, clean_text
+
+__all__ = ["accuracy_figure", "experience_figure", "forgetting_figure", "matrix_figure"]
+
+_COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")
+_LINES: Final = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+_MOST_NUMBERED: Final = 10  # experiences up to which a heat map carries its numbers
+_PANEL_COLUMNS: Final = 3
+
+
+class _Style(NamedTuple):
+    colour: str
+    marker: str
+    line: Any
+
+
+def _styles(group: Group) -> dict[str, _Style]:
+    # By name, not by rank: a method keeps its colour when the order of the results changes.
+    labels = sorted(row.label for row in group.rows)
+    triples = zip(cycle(_COLOURS), cycle(_MARKERS), cycle(_LINES), strict=False)
+    return {
+        label: _Style(*triple)
+        for label, triple in zip(labels, islice(triples, len(labels)), strict=True)
+    }
+
+
+def _text(label: str, length: int = 44) -> str:
+    # A leading underscore would hide a label from matplotlib's legend.
+    shown = clean_text(label, length)
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def _mark(figure: Figure, group: Group) -> None:
+    if group.mixed:
+        figure.text(0.01, 0.99, clean_text(group.mixed, 90), color="#B00020", va="top", fontsize=8)
+
+
+def _new_figure(width: float, height: float, group: Group) -> Figure:
+    top = 1 - 0.28 / height if group.mixed else 1.0
+    figure = Figure((width, height), layout=ConstrainedLayoutEngine(rect=(0, 0, 1, top)))
+    _mark(figure, group)
+    return figure
+
+
+def _curves(group: Group, name: str, heading: str) -> tuple[Figure, Axes]:
+    labels = [
+        f"{_text(row.label)}, {len(row.seeds)} seed{'s' * (len(row.seeds) > 1)}"
+        for row in group.rows
+    ]
+    num_columns = 1 if max(map(len, labels)) > 30 else 2
+    lines_below = -(-len(labels) // num_columns)
+    figure = _new_figure(6.4, 3.9 + 0.22 * lines_below, group)
+    axes = figure.subplots()
+    styles = _styles(group)
+    handles = [_curve(axes, row, name, styles[row.label]) for row in group.rows]
+    axes.set_xlabel("Number of classes seen")
+    axes.set_ylabel(heading)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
+    figure.legend(handles, labels, loc="outside lower center", ncols=num_columns)
+    return figure, axes
+
+
+def _curve(axes: Axes, row: Row, name: str, style: _Style) -> Line2D:
+    interval = row.interval(name)
+    x = np.array(row.classes_seen)
+    known = ~np.isnan(interval.mean)
+    (line,) = axes.plot(
+        x[known],
+        interval.mean[known],
+        color=style.colour,
+        marker=style.marker,
+        linestyle=style.line,
+        markevery=max(1, len(x) // 20),
+    )
+    if interval.num_seeds > 1:
+        low, high = interval.mean - interval.half_width, interval.mean + interval.half_width
+        band = (np.clip(low, 0, 100)[known], np.clip(high, 0, 100)[known])
+        axes.fill_between(x[known], *band, color=style.colour, alpha=0.12, linewidth=0)
+    return line
+
+
+def accuracy_figure(group: Group) -> Figure:
+    """Draws the accuracy over all classes seen against their number, with bands over seeds."""
+    figure, axes = _curves(group, "seen", "Accuracy over all classes seen (%)")
+    axes.set_ylim(*_limits([row.interval("seen").mean for row in group.rows]))
+    return figure
+
+
+def _limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:
+    lowest = min(float(np.nanmin(curve)) for curve in curves)
+    return (0.0 if lowest < 50 else 10 * np.floor((lowest - 8) / 10), 101.0)
+
+
+def forgetting_figure(group: Group) -> Figure:
+    """Draws the mean forgetting from best against the number of classes seen, with bands."""
+    figure, axes = _curves(group, "forgetting", "Forgetting from best (points)")
+    axes.set_ylim(bottom=0)
+    return figure
+
+
+def experience_figure(group: Group) -> Figure:
+    """Draws one panel a method: the accuracy on each experience from when it was learned."""
+    num_columns = min(_PANEL_COLUMNS, len(group.rows))
+    num_lines = -(-len(group.rows) // num_columns)
+    figure = _new_figure(1.2 + 2.3 * max(num_columns, 2), 0.6 + 2.1 * num_lines, group)
+    panels = figure.subplots(num_lines, num_columns, sharex=True, sharey=True, squeeze=False)
+    most = max(len(row.classes_seen) for row in group.rows)
+    colours = colormaps["viridis"](np.linspace(0.0, 0.88, most))
+    for panel, row in zip(panels.flat, group.rows, strict=False):
+        _experience_panel(panel, row, colours)
+    for panel in list(panels.flat)[len(group.rows) :]:
+        panel.set_visible(False)
+    for panel in panels.flat[len(group.rows) - num_columns : len(group.rows)]:
+        panel.tick_params(labelbottom=True)
+    figure.supxlabel("Number of classes seen", fontsize=10)
+    figure.supylabel("Accuracy on one experience (%)", fontsize=10)
+    norm = BoundaryNorm(np.arange(0.5, most + 1), most)
+    scale = ScalarMappable(norm, ListedColormap(colours))
+    ticks = sorted({1, most, *range(5, most - 1, 5)}) if most > 10 else list(range(1, most + 1))
+    bar = figure.colorbar(scale, ax=panels, ticks=ticks, aspect=30, fraction=0.05)
+    bar.set_label("Experience learned")
+    bar.ax.tick_params(length=0)
+    return figure
+
+
+def _experience_panel(panel: Axes, row: Row, colours: np.ndarray) -> None:
+    matrix, x = row.interval("matrix").mean, np.array(row.classes_seen)
+    for experience in range(matrix.shape[0]):
+        values = matrix[experience:, experience]
+        known = ~np.isnan(values)
+        kwargs = {"color": colours[experience], "marker": "o", "markersize": 2.5, "linewidth": 1.3}
+        panel.plot(x[experience:][known], values[known], **kwargs)
+    panel.set_ylim(-2, 102)
+    panel.set_xlim(left=0)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    panel.set_title(f"{_text(row.label, 26)} (n = {len(row.seeds)})", fontsize=9)
+
+
+def matrix_figure(group: Group, row: Row) -> Figure:
+    """Draws the accuracy matrix of one method, mean over seeds, on the scale from 0 to 100."""
+    matrix = row.interval("matrix").mean
+    # Placed by hand, in inches: the layout engine would take half of the time of a report.
+    side = min(1.2 + 0.36 * matrix.shape[0], 5.0)
+    left, bottom, top = 0.62, 0.55, 0.85 if group.mixed else 0.5
+    width, height = left + side + 1.1, bottom + side + top
+    figure = Figure((width, height))
+    _mark(figure, group)
+    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+    bar_axes = figure.add_axes(
+        ((left + side + 0.15) / width, bottom / height, 0.17 / width, side / height)
+    )
+    colours = colormaps["cividis"].with_extremes(bad="#FFFFFF")
+    image = axes.imshow(matrix, cmap=colours, norm=Normalize(0, 100), aspect="auto")
+    if matrix.shape[0] <= _MOST_NUMBERED:
+        _write_numbers(axes, matrix)
+    _number_ticks(axes, matrix)
+    axes.set_xlabel("Accuracy on experience")
+    axes.set_ylabel("After learning experience")
+    plural = "s" * (len(row.seeds) > 1)
+    axes.set_title(f"{_text(row.label, 38)}\n{len(row.seeds)} seed{plural}", fontsize=9)
+    figure.colorbar(image, cax=bar_axes).set_label("Accuracy (%)")
+    return figure
+
+
+def _number_ticks(axes: Axes, matrix: np.ndarray) -> None:
+    for axis, size in ((axes.xaxis, matrix.shape[1]), (axes.yaxis, matrix.shape[0])):
+        step = 1 if size <= _MOST_NUMBERED else -(-size // 10)
+        places = range(0, size, step) if step == 1 else range(step - 1, size, step)
+        axis.set_ticks(list(places), [str(place + 1) for place in places])
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+
+
+def _write_numbers(axes: Axes, matrix: np.ndarray) -> None:
+    for t, i in np.argwhere(~np.isnan(matrix)):
+        colour = "#000000" if matrix[t, i] > 55 else "#FFFFFF"
+        axes.text(i, t, f"{matrix[t, i]:.0f}", ha="center", va="center", color=colour, fontsize=8)

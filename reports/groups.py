@@ -1,0 +1,241 @@
+"""Puts measured runs side by side: one group per stream and protocol, one row per method.
+
+A row holds the seeds of one strategy with one set of options. Groups of different protocols stay
+apart unless merged on demand, and then say so.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from cl_adapters.records import RunRecord, digest
+from cl_adapters.reports.load import Run
+from cl_adapters.reports.seeds import Interval, mean_interval
+
+__all__ = ["UPPER_BOUNDS", "Group", "Row", "clean_text", "file_name", "group_runs"]
+
+# Settings beside the options that make another method of the same strategy; absent means None.
+_VARIANT_KEYS: Final = ("fidelity", "precision", "augment")
+_LABEL_LENGTH: Final = 60
+
+# Strategies that see all data at once: shown in the comparison, never its winner.
+UPPER_BOUNDS: Final = frozenset({"joint"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """The seeds of one method on one protocol.
+
+    Attributes:
+        label: Strategy with the options that tell it from its neighbours; unique in its group.
+        runs: Its runs by seed.
+        protocol: Digest of the protocol.
+    """
+
+    label: str
+    runs: tuple[Run, ...]
+    protocol: str
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the runs, ascending."""
+        return [run.record.seed for run in self.runs]
+
+    @property
+    def is_upper_bound(self) -> bool:
+        """Whether the strategy sees the data of all experiences at once."""
+        return self.runs[0].record.strategy in UPPER_BOUNDS
+
+    @property
+    def classes_seen(self) -> list[int]:
+        """Number of classes seen after each experience."""
+        sizes = [len(classes) for classes in self.runs[0].record.experiences]
+        return [int(total) for total in np.cumsum(sizes)]
+
+    def interval(self, name: str) -> Interval:
+        """Returns mean and interval of one column, or of `matrix`, `seen` or `forgetting`."""
+        if name in self.runs[0].values:
+            return mean_interval(np.array([run.values[name] for run in self.runs]))
+        return mean_interval(np.stack([getattr(run, name) for run in self.runs]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Rows that are drawn together.
+
+    Attributes:
+        stream: Name of the stream.
+        slug: Start of the names of its files.
+        rows: The methods, best `a_last_micro` first.
+        protocols: Fingerprint by digest; more than one only if merged on demand.
+        notes: What a reader must know before comparing: missing seeds, doubles, differences.
+    """
+
+    stream: str
+    slug: str
+    rows: tuple[Row, ...]
+    protocols: dict[str, dict[str, Any]]
+    notes: tuple[str, ...]
+
+    @property
+    def mixed(self) -> str:
+        """The mark on every table and figure that mixes protocols; empty if none does."""
+        if len(self.protocols) < 2:
+            return ""
+        keys = ", ".join(_differing(list(self.protocols.values()))) or "experiences"
+        return f"mixed protocols: {', '.join(self.protocols)} differ in {clean_text(keys)}"
+
+
+def clean_text(text: str, length: int = 1000) -> str:
+    """Returns text fit for a page or a figure: no control characters, not too long."""
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+    return shown if len(shown) <= length else shown[: length - 1] + "…"
+
+
+def file_name(text: str) -> str:
+    """Returns a harmless file name part made of the letters, digits and points of a text.
+
+    Example:
+        >>> file_name("../../x"), file_name("lae (pet=lora)")
+        ('x', 'lae-pet-lora')
+    """
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.").lower()
+    return name[:_LABEL_LENGTH].strip("-.") or "unnamed"
+
+
+def protocol_of(record: RunRecord) -> str:
+    """Returns the short digest of a run's fingerprint and of the sizes of its experiences."""
+    sizes = [len(classes) for classes in record.experiences]
+    return digest({"fingerprint": record.fingerprint, "sizes": sizes}, 8)
+
+
+def group_runs(runs: Iterable[Run], *, force: bool = False) -> list[Group]:
+    """Sorts runs into groups.
+
+    Args:
+        runs: Finished runs.
+        force: Whether to draw different protocols of one stream together, with a mark.
+    """
+    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        protocol = "" if force else protocol_of(run.record)
+        groups[run.record.stream, protocol].append(run)
+    streams = [file_name(stream) for stream, _ in groups]
+    built: list[Group] = []
+    for (stream, protocol), members in sorted(groups.items()):
+        slug = file_name(stream)
+        if streams.count(slug) > 1:
+            slug = f"{slug}-{digest([stream, protocol], 8) if force else protocol}"
+        slug = _unused(slug, [group.slug for group in built]).replace(" #", "-")
+        built.append(_build(stream, slug, members))
+    return built
+
+
+def _build(stream: str, slug: str, runs: Sequence[Run]) -> Group:
+    protocols = {protocol_of(run.record): run.record.fingerprint for run in runs}
+    kept: dict[tuple[str, str, str], dict[int, Run]] = defaultdict(dict)
+    notes: list[str] = []
+    for run in sorted(runs, key=lambda run: str(run.folder)):
+        record = run.record
+        key = (record.strategy, digest(_variant(record)), protocol_of(record))
+        first = kept[key].setdefault(record.seed, run)
+        if first is not run:
+            notes.append(_double(run.folder, first.folder))
+    labels = _labels([next(iter(seeds.values())) for seeds in kept.values()], len(protocols) > 1)
+    rows = [
+        Row(label=label, protocol=key[2], runs=tuple(seeds[seed] for seed in sorted(seeds)))
+        for label, (key, seeds) in zip(labels, kept.items(), strict=True)
+    ]
+    rows.sort(key=lambda row: (-float(row.interval("a_last_micro").mean), row.label))
+    notes += _missing_seeds(rows) + _missing_experiences(rows)
+    if len(protocols) > 1:
+        slug += "-mixed"
+    return Group(
+        stream=clean_text(stream, _LABEL_LENGTH),
+        slug=slug,
+        rows=tuple(rows),
+        protocols=dict(sorted(protocols.items())),
+        notes=tuple(clean_text(note) for note in notes),
+    )
+
+
+def _double(folder: Path, first: Path) -> str:
+    return f"Left out: {folder}, same strategy, options and seed as {first}."
+
+
+def _missing_seeds(rows: Sequence[Row]) -> list[str]:
+    every = {seed for row in rows for seed in row.seeds}
+    notes = []
+    for row in rows:
+        lacking = sorted(every - set(row.seeds))
+        if lacking:
+            names = ", ".join(map(str, lacking))
+            plural = "s" if len(lacking) > 1 else ""
+            notes.append(f"{row.label} lacks seed{plural} {names}, which other methods here have.")
+    return notes
+
+
+def _missing_experiences(rows: Sequence[Row]) -> list[str]:
+    notes = []
+    for row in rows:
+        for run in row.runs:
+            lacking = [str(t + 1) for t in np.flatnonzero(np.isnan(run.seen))]
+            if lacking:
+                notes.append(
+                    f"{row.label}, seed {run.record.seed}, was not evaluated after experience "
+                    f"{', '.join(lacking)}; its averages are over the others."
+                )
+    return notes
+
+
+def _variant(record: RunRecord) -> dict[str, Any]:
+    settings = {key: record.config.get(key) for key in _VARIANT_KEYS}
+    return {"options": record.config.get("options", {}), "settings": settings}
+
+
+def _differing(tables: Sequence[dict[str, Any]]) -> list[str]:
+    keys = sorted({key for table in tables for key in table})
+    missing = object()
+    return [
+        key
+        for key in keys
+        if any(t.get(key, missing) != tables[0].get(key, missing) for t in tables)
+    ]
+
+
+def _labels(runs: Sequence[Run], is_mixed: bool) -> list[str]:  # noqa: FBT001
+    labels: list[str] = []
+    for run in runs:
+        strategy = run.record.strategy
+        tables = [_flat(other.record) for other in runs if other.record.strategy == strategy]
+        mine = _flat(run.record)
+        parts = [
+            f"{key}={_shown(mine[key])}" for key in _differing(tables) if mine.get(key) is not None
+        ]
+        label = f"{strategy} ({', '.join(parts)})" if parts else strategy
+        label += f" [{protocol_of(run.record)}]" if is_mixed else ""
+        labels.append(_unused(clean_text(label, _LABEL_LENGTH), labels))
+    return labels
+
+
+def _unused(name: str, taken: Sequence[str]) -> str:
+    copies = (f"{name} #{number}" for number in range(2, len(taken) + 3))
+    return name if name not in taken else next(copy for copy in copies if copy not in taken)
+
+
+def _flat(record: RunRecord) -> dict[str, Any]:
+    variant = _variant(record)
+    flat: dict[str, Any] = variant["options"] | {
+        key: value for key, value in variant["settings"].items() if key not in variant["options"]
+    }
+    return flat
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,219 @@
+"""Finds run directories and turns each into a measured run, an unfinished or a broken one."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cl_adapters.errors import InputError
+from cl_adapters.records import (
+    PREDICTION_COLUMNS,
+    RunRecord,
+    find_runs,
+    read_events,
+    read_predictions,
+)
+from cl_adapters.reports import forgetting, metrics
+
+__all__ = ["BrokenRun", "LoadedRuns", "Run", "load_runs", "measure"]
+
+Floats = NDArray[np.float64]
+
+MEBIBYTE: Final = 2**20
+
+_RECORD_TYPES: Final[dict[str, type]] = {
+    "strategy": str,
+    "stream": str,
+    "seed": int,
+    "config": dict,
+    "fingerprint": dict,
+    "classes": list,
+    "experiences": list,
+    "experiences_done": int,
+    "parameters": dict,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run and everything measured on it.
+
+    Attributes:
+        folder: The run directory.
+        record: What stands in `run.json`.
+        values: Value of each column of `definitions.COLUMNS` by name; NaN where unknown.
+        matrix: R[t, i] in percent.
+        seen: Micro accuracy over all classes seen, after each experience.
+        forgetting: `forgetting_from_best` as it stood after each experience.
+        classes: Accuracy of each class at the end, by position in the class order.
+    """
+
+    folder: Path
+    record: RunRecord
+    values: dict[str, float]
+    matrix: Floats
+    seen: Floats
+    forgetting: Floats
+    classes: "pd.Series[float]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenRun:
+    """A run directory that could not be read, and the sentence that says why."""
+
+    folder: Path
+    reason: str
+
+
+@dataclass(kw_only=True)
+class LoadedRuns:
+    """All that was found below the folders of runs."""
+
+    finished: list[Run] = field(default_factory=list)
+    unfinished: list[tuple[Path, RunRecord]] = field(default_factory=list)
+    broken: list[BrokenRun] = field(default_factory=list)
+
+
+def load_runs(folders: Sequence[Path]) -> LoadedRuns:
+    """Reads every run directory at or below the folders; a damaged one is named and skipped.
+
+    Raises:
+        InputError: If a folder does not exist or none of them holds a run.
+    """
+    found = sorted({folder.resolve() for folder in find_runs(folders)})
+    if not found:
+        names = ", ".join(repr(str(folder)) for folder in folders)
+        raise InputError(f"run folders must hold at least one run.json, found none below {names}")
+    loaded = LoadedRuns()
+    for folder in found:
+        try:
+            record = RunRecord.read(folder)
+            _check_record(record)
+            if record.state != "finished":
+                loaded.unfinished.append((folder, record))
+            else:
+                loaded.finished.append(measure(folder, record))
+        except (OSError, ValueError) as error:
+            loaded.broken.append(BrokenRun(folder=folder, reason=str(error)))
+    return loaded
+
+
+def measure(folder: Path, record: RunRecord) -> Run:
+    """Computes every metric of one finished run.
+
+    Raises:
+        InputError: If its predictions or events are damaged or do not fit its record.
+    """
+    predictions = read_predictions(folder)
+    _check_predictions(predictions, record)
+    matrix = metrics.accuracy_matrix(predictions)
+    seen = metrics.micro_accuracy(predictions)
+    values = _scores(predictions, matrix, seen) | _costs(read_events(folder), record)
+    return Run(
+        folder=folder,
+        record=record,
+        values=values,
+        matrix=matrix,
+        seen=seen,
+        forgetting=forgetting.forgetting_over_time(matrix),
+        classes=metrics.class_accuracy(predictions),
+    )
+
+
+def _mean(values: Floats) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else math.nan
+
+
+def _scores(predictions: pd.DataFrame, matrix: Floats, seen: Floats) -> dict[str, float]:
+    task_mean = metrics.task_mean_accuracy(matrix)
+    last = predictions[predictions["experience"] == matrix.shape[0] - 1]
+    last = last[last["target_experience"] <= last["experience"]]
+    is_correct = last["prediction"].to_numpy() == last["target"].to_numpy()
+    return {
+        "a_last_micro": float(seen[-1]),
+        "a_last_task_mean": float(task_mean[-1]),
+        "a_avg_micro": _mean(seen),
+        "a_avg_task_mean": _mean(task_mean),
+        "forgetting_from_best": forgetting.forgetting_from_best(matrix),
+        "forgetting_from_best_before": forgetting.forgetting_from_best_before(matrix),
+        "forgetting_from_first": forgetting.forgetting_from_first(matrix),
+        "bwt": forgetting.bwt(matrix),
+        "fwt_without_baseline": forgetting.fwt_without_baseline(matrix),
+        "ece": metrics.ece(last["confidence"].to_numpy(np.float64), is_correct),
+        "nll": _mean(last["nll"].to_numpy(np.float64)),
+    }
+
+
+def _costs(events: list[dict[str, Any]], record: RunRecord) -> dict[str, float]:
+    evaluations = [event for event in events if _kind(event) == "evaluation"]
+    phases = [event for event in events if _kind(event) == "phase"]
+    passes = [_number(event, "passes") for event in evaluations]
+    peaks = [_number(event, "peak_bytes") for event in events if _kind(event) == "memory"]
+    seconds = [
+        math.fsum(_number(event, "seconds") for event in kind) for kind in (phases, evaluations)
+    ]
+    return {
+        "added_parameters": _number(record.parameters, "added"),
+        "train_seconds": seconds[0] if phases else math.nan,
+        "evaluation_seconds": seconds[1] if evaluations else math.nan,
+        "passes_per_image": passes[-1] if passes else math.nan,
+        "peak_mebibytes": max(peaks) / MEBIBYTE if peaks else math.nan,
+    }
+
+
+def _kind(event: dict[str, Any]) -> str:
+    if not isinstance(event, dict):
+        raise InputError(f"events.jsonl must hold one JSON object a line, got {event!r}")
+    return str(event.get("event"))
+
+
+def _number(values: dict[str, Any], name: str) -> float:
+    value = values.get(name)
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{name} must be a number, got {value!r}")
+    return float(value)
+
+
+def _check_record(record: RunRecord) -> None:
+    for name, kind in _RECORD_TYPES.items():
+        value = getattr(record, name)
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise InputError(f"run.json: {name} must be of type {kind.__name__}, got {value!r}")
+    if not record.experiences or not all(isinstance(item, list) for item in record.experiences):
+        raise InputError("run.json: experiences must be lists of classes, at least one")
+    if not isinstance(record.config.get("options", {}), dict):
+        raise InputError(f"run.json: options must be a table, got {record.config['options']!r}")
+
+
+def _check_predictions(predictions: pd.DataFrame, record: RunRecord) -> None:
+    num_experiences, num_classes = len(record.experiences), len(record.classes)
+    limits = {
+        "experience": num_experiences,
+        "target_experience": num_experiences,
+        "target": num_classes,
+        "prediction": num_classes,
+    }
+    for name in PREDICTION_COLUMNS:
+        column = predictions[name]
+        if not pd.api.types.is_numeric_dtype(column) or column.isna().any():
+            raise InputError(f"predictions.parquet: {name} must hold numbers only")
+        if name in limits and not column.between(0, limits[name] - 1).all():
+            raise InputError(f"predictions.parquet: {name} must lie in [0, {limits[name]})")
+    if not predictions["confidence"].between(0.0, 1.0 + 1e-6).all():
+        raise InputError("predictions.parquet: confidence must lie in [0, 1]")
+    if predictions.duplicated(["experience", "sample"]).any():
+        raise InputError("predictions.parquet: a sample must stand once per experience")
+    last = predictions["experience"].max() if len(predictions) else None
+    if last != num_experiences - 1:
+        raise InputError(
+            f"predictions.parquet: a finished run must hold experience {num_experiences - 1}, "
+            f"the last one, got {last}"
+        )

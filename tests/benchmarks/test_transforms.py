@@ -1,0 +1,152 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms as reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cl_adapters.benchmarks.transforms import INPUT_RANGES, Preprocess, crop_box
+from cl_adapters.errors import InputError
+
+HALF = (0.5, 0.5, 0.5)
+MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+BICUBIC = reference.InterpolationMode.BICUBIC
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def make(image_size: int, **options: Any) -> Preprocess:
+    return Preprocess(image_size=image_size, mean=MEAN, std=STD, **options)
+
+
+@pytest.mark.parametrize("size", [1, 7, 32, 33, 96])
+def test_evaluation_of_square_images_equals_torchvision(size: int) -> None:
+    pipeline = reference.Compose(
+        [
+            reference.Resize(size, BICUBIC),
+            reference.CenterCrop(size),
+            reference.ToTensor(),
+            reference.Normalize(MEAN, STD),
+        ]
+    )
+    image = noise(32, 32)
+    assert torch.equal(make(size).evaluate(image), pipeline(Image.fromarray(image)))
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40))
+@settings(max_examples=100, deadline=None)
+def test_evaluation_equals_torchvision(height: int, width: int, size: int) -> None:
+    whole = reference.Compose(
+        [reference.Resize(size, BICUBIC), reference.CenterCrop(size), reference.ToTensor()]
+    )
+    image = noise(height, width)
+    expected = whole(Image.fromarray(image))
+    found = Preprocess(image_size=size, mean=(0.0,) * 3, std=(1.0,) * 3).evaluate(image)
+    if max(height, width) <= 16 * min(height, width):
+        assert torch.equal(found, expected)
+    else:
+        # Pillow rounds between its two passes, whose order depends on the sizes.
+        assert (found - expected).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("is_wide", [True, False])
+def test_long_and_narrow_images_cost_no_memory(is_wide: bool) -> None:
+    image = np.full((1, 2_000_000, 3), 9, np.uint8)
+    output = make(224).evaluate(image if is_wide else image.transpose(1, 0, 2))
+    assert torch.equal(output, make(224).evaluate(np.full((1, 1, 3), 9, np.uint8)))
+
+
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(0, 1000), st.floats(0.01, 1.0))
+@settings(max_examples=300, deadline=None)
+def test_crops_equal_torchvision(height: int, width: int, seed: int, low: float) -> None:
+    box = crop_box(height, width, scale=(low, 1.0), generator=torch.Generator().manual_seed(seed))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        expected = reference.RandomResizedCrop.get_params(
+            torch.empty(3, height, width), [low, 1.0], [3 / 4, 4 / 3]
+        )
+    assert box == tuple(expected)
+
+
+@pytest.mark.parametrize("augment", ["crop", "crop_flip"])
+def test_training_equals_torchvision(augment: str) -> None:
+    steps = [reference.RandomResizedCrop(24, (0.05, 1.0), interpolation=BICUBIC)]
+    if augment == "crop_flip":
+        steps.append(reference.RandomHorizontalFlip())
+    pipeline = reference.Compose([*steps, reference.ToTensor(), reference.Normalize(MEAN, STD)])
+    for seed in range(20):
+        image = noise(20 + seed, 30, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            expected = pipeline(Image.fromarray(image))
+            torch.manual_seed(seed)
+            assert torch.equal(make(24, augment=augment).train(image), expected)
+
+
+def test_training_without_augmentation_is_evaluation() -> None:
+    image = noise(20, 30)
+    before = torch.random.get_rng_state()
+    assert torch.equal(make(16).train(image), make(16).evaluate(image))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_generator_of_ones_own_leaves_the_global_one_alone() -> None:
+    image, preprocess = noise(20, 20), make(16, augment="crop_flip")
+    before = torch.random.get_rng_state()
+    first = preprocess.train(image, torch.Generator().manual_seed(3))
+    assert torch.equal(preprocess.train(image, torch.Generator().manual_seed(3)), first)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_image_is_not_changed() -> None:
+    image = noise(16, 16)
+    copy = image.copy()
+    output = make(16).evaluate(image)
+    output.zero_()
+    np.testing.assert_array_equal(image, copy)
+    assert output.dtype == torch.float32
+    assert output.is_contiguous()
+
+
+def test_the_description_is_plain_json_and_tells_pipelines_apart() -> None:
+    first = make(16).describe()
+    assert first == {
+        "image_size": 16,
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4, 0.5, 0.6],
+        "interpolation": "bicubic",
+        "augment": "none",
+        "scale": [0.05, 1.0],
+    }
+    assert first != make(16, interpolation="bilinear").describe()
+
+
+def test_input_ranges_are_usable() -> None:
+    for values in filter(None, INPUT_RANGES.values()):
+        Preprocess(image_size=8, mean=values[0], std=values[1])
+    white = np.full((2, 2, 3), 255, np.uint8)
+    mean, std = INPUT_RANGES["pilot_01"]
+    assert Preprocess(image_size=2, mean=mean, std=std).evaluate(white).max() == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 0}, "image size must be at least 1 pixel, got 0"),
+        ({"std": (0.5, 0.0, 0.5)}, "std be positive, got"),
+        ({"std": (0.5, float("nan"), 0.5)}, "std be positive, got"),
+        ({"mean": (0.5,)}, "mean and std must hold three numbers"),
+        ({"interpolation": "nearest"}, "interpolation must be one of bicubic, bilinear, got"),
+        ({"augment": "flip"}, "augment must be one of none, crop, crop_flip, got 'flip'"),
+        ({"scale": (0.0, 1.0)}, "scale must satisfy 0 < low <= high <= 1, got"),
+        ({"scale": (0.5, 0.4)}, "scale must satisfy"),
+    ],
+)
+def test_bad_settings_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Preprocess(**{"image_size": 8, "mean": HALF, "std": HALF, **options})

@@ -1,0 +1,52 @@
+"""The tiny frozen ViT and the two-experience stream that most tests share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm
+import torch
+from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from cl_adapters.backbone import AdaptedViT
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture
+def tiny_vit() -> AdaptedViT:
+    """timm's `test_vit` (width 64, six blocks) for 32-pixel images, random but fixed weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AdaptedViT(timm.create_model("test_vit", num_classes=0, img_size=32))
+
+
+def coloured_images(labels: list[int], seed: int) -> Tensor:
+    """Noise images whose bright stripe tells the class: easy, but not solved by chance."""
+    generator = torch.Generator().manual_seed(seed)
+    images = 0.3 * torch.randn(len(labels), 3, 32, 32, generator=generator)
+    for index, label in enumerate(labels):
+        images[index, label % 3, 8 * (label % 4) : 8 * (label % 4) + 8] += 2
+    return images
+
+
+def make_dataset(classes: list[int], per_class: int, seed: int) -> Any:
+    labels = [label for label in classes for _ in range(per_class)]
+    data = TensorDataset(coloured_images(labels, seed), torch.tensor(labels))
+    return AvalancheDataset([data], data_attributes=[DataAttribute(labels, "targets")])
+
+
+@pytest.fixture
+def make_stream() -> Callable[..., Any]:
+    """Builds an Avalanche benchmark from lists of classes, one an experience."""
+
+    def build(experiences: list[list[int]], per_class: int = 12, seed: int = 0) -> Any:
+        return benchmark_from_datasets(
+            train=[make_dataset(each, per_class, seed + 1) for each in experiences],
+            test=[make_dataset(each, 6, seed + 2) for each in experiences],
+        )
+
+    return build

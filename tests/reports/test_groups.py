@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+
+from cl_adapters.reports.groups import Group, file_name, group_runs
+from cl_adapters.reports.load import load_runs
+from tests.reports.conftest import MakeRun
+
+
+def _groups(tmp_path: Path, *, force: bool = False) -> list[Group]:
+    return group_runs(load_runs([tmp_path / "runs"]).finished, force=force)
+
+
+def test_seeds_share_a_row_and_options_do_not(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        make_run("lae", seed, options={"pet": "lora", "rank": 5}, decay=0.05)
+        make_run("lae", seed, options={"pet": "prefix", "rank": 5}, decay=0.15)
+        make_run("simplecil", seed, options={"rank": 9}, decay=0.25)
+    (group,) = _groups(tmp_path)
+    assert [(row.label, row.seeds) for row in group.rows] == [
+        ("lae (pet=lora)", [0, 1]),
+        ("lae (pet=prefix)", [0, 1]),
+        ("simplecil", [0, 1]),
+    ]
+    assert group.notes == ()
+    assert group.rows[0].classes_seen == [2, 4, 6, 8]
+
+
+def test_fidelity_makes_another_row(make_run: MakeRun, tmp_path: Path) -> None:
+    for fidelity in ("default", "official"):
+        make_run("mos", config={"options": {}, "fidelity": fidelity, "device": fidelity})
+    (group,) = _groups(tmp_path)
+    assert {row.label for row in group.rows} == {
+        "mos (fidelity=default)",
+        "mos (fidelity=official)",
+    }
+
+
+def test_missing_seeds_are_named(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        make_run("lae", seed)
+    make_run("finetune", 1)
+    (group,) = _groups(tmp_path)
+    assert group.notes == ("finetune lacks seeds 0, 2, which other methods here have.",)
+
+
+def test_a_copied_run_does_not_count_twice(make_run: MakeRun, tmp_path: Path) -> None:
+    first = make_run()
+    copy = make_run(folder=tmp_path / "runs" / "zz")
+    (group,) = _groups(tmp_path)
+    assert [run.folder for run in group.rows[0].runs] == [first]
+    assert str(copy) in group.notes[0]
+
+
+def test_protocols_stay_apart_unless_forced(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run(fingerprint={"data": "a", "weights": "one"})
+    make_run(folder=tmp_path / "runs" / "b", fingerprint={"data": "a", "weights": "two"})
+    apart = _groups(tmp_path)
+    assert len(apart) == 2
+    assert len({group.slug for group in apart}) == 2
+    assert not any(group.mixed for group in apart)
+    (mixed,) = _groups(tmp_path, force=True)
+    assert mixed.mixed.startswith("mixed protocols: ")
+    assert mixed.mixed.endswith("differ in weights")
+    assert mixed.slug.endswith("-mixed")
+    assert len(mixed.rows) == 2  # never averaged over protocols
+
+
+def test_streams_are_never_merged(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run(stream="a/b")
+    make_run(stream="a-b")
+    slugs = [group.slug for group in _groups(tmp_path, force=True)]
+    assert len(set(slugs)) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("../../x", "x"),
+        ("<script>", "script"),
+        ("", "unnamed"),
+        ("..", "unnamed"),
+        ("é", "unnamed"),
+    ],
+)
+def test_file_names_are_harmless(text: str, name: str) -> None:
+    assert file_name(text) == name
+    assert len(file_name("a" * 500)) <= 60

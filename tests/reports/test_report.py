@@ -1,0 +1,199 @@
+import re
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from matplotlib import rcParams
+
+from cl_adapters.errors import InputError
+from cl_adapters.reports.report import write_report
+from tests.reports.conftest import MakeRun
+
+
+class _Page(HTMLParser):
+    """Collects what a page loads, links to and names."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.tags.append(tag)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values["href"]] if tag == "a" else []
+        self.loads += [values[name] for name in ("src", "xlink:href", "data") if name in values]
+        self.loads += (
+            [values["href"]] if tag in {"link", "use", "image"} and "href" in values else []
+        )
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def runs(make_run: MakeRun, tmp_path: Path) -> Path:
+    for seed in (0, 1):
+        make_run("lae", seed, decay=0.05)
+        make_run("finetune", seed, decay=0.25)
+    return tmp_path / "runs"
+
+
+def test_page_stands_alone_and_all_its_links_lead_somewhere(runs: Path, tmp_path: Path) -> None:
+    summary = write_report([runs], tmp_path / "report")
+    page = _Page(summary.page.read_text())
+    assert all(load.startswith(("#", "data:")) for load in page.loads)
+    assert "script" not in page.tags
+    assert len(set(page.ids)) == len(page.ids)
+    for link in page.links:
+        if link.startswith("#"):
+            assert link[1:] in page.ids
+        else:
+            assert (summary.page.parent / link).exists(), link
+    references = re.findall(r"url\(#([^)]+)\)", summary.page.read_text())
+    assert references
+    assert set(references) <= set(page.ids)
+
+
+def test_summary_names_every_file_and_fits_a_terminal(runs: Path, tmp_path: Path) -> None:
+    summary = write_report([runs], tmp_path / "report")
+    assert {path for path in (tmp_path / "report").rglob("*") if path.is_file()} == set(
+        summary.files
+    )
+    assert [row[:3] for row in summary.rows] == [
+        ("Stream", "Method", "Seeds"),
+        ("digits", "lae", "2"),
+        ("digits", "finetune", "2"),
+    ]
+    assert len({len(row) for row in summary.rows}) == 1
+    assert summary.num_finished == 4
+    assert summary.notes == ()
+
+
+def test_same_records_give_the_same_bytes(runs: Path, tmp_path: Path) -> None:
+    write_report([runs], tmp_path / "one")
+    rcParams["font.size"] = 30  # a user's style must not leak into the report
+    try:
+        write_report([runs], tmp_path / "two")
+    finally:
+        rcParams["font.size"] = 10
+    assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
+
+
+def test_drawing_leaves_the_global_style_alone(runs: Path, tmp_path: Path) -> None:
+    before = rcParams.copy()
+    write_report([runs], tmp_path / "report")
+    assert rcParams == before
+
+
+def test_hostile_names_are_harmless(make_run: MakeRun, tmp_path: Path) -> None:
+    evil = '<script>alert("1")</script>'
+    for number, name in enumerate([evil, "../../x", "_hidden", "a$b$^{", "日本\x07\ud800", "-->"]):
+        place = tmp_path / "runs" / f"{number} <b>&#"
+        make_run(name, folder=place, stream="<img src=x onerror=alert(1)>", decay=0.01 * number)
+    make_run(evil, 5, folder=tmp_path / "runs" / "bad", state="failed", error=evil)
+    summary = write_report([tmp_path / "runs"], tmp_path / "deep" / "report")
+    text = summary.page.read_text()
+    page = _Page(text)
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert summary.num_finished == 6
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "deep"}
+    for path in summary.files:
+        assert re.fullmatch(r"[A-Za-z0-9.-]+", path.name)
+        assert path.resolve().is_relative_to(tmp_path / "deep" / "report")
+    for link in page.links:
+        assert not link.startswith(("javascript", "//"))
+
+
+def test_unfinished_and_broken_runs_are_shown(
+    runs: Path, make_run: MakeRun, tmp_path: Path
+) -> None:
+    make_run("sema", state="interrupted", experiences_done=2, error="no space left")
+    (make_run("mos") / "predictions.parquet").write_bytes(b"x")
+    summary = write_report([runs], tmp_path / "report")
+    text = summary.page.read_text()
+    assert "2 of 4" in text
+    assert "no space left" in text
+    assert "readable predictions" in text
+    assert len(summary.notes) == 2
+    assert not any(row[1] in {"sema", "mos"} for row in summary.rows)
+
+
+def test_only_unfinished_runs_still_make_a_page(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run(state="running")
+    summary = write_report([tmp_path / "runs"], tmp_path / "report")
+    assert "No run has finished" in summary.page.read_text()
+    assert len(summary.rows) == 1
+
+
+def test_one_seed_one_experience_draws_no_forgetting(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run(sizes=(4,))
+    summary = write_report([tmp_path / "runs"], tmp_path / "report")
+    names = {path.name for path in summary.files}
+    assert "digits-accuracy.png" in names
+    assert "digits-forgetting.png" not in names
+
+
+def test_mixed_protocols_are_marked_everywhere(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run(fingerprint={"weights": "one"})
+    make_run("mos", fingerprint={"weights": "two"})
+    apart = write_report([tmp_path / "runs"], tmp_path / "apart")
+    assert "mixed protocols" not in apart.page.read_text()
+    assert len({row[0] for row in apart.rows[1:]}) == 2
+    forced = write_report([tmp_path / "runs"], tmp_path / "forced", force=True)
+    for path in forced.files:
+        if path.parent.name == "figures" or "comparison" in path.name:
+            assert "-mixed-" in path.name
+        if path.suffix in {".svg", ".md", ".tex"} or path.name.endswith("comparison.csv"):
+            assert "ixed protocols" in path.read_text(), path
+    assert any("mixed protocols" in note for note in forced.notes)
+
+
+def test_text_of_figures_can_be_searched(runs: Path, tmp_path: Path) -> None:
+    write_report([runs], tmp_path / "report")
+    text = (tmp_path / "report" / "figures" / "digits-accuracy.svg").read_text()
+    assert "lae, 2 seeds" in text
+    assert "Number of classes seen" in text
+
+
+def test_out_must_not_be_a_file(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "report").write_text("mine")
+    with pytest.raises(InputError, match="must be a directory"):
+        write_report([runs], tmp_path / "report")
+    assert (tmp_path / "report").read_text() == "mine"
+
+
+def test_many_experiences_and_methods_can_be_drawn(make_run: MakeRun, tmp_path: Path) -> None:
+    for number in range(9):
+        make_run("m", options={"rank": number}, sizes=(1,) * 12, per_class=4)
+    summary = write_report([tmp_path / "runs"], tmp_path / "report")
+    assert len(summary.rows) == 10
+
+
+def test_sixty_runs_take_seconds(make_run: MakeRun, tmp_path: Path) -> None:
+    for number in range(20):
+        for seed in range(3):
+            make_run("m", seed, options={"rank": number}, sizes=(10,) * 10, per_class=20)
+    start = time.process_time()
+    write_report([tmp_path / "runs"], tmp_path / "report")
+    assert time.process_time() - start < 20  # 7 s on an idle core; room for a slow machine
+
+
+def test_importing_the_report_loads_no_torch() -> None:
+    code = (
+        "import sys, cl_adapters.reports.report; "
+        "banned = {'torch', 'timm', 'avalanche', 'torchvision', 'sklearn', 'matplotlib.pyplot'}; "
+        "sys.exit(str(banned & set(sys.modules)) if banned & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -30,6 +30,7 @@ _STYLE: Final[dict[RcKeyType, Any]] = {
     "grid.linewidth": 0.7,
     "legend.fontsize": 9,
     "legend.frameon": False,
+    "legend.handlelength": 3.4,
     "lines.linewidth": 1.8,
     "lines.markersize": 5,
     # Text stays text: it can be searched, and edited in a paper's figure.
@@ -63,7 +64,13 @@ def save_figure(figure: Figure, stem: Path) -> str:
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     Path(f"{stem}.svg").write_text(svg, "utf-8")
-    figure.savefig(Path(f"{stem}.png"), format="png", dpi=PNG_DPI, metadata={"Software": None})
+    figure.savefig(
+        Path(f"{stem}.png"),
+        format="png",
+        dpi=PNG_DPI,
+        metadata={"Software": None},
+        pil_kwargs={"compress_level": 4},
+    )
     return svg
 
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from cl_adapters.reports.groups import Group, Row, clean_text
 
@@ -107,7 +108,7 @@ def accuracy_figure(group: Group) -> Figure:
     return figure
 
 
-def _limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:
+def _limits(curves: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
     lowest = min(float(np.nanmin(curve)) for curve in curves)
     return (0.0 if lowest < 50 else 10 * np.floor((lowest - 8) / 10), 101.0)
 
@@ -121,30 +122,51 @@ def forgetting_figure(group: Group) -> Figure:
 
 def experience_figure(group: Group) -> Figure:
     """Draws one panel a method: the accuracy on each experience from when it was learned."""
-    num_columns = min(_PANEL_COLUMNS, len(group.rows))
-    num_lines = -(-len(group.rows) // num_columns)
-    figure = _new_figure(1.2 + 2.3 * max(num_columns, 2), 0.6 + 2.1 * num_lines, group)
-    panels = figure.subplots(num_lines, num_columns, sharex=True, sharey=True, squeeze=False)
     most = max(len(row.classes_seen) for row in group.rows)
     colours = colormaps["viridis"](np.linspace(0.0, 0.88, most))
+    figure, panels, bar_axes = _panel_grid(group)
     for panel, row in zip(panels.flat, group.rows, strict=False):
         _experience_panel(panel, row, colours)
-    for panel in list(panels.flat)[len(group.rows) :]:
+    for panel in panels.flat[len(group.rows) :]:
         panel.set_visible(False)
-    for panel in panels.flat[len(group.rows) - num_columns : len(group.rows)]:
+    for panel in panels.flat[len(group.rows) - panels.shape[1] : len(group.rows)]:
         panel.tick_params(labelbottom=True)
-    figure.supxlabel("Number of classes seen", fontsize=10)
-    figure.supylabel("Accuracy on one experience (%)", fontsize=10)
-    norm = BoundaryNorm(np.arange(0.5, most + 1), most)
-    scale = ScalarMappable(norm, ListedColormap(colours))
-    ticks = sorted({1, most, *range(5, most - 1, 5)}) if most > 10 else list(range(1, most + 1))
-    bar = figure.colorbar(scale, ax=panels, ticks=ticks, aspect=30, fraction=0.05)
-    bar.set_label("Experience learned")
-    bar.ax.tick_params(length=0)
+    scale = ScalarMappable(BoundaryNorm(np.arange(0.5, most + 1), most), ListedColormap(colours))
+    ticks = [1, *range(5, most + 1, 5)] if most > 10 else list(range(1, most + 1))
+    figure.colorbar(scale, cax=bar_axes, ticks=ticks).set_label("Experience learned")
+    bar_axes.tick_params(length=0)
     return figure
 
 
-def _experience_panel(panel: Axes, row: Row, colours: np.ndarray) -> None:
+def _panel_grid(group: Group) -> tuple[Figure, NDArray[Any], Axes]:
+    # Placed by hand, in inches: the layout engine would take longer than all the drawing.
+    num_columns = min(_PANEL_COLUMNS, len(group.rows))
+    num_lines = -(-len(group.rows) // num_columns)
+    left, bottom, right, top = 0.7, 0.55, 0.95, 0.6 if group.mixed else 0.35
+    side, gap = 1.75, 0.5
+    width = left + right + max(2.3 * num_columns, 3.6)
+    height = bottom + top + num_lines * (side + gap) - gap
+    figure = Figure((width, height))
+    _mark(figure, group)
+    edges = {"left": left, "right": width - right, "bottom": bottom, "top": height - top}
+    shares = {
+        name: edge / (width if name in ("left", "right") else height)
+        for name, edge in edges.items()
+    }
+    figure.subplots_adjust(wspace=0.12, hspace=gap / side, **shares)
+    panels = figure.subplots(num_lines, num_columns, sharex=True, sharey=True, squeeze=False)
+    x, y = (shares["left"] + shares["right"]) / 2, (shares["bottom"] + shares["top"]) / 2
+    figure.text(x, 0.08 / height, "Number of classes seen", ha="center", fontsize=10)
+    label = "Accuracy on one experience (%)"
+    figure.text(0.08 / width, y, label, rotation=90, va="center", fontsize=10)
+    span = shares["top"] - shares["bottom"]
+    bar_axes = figure.add_axes(
+        ((width - right + 0.15) / width, shares["bottom"], 0.15 / width, span)
+    )
+    return figure, panels, bar_axes
+
+
+def _experience_panel(panel: Axes, row: Row, colours: NDArray[np.float64]) -> None:
     matrix, x = row.interval("matrix").mean, np.array(row.classes_seen)
     for experience in range(matrix.shape[0]):
         values = matrix[experience:, experience]
@@ -183,7 +205,7 @@ def matrix_figure(group: Group, row: Row) -> Figure:
     return figure
 
 
-def _number_ticks(axes: Axes, matrix: np.ndarray) -> None:
+def _number_ticks(axes: Axes, matrix: NDArray[np.float64]) -> None:
     for axis, size in ((axes.xaxis, matrix.shape[1]), (axes.yaxis, matrix.shape[0])):
         step = 1 if size <= _MOST_NUMBERED else -(-size // 10)
         places = range(0, size, step) if step == 1 else range(step - 1, size, step)
@@ -192,7 +214,7 @@ def _number_ticks(axes: Axes, matrix: np.ndarray) -> None:
     axes.grid(visible=False)
 
 
-def _write_numbers(axes: Axes, matrix: np.ndarray) -> None:
+def _write_numbers(axes: Axes, matrix: NDArray[np.float64]) -> None:
     for t, i in np.argwhere(~np.isnan(matrix)):
         colour = "#000000" if matrix[t, i] > 55 else "#FFFFFF"
         axes.text(i, t, f"{matrix[t, i]:.0f}", ha="center", va="center", color=colour, fontsize=8)

@@ -14,6 +14,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.records import (
     PREDICTION_COLUMNS,
     RunRecord,
+    digest,
     find_runs,
     read_events,
     read_predictions,
@@ -187,6 +188,8 @@ def _check_record(record: RunRecord) -> None:
         value = getattr(record, name)
         if isinstance(value, bool) or not isinstance(value, kind):
             raise InputError(f"run.json: {name} must be of type {kind.__name__}, got {value!r}")
+    # Raises on text that no file could hold, such as half of a surrogate pair.
+    digest([getattr(record, name) for name in _RECORD_TYPES])
     if not record.experiences or not all(isinstance(item, list) for item in record.experiences):
         raise InputError("run.json: experiences must be lists of classes, at least one")
     if not isinstance(record.config.get("options", {}), dict):

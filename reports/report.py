@@ -185,7 +185,7 @@ def _render(sections: list[dict[str, Any]], loaded: LoadedRuns, out: Path) -> st
             "run": clean_text(f"{record.stream} / {record.strategy}, seed {record.seed}"),
             "state": clean_text(str(record.state), 40),
             "done": f"{record.experiences_done} of {len(record.experiences)}",
-            "error": clean_text(record.error or "\u2013"),
+            "error": clean_text(str(record.error or "\u2013")),
         }
         for folder, record in loaded.unfinished
     ]

@@ -133,6 +133,7 @@ def test_prefix_attention_equals_plain_loops() -> None:
     torch.testing.assert_close(prefix_attention(q, k, v, pk, pv), expected, rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
 def test_a_prefix_reaches_attention_through_the_slot(tiny_vit: AdaptedViT) -> None:
     prefix = Prefix(64, 10, generator=torch.Generator().manual_seed(0))
     tokens = tiny_vit.tokens(torch.randn(2, 3, 32, 32))

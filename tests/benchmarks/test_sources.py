@@ -143,7 +143,7 @@ def test_half_a_split_is_not_taken_for_a_class(tmp_path: Path, split: str) -> No
 
 def test_split_folders_without_classes_are_refused(tmp_path: Path) -> None:
     make_classes(tmp_path, classes=("train", "test"))
-    with pytest.raises(InputError, match="image folder '.*train' must hold class folders"):
+    with pytest.raises(InputError, match=r"image folder '.*train' must hold class folders"):
         folder_source(tmp_path)
 
 

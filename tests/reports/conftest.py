@@ -1,6 +1,7 @@
 """Synthetic run directories, written with the functions that the runner uses."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             config=changes.pop("config", config),
             fingerprint=fingerprint or {"data": "abc", "weights": "test", "increment": sizes[-1]},
             classes=[f"class {position}" for position in range(int(first[-1]))],
-            experiences=[
-                list(range(int(a), int(b))) for a, b in zip(first, first[1:], strict=False)
-            ],
+            experiences=[list(range(int(a), int(b))) for a, b in pairwise(first)],
             state=changes.pop("state", "finished"),
             experiences_done=changes.pop("experiences_done", len(sizes)),
             parameters={"backbone": 300_000, "added": 12_345},

@@ -113,6 +113,13 @@ def test_predictions_that_do_not_fit_are_skipped(
     assert re.search(reason, broken.reason)
 
 
+def test_text_that_no_file_can_hold_is_skipped(make_run: MakeRun) -> None:
+    folder = make_run()
+    text = (folder / "run.json").read_text().replace('"digits"', r'"\ud800"')
+    (folder / "run.json").write_text(text)
+    assert "surrogates" in load_runs([folder]).broken[0].reason
+
+
 def test_a_finished_run_must_hold_its_last_experience(make_run: MakeRun) -> None:
     folder = make_run()
     frame = make_predictions([2, 2, 2, 2], 3, 0.1, 0)

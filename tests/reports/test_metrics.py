@@ -28,8 +28,9 @@ EXAMPLE = np.array([[80, 0, 0, 0], [85, 70, 0, 0], [82, 75, 60, 0], [70, 72, 65,
 
 def _loop_matrix(frame: pd.DataFrame) -> dict[tuple[int, int], float]:
     hits: dict[tuple[int, int], list[bool]] = defaultdict(list)
-    for row in frame.itertuples():
-        hits[row.experience, row.target_experience].append(row.prediction == row.target)
+    names = ["experience", "target_experience", "prediction", "target"]
+    for trained, target_experience, prediction, target in frame[names].to_numpy().tolist():
+        hits[trained, target_experience].append(prediction == target)
     return {key: 100 * sum(answers) / len(answers) for key, answers in hits.items()}
 
 

@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from cl_adapters.reports import figures
+from cl_adapters.reports.figure_files import embed, figure_style
+from cl_adapters.reports.groups import Group, group_runs
+from cl_adapters.reports.load import load_runs
+from tests.reports.conftest import MakeRun
+
+
+def _group(tmp_path: Path) -> Group:
+    (group,) = group_runs(load_runs([tmp_path / "runs"]).finished)
+    return group
+
+
+def test_curves_show_the_numbers_and_bands_need_two_seeds(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    for seed in (0, 1, 2):
+        make_run("lae", seed, decay=0.02)
+    make_run("finetune", 0, decay=0.25)
+    group = _group(tmp_path)
+    with figure_style():
+        (axes,) = figures.accuracy_figure(group).axes
+    lines = axes.get_lines()
+    assert lines[0].get_xdata() == pytest.approx([2, 4, 6, 8])
+    expected = np.mean([run.seen for run in group.rows[0].runs], axis=0)
+    assert lines[0].get_ydata() == pytest.approx(expected)
+    assert len(axes.collections) == 1
+    (legend,) = axes.figure.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["lae, 3 seeds", "finetune, 1 seed"]
+
+
+def test_many_methods_can_be_told_apart_without_colour(make_run: MakeRun, tmp_path: Path) -> None:
+    for number in range(12):
+        make_run("m", options={"rank": number}, sizes=(1,) * 12, per_class=4)
+    group = _group(tmp_path)
+    with figure_style():
+        (axes,) = figures.forgetting_figure(group).axes
+        panels = figures.experience_figure(group).axes
+        heat, _ = figures.matrix_figure(group, group.rows[0]).axes
+    lines = axes.get_lines()
+    assert len({(line.get_marker(), line.get_linestyle()) for line in lines}) == 12
+    assert len({(to_hex(line.get_color()), line.get_marker()) for line in lines}) == 12
+    assert len(panels) == 12 + 1
+    assert all(len(panel.get_lines()) == 12 for panel in panels[:12])
+    assert not heat.texts  # numbers only fit up to ten experiences
+
+
+def test_heat_map_carries_its_numbers_on_a_shared_scale(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run()
+    group = _group(tmp_path)
+    with figure_style():
+        heat, _ = figures.matrix_figure(group, group.rows[0]).axes
+    assert len(heat.texts) == 10
+    assert heat.images[0].get_clim() == (0, 100)
+    assert heat.texts[0].get_text() == f"{group.rows[0].runs[0].matrix[0, 0]:.0f}"
+
+
+def test_a_method_keeps_its_colour_when_others_overtake_it(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    def colours() -> dict[str, str]:
+        group = _group(tmp_path)
+        with figure_style():
+            (axes,) = figures.accuracy_figure(group).axes
+        pairs = zip(group.rows, axes.get_lines(), strict=True)
+        return {row.label: to_hex(line.get_color()) for row, line in pairs}
+
+    make_run("a", decay=0.02)
+    make_run("b", decay=0.2)
+    before = colours()
+    make_run("a", decay=0.3)
+    assert colours() == before
+
+
+def test_embedded_drawings_do_not_share_ids() -> None:
+    svg = '<?xml?>\n<svg width="1"><g id="a" clip-path="url(#b)"/><use xlink:href="#b"/></svg>'
+    element = embed(svg, "p")
+    assert 'id="p-a"' in element
+    assert "url(#p-b)" in element
+    assert 'href="#p-b"' in element
+    assert not element.startswith("<?xml")

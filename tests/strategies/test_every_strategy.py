@@ -1,0 +1,236 @@
+"""What holds for each strategy by name, driven from plain Avalanche code."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute, TransformGroups
+from avalanche.core import SupervisedPlugin
+from avalanche.evaluation.metrics import accuracy_metrics, forgetting_metrics, loss_metrics
+from avalanche.logging import BaseLogger
+from avalanche.training.plugins import EvaluationPlugin
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from cl_adapters.backbone import AdaptedViT
+from cl_adapters.errors import InputError, RunError
+from cl_adapters.heads import UNSEEN_LOGIT
+from cl_adapters.strategies import STRATEGIES, find_strategy
+from cl_adapters.strategies.base import AdapterStrategy
+
+EXPERIENCES = [[3, 0], [1, 4], [2, 5, 6]]  # labels in no order, not all of one size
+
+
+def build(name: str, vit: AdaptedViT, **arguments: Any) -> AdapterStrategy:
+    strategy = STRATEGIES[name]
+    options = {"batch_size": 8}
+    if "epochs" in strategy.config_class.model_fields:
+        options["epochs"] = 4
+    arguments.setdefault("evaluator", EvaluationPlugin(loggers=[BaseLogger()]))
+    return strategy(backbone=vit, config=strategy.config_class().override(options), **arguments)
+
+
+@pytest.fixture(params=STRATEGIES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_plain_avalanche_code_drives_it(
+    name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    class Counter(SupervisedPlugin):
+        calls: list[str] = []  # noqa: RUF012
+
+        def before_training_exp(self, strategy: Any, **_: Any) -> None:
+            self.calls.append("train")
+
+        def after_eval(self, strategy: Any, **_: Any) -> None:
+            self.calls.append("eval")
+
+    counter = Counter()
+    counter.calls = []
+    metrics = (
+        accuracy_metrics(experience=True, stream=True),
+        loss_metrics(stream=True),
+        forgetting_metrics(experience=True),
+    )
+    evaluator = EvaluationPlugin(*metrics, loggers=[BaseLogger()])
+    strategy = build(name, tiny_vit, plugins=[counter], evaluator=evaluator)
+    benchmark = make_stream(EXPERIENCES)
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+        results = strategy.eval(benchmark.test_stream)  # classes to come included
+    assert counter.calls == ["train", "eval"] * 3
+    # Finetune keeps the last three of seven classes, the others more.
+    assert results["Top1_Acc_Stream/eval_phase/test_stream"] > 0.3
+    assert results["Loss_Stream/eval_phase/test_stream"] < 1000
+    assert any(key.startswith("ExperienceForgetting") for key in results)
+
+
+def test_it_leaves_the_backbone_bit_identical(
+    name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    before = {key: value.clone() for key, value in tiny_vit.state_dict().items()}
+    strategy = build(name, tiny_vit)
+    benchmark = make_stream(EXPERIENCES)
+    strategy.train(benchmark.train_stream)
+    strategy.eval(benchmark.test_stream)
+    assert all(torch.equal(before[key], value) for key, value in tiny_vit.state_dict().items())
+    assert not any(key.startswith("backbone") for key in strategy.learned_state())
+
+
+def test_it_predicts_classes_seen_only(
+    name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    strategy = build(name, tiny_vit)
+    stream = make_stream(EXPERIENCES).train_stream
+    seen: set[int] = set()
+    for experience, classes in zip(stream, EXPERIENCES, strict=True):
+        strategy.train(experience)
+        seen |= set(classes)
+        with torch.no_grad():
+            outputs = strategy.model.eval()(torch.randn(32, 3, 32, 32))
+        assert set(outputs.argmax(dim=1).tolist()) <= seen
+        assert set(strategy.classes_seen) == seen
+
+
+def train_and_predict(strategy: AdapterStrategy, benchmark: Any, images: Tensor) -> Tensor:
+    strategy.train(benchmark.train_stream)
+    with torch.no_grad():
+        return strategy.model.eval()(images)
+
+
+def test_one_seed_gives_one_result_whatever_ran_before(
+    name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    images = torch.randn(16, 3, 32, 32)
+    benchmark = make_stream(EXPERIENCES)
+    torch.manual_seed(11)
+    one = train_and_predict(build(name, tiny_vit, seed=3), benchmark, images)
+    torch.manual_seed(12)
+    two = train_and_predict(build(name, tiny_vit, seed=3), benchmark, images)
+    assert torch.equal(one, two)
+    if name != "simplecil":  # class means depend on nothing random
+        other = train_and_predict(build(name, tiny_vit, seed=4), benchmark, images)
+        assert not torch.equal(one, other)
+
+
+def test_the_global_random_state_is_not_touched(
+    name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    benchmark = make_stream(EXPERIENCES)
+    state = torch.random.get_rng_state()
+    strategy = build(name, tiny_vit)
+    # torch's loader itself draws one number per pass for its workers; nothing else may.
+    assert torch.equal(state, torch.random.get_rng_state())
+    strategy.meet(benchmark.train_stream[0])
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_restoring_after_each_experience_equals_the_straight_run(
+    name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    images = torch.randn(16, 3, 32, 32)
+    benchmark = make_stream(EXPERIENCES)
+    straight = train_and_predict(build(name, tiny_vit), benchmark, images)
+    state: dict[str, Tensor] = {}
+    for index, experience in enumerate(benchmark.train_stream):
+        fresh = build(name, tiny_vit)
+        if index:
+            fresh.restore(state, benchmark.train_stream[:index])
+        fresh.train(experience)
+        state = {key: value.clone() for key, value in fresh.learned_state().items()}
+    with torch.no_grad():
+        assert torch.equal(fresh.model.eval()(images), straight)
+
+
+def test_a_state_that_does_not_fit_is_refused(
+    name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    benchmark = make_stream(EXPERIENCES)
+    strategy = build(name, tiny_vit)
+    strategy.train(benchmark.train_stream[0])
+    with pytest.raises(InputError, match="checkpoint must fit strategy .* after 2 experiences"):
+        build(name, tiny_vit).restore(strategy.learned_state(), benchmark.train_stream[:2])
+
+
+def test_it_survives_one_class_one_image_and_returning_classes(
+    name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    strategy = build(name, tiny_vit)
+    for experience in make_stream([[2], [2, 0], [0]], per_class=1).train_stream:
+        strategy.train(experience)
+    with torch.no_grad():
+        outputs = strategy.model.eval()(torch.randn(4, 3, 32, 32))
+    assert torch.isfinite(outputs).all()
+    assert (outputs[:, 1] <= UNSEEN_LOGIT / 20).all()
+
+
+def test_it_runs_in_bfloat16(
+    name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    strategy = build(name, tiny_vit, precision="bf16")
+    benchmark = make_stream(EXPERIENCES)
+    strategy.train(benchmark.train_stream)
+    strategy.eval(benchmark.test_stream)
+    learned = strategy.learned_state().values()
+    assert all(value.dtype in {torch.float32, torch.float64} for value in learned)
+
+
+def test_bad_pixels_stop_it_with_one_sentence(
+    name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    strategy = build(name, tiny_vit)
+    strategy.train(make_stream([[0, 1]]).train_stream[0])
+    strategy.is_training = False
+    strategy.mbatch = [torch.full((2, 3, 32, 32), torch.nan), torch.zeros(2, dtype=torch.long)]
+    with pytest.raises(InputError, match="pixels must be finite"):
+        strategy.forward()
+
+
+def test_joint_forgets_less_than_finetune(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    benchmark = make_stream([[0, 1], [2, 3], [4, 5]], per_class=24)
+    first = {}
+    for name in ("finetune", "joint"):
+        strategy = build(name, tiny_vit)
+        strategy.train(benchmark.train_stream)
+        dataset = benchmark.test_stream[0].dataset
+        images = torch.stack([sample[0] for sample in dataset])
+        targets = torch.tensor([sample[1] for sample in dataset])
+        with torch.no_grad():
+            guess = strategy.model.eval()(images).argmax(dim=1)
+        first[name] = float((guess == targets).float().mean())
+    assert first["joint"] > 0.9
+    assert first["finetune"] < 0.3
+
+
+def test_simplecil_does_not_augment(tiny_vit: AdaptedViT) -> None:
+    labels = [0, 0, 1, 1]
+    data = TensorDataset(torch.randn(4, 3, 32, 32), torch.tensor(labels))
+    spoilt = TransformGroups({"train": (lambda image: image * torch.nan, None), "eval": None})
+    dataset = AvalancheDataset(
+        [data], data_attributes=[DataAttribute(labels, "targets")], transform_groups=spoilt
+    )
+    strategy = build("simplecil", tiny_vit)
+    strategy.train(benchmark_from_datasets(train=[dataset]).train_stream)
+    assert strategy.classes_seen == [0, 1]
+    with pytest.raises(InputError, match="finite"):
+        build("finetune", tiny_vit).train(benchmark_from_datasets(train=[dataset]).train_stream)
+
+
+def test_an_exploding_loss_stops_training(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    strategy = build("finetune", tiny_vit)
+    strategy.batch_loss = lambda logits, targets: logits.sum() * torch.inf  # type: ignore[method-assign]
+    with pytest.raises(RunError, match="loss must stay finite, got .* in experience 0, epoch 0, step 0"):
+        strategy.train(make_stream([[0, 1]]).train_stream[0])
+
+
+def test_unknown_strategies_suggest_the_near_ones() -> None:
+    with pytest.raises(InputError, match="unknown strategy 'finetun'; did you mean 'finetune'"):
+        find_strategy("finetun")

@@ -4,7 +4,6 @@ Colours are Okabe and Ito's; every curve also has its own marker and line style,
 told apart in grey. Call inside `figure_files.figure_style()`.
 """
 
-from collections.abc import Sequence
 from itertools import cycle, islice
 from typing import Any, Final, NamedTuple
 
@@ -104,13 +103,16 @@ def _curve(axes: Axes, row: Row, name: str, style: _Style) -> Line2D:
 def accuracy_figure(group: Group) -> Figure:
     """Draws the accuracy over all classes seen against their number, with bands over seeds."""
     figure, axes = _curves(group, "seen", "Accuracy over all classes seen (%)")
-    axes.set_ylim(*_limits([row.interval("seen").mean for row in group.rows]))
+    axes.set_ylim(_lowest(group), 101.0)
     return figure
 
 
-def _limits(curves: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    lowest = min(float(np.nanmin(curve)) for curve in curves)
-    return (0.0 if lowest < 50 else 10 * np.floor((lowest - 8) / 10), 101.0)
+def _lowest(group: Group) -> float:
+    # From 0, unless every curve and band stays in the upper half.
+    intervals = [row.interval("seen") for row in group.rows]
+    lows = [interval.mean - np.nan_to_num(interval.half_width) for interval in intervals]
+    lowest = min(float(np.nanmin(low)) for low in lows)
+    return 0.0 if lowest < 50 else float(10 * np.floor((lowest - 8) / 10))
 
 
 def forgetting_figure(group: Group) -> Figure:

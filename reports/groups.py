@@ -93,9 +93,17 @@ class Group:
 
 
 def clean_text(text: str, length: int = 1000) -> str:
-    """Returns text fit for a page or a figure: no control characters, not too long."""
+    """Returns text fit for a page or a figure: no control characters, cut in the middle if long.
+
+    Example:
+        >>> clean_text("long names " * 99, 16)
+        'long names…ames '
+    """
     shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
-    return shown if len(shown) <= length else shown[: length - 1] + "…"
+    if len(shown) <= length:
+        return shown
+    tail = length // 3
+    return f"{shown[: length - tail - 1]}\u2026{shown[-tail:]}"
 
 
 def file_name(text: str) -> str:

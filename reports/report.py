@@ -120,7 +120,7 @@ def _draw(group: Group, folder: Path, prefix: str) -> list[_Drawing]:
 
 
 def _figures(group: Group) -> Iterable[tuple[str, str, str, Figure]]:
-    band = "bands are 95 % intervals over seeds"
+    band = "bands are 95 % intervals over seeds, none with one seed"
     text = f"Accuracy over all classes seen; {band}."
     yield "curve", "accuracy", text, figures.accuracy_figure(group)
     if any(not math.isnan(run.forgetting[-1]) for row in group.rows for run in row.runs):

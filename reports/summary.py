@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 from cl_adapters.reports.definitions import format_number
 from cl_adapters.reports.groups import Group, Row
 
 __all__ = ["sentences"]
+
+_LEADS: Final = ("leads on A_last (micro)", "A_last (micro)")
+_FORGETS: Final = ("forgets least (from best)", "forgetting from best")
 
 
 def sentences(group: Group) -> list[str]:
@@ -15,11 +19,9 @@ def sentences(group: Group) -> list[str]:
     bounds = [row for row in group.rows if row.is_upper_bound]
     said = []
     if len(rivals) > 1:
-        said.append(_leader(rivals, "a_last_micro", "leads on A_last (micro) with", -1))
+        said.append(_leader(rivals, "a_last_micro", _LEADS, -1))
         if not all(math.isnan(_mean(row, "forgetting_from_best")) for row in rivals):
-            said.append(
-                _leader(rivals, "forgetting_from_best", "forgets least (from best) with", 1)
-            )
+            said.append(_leader(rivals, "forgetting_from_best", _FORGETS, 1))
     elif rivals:
         said.append(_alone(rivals[0]))
     for row in bounds:
@@ -48,17 +50,20 @@ def _alone(row: Row) -> str:
     )
 
 
-def _leader(rows: Sequence[Row], name: str, claim: str, sign: int) -> str:
+def _leader(rows: Sequence[Row], name: str, words: tuple[str, str], sign: int) -> str:
+    claim, subject = words
     known = [row for row in rows if not math.isnan(_mean(row, name))]
     ranked = sorted(known, key=lambda row: (sign * _mean(row, name), row.label))
-    first = f"{ranked[0].label} {claim} {_shown(ranked[0], name)}"
+    best = _mean(ranked[0], name)
+    level = [row for row in ranked if _mean(row, name) == best]
+    if len(level) > 1:
+        labels = " and ".join([", ".join(row.label for row in level[:-1]), level[-1].label])
+        return f"{labels} are level on {subject}, {format_number(best, 2)} %."
+    first = f"{ranked[0].label} {claim} with {_shown(ranked[0], name)}"
     if len(ranked) < 2:
         return f"{first}; no other method has a value."
-    gap = abs(_mean(ranked[0], name) - _mean(ranked[1], name))
-    points = f"{format_number(gap, 2)} points"
+    points = f"{format_number(abs(best - _mean(ranked[1], name)), 2)} points"
     second = f"{ranked[1].label} ({_shown(ranked[1], name)})"
-    if gap == 0.0:
-        return f"{first}, level with {second}."
     return f"{first}, {points} from the next, {second}; {_certainty(ranked[0], ranked[1], name)}."
 
 

@@ -44,7 +44,8 @@ def test_many_methods_can_be_told_apart_without_colour(make_run: MakeRun, tmp_pa
         panels = figures.experience_figure(group).axes
         heat, _ = figures.matrix_figure(group, group.rows[0]).axes
     lines = axes.get_lines()
-    assert len({(line.get_marker(), line.get_linestyle()) for line in lines}) == 12
+    looks = {(line.get_marker(), str(vars(line)["_dash_pattern"])) for line in lines}
+    assert len(looks) == 12
     assert len({(to_hex(line.get_color()), line.get_marker()) for line in lines}) == 12
     assert len(panels) == 12 + 1
     assert all(len(panel.get_lines()) == 12 for panel in panels[:12])

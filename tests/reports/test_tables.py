@@ -135,6 +135,8 @@ def test_summary_is_honest_about_overlap_and_single_seeds(
     assert "nothing to compare" in sentences(_group(tmp_path))[0]
     make_run("b", 0, decay=0.06)
     assert "single seed" in sentences(_group(tmp_path))[0]
+    make_run("c", 0, decay=0.05)
+    assert sentences(_group(tmp_path))[0].startswith("a and c are level on A_last (micro), ")
     make_run("a", 1, decay=0.06)
     make_run("b", 1, decay=0.05)
     assert "not settled" in sentences(_group(tmp_path))[0]

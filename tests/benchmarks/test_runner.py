@@ -1,0 +1,318 @@
+"""Runs from recipe to run directory: records, resuming, and what a user may get wrong."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+
+from cl_adapters.benchmarks import batch, runner
+from cl_adapters.benchmarks.checkpoints import read_checkpoint
+from cl_adapters.benchmarks.recipe import RunConfig
+from cl_adapters.benchmarks.sources import ImageSource, array_source
+from cl_adapters.errors import InputError, RunError
+from cl_adapters.records import RunRecord, read_events, read_predictions
+from cl_adapters.strategies.base import AdapterStrategy
+
+BACKBONE = {"backbone": "test_vit", "weights": "random", "image_size": 32}
+
+
+@pytest.fixture(scope="module")
+def source() -> ImageSource:
+    """Six classes told apart by a bright row, 8 train and 4 test images each."""
+    generator = np.random.default_rng(0)
+
+    def images(per_class: int) -> tuple[np.ndarray, np.ndarray]:
+        targets = np.repeat(np.arange(6), per_class)
+        pixels = generator.integers(0, 90, (len(targets), 12, 12, 3), dtype=np.uint8)
+        for index, target in enumerate(targets):
+            pixels[index, 2 * target : 2 * target + 2] += 150
+        return pixels, targets
+
+    return array_source("stripes", images(8), images(4))
+
+
+def config(**changes: Any) -> RunConfig:
+    options = {"epochs": 2, "batch_size": 8} if changes.get("strategy") != "simplecil" else {}
+    if changes.get("strategy", "lae") == "lae":
+        options["freeze_epochs"] = 1
+    values = {"strategy": "lae", "increment": 2, "options": options, **BACKBONE, **changes}
+    return RunConfig.parse(values)
+
+
+def run(source: ImageSource, out: Path, **changes: Any) -> Path:
+    return runner.run(runner.prepare(config(**changes), source=source), out)
+
+
+def test_a_run_directory_holds_what_design_says(source: ImageSource, tmp_path: Path) -> None:
+    folder = run(source, tmp_path, seed=2)
+    assert folder.parent == tmp_path / "stripes" / "lae"
+    assert folder.name.startswith("seed2-")
+    record = RunRecord.read(folder)
+    assert (record.state, record.experiences_done, record.error) == ("finished", 3, None)
+    assert sorted(record.classes) == [str(index) for index in range(6)]
+    assert record.experiences == [[0, 1], [2, 3], [4, 5]]
+    assert record.fingerprint["weights"]
+    assert record.fingerprint["pixels"]["image_size"] == 32
+    assert set(record.versions) >= {"python", "torch", "timm", "avalanche-lib", "cl-adapters"}
+    assert record.parameters["added"] > 0
+    RunConfig.parse(record.config)  # the recipe that repeats the run
+    predictions = read_predictions(folder)
+    assert predictions.groupby("experience").size().tolist() == [8, 16, 24]
+    kinds = {(event["event"], event["experience"]) for event in read_events(folder)}
+    wanted = ("phase", "evaluation", "parameters", "memory")
+    assert kinds == {(kind, experience) for kind in wanted for experience in range(3)}
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        "experience-0000", "experience-0001", "experience-0002",
+    ]  # fmt: skip
+
+
+def test_predictions_are_those_of_the_model(source: ImageSource, tmp_path: Path) -> None:
+    """Recomputes the last evaluation by hand from the last checkpoint."""
+    prepared = runner.prepare(config(), source=source)
+    folder = runner.run(prepared, tmp_path)
+    strategy, plan = prepared.strategy, prepared.plan
+    rows = read_predictions(folder).query("experience == 2").set_index("sample")
+    state = read_checkpoint(folder / "checkpoints", 2)
+    assert all(torch.equal(state[key], value) for key, value in strategy.learned_state().items())
+    for index in range(len(source.test)):
+        image = prepared.preprocess.evaluate(source.test.read(index))
+        with torch.no_grad():
+            probabilities = strategy.model.eval()(image[None])[0].double().softmax(dim=0)
+        row = rows.loc[index]
+        target = plan.order.index(int(source.test.targets[index]))
+        assert row["target"] == target
+        assert row["target_experience"] == target // 2
+        assert row["prediction"] == int(probabilities.argmax())
+        assert row["confidence"] == pytest.approx(float(probabilities.max()), abs=1e-4)
+        assert row["nll"] == pytest.approx(-float(probabilities[target].log()), abs=1e-3)
+
+
+def test_phases_count_seconds_and_images(source: ImageSource, tmp_path: Path) -> None:
+    folder = run(source, tmp_path)
+    phases = [event for event in read_events(folder) if event["event"] == "phase"]
+    assert [(event["experience"], event["name"], event["images"]) for event in phases] == [
+        (0, "train", 32), (1, "freeze", 16), (1, "train", 16), (2, "freeze", 16), (2, "train", 16),
+    ]  # fmt: skip
+    assert all(event["seconds"] > 0 for event in phases)
+    passes = [event["passes"] for event in read_events(folder) if event["event"] == "evaluation"]
+    assert passes == [1, 2, 2], "online alone, then online and offline"
+
+
+@pytest.mark.parametrize("strategy", ["lae", "finetune", "joint", "simplecil"])
+def test_a_run_killed_after_any_experience_ends_like_the_straight_one(
+    source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    straight = run(source, tmp_path / "straight", strategy=strategy, augment="crop")
+    expected = read_predictions(straight)
+    train = AdapterStrategy.train
+    for killed_at in (0, 1, 2):
+
+        def die(self: AdapterStrategy, experience: Any, **kwargs: Any) -> Any:
+            if experience.current_experience == killed_at:  # noqa: B023
+                raise KeyboardInterrupt
+            return train(self, experience, **kwargs)
+
+        out = tmp_path / f"killed-{killed_at}"
+        with monkeypatch.context() as patch:
+            patch.setattr(AdapterStrategy, "train", die)
+            with pytest.raises(KeyboardInterrupt):
+                run(source, out, strategy=strategy, augment="crop")
+        (folder,) = (path.parent for path in out.rglob("run.json"))
+        assert RunRecord.read(folder).state == "interrupted"
+        assert RunRecord.read(folder).experiences_done == killed_at
+        assert run(source, out, strategy=strategy, augment="crop") == folder
+        pd.testing.assert_frame_equal(read_predictions(folder), expected, check_exact=True)
+        assert len(read_events(folder)) == len(read_events(straight))
+
+
+def test_work_torn_before_run_json_is_done_again(source: ImageSource, tmp_path: Path) -> None:
+    """Predictions, events and checkpoint of experience 2 are there, but `run.json` does not count it."""
+    folder = run(source, tmp_path)
+    expected = read_predictions(folder)
+    record = RunRecord.read(folder)
+    record.state, record.experiences_done = "running", 2
+    record.write(folder)
+    run(source, tmp_path)
+    pd.testing.assert_frame_equal(read_predictions(folder), expected, check_exact=True)
+    assert sum(event["event"] == "evaluation" for event in read_events(folder)) == 3
+
+
+def test_a_finished_run_is_left_alone_and_restart_repeats_it(
+    source: ImageSource, tmp_path: Path
+) -> None:
+    folder = run(source, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
+    run(source, tmp_path)
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
+    assert before == after
+    expected = read_predictions(folder)
+    runner.run(runner.prepare(config(), source=source), tmp_path, restart=True)
+    assert (folder / "run.json").stat().st_mtime_ns > before[folder / "run.json"]
+    pd.testing.assert_frame_equal(read_predictions(folder), expected, check_exact=True)
+
+
+def test_global_random_states_are_as_before(source: ImageSource, tmp_path: Path) -> None:
+    np.random.seed(1)  # noqa: NPY002
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    run(source, tmp_path, augment="crop")
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    assert before[1] == np.random.get_state()[1].tolist()  # noqa: NPY002
+
+
+def test_a_seed_changes_order_and_weights(source: ImageSource, tmp_path: Path) -> None:
+    one, two = (RunRecord.read(run(source, tmp_path, seed=seed)) for seed in (0, 1))
+    assert one.classes != two.classes
+    assert one.fingerprint == two.fingerprint, "the protocol is the same"
+
+
+def test_two_writers_are_refused(source: ImageSource, tmp_path: Path) -> None:
+    prepared = runner.prepare(config(), source=source)
+    folder = tmp_path / prepared.record.directory
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"), pytest.raises(InputError, match="must have one writer"):
+        runner.run(prepared, tmp_path)
+
+
+def change_config(folder: Path) -> None:
+    record = RunRecord.read(folder)
+    record.config["increment"] = 3
+    record.write(folder)
+
+
+def damage_checkpoint(folder: Path) -> None:
+    record = RunRecord.read(folder)
+    record.state, record.experiences_done = "running", 2
+    record.write(folder)
+    path = folder / "checkpoints/experience-0001/learned.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+
+def remove_checkpoint(folder: Path) -> None:
+    damage_checkpoint(folder)
+    shutil.rmtree(folder / "checkpoints")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (change_config, "must belong to this recipe, but its config differs"),
+        (damage_checkpoint, "must match its checksum, but it was damaged; use --restart"),
+        (remove_checkpoint, "must be complete, got: .*; use --restart"),
+    ],
+)
+def test_a_spoilt_directory_is_refused_and_kept(
+    source: ImageSource, tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    folder = run(source, tmp_path)
+    predictions = (folder / "predictions.parquet").read_bytes()
+    spoil(folder)
+    with pytest.raises(InputError, match=message):
+        run(source, tmp_path)
+    assert (folder / "predictions.parquet").read_bytes() == predictions
+
+
+def test_a_failed_run_says_why_and_keeps_what_it_had(
+    source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = runner.prepare(config(strategy="finetune"), source=source)
+    loss = type(prepared.strategy).batch_loss
+
+    def explode(self: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        factor = torch.inf if len(self.classes_by_experience) == 2 else 1.0
+        return loss(self, logits, targets) * factor
+
+    monkeypatch.setattr(type(prepared.strategy), "batch_loss", explode)
+    with pytest.raises(RunError, match="loss must stay finite, got inf in experience 1"):
+        runner.run(prepared, tmp_path)
+    (folder,) = (path.parent for path in tmp_path.rglob("run.json"))
+    record = RunRecord.read(folder)
+    assert (record.state, record.experiences_done) == ("failed", 1)
+    assert "experience 1" in str(record.error)
+    assert read_predictions(folder)["experience"].unique().tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strategy": "lea"}, "unknown strategy 'lea'; did you mean 'lae'"),
+        ({"increment": 7}, "increment must be from 1 to the number of classes, 6, got 7"),
+        ({"first": 9}, "first must be from 1 to the number of classes, 6, got 9"),
+        ({"class_order": "0,1,2"}, "class order"),
+        ({"backbone": "vit_tinny", "weights": None}, "unknown backbone 'vit_tinny'"),
+        ({"image_size": 40}, "multiple of the patch size 16, got 40"),
+        ({"input_range": "imagnet"}, "unknown input range 'imagnet'; did you mean 'imagenet'"),
+        ({"device": "cuda:77"}, "device must be one that torch can use here, got 'cuda:77'"),
+        ({"device": "abacus"}, "device must be one that torch can use here, got 'abacus'"),
+        ({"augment": "flip"}, "recipe key `augment`: .*'crop_flip', got 'flip'"),
+        ({"precision": "fp8"}, "recipe key `precision`: .*got 'fp8'"),
+        ({"increment": 0}, "recipe key `increment`: .*greater than or equal to 1, got 0"),
+        ({"inkrement": 2}, "unknown recipe key 'inkrement'; did you mean 'increment'"),
+        ({"options": {"epochz": 2}}, "unknown option 'epochz'; did you mean 'epochs'"),
+    ],
+)
+def test_bad_recipes_end_in_one_sentence_before_anything_is_written(
+    source: ImageSource, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run(source, tmp_path, **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(source: ImageSource, tmp_path: Path) -> None:
+    (tmp_path / "stripes").write_text("a file where the runs should go")
+    with pytest.raises(InputError, match="must be writable"):
+        run(source, tmp_path)
+
+
+def expand(settings: list[str], strategy: str = "lae,simplecil", **given: Any) -> list[RunConfig]:
+    return batch.expand({"strategy": strategy, **given}, recipe=None, seeds=2, settings=settings)
+
+
+def test_options_reach_the_strategies_that_have_them() -> None:
+    configs = expand(["epochs=10", "batch_size=7", "simplecil.cosine_scale=3"])
+    assert [(each.strategy, each.seed) for each in configs] == [
+        ("lae", 0), ("simplecil", 0), ("lae", 1), ("simplecil", 1),
+    ]  # fmt: skip
+    assert configs[0].options == {"epochs": 10, "batch_size": 7}
+    assert configs[1].options == {"batch_size": 7, "cosine_scale": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["epochs"], "--set must have the form key=value, got 'epochs'"),
+        (["epoch=3"], "--set must name an option of a strategy of this run, got 'epoch'"),
+        (["joint.epochs=3"], "--set must name an option of a strategy of this run, got 'joint"),
+        (["lae.cosine_scale=3"], "unknown option 'cosine_scale'"),
+        (["epochs=none"], "option `epochs`: .*, got 'none'"),
+    ],
+)
+def test_bad_settings_are_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        expand(settings)
+
+
+def test_a_recipe_file_gives_defaults_that_the_command_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('strategy = "lae"\nincrement = 3\nseed = 5\n[options]\nepochs = 9\n')
+    configs = batch.expand({"increment": 4}, recipe=path, seeds=2, settings=["lr=0.1"])
+    assert [each.seed for each in configs] == [5, 6]
+    assert configs[0].increment == 4
+    assert configs[0].options == {"epochs": 9, "lr": 0.1}
+    path.write_text("increment = = 3")
+    with pytest.raises(InputError, match="must be a readable TOML file"):
+        batch.expand({}, recipe=path, seeds=1, settings=[])
+
+
+def test_the_record_is_a_recipe(source: ImageSource, tmp_path: Path) -> None:
+    folder = run(source, tmp_path)
+    again = RunConfig.parse(json.loads((folder / "run.json").read_text())["config"])
+    assert runner.run(runner.prepare(again, source=source), tmp_path) == folder

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 __all__ = ["distort", "random_views"]
 
@@ -42,8 +42,10 @@ def random_views(pixels: Tensor, source: torch.Generator, *, side: int = 32) -> 
         mirror * wide * angle.sin(), high * angle.cos(), (draw[6] * 2 - 1) * room,
     ]  # fmt: skip
     maps = torch.stack(rows, dim=1).view(batch, 2, 3)
-    grid = F.affine_grid(maps, [batch, 3, side, side], align_corners=False)
-    views = F.grid_sample(pixels.float() / 255, grid, padding_mode="border", align_corners=False)
+    grid = functional.affine_grid(maps, [batch, 3, side, side], align_corners=False)
+    views = functional.grid_sample(
+        pixels.float() / 255, grid, padding_mode="border", align_corners=False
+    )
     return views.clamp(0, 1)
 
 
@@ -102,19 +104,21 @@ def _recolour(images: Tensor, source: torch.Generator) -> Tensor:
 def _blur(images: Tensor) -> Tensor:
     line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
     kernel = torch.outer(line, line).expand(3, 1, 5, 5)
-    return F.conv2d(F.pad(images, (2, 2, 2, 2), mode="replicate"), kernel, groups=3)
+    return functional.conv2d(
+        functional.pad(images, (2, 2, 2, 2), mode="replicate"), kernel, groups=3
+    )
 
 
 def _coarse(images: Tensor, side: int) -> Tensor:
-    small = F.adaptive_avg_pool2d(images, side)
-    return F.interpolate(small, images.shape[2:], mode="bicubic", align_corners=False)
+    small = functional.adaptive_avg_pool2d(images, side)
+    return functional.interpolate(small, images.shape[2:], mode="bicubic", align_corners=False)
 
 
 def _edges(images: Tensor) -> Tensor:
     """Returns dark lines on white where brightness changes, like a drawing."""
     grey = _grey(images)
-    across = F.pad(grey[..., 2:] - grey[..., :-2], (1, 1, 0, 0))
-    down = F.pad(grey[..., 2:, :] - grey[..., :-2, :], (0, 0, 1, 1))
+    across = functional.pad(grey[..., 2:] - grey[..., :-2], (1, 1, 0, 0))
+    down = functional.pad(grey[..., 2:, :] - grey[..., :-2, :], (0, 0, 1, 1))
     strength = (across**2 + down**2).sqrt()
     strength = strength / (strength.amax(dim=(1, 2, 3), keepdim=True) + 0.05)
     return (1 - 1.5 * strength).clamp(0, 1).expand_as(images)

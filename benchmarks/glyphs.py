@@ -66,7 +66,9 @@ class GlyphBank:
         bend = torch.randn(*shape, 2, 2, generator=source) * 0.7
         bend *= torch.rand(*shape, 1, 1, generator=source) < 0.65
         bend[is_loop[..., 0]] *= 1.6
-        inner = torch.stack([torch.lerp(ends[:, :, 0], ends[:, :, 1], s) for s in (1 / 3, 2 / 3)], 2)
+        inner = torch.stack(
+            [torch.lerp(ends[:, :, 0], ends[:, :, 1], s) for s in (1 / 3, 2 / 3)], 2
+        )
         control = torch.cat([ends[:, :, :1], inner + bend, ends[:, :, 1:]], dim=2)  # (C, S, 4, 2)
         count = torch.randint(2, STROKES + 1, (num_classes, 1), generator=source)
         return cls(control.clamp(-1.1, 1.1), torch.arange(STROKES) < count)
@@ -109,7 +111,7 @@ def _uniform(low: float, high: float, size: int, source: torch.Generator) -> Ten
 
 
 def _placements(size: int, turn: float, source: torch.Generator) -> Tensor:
-    """Draws random linear maps: rotation up to `turn` radians, unequal scales and slant, (B, 2, 2)."""
+    """Draws linear maps (B, 2, 2): rotation up to `turn` radians, unequal scales, slant."""
     angle = _uniform(-turn, turn, size, source)
     slant = _uniform(-0.25, 0.25, size, source)
     wide, high = _uniform(0.8, 1.1, size, source), _uniform(0.8, 1.1, size, source)
@@ -138,7 +140,9 @@ def _ink(bank: GlyphBank, classes: Tensor, size: Tensor, source: torch.Generator
     gaps = points.reshape(batch, -1, 2)[..., None] - grid  # (B, S * T, 2, 32)
     bells = torch.exp(-(gaps**2) / (2 * width[:, None, None, None] ** 2))
     # A Gaussian in the plane is a product of two, so all points are summed by one matrix product.
-    cover = torch.bmm((bells[:, :, 1] * weights.reshape(batch, -1, 1)).transpose(1, 2), bells[:, :, 0])
+    cover = torch.bmm(
+        (bells[:, :, 1] * weights.reshape(batch, -1, 1)).transpose(1, 2), bells[:, :, 0]
+    )
     return ((cover - 0.3) * 2.5).clamp(0, 1)
 
 

@@ -95,10 +95,10 @@ class Observer(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no typ
             targets = torch.cat([target for each, _, target in self._outputs if each == evaluated])
             frame = _rows(outputs.double(), targets)
             frame["sample"] = test_indices(self._source, self._plan, evaluated)
+            frame["target_experience"] = evaluated
             frames.append(frame)
         rows = pd.concat(frames, ignore_index=True)
         rows["experience"] = experience
-        rows["target_experience"] = self._plan.experience_of_class[rows["target"]]
         return rows[list(PREDICTION_COLUMNS)]
 
 

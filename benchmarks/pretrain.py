@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
+from torch.nn import functional
 
 from cl_adapters.benchmarks.parquet import parquet_source
 from cl_adapters.benchmarks.probe import extract_features, nearest_class_mean
 from cl_adapters.benchmarks.student import ARCHITECTURE, Drawings, Student, make_batch
-from cl_adapters.benchmarks.teacher import TEACHER, read_pixels, teacher_features, teacher_head
+from cl_adapters.benchmarks.teacher import TEACHER, read_pixels, teacher_features
 
 __all__ = ["PretrainConfig", "pretrain"]
 
@@ -51,18 +51,18 @@ class PretrainConfig:
     data: Path = field(metadata={"help": "parquet file of Tiny-ImageNet"})
     teacher: Path = field(metadata={"help": f"safetensors of {TEACHER}"})
     out: Path = field(metadata={"help": "folder for checkpoint, cache and weights"})
-    steps: int = field(default=6000, metadata={"help": "optimiser steps"})
-    decay: int = field(default=2000, metadata={"help": "steps over which the rate falls to 0"})
+    steps: int = field(default=1600, metadata={"help": "optimiser steps"})
+    decay: int = field(default=600, metadata={"help": "steps over which the rate falls to 0"})
     warmup: int = field(default=100, metadata={"help": "steps over which the rate rises"})
     photos: int = field(default=128, metadata={"help": "photographs a batch"})
     drawn: int = field(default=32, metadata={"help": "glyphs, and emblems, a batch"})
-    rate: float = field(default=2e-3, metadata={"help": "learning rate of AdamW"})
-    matrix_rate: float = field(default=6e-3, metadata={"help": "learning rate of Muon"})
+    rate: float = field(default=1e-3, metadata={"help": "learning rate of AdamW"})
+    matrix_rate: float = field(default=1.5e-3, metadata={"help": "learning rate of Muon"})
     weight_decay: float = field(default=0.05, metadata={"help": "decoupled weight decay"})
-    ema: float = field(default=0.998, metadata={"help": "decay of the averaged weights"})
+    ema: float = field(default=0.995, metadata={"help": "decay of the averaged weights"})
     num_glyphs: int = field(default=1000, metadata={"help": "classes of glyphs"})
     num_emblems: int = field(default=500, metadata={"help": "classes of emblems"})
-    every: int = field(default=500, metadata={"help": "steps between evaluations and checkpoints"})
+    every: int = field(default=250, metadata={"help": "steps between evaluations and checkpoints"})
     seed: int = field(default=0, metadata={"help": "of everything random"})
     threads: int = field(default=2, metadata={"help": "CPU threads"})
 
@@ -85,8 +85,8 @@ class Trainer:
         torch.manual_seed(config.seed)  # this command owns its process; timm draws from it
         self.config, self.photos = config, photos
         num_labels = int(photos.labels.max()) + 1
-        head = teacher_head(config.teacher)
-        self.student = Student(head, num_labels, config.num_glyphs, config.num_emblems)
+        weights = load_file(config.teacher)
+        self.student = Student(weights, num_labels, config.num_glyphs, config.num_emblems)
         self.average = {k: v.clone() for k, v in self.student.network.state_dict().items()}
         self.drawings = Drawings.make(config.num_glyphs, config.num_emblems, seed=config.seed + 1)
         self.optimisers = _optimisers(self.student, config)
@@ -134,10 +134,8 @@ class Trainer:
         known, held = photos.pixels[::10], photos.held_pixels[::5]
         with torch.autocast("cpu", torch.bfloat16):
             features = extract_features(network, _small_batches(torch.cat([known, held])))
-        parts = features.split([len(known), len(held)])
-        return nearest_class_mean(
-            parts[0], photos.labels[::10], parts[1], photos.held_labels[::5]
-        )
+        parts = torch.split(features, [len(known), len(held)])
+        return nearest_class_mean(parts[0], photos.labels[::10], parts[1], photos.held_labels[::5])
 
     def save(self) -> None:
         """Writes the checkpoint and the weights; a run stopped at any time leaves whole files."""
@@ -175,8 +173,8 @@ class Trainer:
 
 
 def _small_batches(pixels: Tensor) -> Iterator[Tensor]:
-    for images in pixels.split(128):
-        small = F.interpolate(images.float(), (32, 32), mode="bicubic", antialias=True)
+    for images in torch.split(pixels, 128):
+        small = functional.interpolate(images.float(), (32, 32), mode="bicubic", antialias=True)
         yield small.clamp(0, 255) / 127.5 - 1
 
 
@@ -208,6 +206,7 @@ def _export(
     """Writes the averaged network in fp16, and beside it what is known about it."""
     path = config.out / f"{NAME}.safetensors"
     save_file({k: v.half().contiguous() for k, v in average.items()}, path)
+    path.chmod(0o644)  # safetensors writes for the owner alone
     card = {
         "name": NAME,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

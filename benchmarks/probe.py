@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cl_adapters.benchmarks.images import LabelledImages
 from cl_adapters.benchmarks.sources import open_source
@@ -60,8 +60,10 @@ def nearest_class_mean(known: Tensor, labels: Tensor, test: Tensor, truth: Tenso
         100.0
     """
     means = torch.zeros(int(labels.max()) + 1, known.shape[1])
-    means.index_add_(0, labels, F.normalize(known, dim=-1))
-    return _accuracy(F.normalize(test, dim=-1) @ F.normalize(means, dim=-1).T, truth)
+    means.index_add_(0, labels, functional.normalize(known, dim=-1))
+    return _accuracy(
+        functional.normalize(test, dim=-1) @ functional.normalize(means, dim=-1).T, truth
+    )
 
 
 def ridge_accuracy(
@@ -81,7 +83,8 @@ def ridge_accuracy(
 
     Example:
         >>> points = torch.tensor([[1.0, 0.0], [0.0, 2.0]]).repeat(10, 1)
-        >>> ridge_accuracy(points, torch.tensor([0, 1]).repeat(10), points[:2], torch.tensor([0, 1]))
+        >>> labels = torch.tensor([0, 1]).repeat(10)
+        >>> ridge_accuracy(points, labels, points[:2], labels[:2])
         100.0
     """
     known, test = known.double(), test.double()
@@ -89,7 +92,7 @@ def ridge_accuracy(
     known, test = (known - known.mean(dim=0)) / spread, (test - known.mean(dim=0)) / spread
     order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
     held, fitted = order[: len(order) // 5], order[len(order) // 5 :]
-    targets = F.one_hot(labels).double()
+    targets = functional.one_hot(labels).double()
     trials = _ridge_scores(known[fitted], targets[fitted], known[held], STRENGTHS)
     accuracies = [_accuracy(scores, labels[held]) for scores in trials]
     best = STRENGTHS[accuracies.index(max(accuracies))]

@@ -4,25 +4,28 @@ Three kinds of images share one batch: photographs follow the teacher's features
 glyphs and emblems their classes. Only the network itself ships; the heads are dropped.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import torch
-import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cl_adapters.benchmarks.distortions import distort, random_views
 from cl_adapters.benchmarks.glyphs import EmblemBank, GlyphBank, draw_emblems, draw_glyphs
+from cl_adapters.benchmarks.pruning import prune
 
 __all__ = ["ARCHITECTURE", "Batch", "Drawings", "Student", "make_batch"]
 
 ARCHITECTURE: Final[dict[str, Any]] = {
     "img_size": 32,
     "patch_size": 4,
-    "embed_dim": 128,
+    "embed_dim": 192,
     "depth": 6,
-    "num_heads": 4,
+    "num_heads": 3,
+    "mlp_ratio": 2.0,
     "num_classes": 0,
 }
 
@@ -37,7 +40,9 @@ class CosineClassifier(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns scores, (B, D) -> (B, C)."""
-        return 16 * F.linear(F.normalize(features, dim=-1), F.normalize(self.weight, dim=-1))
+        return 16 * functional.linear(
+            functional.normalize(features, dim=-1), functional.normalize(self.weight, dim=-1)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,31 +105,39 @@ class Student(nn.Module):
     """The network to pretrain with one head for each thing it learns from.
 
     Args:
-        teacher_head: The teacher's own classifier, kept frozen; None where only the network is
-            needed.
+        teacher: Weights of the teacher: the start of the network, and a classifier kept frozen.
         num_labels: Classes of the photographs.
         num_glyphs: Classes of glyphs.
         num_emblems: Classes of emblems.
     """
 
+    head_weight: Tensor
+    head_bias: Tensor
+
     def __init__(
-        self, teacher_head: nn.Linear, num_labels: int, num_glyphs: int, num_emblems: int
+        self, teacher: Mapping[str, Tensor], num_labels: int, num_glyphs: int, num_emblems: int
     ) -> None:
         super().__init__()
         # Tokens are dropped early in training only, see `drop_tokens`.
         self.network = VisionTransformer(**ARCHITECTURE, patch_drop_rate=0.5)
         for block in self.network.blocks:
             block.attn.fused_attn = False  # the fused bf16 backward on CPU is half as fast
+        self.network.load_state_dict(prune(teacher, depth=6, hidden=384, patch_size=4, grid=8))
         width = ARCHITECTURE["embed_dim"]
-        self.to_teacher = nn.Linear(width, teacher_head.in_features)
+        self.to_teacher = nn.Linear(width, width)
+        nn.init.eye_(self.to_teacher.weight)
         self.labels = CosineClassifier(width, num_labels)
         self.glyphs = CosineClassifier(width, num_glyphs)
         self.emblems = CosineClassifier(width, num_emblems)
-        self.teacher_head = teacher_head
+        self.register_buffer("head_weight", teacher["head.weight"], persistent=False)
+        self.register_buffer("head_bias", teacher["head.bias"], persistent=False)
 
     def drop_tokens(self, share: float) -> None:
         """Sets the share of patch tokens that training leaves out, which makes steps cheaper."""
         self.network.patch_drop.prob = share
+
+    def _teacher_scores(self, features: Tensor) -> Tensor:
+        return functional.linear(features, self.head_weight, self.head_bias)
 
     def losses(self, batch: Batch, teacher: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Returns the parts of the loss by name.
@@ -138,17 +151,17 @@ class Student(nn.Module):
             features = cast("Tensor", self.network(batch.images))
         features = features.float()
         sizes = [len(batch.rows), len(batch.glyphs), len(batch.emblems)]
-        photos, glyphs, emblems = features.split(sizes)
+        photos, glyphs, emblems = torch.split(features, sizes)
         target, guess = teacher[batch.rows], self.to_teacher(photos)
         # Centred, since the mean of the teacher's features says nothing about an image.
         centre = teacher.mean(dim=0)
-        soft = self.teacher_head(target).softmax(dim=-1)
+        soft = self._teacher_scores(target).softmax(dim=-1)
         return {
-            "features": 1 - F.cosine_similarity(guess - centre, target - centre).mean(),
-            "teacher": F.cross_entropy(self.teacher_head(guess), soft),
-            "labels": F.cross_entropy(
+            "features": 1 - functional.cosine_similarity(guess - centre, target - centre).mean(),
+            "teacher": functional.cross_entropy(self._teacher_scores(guess), soft),
+            "labels": functional.cross_entropy(
                 self.labels(photos), labels[batch.rows], label_smoothing=0.1
             ),
-            "glyphs": F.cross_entropy(self.glyphs(glyphs), batch.glyphs),
-            "emblems": F.cross_entropy(self.emblems(emblems), batch.emblems),
+            "glyphs": functional.cross_entropy(self.glyphs(glyphs), batch.glyphs),
+            "emblems": functional.cross_entropy(self.emblems(emblems), batch.emblems),
         }

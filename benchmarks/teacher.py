@@ -11,13 +11,14 @@ from typing import Final
 
 import timm
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+from torch.nn import functional
 
 from cl_adapters.benchmarks.images import LabelledImages
 
-__all__ = ["TEACHER", "read_pixels", "teacher_features", "teacher_head"]
+__all__ = ["TEACHER", "read_pixels", "teacher_features"]
 
 TEACHER: Final = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 _LOG: Final = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def read_pixels(images: LabelledImages, side: int) -> Tensor:
     for index in range(len(images)):
         pixels = torch.from_numpy(images.read(index).copy()).permute(2, 0, 1)  # (3, H, W)
         if pixels.shape[1:] != (side, side):
-            resized = F.interpolate(
+            resized = functional.interpolate(
                 pixels[None].float(), (side, side), mode="bicubic", antialias=True
             )
             pixels = resized[0].round().clamp(0, 255).to(torch.uint8)
@@ -63,27 +64,22 @@ def teacher_features(pixels: Tensor, weights: Path, cache: Path, *, side: int = 
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         save_file({"features": _compute(pixels, _teacher(weights, side), side)}, path)
-    return load_file(path)["features"].float()
+    features: Tensor = load_file(path)["features"]
+    return features.float()
 
 
-def teacher_head(weights: Path) -> nn.Linear:
-    """Returns the frozen linear head of the teacher, (..., 192) -> (..., 1000)."""
-    head: nn.Linear = _teacher(weights, 224).head
-    return head.requires_grad_(requires_grad=False)
-
-
-def _teacher(weights: Path, side: int) -> nn.Module:
+def _teacher(weights: Path, side: int) -> VisionTransformer:
     name = TEACHER.partition(".")[0]
-    model = timm.create_model(name, checkpoint_path=str(weights), img_size=side)
+    model: VisionTransformer = timm.create_model(name, checkpoint_path=str(weights), img_size=side)
     return model.eval()
 
 
 @torch.inference_mode()
-def _compute(pixels: Tensor, teacher: nn.Module, side: int) -> Tensor:
+def _compute(pixels: Tensor, teacher: VisionTransformer, side: int) -> Tensor:
     features = []
     for start in range(0, len(pixels), 32):
         batch = pixels[start : start + 32].float().div(127.5).sub(1)
-        batch = F.interpolate(batch, (side, side), mode="bicubic", align_corners=False)
+        batch = functional.interpolate(batch, (side, side), mode="bicubic", align_corners=False)
         with torch.autocast("cpu", torch.bfloat16):
             tokens = teacher.forward_features(batch)  # (B, 197, 192)
             features.append(tokens[:, 0].half())

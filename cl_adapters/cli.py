@@ -6,10 +6,10 @@ inside the commands, so that `--help` answers before torch could load.
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
@@ -166,18 +166,14 @@ def _quieten_libraries() -> None:
     warnings.filterwarnings("ignore", message="no QP solver found")
 
 
-def _print_summary(summary: Any) -> None:  # noqa: ANN401
-    _print_table(summary.table)
-    typer.echo(f"report: {summary.html}")
-
-
-def _print_table(rows: list[list[str]]) -> None:
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     header, *body = rows
-    table = Table(*header, box=None, pad_edge=False)
+    table = Table(*map(Text, header), box=None, pad_edge=False)
     for row in body:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # as text: a name such as [red] is no markup
     # Piped output has no terminal whose width could cut the columns.
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200).print(table)

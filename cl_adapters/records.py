@@ -50,7 +50,7 @@ RunState = Literal["running", "finished", "failed", "interrupted"]
 # sample: index in the source's test split.
 # target, prediction: class by position in `RunRecord.classes`.
 # confidence: probability of the prediction. nll: -log probability of the target, natural log.
-# target_experience: the experience that introduced the target's class.
+# target_experience: the experience of the test stream that the sample belongs to.
 PREDICTION_COLUMNS: Final[dict[str, pa.DataType]] = {
     "experience": pa.int32(),
     "sample": pa.int32(),
@@ -224,7 +224,9 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     path = folder / "events.jsonl"
     if not path.exists():
         return []
-    lines = path.read_text("utf-8").splitlines()
+    lines = path.read_text("utf-8", errors="replace").split("\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
     events: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:

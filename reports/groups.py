@@ -227,7 +227,7 @@ def _labels(runs: Sequence[Run], is_mixed: bool) -> list[str]:  # noqa: FBT001
             f"{key}={_shown(mine[key])}" for key in _differing(tables) if mine.get(key) is not None
         ]
         label = f"{strategy} ({', '.join(parts)})" if parts else strategy
-        label += f" [{protocol_of(run.record)}]" if is_mixed else ""
+        label += f" @{protocol_of(run.record)}" if is_mixed else ""
         labels.append(_unused(clean_text(label, _LABEL_LENGTH), labels))
     return labels
 

@@ -39,17 +39,17 @@ class ReportSummary:
     """What was written, and a compact table for a terminal.
 
     Attributes:
-        page: Path of `report.html`.
+        html: Path of `report.html`.
         files: Every file written, the page first.
-        rows: The compact table; the first row is the header.
+        table: The compact table; the first row is the header.
         sentences: Who leads and who forgets least, a line each.
         notes: What was left out and why: unfinished and broken runs, missing seeds.
         num_finished: Number of finished runs that were read.
     """
 
-    page: Path
+    html: Path
     files: tuple[Path, ...]
-    rows: tuple[tuple[str, ...], ...]
+    table: tuple[tuple[str, ...], ...]
     sentences: tuple[str, ...]
     notes: tuple[str, ...]
     num_finished: int
@@ -99,9 +99,9 @@ def write_report(run_folders: Sequence[Path], out: Path, *, force: bool = False)
     with atomic_path(page) as path:
         path.write_text(_render(sections, loaded, out), "utf-8", "replace")
     return ReportSummary(
-        page=page,
+        html=page,
         files=(page, *files),
-        rows=tuple(_short_rows(groups)),
+        table=tuple(_short_rows(groups)),
         sentences=tuple(text for group in groups for text in sentences(group)),
         notes=tuple(_notes(groups, loaded)),
         num_finished=len(loaded.finished),
@@ -210,7 +210,7 @@ def _short_rows(groups: Sequence[Group]) -> Iterable[tuple[str, ...]]:
     streams = [group.stream for group in groups]
     for group in groups:
         is_alone = streams.count(group.stream) == 1
-        stream = group.stream if is_alone else f"{group.stream} [{next(iter(group.protocols))}]"
+        stream = group.stream if is_alone else f"{group.stream} @{next(iter(group.protocols))}"
         by_column = [tables.cells(group, column) for column in columns]
         for number, row in enumerate(group.rows):
             texts = [cells[number].text for cells in by_column]

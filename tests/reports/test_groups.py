@@ -64,7 +64,7 @@ def test_protocols_stay_apart_unless_forced(make_run: MakeRun, tmp_path: Path) -
     assert mixed.mixed.endswith("differ in weights")
     assert mixed.slug.endswith("-mixed")
     assert len(mixed.rows) == 2  # never averaged over protocols
-    assert {row.label for row in mixed.rows} == {f"lae [{name}]" for name in mixed.protocols}
+    assert {row.label for row in mixed.rows} == {f"lae @{name}" for name in mixed.protocols}
 
 
 def test_streams_are_never_merged(make_run: MakeRun, tmp_path: Path) -> None:

@@ -50,9 +50,9 @@ class PretrainConfig:
 
     data: Path = field(metadata={"help": "parquet file of Tiny-ImageNet"})
     teacher: Path = field(metadata={"help": f"safetensors of {TEACHER}"})
-    out: Path = field(metadata={"help": "folder for checkpoint, cache and weights"})
-    steps: int = field(default=1600, metadata={"help": "optimiser steps"})
-    decay: int = field(default=600, metadata={"help": "steps over which the rate falls to 0"})
+    out: Path = field(metadata={"help": "folder for weights; cache/ is beside it"})
+    steps: int = field(default=1900, metadata={"help": "optimiser steps"})
+    decay: int = field(default=650, metadata={"help": "steps over which the rate falls to 0"})
     warmup: int = field(default=100, metadata={"help": "steps over which the rate rises"})
     photos: int = field(default=128, metadata={"help": "photographs a batch"})
     drawn: int = field(default=32, metadata={"help": "glyphs, and emblems, a batch"})
@@ -62,7 +62,7 @@ class PretrainConfig:
     ema: float = field(default=0.995, metadata={"help": "decay of the averaged weights"})
     num_glyphs: int = field(default=1000, metadata={"help": "classes of glyphs"})
     num_emblems: int = field(default=500, metadata={"help": "classes of emblems"})
-    every: int = field(default=250, metadata={"help": "steps between evaluations and checkpoints"})
+    every: int = field(default=125, metadata={"help": "steps between evaluations and checkpoints"})
     seed: int = field(default=0, metadata={"help": "of everything random"})
     threads: int = field(default=2, metadata={"help": "CPU threads"})
 

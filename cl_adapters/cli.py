@@ -132,16 +132,13 @@ def report(
 ) -> None:
     """Writes report.html, the figures and the tables of finished runs."""
     with _one_sentence():
-        from cl_adapters.records import find_runs
         from cl_adapters.reports.report import write_report
 
-        folders = find_runs(runs)
-        if not folders:
-            raise InputError(
-                f"runs must hold at least one run.json, got {', '.join(map(str, runs))}"
-            )
-        summary = write_report(folders, out, force=force)
-        _print_summary(summary)
+        summary = write_report(runs, out, force=force)
+        for line in (*summary.sentences, *summary.notes):
+            typer.echo(line)
+        _print_table(summary.table)
+        typer.echo(f"report: {summary.html}")
 
 
 @app.command("list")
@@ -172,7 +169,9 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     header, *body = rows
-    table = Table(*map(Text, header), box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in header:
+        table.add_column(Text(name))
     for row in body:
         table.add_row(*map(Text, row))  # as text: a name such as [red] is no markup
     # Piped output has no terminal whose width could cut the columns.

@@ -110,7 +110,9 @@ def prefix_attention_by_loops(q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: T
     batch, heads, num_tokens, width = q.shape
     for b in range(batch):
         for h in range(heads):
-            keys = torch.cat((k[b, h, :1], pk[h], k[b, h, 1:]))  # after the class token, as LAE does
+            keys = torch.cat(
+                (k[b, h, :1], pk[h], k[b, h, 1:])
+            )  # after the class token, as LAE does
             values = torch.cat((v[b, h, :1], pv[h], v[b, h, 1:]))
             prefix = range(1, 1 + len(pk[h]))
             for n in range(num_tokens):

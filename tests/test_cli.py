@@ -63,7 +63,12 @@ def test_the_report_has_page_figures_and_tables(runs: Path, tmp_path: Path) -> N
 def test_listings_name_what_exists(what: str) -> None:
     code, text = call("list", what)
     assert code == 0
-    expected = {"strategies": "ema_decay", "streams": "digits", "backbones": "vit_pico", "pets": "lora"}
+    expected = {
+        "strategies": "ema_decay",
+        "streams": "digits",
+        "backbones": "vit_pico",
+        "pets": "lora",
+    }
     assert expected[what] in text
 
 
@@ -80,7 +85,7 @@ def test_help_answers_in_under_half_a_second(command: list[str]) -> None:
     seconds = []
     for _ in range(5):  # the machine is shared: the fastest of five is the program's own time
         start = time.perf_counter()
-        result = subprocess.run(call_line, capture_output=True, text=True, check=True)  # noqa: S603
+        result = subprocess.run(call_line, capture_output=True, text=True, check=True)
         seconds.append(time.perf_counter() - start)
     assert "Usage" in result.stdout
     assert min(seconds) < 0.5
@@ -104,7 +109,10 @@ def write_bad_image(folder: Path) -> None:
         (["--strategy", "lae", "--stream", "digit"], "did you mean 'digits'?"),
         (["--strategy", "lae", "--increment", "11"], "number of classes, 10, got 11"),
         (["--strategy", "lae", "--backbone", "vit_tinny"], "unknown backbone 'vit_tinny'"),
-        (["--strategy", "lae", "--device", "cuda:99"], "device must be one that torch can use here"),
+        (
+            ["--strategy", "lae", "--device", "cuda:99"],
+            "device must be one that torch can use here",
+        ),
         (["--strategy", "lae", "--data", "nowhere"], "nowhere"),
         (["--strategy", "lae", "--data", "{bad}"], "broken.png"),
         (["--strategy", "lae", "--weights", "no.pt"], "must be 'random' or an existing file"),
@@ -142,7 +150,7 @@ def test_an_unknown_option_is_refused_with_code_2() -> None:
 
 def start(out: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "cl_adapters", "run", "--strategy", "finetune", *TINY]
-    return subprocess.Popen(  # noqa: S603
+    return subprocess.Popen(
         [*command, "--set", "epochs=3", "--out", str(out)],
         stderr=subprocess.PIPE,
         text=True,

@@ -78,7 +78,9 @@ def test_a_class_without_images_is_never_predicted() -> None:
 
 def test_ema_moves_every_parameter_by_its_share() -> None:
     average, source = nn.Linear(3, 2), nn.Linear(3, 2)
-    expected = [0.9 * a + 0.1 * s for a, s in zip(average.parameters(), source.parameters(), strict=True)]
+    expected = [
+        0.9 * a + 0.1 * s for a, s in zip(average.parameters(), source.parameters(), strict=True)
+    ]
     kept = [value.clone() for value in source.parameters()]
     ema_update(average, source, 0.9)
     for found, wanted in zip(average.parameters(), expected, strict=True):

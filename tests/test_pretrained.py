@@ -48,7 +48,7 @@ def test_files_of_every_kind_give_the_same_digest(
 
 def test_npz_in_the_layout_of_the_vit_paper(tmp_path: Path) -> None:
     vit = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, embed_dim=8, num_heads=2)
-    arrays = {name: value for name, value in google_layout(vit).items()}
+    arrays = dict(google_layout(vit).items())
     path = tmp_path / "vit.npz"
     np.savez(path, **arrays)
     twin = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, embed_dim=8, num_heads=2)
@@ -99,7 +99,10 @@ def test_a_bare_name_is_resolved_and_said_so() -> None:
 
 def test_random_weights_follow_their_seed_and_leave_torchs_state_alone() -> None:
     state = torch.random.get_rng_state()
-    digests = {seed: load_backbone("test_vit", weights="random", seed=seed, **SIZE).digest for seed in (0, 1)}
+    digests = {
+        seed: load_backbone("test_vit", weights="random", seed=seed, **SIZE).digest
+        for seed in (0, 1)
+    }
     assert torch.equal(state, torch.random.get_rng_state())
     assert digests[0] != digests[1]
     assert digests[0] == load_backbone("test_vit", weights="random", **SIZE).digest
@@ -164,13 +167,27 @@ def test_weights_that_do_not_fit_are_refused(
     [
         ("vit_tinny_patch16_224", {}, "unknown backbone .*; did you mean 'vit_tiny_patch16_224"),
         ("vit_tiny_patch16_224.augreg", {}, "unknown tag of vit_tiny_patch16_224 'augreg'"),
-        ("test_vit", {"weights": "nowhere.pt"}, "must be 'random' or an existing file, got 'nowhere"),
-        ("test_vit", {"weights": "random", "image_size": 33}, "multiple of the patch size 16, got 33"),
+        (
+            "test_vit",
+            {"weights": "nowhere.pt"},
+            "must be 'random' or an existing file, got 'nowhere",
+        ),
+        (
+            "test_vit",
+            {"weights": "random", "image_size": 33},
+            "multiple of the patch size 16, got 33",
+        ),
         ("test_resnet", {"weights": "random"}, "must be a timm VisionTransformer, got ResNet"),
-        ("test_resnet", {"weights": "random", "image_size": 32}, "must be a timm VisionTransformer"),
+        (
+            "test_resnet",
+            {"weights": "random", "image_size": 32},
+            "must be a timm VisionTransformer",
+        ),
     ],
 )
-def test_bad_names_and_sizes_are_refused(name: str, arguments: dict[str, Any], message: str) -> None:
+def test_bad_names_and_sizes_are_refused(
+    name: str, arguments: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         load_backbone(name, **arguments)
 

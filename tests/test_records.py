@@ -48,9 +48,14 @@ def test_predictions_come_back_with_the_published_columns(tmp_path: Path) -> Non
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(OSError, match="disk full"), records.atomic_path(path) as temporary:
-        temporary.write_text("half of the new")
-        raise OSError("disk full")
+
+    def write() -> None:
+        with records.atomic_path(path) as temporary:
+            temporary.write_text("half of the new")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -64,7 +69,13 @@ def test_events_survive_a_torn_last_line(tmp_path: Path) -> None:
         file.write('{"event": "pha')
     events = records.read_events(tmp_path)
     assert [event["event"] for event in events] == ["phase", "evaluation"]
-    assert events[0] == {"event": "phase", "experience": 0, "seconds": 1.25, "name": "train", "images": 7}
+    assert events[0] == {
+        "event": "phase",
+        "experience": 0,
+        "seconds": 1.25,
+        "name": "train",
+        "images": 7,
+    }
     records.truncate_events(tmp_path, 1)
     assert [event["experience"] for event in records.read_events(tmp_path)] == [0]
     path.write_text("{broken\n{}\n")

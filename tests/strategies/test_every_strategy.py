@@ -227,7 +227,9 @@ def test_an_exploding_loss_stops_training(
 ) -> None:
     strategy = build("finetune", tiny_vit)
     strategy.batch_loss = lambda logits, targets: logits.sum() * torch.inf  # type: ignore[method-assign]
-    with pytest.raises(RunError, match="loss must stay finite, got .* in experience 0, epoch 0, step 0"):
+    with pytest.raises(
+        RunError, match="loss must stay finite, got .* in experience 0, epoch 0, step 0"
+    ):
         strategy.train(make_stream([[0, 1]]).train_stream[0])
 
 

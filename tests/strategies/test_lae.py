@@ -50,7 +50,7 @@ class Watcher(SupervisedPlugin):
 def test_pets_sit_in_the_first_five_blocks(tiny_vit: AdaptedViT) -> None:
     model = build(tiny_vit).model
     assert list(model.online) == [("attention", block) for block in range(5)]
-    assert list(build(tiny_vit, pet="lora").model.online)[0] == ("key_value", 0)
+    assert next(iter(build(tiny_vit, pet="lora").model.online)) == ("key_value", 0)
     assert list(build(tiny_vit, pet="prefix").model.online)[4] == ("prefix", 4)
 
 
@@ -100,7 +100,10 @@ def test_freeze_epochs_train_the_new_head_alone(
     stream = make_stream([[0, 1], [2, 3]]).train_stream
     strategy.train(stream[0])
     assert {epoch for epoch, *_ in watcher.steps} == {0, 1, 2}
-    moved = [not all(map(torch.equal, a[2], b[2])) for a, b in zip(watcher.steps, watcher.steps[1:], strict=False)]
+    moved = [
+        not all(map(torch.equal, a[2], b[2]))
+        for a, b in zip(watcher.steps, watcher.steps[1:], strict=False)
+    ]
     assert all(moved), "experience 0 has no freeze epochs"
     watcher.steps.clear()
     start, head = values(strategy.model.online), values(strategy.model.heads.layers[0])
@@ -176,7 +179,8 @@ def test_inference_asks_both_experts_from_experience_1_on(
     strategy.train(benchmark.train_stream[1])
     with torch.no_grad():
         expected = ensemble(
-            model.heads(tiny_vit(images, model.online)), model.heads(tiny_vit(images, model.offline))
+            model.heads(tiny_vit(images, model.online)),
+            model.heads(tiny_vit(images, model.offline)),
         )
         torch.testing.assert_close(model.eval()(images), expected)
         torch.testing.assert_close(
@@ -207,7 +211,10 @@ def test_one_step_equals_a_hand_written_one(
     strategy.train(stream[0])
     twin = copy.deepcopy(strategy.model)
     strategy.train(stream[1])  # eight images: one batch, one step
-    images, targets = (torch.stack(part) for part in zip(*[(x, torch.as_tensor(y)) for x, y, *_ in stream[1].dataset], strict=True))
+    images, targets = (
+        torch.stack(part)
+        for part in zip(*[(x, torch.as_tensor(y)) for x, y, *_ in stream[1].dataset], strict=True)
+    )
     twin.offline.load_state_dict(twin.online.state_dict())
     twin.heads.layers.append(copy.deepcopy(strategy.model.heads.layers[1]))
     seeded = torch.Generator().set_state(_head_generator(strategy).get_state())
@@ -215,13 +222,17 @@ def test_one_step_equals_a_hand_written_one(
     torch.nn.init.zeros_(twin.heads.layers[1].bias)
     features = tiny_vit(images, twin.online)
     logits = torch.cat([layer(features) for layer in twin.heads.layers], dim=1)[:, 2:]
-    optimizer = torch.optim.Adam([*twin.online.parameters(), *twin.heads.layers[1].parameters()], lr=0.0028125)
+    optimizer = torch.optim.Adam(
+        [*twin.online.parameters(), *twin.heads.layers[1].parameters()], lr=0.0028125
+    )
     optimizer.zero_grad()
     torch.nn.functional.cross_entropy(logits, targets - 2).backward()
     optimizer.step()
     for found, expected in zip(values(strategy.model.online), values(twin.online), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    for found, old, new in zip(values(strategy.model.offline), values(twin.offline), values(twin.online), strict=True):
+    for found, old, new in zip(
+        values(strategy.model.offline), values(twin.offline), values(twin.online), strict=True
+    ):
         torch.testing.assert_close(found, 0.5 * (old + new), rtol=1e-4, atol=1e-5)
 
 

@@ -1,7 +1,7 @@
 """Pretrains the embedded backbone: `python -m cl_adapters.benchmarks.pretrain --help`.
 
 A small ViT learns photographs of Tiny-ImageNet from a teacher's features and from labels, and
-random glyphs and emblems from their classes (see `student.py`). Matrices of the blocks are
+random glyphs and emblems from their classes (see `pretraining/student.py`). Matrices of the blocks are
 updated by Muon, everything else by AdamW; the learning rate rises, stays, and falls linearly to 0
 over the last `--decay` steps. Half of the patch tokens are dropped until the fall begins.
 
@@ -27,9 +27,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from cl_adapters.benchmarks.parquet import parquet_source
+from cl_adapters.benchmarks.pretraining.student import ARCHITECTURE, Drawings, Student, make_batch
+from cl_adapters.benchmarks.pretraining.teacher import TEACHER, read_pixels, teacher_features
 from cl_adapters.benchmarks.probe import extract_features, nearest_class_mean
-from cl_adapters.benchmarks.student import ARCHITECTURE, Drawings, Student, make_batch
-from cl_adapters.benchmarks.teacher import TEACHER, read_pixels, teacher_features
 
 __all__ = ["PretrainConfig", "pretrain"]
 

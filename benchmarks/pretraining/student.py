@@ -13,9 +13,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cl_adapters.benchmarks.distortions import distort, random_views
-from cl_adapters.benchmarks.glyphs import EmblemBank, GlyphBank, draw_emblems, draw_glyphs
-from cl_adapters.benchmarks.pruning import prune
+from cl_adapters.benchmarks.pretraining.distortions import distort, random_views
+from cl_adapters.benchmarks.pretraining.glyphs import (
+    EmblemBank,
+    GlyphBank,
+    draw_emblems,
+    draw_glyphs,
+)
+from cl_adapters.benchmarks.pretraining.pruning import prune
 
 __all__ = ["ARCHITECTURE", "Batch", "Drawings", "Student", "make_batch"]
 

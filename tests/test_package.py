@@ -1,0 +1,70 @@
+"""What is installed: one top-level name, every module, the embedded weights."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("strategies", "benchmarks", "reports")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """File names in the wheel built from a copy of what git would give a new clone."""
+    copy = tmp_path_factory.mktemp("clone")
+    files = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    archive = subprocess.run(["tar", "c", *files], cwd=ROOT, capture_output=True, check=True)
+    subprocess.run(["tar", "x"], cwd=copy, input=archive.stdout, check=True)
+    out = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
+    result = subprocess.run(build, cwd=copy, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    with zipfile.ZipFile(next(out.glob("*.whl"))) as file:
+        return file.namelist()
+
+
+def test_the_top_level_is_exactly_cl_adapters(wheel: list[str]) -> None:
+    tops = {name.split("/")[0] for name in wheel}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"cl_adapters"}
+
+
+def test_every_module_and_data_file_is_in_the_wheel(wheel: list[str]) -> None:
+    expected = {f"cl_adapters/{path.name}" for path in (ROOT / "cl_adapters").glob("*.py")}
+    for folder in FOLDERS:
+        expected |= {f"cl_adapters/{folder}/{path.name}" for path in (ROOT / folder).glob("*.py")}
+        expected |= {f"cl_adapters/{folder}/{path.name}" for path in (ROOT / folder).glob("*.j2")}
+    expected |= {
+        "cl_adapters/py.typed",
+        "cl_adapters/weights/vit_pico_patch4_32.safetensors",
+        "cl_adapters/weights/vit_pico_patch4_32.json",
+    }
+    assert expected <= set(wheel), sorted(expected - set(wheel))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_source_folders_are_relative_links(folder: str) -> None:
+    link = ROOT / "cl_adapters" / folder
+    assert link.is_symlink()
+    assert str(link.readlink()) == f"../{folder}"
+
+
+def test_reading_records_loads_no_torch() -> None:
+    code = (
+        "import sys, cl_adapters.records, cl_adapters.reports.report; print('torch' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "False"
+
+
+def test_torch_and_torchvision_fit_each_other() -> None:
+    code = "import torch, torchvision; torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -1,7 +1,7 @@
 """Pretrains the embedded backbone: `python -m cl_adapters.benchmarks.pretrain --help`.
 
 A small ViT learns photographs of Tiny-ImageNet from a teacher's features and from labels, and
-random glyphs and emblems from their classes (see `pretraining/student.py`). Matrices of the blocks are
+random glyphs and emblems from their classes (see `pretraining/`). Matrices of the blocks are
 updated by Muon, everything else by AdamW; the learning rate rises, stays, and falls linearly to 0
 over the last `--decay` steps. Half of the patch tokens are dropped until the fall begins.
 

@@ -6,7 +6,8 @@ READY := .venv/.ready
 .PHONY: demo test slow lint clean
 
 demo: $(READY)
-	$(BIN)/cl-adapters run --strategy lae,simplecil,finetune --stream digits --seeds 2 --out runs
+	$(BIN)/cl-adapters run --strategy lae,simplecil,finetune --stream digits --seeds 3 \
+		--set epochs=2 --set lae.freeze_epochs=1 --out runs
 	$(BIN)/cl-adapters report runs/digits --out report
 
 test: $(READY)

@@ -15,15 +15,9 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 from cl_adapters.benchmarks.images import ImageSource, verify_images
+from cl_adapters.benchmarks.prepare import PreparedRun, find_device, open_backbone, prepare
 from cl_adapters.benchmarks.recipe import RunConfig, read_recipe
-from cl_adapters.benchmarks.runner import (
-    PreparedRun,
-    Progress,
-    find_device,
-    open_backbone,
-    prepare,
-    run,
-)
+from cl_adapters.benchmarks.runner import Progress, run
 from cl_adapters.benchmarks.sources import open_source
 from cl_adapters.errors import InputError
 from cl_adapters.pretrained import PretrainedViT

@@ -7,8 +7,6 @@ counts, so a run that was killed at any moment continues from the last finished 
 with the predictions of an uninterrupted one.
 """
 
-import os
-import platform
 import random
 import resource
 import shutil
@@ -16,28 +14,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from avalanche.logging import BaseLogger
-from avalanche.training.plugins import EvaluationPlugin
 from filelock import FileLock, Timeout
 
 from cl_adapters.benchmarks.checkpoints import read_checkpoint, write_checkpoint
-from cl_adapters.benchmarks.images import ImageSource
 from cl_adapters.benchmarks.observer import Observer
-from cl_adapters.benchmarks.recipe import RunConfig
-from cl_adapters.benchmarks.sources import open_source
-from cl_adapters.benchmarks.streams import StreamPlan, make_benchmark, make_plan
-from cl_adapters.benchmarks.transforms import INPUT_RANGES, Preprocess
-from cl_adapters.errors import InputError, RunError, unknown_name
-from cl_adapters.pretrained import PretrainedViT, load_backbone
+from cl_adapters.benchmarks.prepare import PreparedRun
+from cl_adapters.benchmarks.streams import make_benchmark
+from cl_adapters.errors import InputError, RunError
 from cl_adapters.records import (
     RunRecord,
     append_event,
@@ -45,20 +35,8 @@ from cl_adapters.records import (
     truncate_events,
     write_predictions,
 )
-from cl_adapters.strategies import find_strategy
-from cl_adapters.strategies.base import AdapterStrategy
 
-__all__ = ["PreparedRun", "Progress", "prepare", "run"]
-
-_PACKAGES: Final = (
-    "cl-adapters",
-    "torch",
-    "torchvision",
-    "timm",
-    "avalanche-lib",
-    "numpy",
-    "pandas",
-)
+__all__ = ["Progress", "run"]
 
 
 class Progress:
@@ -69,109 +47,6 @@ class Progress:
 
     def advance(self, text: str, images: int) -> None:
         """Images were dealt with; `text` says what is going on."""
-
-
-@dataclass(frozen=True)
-class PreparedRun:
-    """A recipe whose every part has been checked and opened; nothing is written yet."""
-
-    config: RunConfig
-    source: ImageSource
-    plan: StreamPlan
-    backbone: PretrainedViT
-    preprocess: Preprocess
-    strategy: AdapterStrategy
-    record: RunRecord
-
-
-def prepare(
-    config: RunConfig, *, source: ImageSource | None = None, backbone: PretrainedViT | None = None
-) -> PreparedRun:
-    """Checks a recipe and opens everything that it names.
-
-    Args:
-        config: The recipe.
-        source: An opened source to share between runs; None opens the recipe's.
-        backbone: A loaded backbone to share between runs; None loads the recipe's.
-
-    Raises:
-        InputError: If anything in the recipe is unknown, missing or does not fit.
-    """
-    strategy_class = find_strategy(config.strategy)
-    fidelity = strategy_class.config_class
-    options = fidelity.official() if config.fidelity == "official" else fidelity()
-    options = options.override(config.options)
-    device = find_device(config.device)
-    source = source or open_source(config.source)
-    plan = make_plan(
-        source,
-        increment=config.increment,
-        first=config.first,
-        order=config.class_order,
-        seed=config.seed,
-    )
-    backbone = backbone or open_backbone(config)
-    preprocess = _preprocess(config, backbone)
-    strategy = strategy_class(
-        backbone=backbone.model,
-        config=options,
-        seed=config.seed,
-        precision=config.precision,
-        device=device,
-        # Without metrics: every number is computed from the predictions.
-        evaluator=EvaluationPlugin(loggers=[BaseLogger()], collect_all=False),
-    )
-    record = RunRecord(
-        strategy=config.strategy,
-        stream=_safe_name(source.name),
-        seed=config.seed,
-        config=config.model_dump(mode="json"),
-        fingerprint={
-            "stream": source.name,
-            "data": source.describe(),
-            **plan.describe(),
-            "backbone": backbone.name,
-            "weights": backbone.digest,
-            "pixels": preprocess.describe(),
-        },
-        classes=list(plan.classes),
-        experiences=[list(each) for each in plan.experiences],
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in _PACKAGES},
-        },
-        host={
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count() or 1,
-            "threads": config.threads or torch.get_num_threads(),
-            "device": str(device),
-        },
-    )
-    return PreparedRun(config, source, plan, backbone, preprocess, strategy, record)
-
-
-def open_backbone(config: RunConfig) -> PretrainedViT:
-    """Loads the backbone of a recipe."""
-    return load_backbone(config.backbone, weights=config.weights, image_size=config.image_size)
-
-
-def find_device(name: str) -> torch.device:
-    """Returns the torch device of a name; `auto` takes a GPU where there is one.
-
-    Raises:
-        InputError: If the device is unknown or not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"device must be one that torch can use here, got {name!r}: {reason}"
-        ) from error
-    return device
 
 
 def run(
@@ -313,19 +188,6 @@ def _store(
     write_checkpoint(folder / "checkpoints", experience, prepared.strategy.learned_state())
 
 
-def _preprocess(config: RunConfig, backbone: PretrainedViT) -> Preprocess:
-    if config.input_range not in INPUT_RANGES:
-        raise unknown_name("input range", config.input_range, INPUT_RANGES)
-    mean, std = INPUT_RANGES[config.input_range] or (backbone.mean, backbone.std)
-    return Preprocess(
-        image_size=backbone.model.input_shape[1],
-        mean=mean,
-        std=std,
-        augment=config.augment,
-        scale=(config.crop_scale, 1.0),
-    )
-
-
 def _total_images(prepared: PreparedRun, done: int) -> int:
     # Every image of an experience once an epoch, and all test images seen after each experience.
     first = np.asarray([min(each) for each in prepared.plan.experiences])
@@ -376,11 +238,6 @@ def _peak_bytes(device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024  # Linux counts kilobytes
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
-
-
-def _safe_name(name: str) -> str:
-    kept = "".join(char if char.isalnum() or char in "-_." else "_" for char in name)
-    return kept.strip(".") or "stream"
 
 
 def _now() -> str:

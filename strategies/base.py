@@ -17,83 +17,20 @@ which Avalanche marks as private.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self, TypedDict, Unpack
+from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 import torch
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from cl_adapters.adapters import AdapterSet, build_pets
 from cl_adapters.backbone import AdaptedViT
-from cl_adapters.errors import InputError, RunError, unknown_name
+from cl_adapters.errors import InputError, RunError
 from cl_adapters.heads import UNSEEN_LOGIT
+from cl_adapters.strategies.config import StrategyConfig, TrainedConfig
 
-__all__ = ["AdapterStrategy", "PetConfig", "StrategyConfig", "TemplateArgs", "TrainedConfig"]
-
-
-class StrategyConfig(BaseModel):
-    """Options of a strategy: validated, immutable, and part of the run record.
-
-    The defaults are what the paper describes, made to work; `official` gives what the authors' code
-    computes.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    batch_size: int = Field(default=24, ge=1, description="images in a training step")
-
-    @classmethod
-    def official(cls) -> Self:
-        """Returns the options under which the strategy computes what its authors' code computes."""
-        return cls()
-
-    def override(self, options: Mapping[str, object]) -> Self:
-        """Returns a copy with some options changed; text is converted to the option's type.
-
-        Raises:
-            InputError: If an option is unknown or its value breaks a rule.
-        """
-        known = type(self).model_fields
-        for name in options:
-            if name not in known:
-                raise unknown_name("option", name, known)
-        try:
-            return type(self).model_validate({**self.model_dump(), **options})
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = first["loc"][0] if first["loc"] else "options"
-            raise InputError(f"option `{place}`: {first['msg']}, got {first['input']!r}") from error
-
-
-class TrainedConfig(StrategyConfig):
-    """Options of a strategy that trains adapters by gradient descent."""
-
-    epochs: int = Field(default=5, ge=1, description="passes over the images of an experience")
-    drop_last: bool = Field(default=False, description="leave out an epoch's last, smaller batch")
-    lr: float = Field(default=0.0028125, gt=0, description="constant learning rate of Adam")
-
-
-class PetConfig(BaseModel):
-    """Which PET goes into which blocks."""
-
-    pet: Literal["adapter", "lora", "prefix"] = Field(default="adapter", description="kind of PET")
-    size: int | None = Field(
-        default=None, ge=1, description="width, rank or length; None: 5, 5, 10"
-    )
-    blocks: int = Field(default=5, ge=1, description="how many blocks get a PET, from the first on")
-
-    def build(self, backbone: AdaptedViT, *, seed: int) -> AdapterSet:
-        """Returns the PETs for a backbone."""
-        return build_pets(
-            self.pet,
-            embed_dim=backbone.embed_dim,
-            blocks=range(min(self.blocks, backbone.num_blocks)),
-            size=self.size,
-            generator=torch.Generator().manual_seed(seed),
-        )
+__all__ = ["AdapterStrategy", "TemplateArgs"]
 
 
 class TemplateArgs(TypedDict, total=False):

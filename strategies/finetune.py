@@ -14,7 +14,8 @@ from torch import Tensor
 
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.heads import AdaptedClassifier, ExperienceHeads, cross_entropy_over
-from cl_adapters.strategies.base import AdapterStrategy, PetConfig, TrainedConfig
+from cl_adapters.strategies.base import AdapterStrategy
+from cl_adapters.strategies.config import PetConfig, TrainedConfig
 
 __all__ = ["Finetune", "FinetuneConfig"]
 

@@ -39,7 +39,8 @@ from cl_adapters.adapters import AdapterSet
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.heads import ExperienceHeads, cross_entropy_over
 from cl_adapters.merging import PAPER_DECAY, auto_decay, ema_update
-from cl_adapters.strategies.base import AdapterStrategy, PetConfig, TrainedConfig
+from cl_adapters.strategies.base import AdapterStrategy
+from cl_adapters.strategies.config import PetConfig, TrainedConfig
 
 __all__ = ["LAE", "LAEConfig", "LAEModel", "ensemble"]
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.prototypes import PrototypeHead
-from cl_adapters.strategies.base import AdapterStrategy, StrategyConfig
+from cl_adapters.strategies.base import AdapterStrategy
+from cl_adapters.strategies.config import StrategyConfig
 
 __all__ = ["PrototypeClassifier", "SimpleCIL", "SimpleCILConfig"]
 

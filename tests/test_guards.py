@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cl_adapters.benchmarks import runner
+from cl_adapters.benchmarks.prepare import prepare
 from cl_adapters.benchmarks.recipe import RunConfig
 from cl_adapters.records import read_predictions
 
@@ -24,7 +25,7 @@ def last_accuracy(out: Path, data: str, **changes: object) -> float:
         "weights": str(SHARED / "weights" / f"{VIT_TINY}.safetensors"),
         **changes,
     }
-    rows = read_predictions(runner.run(runner.prepare(RunConfig.parse(recipe)), out))
+    rows = read_predictions(runner.run(prepare(RunConfig.parse(recipe)), out))
     rows = rows[rows["experience"] == rows["experience"].max()]
     return 100 * float((rows["prediction"] == rows["target"]).mean())
 

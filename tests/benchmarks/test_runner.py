@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from cl_adapters.benchmarks import batch, runner
 from cl_adapters.benchmarks.checkpoints import read_checkpoint
+from cl_adapters.benchmarks.prepare import prepare
 from cl_adapters.benchmarks.recipe import RunConfig
 from cl_adapters.benchmarks.sources import ImageSource, array_source
 from cl_adapters.errors import InputError, RunError
@@ -47,7 +48,7 @@ def config(**changes: Any) -> RunConfig:
 
 
 def run(source: ImageSource, out: Path, **changes: Any) -> Path:
-    return runner.run(runner.prepare(config(**changes), source=source), out)
+    return runner.run(prepare(config(**changes), source=source), out)
 
 
 def test_a_run_directory_holds_what_design_says(source: ImageSource, tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ def test_a_run_directory_holds_what_design_says(source: ImageSource, tmp_path: P
 
 def test_predictions_are_those_of_the_model(source: ImageSource, tmp_path: Path) -> None:
     """Recomputes the last evaluation by hand from the last checkpoint."""
-    prepared = runner.prepare(config(), source=source)
+    prepared = prepare(config(), source=source)
     folder = runner.run(prepared, tmp_path)
     strategy, plan = prepared.strategy, prepared.plan
     rows = read_predictions(folder).query("experience == 2").set_index("sample")
@@ -153,7 +154,7 @@ def test_a_finished_run_is_left_alone_and_restart_repeats_it(
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
     assert before == after
     expected = read_predictions(folder)
-    runner.run(runner.prepare(config(), source=source), tmp_path, restart=True)
+    runner.run(prepare(config(), source=source), tmp_path, restart=True)
     assert (folder / "run.json").stat().st_mtime_ns > before[folder / "run.json"]
     pd.testing.assert_frame_equal(read_predictions(folder), expected, check_exact=True)
 
@@ -174,7 +175,7 @@ def test_a_seed_changes_order_and_weights(source: ImageSource, tmp_path: Path) -
 
 
 def test_two_writers_are_refused(source: ImageSource, tmp_path: Path) -> None:
-    prepared = runner.prepare(config(), source=source)
+    prepared = prepare(config(), source=source)
     folder = tmp_path / prepared.record.directory
     folder.mkdir(parents=True)
     with FileLock(folder / ".lock"), pytest.raises(InputError, match="must have one writer"):
@@ -222,7 +223,7 @@ def test_a_spoilt_directory_is_refused_and_kept(
 def test_a_failed_run_says_why_and_keeps_what_it_had(
     source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepared = runner.prepare(config(strategy="finetune"), source=source)
+    prepared = prepare(config(strategy="finetune"), source=source)
     loss = type(prepared.strategy).batch_loss
 
     def explode(self: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -315,4 +316,4 @@ def test_a_recipe_file_gives_defaults_that_the_command_overrides(tmp_path: Path)
 def test_the_record_is_a_recipe(source: ImageSource, tmp_path: Path) -> None:
     folder = run(source, tmp_path)
     again = RunConfig.parse(json.loads((folder / "run.json").read_text())["config"])
-    assert runner.run(runner.prepare(again, source=source), tmp_path) == folder
+    assert runner.run(prepare(again, source=source), tmp_path) == folder

@@ -1,7 +1,12 @@
 """The tiny frozen ViT and the two-experience stream that most tests share."""
 
+import os
 from collections.abc import Callable
 from typing import Any
+
+# One thread, here and in the commands that tests start: the networks are tiny, and on a machine
+# that is shared two threads wait for each other most of the time. Set before torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import timm
@@ -12,8 +17,6 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from cl_adapters.backbone import AdaptedViT
-
-torch.set_num_threads(2)
 
 
 @pytest.fixture

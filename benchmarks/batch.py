@@ -41,13 +41,17 @@ def expand(
         InputError: If a key, a strategy or an option is unknown, or a value breaks its rule.
     """
     values = {**(read_recipe(recipe) if recipe else {}), **given}
-    if "strategy" not in values:
-        raise InputError(
-            f"--strategy must name at least one of {', '.join(STRATEGIES)}, got nothing"
-        )
-    names = [name.strip() for name in str(values.pop("strategy")).split(",") if name.strip()]
-    options = _options_by_strategy(names, values.pop("options", {}), settings)
-    start = values.pop("seed", 0)
+    text = str(values.pop("strategy", ""))
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        known = ", ".join(STRATEGIES)
+        raise InputError(f"--strategy must name at least one of {known}, got {text!r}")
+    shared, start = values.pop("options", {}), values.pop("seed", 0)
+    if not isinstance(shared, dict):
+        raise InputError(f"recipe key `options` must be a table, got {shared!r}")
+    if not isinstance(start, int):
+        raise InputError(f"recipe key `seed` must be a whole number, got {start!r}")
+    options = _options_by_strategy(names, _flat(shared), settings)
     return [
         RunConfig.parse(
             {**values, "strategy": name, "seed": start + seed, "options": options[name]}
@@ -173,11 +177,20 @@ def _options_by_strategy(
         if not takers or owner not in {"", *names}:
             kinds = ", ".join(f"{name}: {', '.join(sorted(known[name]))}" for name in names)
             raise InputError(
-                f"--set must name an option of a strategy of this run, got {key!r}; {kinds}"
+                f"options must be those of a strategy of this run, got {key!r}; {kinds}"
             )
         for name in takers:
             options[name][option] = value
     return {name: _typed(name, options[name]) for name in names}
+
+
+def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
+    # A recipe's `[options.lae]` with `pet = "lora"` says what `lae.pet=lora` says to `--set`.
+    flat: dict[str, Any] = {}
+    for key, value in options.items():
+        inner = value.items() if isinstance(value, dict) else ()
+        flat.update({f"{key}.{option}": each for option, each in inner} or {key: value})
+    return flat
 
 
 def _pair(text: str) -> tuple[str, str]:

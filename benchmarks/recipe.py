@@ -20,7 +20,7 @@ __all__ = ["RunConfig", "read_recipe"]
 class RunConfig(BaseModel):
     """The recipe of one run; see each field's description."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     strategy: str = Field(description="name of a strategy")
     stream: str = Field(default="digits", description="name of a built-in source")
@@ -30,7 +30,9 @@ class RunConfig(BaseModel):
     increment: int = Field(default=2, ge=1, description="classes an experience")
     first: int | None = Field(default=None, ge=0, description="classes of the first experience")
     class_order: str = Field(default="seeded", description="natural, seeded, numpy1993 or a list")
-    seed: int = Field(default=0, ge=0, description="of class order, weights and order of images")
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="of class order, weights and order of images"
+    )
     backbone: str = Field(default=EMBEDDED, description="timm architecture and tag")
     weights: str | None = Field(default=None, description="weight file, or 'random'")
     image_size: int | None = Field(default=None, ge=1, description="side of the input in pixels")

@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,8 @@ def _make_folder(folder: Path) -> None:
 
 
 def _clear(folder: Path) -> None:
+    # The record goes first: without it, whatever else a crash leaves behind counts for nothing.
+    (folder / "run.json").unlink(missing_ok=True)
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -104,6 +106,7 @@ def _clear(folder: Path) -> None:
 
 def _continue_from(folder: Path, planned: RunRecord) -> RunRecord:
     if not (folder / "run.json").exists():
+        _clear(folder)
         planned.started = _now()
         return planned
     found = RunRecord.read(folder)
@@ -113,6 +116,12 @@ def _continue_from(folder: Path, planned: RunRecord) -> RunRecord:
                 f"run directory {str(folder)!r} must belong to this recipe, but its {part} "
                 f"differs; choose another --out or --restart"
             )
+    trained = set(read_predictions(folder)["experience"].unique().tolist())
+    if not set(range(found.experiences_done)) <= trained:
+        raise InputError(
+            f"run directory {str(folder)!r} must hold the predictions of {found.experiences_done} "
+            f"experiences, got those of {len(trained)}; use --restart"
+        )
     if found.state != "finished":
         found.state, found.error, found.ended = "running", None, None
     return found
@@ -130,7 +139,7 @@ def _run_all(prepared: PreparedRun, record: RunRecord, folder: Path, progress: P
         prepared.strategy.restore(state, list(benchmark.train_stream[:done]))
     progress.start(f"{record.strategy} seed {record.seed}", _total_images(prepared, done))
     record.write(folder)
-    try:
+    with _noted_end(record, folder):
         for experience in range(done, len(record.experiences)):
             since = time.perf_counter()
             frames.append(_run_experience(prepared, benchmark, observer, experience))
@@ -138,15 +147,27 @@ def _run_all(prepared: PreparedRun, record: RunRecord, folder: Path, progress: P
             record.seconds += time.perf_counter() - since
             record.experiences_done = experience + 1
             record.write(folder)
+
+
+@contextmanager
+def _noted_end(record: RunRecord, folder: Path) -> Iterator[None]:
+    try:
+        yield
         record.state, record.ended = "finished", _now()
+        record.write(folder)
     except KeyboardInterrupt:
         record.state, record.error = "interrupted", "stopped by the user"
         raise
-    except (InputError, RunError) as error:
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        record.state, record.error = "failed", "out of memory"
+        raise RunError("memory must hold the model and a batch, and did not") from error
+    except (InputError, RunError, OSError) as error:
         record.state, record.error = "failed", str(error)
         raise
     finally:
-        record.write(folder)
+        if record.state != "finished":
+            with suppress(OSError):  # a full disk: the record of the last experience stays
+                record.write(folder)
 
 
 def _run_experience(
@@ -214,13 +235,13 @@ def _seed_global_states(seed: int, experience: int) -> None:
 
 @contextmanager
 def _kept_random_states() -> Iterator[None]:
-    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
-        yield
+        with torch.random.fork_rng():
+            yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
-        torch.random.set_rng_state(states[2])
 
 
 @contextmanager

@@ -81,6 +81,9 @@ def run(
     augment: Annotated[
         str | None, typer.Option(help="In training: none, crop or crop_flip.")
     ] = None,
+    crop_scale: Annotated[
+        float | None, typer.Option(help="Smallest share of the area that a random crop keeps.")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
@@ -105,8 +108,8 @@ def run(
         "strategy": strategy, "stream": stream, "data": None if data is None else str(data),
         "increment": increment, "first": first, "class_order": class_order, "backbone": backbone,
         "weights": weights, "image_size": image_size, "input_range": input_range,
-        "augment": augment, "precision": precision, "device": device, "threads": threads,
-        "fidelity": fidelity,
+        "augment": augment, "crop_scale": crop_scale, "precision": precision, "device": device,
+        "threads": threads, "fidelity": fidelity,
     }  # fmt: skip
     with _one_sentence():
         logging.basicConfig(level=logging.WARNING)

@@ -220,7 +220,11 @@ def append_event(
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Reads the events of a run directory; a last line torn by a crash is left out."""
+    """Reads the events of a run directory; a last line torn by a crash is left out.
+
+    Raises:
+        InputError: If any other line is not an event.
+    """
     path = folder / "events.jsonl"
     if not path.exists():
         return []
@@ -230,11 +234,14 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
-            events.append(json.loads(line))
-        except ValueError as error:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if not isinstance(event, dict) or not {"event", "experience", "seconds"} <= set(event):
             if number == len(lines):
                 break
-            raise InputError(f"{path} line {number} must be a JSON object, got: {error}") from error
+            raise InputError(f"{path} line {number} must be an event, got {line[:40]!r}")
+        events.append(event)
     return events
 
 

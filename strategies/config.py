@@ -20,7 +20,7 @@ class StrategyConfig(BaseModel):
     computes.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     batch_size: int = Field(default=24, ge=1, description="images in a training step")
 
@@ -43,7 +43,9 @@ class StrategyConfig(BaseModel):
             return type(self).model_validate({**self.model_dump(), **options})
         except ValidationError as error:
             first = error.errors()[0]
-            place = first["loc"][0] if first["loc"] else "options"
+            if not first["loc"]:  # a rule between options says itself which
+                raise InputError(f"option {first['ctx']['error']}") from error
+            place = first["loc"][0]
             raise InputError(f"option `{place}`: {first['msg']}, got {first['input']!r}") from error
 
 

@@ -14,6 +14,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@torch.no_grad()
 def test_bottleneck_equals_plain_loops() -> None:
     module = Bottleneck(3, 2, activation="gelu", generator=seeded())
     for parameter in module.parameters():
@@ -60,6 +61,7 @@ def test_parameter_counts_are_those_of_laes_code_at_width_768(name: str, expecte
     assert sum(value.numel() for value in pets.parameters()) == expected
 
 
+@torch.no_grad()
 def test_initial_values_follow_the_paper() -> None:
     adapter = Bottleneck(768, 5, generator=seeded())
     bound = 1 / math.sqrt(768)  # kaiming-uniform with a = sqrt 5

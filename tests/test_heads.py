@@ -26,6 +26,7 @@ def test_columns_follow_labels_whatever_the_order_of_arrival() -> None:
     assert (logits[:, [2, 3, 4]] == UNSEEN_LOGIT).all()
 
 
+@torch.no_grad()
 def test_new_heads_are_small_and_leave_old_ones_alone() -> None:
     heads = ExperienceHeads(512)
     seeded = torch.Generator().manual_seed(0)

@@ -41,6 +41,7 @@ def test_every_module_and_data_file_is_in_the_wheel(wheel: list[str]) -> None:
         expected |= {f"cl_adapters/{folder}/{path.name}" for path in (ROOT / folder).glob("*.j2")}
     expected |= {
         "cl_adapters/py.typed",
+        "cl_adapters/benchmarks/recipes/gtsrb.toml",
         "cl_adapters/weights/vit_pico_patch4_32.safetensors",
         "cl_adapters/weights/vit_pico_patch4_32.json",
     }

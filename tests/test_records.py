@@ -78,8 +78,8 @@ def test_events_survive_a_torn_last_line(tmp_path: Path) -> None:
     }
     records.truncate_events(tmp_path, 1)
     assert [event["experience"] for event in records.read_events(tmp_path)] == [0]
-    path.write_text("{broken\n{}\n")
-    with pytest.raises(InputError, match="line 1 must be a JSON object"):
+    path.write_text('{broken\n{"event": "x"}\n')
+    with pytest.raises(InputError, match="line 1 must be an event"):
         records.read_events(tmp_path)
 
 

@@ -174,6 +174,19 @@ def test_a_seed_changes_order_and_weights(source: ImageSource, tmp_path: Path) -
     assert one.fingerprint == two.fingerprint, "the protocol is the same"
 
 
+def test_running_out_of_memory_is_a_failed_run(
+    source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhaust(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(AdapterStrategy, "train", exhaust)
+    with pytest.raises(RunError, match="memory must hold the model and a batch"):
+        run(source, tmp_path)
+    (folder,) = (path.parent for path in tmp_path.rglob("run.json"))
+    assert RunRecord.read(folder).state == "failed"
+
+
 def test_two_writers_are_refused(source: ImageSource, tmp_path: Path) -> None:
     prepared = prepare(config(), source=source)
     folder = tmp_path / prepared.record.directory
@@ -199,6 +212,21 @@ def damage_checkpoint(folder: Path) -> None:
 def remove_checkpoint(folder: Path) -> None:
     damage_checkpoint(folder)
     shutil.rmtree(folder / "checkpoints")
+
+
+def lose_predictions(folder: Path) -> None:
+    (folder / "predictions.parquet").rename(folder / "lost.parquet")
+
+
+@pytest.mark.parametrize("state", ["finished", "running"])
+def test_lost_predictions_are_noticed(source: ImageSource, tmp_path: Path, state: Any) -> None:
+    folder = run(source, tmp_path)
+    record = RunRecord.read(folder)
+    record.state = state
+    record.write(folder)
+    lose_predictions(folder)
+    with pytest.raises(InputError, match="must hold the predictions of 3 experiences, got .* of 0"):
+        run(source, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -290,10 +318,12 @@ def test_options_reach_the_strategies_that_have_them() -> None:
     ("settings", "message"),
     [
         (["epochs"], "--set must have the form key=value, got 'epochs'"),
-        (["epoch=3"], "--set must name an option of a strategy of this run, got 'epoch'"),
-        (["joint.epochs=3"], "--set must name an option of a strategy of this run, got 'joint"),
+        (["epoch=3"], "options must be those of a strategy of this run, got 'epoch'"),
+        (["joint.epochs=3"], "options must be those of a strategy of this run, got 'joint"),
         (["lae.cosine_scale=3"], "unknown option 'cosine_scale'"),
         (["epochs=none"], "option `epochs`: .*, got 'none'"),
+        (["epochs=1"], "^option `freeze_epochs` must be below `epochs`, 1, got 3$"),
+        (["lr=inf"], "option `lr`: .*finite number, got 'inf'"),
     ],
 )
 def test_bad_settings_are_refused(settings: list[str], message: str) -> None:
@@ -308,6 +338,17 @@ def test_a_recipe_file_gives_defaults_that_the_command_overrides(tmp_path: Path)
     assert [each.seed for each in configs] == [5, 6]
     assert configs[0].increment == 4
     assert configs[0].options == {"epochs": 9, "lr": 0.1}
+    path.write_text("strategy = 'lae'\n[options.lae]\npet = 'lora'\n")
+    (one,) = batch.expand({}, recipe=path, seeds=1, settings=[])
+    assert one.options == {"pet": "lora"}
+    for text, message in (
+        ("strategy = ','", "--strategy must name at least one of .*, got ','"),
+        ("strategy = 'lae'\nseed = 'x'", "recipe key `seed` must be a whole number, got 'x'"),
+        ("strategy = 'lae'\noptions = 'x'", "recipe key `options` must be a table, got 'x'"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            batch.expand({}, recipe=path, seeds=1, settings=[])
     path.write_text("increment = = 3")
     with pytest.raises(InputError, match="must be a readable TOML file"):
         batch.expand({}, recipe=path, seeds=1, settings=[])

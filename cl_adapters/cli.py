@@ -164,6 +164,8 @@ def _quieten_libraries() -> None:
     import warnings
 
     warnings.filterwarnings("ignore", message="no QP solver found")
+    # Where timm's hub cannot be reached, its client warns at each retry; one sentence follows.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:

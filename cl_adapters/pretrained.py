@@ -96,6 +96,8 @@ def load_backbone(
     full_name = f"{architecture}.{tag}" if tag else architecture
     config = get_pretrained_cfg(full_name)
     source = _source(full_name, weights)
+    if source == "timm":  # refused, if it is to be, before anything is fetched
+        AdaptedViT(_create(full_name, image_size, pretrained=False))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vit = _create(full_name, image_size, pretrained=source in {"embedded", "timm"})

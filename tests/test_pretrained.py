@@ -192,6 +192,17 @@ def test_bad_names_and_sizes_are_refused(
         load_backbone(name, **arguments)
 
 
+def test_a_network_that_is_no_vit_is_refused_before_weights_are_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *_, **__: fetched.append(""))
+    with pytest.raises(InputError, match="must be a timm VisionTransformer, got ResNet"):
+        load_backbone("resnet18")
+    load_backbone("vit_tiny_patch16_224")
+    assert len(fetched) == 1
+
+
 @pytest.mark.parametrize("suffix", ["safetensors", "pt", "npz"])
 def test_a_file_of_rubbish_is_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"rubbish.{suffix}"

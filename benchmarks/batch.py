@@ -167,20 +167,26 @@ def _line(prepared: PreparedRun, folder: Path) -> str:
 def _options_by_strategy(
     names: Sequence[str], shared: Mapping[str, Any], settings: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    # A plain option goes to every strategy that has it, `strategy.option` to that one.
+    # A plain option goes to every strategy that has it, `strategy.option` to that one; an option
+    # that is a group of options takes `option.part`.
     known = {name: set(find_strategy(name).config_class.model_fields) for name in names}
     pairs = [*shared.items(), *map(_pair, settings)]
     options: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, value in pairs:
-        owner, _, option = key.rpartition(".")
-        takers = [owner] if owner else [name for name in names if option in known[name]]
-        if not takers or owner not in {"", *names}:
+        first, _, rest = key.partition(".")
+        path = rest if first in names and rest else key
+        option, _, part = path.partition(".")
+        takers = [first] if path != key else [name for name in names if option in known[name]]
+        if not takers:
             kinds = ", ".join(f"{name}: {', '.join(sorted(known[name]))}" for name in names)
             raise InputError(
                 f"options must be those of a strategy of this run, got {key!r}; {kinds}"
             )
         for name in takers:
-            options[name][option] = value
+            if part:
+                options[name].setdefault(option, {})[part] = value
+            else:
+                options[name][option] = value
     return {name: _typed(name, options[name]) for name in names}
 
 

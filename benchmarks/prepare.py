@@ -80,6 +80,7 @@ def prepare(
         config=options,
         seed=config.seed,
         precision=config.precision,
+        fixed_views=config.augment == "none",
         device=device,
         # Without metrics: every number is computed from the predictions.
         evaluator=EvaluationPlugin(loggers=[BaseLogger()], collect_all=False),

@@ -31,6 +31,7 @@ from cl_adapters.errors import InputError, RunError
 from cl_adapters.records import (
     RunRecord,
     append_event,
+    append_events,
     read_predictions,
     truncate_events,
     write_predictions,
@@ -192,8 +193,9 @@ def _store(
     trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
     record.parameters = {"backbone": backbone, "added": added}
     write_predictions(folder, rows)
-    for name, (seconds, images) in observer.phases.items():
+    for name, (seconds, images) in (*observer.phases.items(), *prepared.strategy.timings.items()):
         append_event(folder, "phase", experience, seconds, name=name, images=images)
+    append_events(folder, prepared.strategy.take_events(experience))
     seconds, images, passes = observer.evaluation
     append_event(folder, "evaluation", experience, seconds, images=images, passes=passes / images)
     append_event(

@@ -6,6 +6,7 @@ that has not been seen yet gets `UNSEEN_LOGIT`, which no softmax and no argmax w
 Shapes: B batch, F features, C columns = highest label seen + 1.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -25,7 +26,8 @@ class ExperienceHeads(nn.Module):
 
     Args:
         num_features: F.
-        init_std: Standard deviation of the initial weights; biases start at 0.
+        init_std: Standard deviation of the initial weights; None draws them as a fresh linear layer
+            has them, uniform in +-1 / sqrt(F) (SEMA). Biases start at 0.
 
     Example:
         >>> heads = ExperienceHeads(4)
@@ -34,7 +36,7 @@ class ExperienceHeads(nn.Module):
         [[0.0, -1000.0, 0.0]]
     """
 
-    def __init__(self, num_features: int, *, init_std: float = 0.001) -> None:
+    def __init__(self, num_features: int, *, init_std: float | None = 0.001) -> None:
         super().__init__()
         self.num_features = num_features
         self.init_std = init_std
@@ -48,7 +50,10 @@ class ExperienceHeads(nn.Module):
             return
         # Made without torch's own initialisation, which would draw from the global random state.
         layer = nn.Linear(self.num_features, len(new), device="meta").to_empty(device="cpu")
-        nn.init.normal_(layer.weight, std=self.init_std, generator=generator)
+        if self.init_std is None:
+            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+        else:
+            nn.init.normal_(layer.weight, std=self.init_std, generator=generator)
         nn.init.zeros_(layer.bias)
         self.layers.append(layer)
         self.classes.extend(new)

@@ -14,7 +14,7 @@ the old file or the new one.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -33,6 +33,7 @@ __all__ = [
     "RunRecord",
     "RunState",
     "append_event",
+    "append_events",
     "atomic_path",
     "digest",
     "find_runs",
@@ -213,8 +214,19 @@ def append_event(
         **values: Further keys of this kind of event.
     """
     line = {"event": event, "experience": experience, "seconds": round(seconds, 6), **values}
+    append_events(folder, [line])
+
+
+def append_events(folder: Path, events: Iterable[Mapping[str, object]]) -> None:
+    """Appends lines to `events.jsonl`; they are on disk when the function returns.
+
+    Args:
+        folder: The run directory.
+        events: Each with `event`, `experience`, `seconds` and the further keys of its kind.
+    """
+    lines = [json.dumps(dict(event), ensure_ascii=False) + "\n" for event in events]
     with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        file.writelines(lines)
         file.flush()
         os.fsync(file.fileno())
 

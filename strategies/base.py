@@ -1,10 +1,11 @@
 """What every strategy shares: Avalanche's plumbing, once.
 
-`AdapterStrategy` turns Avalanche's template into seven questions that a method answers:
+`AdapterStrategy` turns Avalanche's template into eight questions that a method answers:
 
     build_model(backbone)   the frozen backbone and what is learned beside it
     grow(classes)           make room for classes that have not been seen
     begin_experience()      copy, freeze or reset before an experience
+    phases()                what an experience is made of: names and numbers of epochs
     begin_epoch(epoch)      change what is trained between epochs
     batch_loss(...)         the loss of one batch
     after_step()            averages after an optimiser step
@@ -15,8 +16,11 @@ logits whose softmax are the predicted probabilities. This is the only file that
 which Avalanche marks as private.
 """
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 import torch
@@ -30,7 +34,15 @@ from cl_adapters.errors import InputError, RunError
 from cl_adapters.heads import UNSEEN_LOGIT
 from cl_adapters.strategies.config import StrategyConfig, TrainedConfig
 
-__all__ = ["AdapterStrategy", "TemplateArgs"]
+__all__ = ["AdapterStrategy", "Phase", "TemplateArgs"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some epochs of training under one name, as timings call them."""
+
+    name: str
+    epochs: int
 
 
 class TemplateArgs(TypedDict, total=False):
@@ -52,6 +64,8 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         seed: Seed of initial weights and of the order of images. Torch's global random state is not
             used for either, so two runs with one seed agree whatever ran before them.
         precision: `bf16` computes forward passes under autocast; parameters stay in float32.
+        fixed_views: Says that the training images are not augmented at random, so that what the
+            frozen part computes from them may be kept for an experience.
         **template: Arguments of Avalanche's `SupervisedTemplate`.
     """
 
@@ -65,12 +79,16 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         config: StrategyConfig | None = None,
         seed: int = 0,
         precision: Literal["fp32", "bf16"] = "fp32",
+        fixed_views: bool = False,
         **template: Unpack[TemplateArgs],
     ) -> None:
         self.config = config or self.config_class()
         self.seed = seed
         self.precision = precision
+        self.fixed_views = fixed_views
         self.phase = "train"
+        self._events: list[dict[str, Any]] = []
+        self.timings: dict[str, tuple[float, int]] = {}
         self.classes_by_experience: list[tuple[int, ...]] = []
         self.num_steps = 0
         super().__init__(
@@ -94,8 +112,16 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
     def begin_experience(self) -> None:
         """Prepares training; `classes_by_experience` and `num_steps` are up to date."""
 
+    def phases(self) -> Iterator[Phase]:
+        """Yields what is trained in an experience, one after the other.
+
+        What stands between two yields runs between them, so a method may look at what a phase has
+        learned before it decides on the next.
+        """
+        yield Phase("train", self.train_epochs)
+
     def begin_epoch(self, epoch: int) -> None:
-        """Prepares an epoch, counted from 0 in each experience."""
+        """Prepares an epoch, counted from 0 in each phase."""
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the training loss.
@@ -157,14 +183,17 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         """
         for experience in experiences:
             self.meet(experience)
-        expected = self.learned_state()
-        shapes = {name: tuple(value.shape) for name, value in expected.items()}
-        if shapes != {name: tuple(value.shape) for name, value in state.items()}:
+        self.rebuild(state)
+        try:
+            fits = set(self.learned_state()) == set(state)
+            self.model.load_state_dict(dict(state), strict=False)
+        except RuntimeError:  # torch's answer to a shape that differs
+            fits = False
+        if not fits:
             raise InputError(
                 f"checkpoint must fit strategy {type(self).__name__} after {len(experiences)} "
                 f"experiences, got other tensors"
             )
-        self.model.load_state_dict(dict(state), strict=False)
         self.model.to(self.device)
 
     def meet(self, experience: Any) -> None:  # noqa: ANN401 - Avalanche ships no types
@@ -173,6 +202,29 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         self.classes_by_experience.append(classes)
         self.grow(classes, self.generator("weights"))
         self.model.to(self.device)
+
+    def rebuild(self, state: Mapping[str, Tensor]) -> None:
+        """Grows what a state holds beyond what `meet` has grown; nothing by default."""
+
+    def note(self, event: str, **values: object) -> None:
+        """Keeps a fact for the run record."""
+        self._events.append({"event": event, **values})
+
+    def take_events(self, experience: int) -> list[dict[str, Any]]:
+        """Returns the facts noted since the last call, as events of an experience."""
+        events, self._events = self._events, []
+        return [
+            {"event": each.pop("event"), "experience": experience, "seconds": 0.0, **each}
+            for each in events
+        ]
+
+    @contextmanager
+    def timed(self, name: str, images: int) -> Iterator[None]:
+        """Adds the block's time to `timings`, under a name, for work outside of epochs."""
+        since = time.perf_counter()
+        yield
+        seconds, before = self.timings.get(name, (0.0, 0))
+        self.timings[name] = (seconds + time.perf_counter() - since, before + images)
 
     def generator(self, purpose: str) -> torch.Generator:
         """Returns a fresh source of randomness for one purpose in the current experience."""
@@ -204,6 +256,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
 
     def check_model_and_optimizer(self, **_: Any) -> None:  # noqa: ANN401
         """Grows the model and makes the optimiser over what is trainable, frozen parts left out."""
+        self.timings = {}
         self.meet(self.experience)
         self.begin_experience()
         self.make_optimizer()
@@ -249,10 +302,23 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         if self.learns_by_gradient:
             super().optimizer_step()
 
-    def _before_training_epoch(self, **kwargs: Any) -> None:  # noqa: ANN401
-        self.phase = "train"
-        self.begin_epoch(self.clock.train_exp_epochs)
-        super()._before_training_epoch(**kwargs)
+    def _train_exp(
+        self,
+        experience: Any,  # noqa: ANN401, ARG002
+        eval_streams: Any = None,  # noqa: ANN401, ARG002
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        # Avalanche runs `train_epochs` epochs; here each phase says how many.
+        for phase in self.phases():
+            for epoch in range(phase.epochs):
+                self.phase = phase.name
+                self.begin_epoch(epoch)
+                self._before_training_epoch(**kwargs)
+                if self._stop_training:
+                    self._stop_training = False
+                    return
+                self.training_epoch(**kwargs)
+                self._after_training_epoch(**kwargs)
 
     def _after_update(self, **kwargs: Any) -> None:  # noqa: ANN401
         self.after_step()

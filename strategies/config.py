@@ -45,7 +45,7 @@ class StrategyConfig(BaseModel):
             first = error.errors()[0]
             if not first["loc"]:  # a rule between options says itself which
                 raise InputError(f"option {first['ctx']['error']}") from error
-            place = first["loc"][0]
+            place = ".".join(map(str, first["loc"]))
             raise InputError(f"option `{place}`: {first['msg']}, got {first['input']!r}") from error
 
 

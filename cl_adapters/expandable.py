@@ -1,0 +1,189 @@
+"""A slot that holds several adapters, mixed by a router (SEMA's expandable block).
+
+With x the tokens that enter the slot, m their mean (class token included) and f_k adapter k,
+
+    w = softmax(a_1(m), ..., a_K(m))          one weight per image, shared by its tokens
+    S(x) = sum_k w_k f_k(x)
+
+Two routers: `learned`, one linear column an adapter that is trained together with it and then
+frozen (the paper); `discriminant`, columns in closed form from the mean tokens that each adapter
+was trained on. A learned first column is never trained, since a softmax over one is constant, and
+later columns see new data only; the closed form sets all columns from all data.
+
+Reference: Huiyi Wang, Haodong Lu, Lina Yao, Dong Gong, "Self-Expansion of Pre-trained Models with
+Mixture of Adapters for Continual Learning", CVPR 2025, arXiv:2403.18886.
+
+Shapes: B batch, N tokens, D width of the stream, R width of an adapter, K adapters.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cl_adapters.adapters import AdapterSet, Bottleneck, Slot
+from cl_adapters.backbone import AdaptedViT
+from cl_adapters.discriminant import LinearDiscriminant
+
+__all__ = ["ExpandableSlot", "ExpandableViT", "RouterKind"]
+
+RouterKind = Literal["learned", "discriminant"]
+
+
+class ExpandableSlot(nn.Module):
+    """K bottleneck adapters of one width and their router.
+
+    Args:
+        embed_dim: D.
+        width: R.
+        router: How the router's columns come about.
+
+    Attributes:
+        mean_tokens: (B, D), the router's input in the last forward pass, without gradient.
+        weights: (B, K), the router's output in the last forward pass, without gradient.
+    """
+
+    def __init__(self, embed_dim: int, width: int, *, router: RouterKind) -> None:
+        super().__init__()
+        self.embed_dim, self.width, self.kind = embed_dim, width, router
+        self.adapters = nn.ModuleList()
+        self.columns = nn.ModuleList()  # of the learned router
+        self.discriminant = LinearDiscriminant(embed_dim) if router == "discriminant" else None
+        self.mean_tokens = torch.zeros(0, embed_dim)
+        self.weights = torch.zeros(0, 0)
+
+    def __len__(self) -> int:
+        return len(self.adapters)
+
+    def add_adapter(self, generator: torch.Generator) -> None:
+        """Adds an adapter that outputs exactly zero, and its column of a learned router."""
+        self.adapters.append(
+            Bottleneck(
+                self.embed_dim, self.width, activation="relu", scale=1.0, generator=generator
+            )
+        )
+        if self.discriminant is not None:
+            self.discriminant.grow([len(self.adapters) - 1])
+            return
+        column = nn.Linear(self.embed_dim, 1, device="meta").to_empty(device="cpu")
+        bound = 1 / math.sqrt(self.embed_dim)
+        nn.init.uniform_(column.weight, -bound, bound, generator=generator)
+        nn.init.uniform_(column.bias, -bound, bound, generator=generator)
+        self.columns.append(column)
+
+    def newest_parameters(self) -> list[nn.Parameter]:
+        """Returns what is trained with the newest adapter: its weights and its learned column."""
+        return [*self.adapters[-1].parameters(), *self.columns[-1:].parameters()]
+
+    def refer(self, mean_tokens: Tensor, adapter: int) -> None:
+        """Tells a discriminant router what an adapter is for.
+
+        Shape:
+            mean_tokens: (B, D), of images that belong to the adapter.
+        """
+        if self.discriminant is not None:
+            self.discriminant.add(mean_tokens, torch.full((len(mean_tokens),), adapter))
+
+    def route(self, mean_tokens: Tensor) -> Tensor:
+        """Returns the weight of each adapter.
+
+        Shape:
+            mean_tokens: (B, D). Output: (B, K), rows sum to 1.
+        """
+        if len(self.adapters) == 1:
+            return mean_tokens.new_ones(len(mean_tokens), 1)
+        if self.discriminant is not None:
+            return cast("Tensor", self.discriminant(mean_tokens)).softmax(dim=1)
+        return torch.cat([column(mean_tokens) for column in self.columns], dim=1).softmax(dim=1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Returns the mixture of the adapters' outputs.
+
+        Shape:
+            tokens: (B, N, D). Output: (B, N, D).
+        """
+        mean_tokens = tokens.mean(dim=1)
+        weights = self.route(mean_tokens)
+        self.mean_tokens, self.weights = mean_tokens.detach(), weights.detach()
+        return self._mixture(tokens, weights)
+
+    def _mixture(self, tokens: Tensor, weights: Tensor) -> Tensor:
+        # All adapters in two products: their middles side by side, each scaled by its weight.
+        adapters = cast("list[Bottleneck]", list(self.adapters))
+        down = torch.cat([each.down for each in adapters])  # (K R, D)
+        down_bias = torch.cat([each.down_bias for each in adapters])
+        up = torch.cat([each.up for each in adapters], dim=1)  # (D, K R)
+        up_bias = torch.stack([each.up_bias for each in adapters])  # (K, D)
+        hidden = functional.relu(functional.linear(tokens, down, down_bias))  # (B, N, K R)
+        shares = weights.to(hidden.dtype)
+        hidden = hidden * shares.repeat_interleave(self.width, dim=1)[:, None]
+        return functional.linear(hidden, up) + (shares @ up_bias.to(shares.dtype))[:, None]
+
+
+class ExpandableViT(nn.Module):
+    """A frozen ViT with one adapter beside the MLP of most blocks and a slot in the expandable ones.
+
+    Every pass may be cut before the first expandable block: what comes before it, the prefix, never
+    changes once its adapters are frozen, so its tokens may be kept.
+
+    Args:
+        backbone: The frozen ViT.
+        expandable: Blocks that can grow, counted from 0; sorted, at least one.
+        width: R, width of every adapter.
+        router: How the routers' columns come about.
+        generator: Source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        backbone: AdaptedViT,
+        *,
+        expandable: Sequence[int],
+        width: int,
+        router: RouterKind,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.expandable = tuple(expandable)
+        modules: dict[tuple[Slot, int], nn.Module] = {}
+        for block in range(backbone.num_blocks):
+            if block in self.expandable:
+                slot = ExpandableSlot(backbone.embed_dim, width, router=router)
+                slot.add_adapter(generator)
+                modules["mlp", block] = slot
+            else:
+                modules["mlp", block] = Bottleneck(
+                    backbone.embed_dim, width, activation="relu", scale=1.0, generator=generator
+                )
+        self.adapters = AdapterSet(modules)
+
+    def slot(self, block: int) -> ExpandableSlot:
+        """Returns the slot of an expandable block."""
+        return cast("ExpandableSlot", self.adapters.at("mlp", block))
+
+    def prefix(self, images: Tensor) -> Tensor:
+        """Returns the tokens that enter the first expandable block.
+
+        Shape:
+            images: (B, 3, S, S). Output: (B, N, D).
+        """
+        return self.between(self.backbone.tokens(images), 0, self.expandable[0])
+
+    def between(self, tokens: Tensor, start: int, stop: int) -> Tensor:
+        """Runs blocks `start` to `stop` - 1 with their adapters."""
+        return self.backbone.run(tokens, start, stop, adapters=self.adapters)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns the features of images, or of what `prefix` made of them.
+
+        Shape:
+            inputs: (B, 3, S, S) or (B, N, D). Output: (B, D).
+        """
+        tokens = inputs if inputs.ndim == 3 else self.prefix(inputs)
+        return self.backbone.features(
+            self.between(tokens, self.expandable[0], self.backbone.num_blocks)
+        )

@@ -69,7 +69,7 @@ class LinearDiscriminant(nn.Module):
             features: (B, D). groups: (B,), below C.
         """
         features = features.double()
-        for group in groups.unique().tolist():
+        for group in torch.unique(groups).tolist():
             rows = features[groups == group]
             mean = rows.mean(dim=0)
             centred = rows - mean
@@ -108,7 +108,7 @@ class LinearDiscriminant(nn.Module):
         self.sums = torch.zeros_like(state[f"{prefix}sums"], device=self.sums.device)
         self.counts = torch.zeros_like(state[f"{prefix}counts"], device=self.counts.device)
         self._columns = None
-        super()._load_from_state_dict(state, prefix, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state, prefix, *rest)
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns the log of each group's posterior, up to a constant; `UNSEEN_LOGIT` if empty.

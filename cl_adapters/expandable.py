@@ -124,7 +124,7 @@ class ExpandableSlot(nn.Module):
 
 
 class ExpandableViT(nn.Module):
-    """A frozen ViT with one adapter beside the MLP of most blocks and a slot in the expandable ones.
+    """A frozen ViT with an adapter beside each MLP, and a slot of several in expandable blocks.
 
     Every pass may be cut before the first expandable block: what comes before it, the prefix, never
     changes once its adapters are frozen, so its tokens may be kept.
@@ -177,7 +177,7 @@ class ExpandableViT(nn.Module):
         """Runs blocks `start` to `stop` - 1 with their adapters."""
         return self.backbone.run(tokens, start, stop, adapters=self.adapters)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def features(self, inputs: Tensor) -> Tensor:
         """Returns the features of images, or of what `prefix` made of them.
 
         Shape:

@@ -7,9 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["COLUMNS", "Column", "format_number"]
+__all__ = ["COLUMNS", "DETECTION_COLUMNS", "Column", "format_number"]
 
-Better = Literal["higher", "lower"]
+Better = Literal["higher", "lower", "neither"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Column:
         name: Name of the metric, as in CSV files and anchors.
         heading: Heading for people.
         unit: Unit, empty for a pure number.
-        better: Direction in which it improves.
+        better: Direction in which it improves; `neither` for a mere fact.
         digits: Digits after the point.
         formula: Definition as a formula.
         remark: Who uses it, or what to watch for.
@@ -156,6 +156,90 @@ COLUMNS: Final = (
         "backbone passes for one test image, at the last evaluation",
     ),
     _cost("peak_mebibytes", "Peak memory", "MiB", 0, "largest peak_bytes of the run / 2²⁰"),
+)
+
+
+def _count(name: str, heading: str, better: Better, formula: str, remark: str = "") -> Column:
+    return Column(
+        name=name,
+        heading=heading,
+        unit="",
+        better=better,
+        digits=2,
+        formula=formula,
+        remark=remark,
+    )
+
+
+# `detection.detection` computes them; it says what the letters mean, and so does the page.
+DETECTION_COLUMNS: Final = (
+    _count(
+        "changes",
+        "Changes",
+        "neither",
+        "|C|",
+        "How many there were to find.",
+    ),
+    _count(
+        "changes_found",
+        "Changes found",
+        "higher",
+        "|C ∩ L|",
+        "Changes in whose experience the detector of the adapter that was active before fired.",
+    ),
+    _count("changes_missed", "Missed", "lower", "|C \u2216 L|"),
+    _count(
+        "false_alarms",
+        "False alarms",
+        "lower",
+        "|L \u2216 C|",
+        "Experiences without a change in which the active adapter's detector fired.",
+    ),
+    _count(
+        "delay_windows",
+        "Delay, windows",
+        "lower",
+        "mean over t in C ∩ L of the windows scanned until the first in which the detector of the "
+        "active adapter fires, in any block, that window included",
+        "1 is the least; the mean over seeds leaves out those that found nothing.",
+    ),
+    _count(
+        "delay_images",
+        "Delay, images",
+        "lower",
+        "mean over t in C ∩ L of the images in those windows",
+    ),
+    _count(
+        "adapters_grown_a_block",
+        "Adapters grown, a block",
+        "neither",
+        "growth events / blocks that can grow",
+        "To be read against the oracle. The first adapter of a block does not count.",
+    ),
+    _count(
+        "growing_experiences",
+        "Experiences that grew",
+        "neither",
+        "|G|",
+        "To be read against the oracle.",
+    ),
+    _count(
+        "oracle_adapters",
+        "Oracle",
+        "neither",
+        "|N|",
+        "One adapter a block for each new domain, none for a known one.",
+    ),
+    Column(
+        name="reuse_on_recurrence",
+        heading="Reuse on recurrence",
+        unit="%",
+        better="higher",
+        digits=1,
+        formula="100 |S \u2216 G| / |S|",
+        remark="Recurring changes without growth; a method that never grows reaches 100. The mean "
+        "over seeds leaves out those whose stream has none.",
+    ),
 )
 
 

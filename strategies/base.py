@@ -264,7 +264,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
     def make_optimizer(self, **_: Any) -> None:  # noqa: ANN401
         """Makes a fresh optimiser over the parameters that require gradients."""
         trainable = [value for value in self.model.parameters() if value.requires_grad]
-        self.optimizer = self.build_optimizer(trainable)
+        self.optimizer = self.build_optimizer(trainable) if trainable else _no_optimizer()
 
     def model_adaptation(self, model: nn.Module | None = None) -> nn.Module:
         """Leaves the model as it is: growth happens in `meet`, never in evaluation."""
@@ -314,7 +314,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
                 self.phase = phase.name
                 self.begin_epoch(epoch)
                 self._before_training_epoch(**kwargs)
-                if self._stop_training:
+                if self._stop_training:  # type: ignore[has-type] # Avalanche ships no types
                     self._stop_training = False
                     return
                 self.training_epoch(**kwargs)

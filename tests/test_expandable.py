@@ -99,13 +99,13 @@ def test_a_pass_cut_at_the_first_expandable_block_equals_a_whole_one(
     images = torch.randn(2, 3, 32, 32, generator=generator(5))
     with torch.no_grad():
         # New adapters change nothing.
-        torch.testing.assert_close(model(images), backbone(images), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(model.features(images), backbone(images), atol=1e-5, rtol=1e-5)
         for value in model.adapters.parameters():
             value.copy_(torch.randn(value.shape, generator=generator(6)) / 10)
         whole = backbone(images, model.adapters)
         assert (whole - backbone(images)).abs().max() > 1e-3
-        torch.testing.assert_close(model(images), whole)
-        torch.testing.assert_close(model(model.prefix(images)), whole)
+        torch.testing.assert_close(model.features(images), whole)
+        torch.testing.assert_close(model.features(model.prefix(images)), whole)
 
 
 def test_the_slot_reads_the_stream_after_attention_that_is_not_normalised(vit: nn.Module) -> None:
@@ -115,7 +115,7 @@ def test_the_slot_reads_the_stream_after_attention_that_is_not_normalised(vit: n
     )
     images = torch.randn(2, 3, 32, 32, generator=generator(5))
     with torch.no_grad():
-        model(images)
+        model.features(images)
         stream, block = backbone.tokens(images), vit.blocks[0]
         after = stream + block.ls1(block.attn(block.norm1(stream)))
         torch.testing.assert_close(model.slot(0).mean_tokens, after.mean(dim=1))

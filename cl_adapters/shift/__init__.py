@@ -1,0 +1,22 @@
+"""Detectors of distribution shift, by name. One file a kind; a new one adds a line here."""
+
+from typing import Final
+
+from cl_adapters.errors import unknown_name
+from cl_adapters.shift.base import Detector, Verdict
+from cl_adapters.shift.zscore import DescriptorZScore
+
+__all__ = ["DETECTORS", "Detector", "Verdict", "find_detector"]
+
+DETECTORS: Final[dict[str, type[Detector]]] = {"descriptor": DescriptorZScore}
+
+
+def find_detector(name: str) -> type[Detector]:
+    """Returns the detector of a name.
+
+    Raises:
+        InputError: If there is none; near names are suggested.
+    """
+    if name not in DETECTORS:
+        raise unknown_name("detector", name, DETECTORS)
+    return DETECTORS[name]

@@ -1,0 +1,101 @@
+"""The interface of shift detectors.
+
+A detector answers one question about a window of feature vectors: do they come from the
+distribution that it was fitted on? Its state is tensors, so that it is part of a checkpoint.
+
+Shapes: N samples of the reference, n samples of a window, D features, V views.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from cl_adapters.adapters import check_positive
+from cl_adapters.errors import InputError
+
+__all__ = ["Detector", "Verdict"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a detector says about a window.
+
+    Attributes:
+        score: Larger is stranger.
+        threshold: The score above which the detector fires.
+    """
+
+    score: float
+    threshold: float
+
+    @property
+    def fired(self) -> bool:
+        """Says whether the window is strange."""
+        return self.score > self.threshold
+
+
+class Detector(nn.Module, ABC):
+    """Compares windows of features with a reference.
+
+    Args:
+        num_features: D.
+        false_alarm: Share of windows from the reference's distribution that may fire, in (0, 1);
+            it holds for windows of any size.
+        seed: Seed of all chance in fitting; torch's global state is not used.
+    """
+
+    min_samples: ClassVar[int]
+
+    def __init__(self, num_features: int, *, false_alarm: float = 0.01, seed: int = 0) -> None:
+        super().__init__()
+        check_positive("num_features", num_features)
+        if not 0 < false_alarm < 1:
+            raise InputError(f"`false_alarm` must lie in (0, 1), got {false_alarm}")
+        self.num_features, self.false_alarm, self.seed = num_features, false_alarm, seed
+
+    @abstractmethod
+    def fit(self, features: Tensor) -> None:
+        """Learns the reference, and forgets an earlier one.
+
+        Args:
+            features: (N, D), or (V, N, D) for V augmented views of the same N images.
+
+        Raises:
+            InputError: If a number is not finite, the width differs or N is below `min_samples`.
+        """
+
+    @abstractmethod
+    def check(self, features: Tensor) -> Verdict:
+        """Judges a window and changes nothing: the same window gives the same verdict.
+
+        Shape:
+            features: (n, D), n at least 1.
+
+        Raises:
+            InputError: If a number is not finite, the width differs or nothing was fitted.
+        """
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forgets the reference."""
+
+    def checked(self, features: Tensor, least: int = 1) -> Tensor:
+        """Returns features (..., D) in float32, or refuses them.
+
+        Raises:
+            InputError: As `fit` and `check` say.
+        """
+        if features.ndim not in {2, 3} or features.shape[-1] != self.num_features:
+            raise InputError(
+                f"features must have shape (N, {self.num_features}), got {tuple(features.shape)}"
+            )
+        if features.shape[-2] < least:
+            raise InputError(
+                f"{type(self).__name__} must see at least {least} samples, got {features.shape[-2]}"
+            )
+        if not bool(torch.isfinite(features).all()):
+            raise InputError("features must be finite, got NaN or infinity")
+        return features.detach().float()

@@ -10,7 +10,9 @@ from cl_adapters.adapters import PETS
 from cl_adapters.benchmarks.sources import SOURCES
 from cl_adapters.embedded import EMBEDDED
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.growth import POLICIES
 from cl_adapters.records import RunRecord, find_runs
+from cl_adapters.shift import DETECTORS
 from cl_adapters.strategies import STRATEGIES
 
 __all__ = ["list_table"]
@@ -29,6 +31,8 @@ def list_table(what: str, runs: Path) -> Table:
         "streams": _streams,
         "backbones": _backbones,
         "pets": _pets,
+        "detectors": _detectors,
+        "policies": lambda: [["policy", "meaning"], *map(list, POLICIES.items())],
         "runs": lambda: _runs(runs),
     }
     if what not in tables:
@@ -66,6 +70,11 @@ def _backbones() -> Table:
 def _pets() -> Table:
     rows = [["pet", "slot", "default size"]]
     return rows + [[name, pet.slot, str(pet.default_size)] for name, pet in PETS.items()]
+
+
+def _detectors() -> Table:
+    rows = [["detector", "meaning"]]
+    return rows + [[name, (kind.__doc__ or "").splitlines()[0]] for name, kind in DETECTORS.items()]
 
 
 def _runs(root: Path) -> Table:

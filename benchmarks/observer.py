@@ -12,8 +12,7 @@ import pandas as pd
 import torch
 from avalanche.core import SupervisedPlugin
 
-from cl_adapters.benchmarks.images import ImageSource
-from cl_adapters.benchmarks.streams import StreamPlan, test_indices
+from cl_adapters.benchmarks.plans import StreamPlan
 from cl_adapters.records import PREDICTION_COLUMNS
 
 __all__ = ["Observer"]
@@ -26,8 +25,7 @@ class Observer(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no typ
     """Collects what a run records.
 
     Args:
-        source: The images of the stream.
-        plan: Which classes come when.
+        plan: What comes when.
         on_progress: Called after each batch.
 
     Attributes:
@@ -35,9 +33,8 @@ class Observer(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no typ
         evaluation: Seconds, images and backbone passes of the last evaluation.
     """
 
-    def __init__(self, source: ImageSource, plan: StreamPlan, on_progress: OnProgress) -> None:
+    def __init__(self, plan: StreamPlan, on_progress: OnProgress) -> None:
         super().__init__()
-        self._source = source
         self._plan = plan
         self._on_progress = on_progress
         self._outputs: list[tuple[int, torch.Tensor, torch.Tensor]] = []
@@ -94,7 +91,7 @@ class Observer(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no typ
             outputs = torch.cat([out for each, out, _ in self._outputs if each == evaluated])
             targets = torch.cat([target for each, _, target in self._outputs if each == evaluated])
             frame = _rows(outputs.double(), targets)
-            frame["sample"] = test_indices(self._source, self._plan, evaluated)
+            frame["sample"] = self._plan.test[evaluated]
             frame["target_experience"] = evaluated
             frames.append(frame)
         rows = pd.concat(frames, ignore_index=True)

@@ -130,7 +130,7 @@ def _continue_from(folder: Path, planned: RunRecord) -> RunRecord:
 
 def _run_all(prepared: PreparedRun, record: RunRecord, folder: Path, progress: Progress) -> None:
     benchmark = make_benchmark(prepared.source, prepared.plan, prepared.preprocess)
-    observer = Observer(prepared.source, prepared.plan, progress.advance)
+    observer = Observer(prepared.plan, progress.advance)
     prepared.strategy.plugins.insert(0, observer)
     done = record.experiences_done
     frames = [read_predictions(folder).query("experience < @done")]
@@ -196,6 +196,9 @@ def _store(
     for name, (seconds, images) in (*observer.phases.items(), *prepared.strategy.timings.items()):
         append_event(folder, "phase", experience, seconds, name=name, images=images)
     append_events(folder, prepared.strategy.take_events(experience))
+    if prepared.plan.domains:
+        truth = prepared.plan.domains[experience].truth()
+        append_event(folder, "domain", experience, 0, **truth)
     seconds, images, passes = observer.evaluation
     append_event(folder, "evaluation", experience, seconds, images=images, passes=passes / images)
     append_event(
@@ -212,20 +215,10 @@ def _store(
 
 
 def _total_images(prepared: PreparedRun, done: int) -> int:
-    # Every image of an experience once an epoch, and all test images seen after each experience.
-    first = np.asarray([min(each) for each in prepared.plan.experiences])
-    position = np.argsort(prepared.plan.order)
-    starts = [
-        np.searchsorted(first, position[images.targets], side="right") - 1
-        for images in (prepared.source.train, prepared.source.test)
-    ]
-    epochs = prepared.strategy.train_epochs
-    total = 0
-    for experience in range(done, len(first)):
-        total += epochs * int((starts[0] == experience).sum()) + int(
-            (starts[1] <= experience).sum()
-        )
-    return total
+    # Every image of an experience once an epoch, and all test images so far after each experience.
+    plan, epochs = prepared.plan, prepared.strategy.train_epochs
+    train, test = ([len(rows) for rows in parts] for parts in (plan.train, plan.test))
+    return sum(epochs * train[t] + sum(test[: t + 1]) for t in range(done, len(train)))
 
 
 def _seed_global_states(seed: int, experience: int) -> None:

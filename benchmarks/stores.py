@@ -2,7 +2,7 @@
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from cl_adapters.errors import InputError
 
-__all__ = ["ArrayStore", "ArrowStore", "FileStore", "ImageStore", "decode_image"]
+__all__ = ["ArrayStore", "ArrowStore", "ChangedStore", "FileStore", "ImageStore", "decode_image"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -178,3 +178,28 @@ class ArrowStore:
     def name(self, row: int) -> str:
         """Returns the row and the file."""
         return f"in row {row} of {str(self.path)!r}"
+
+
+@dataclass(frozen=True, eq=False)
+class ChangedStore:
+    """The images of another store with changed pixels.
+
+    Attributes:
+        store: Where the images are kept.
+        change: From uint8 (H, W, 3) to the same; its `repr` says what it does.
+    """
+
+    store: ImageStore
+    change: Callable[[Pixels], Pixels]
+
+    def encoded(self, row: int) -> bytes:
+        """Returns the change and the original's bytes, so that a changed image has its own digest."""
+        return repr(self.change).encode() + self.store.encoded(row)
+
+    def pixels(self, row: int) -> Pixels:
+        """Returns the changed image as uint8 (H, W, 3)."""
+        return self.change(self.store.pixels(row))
+
+    def name(self, row: int) -> str:
+        """Returns how to call the original."""
+        return self.store.name(row)

@@ -1,11 +1,11 @@
-"""Class-incremental streams: an order of the classes, cut into experiences, as Avalanche streams.
+"""Class-incremental streams: an order of the classes, cut into experiences; and any plan of a stream
+as Avalanche streams.
 
 Inside a stream a class is its position in the order, 0 to C - 1, so that the classes of experience
 t are the next ones after those of t - 1. Nothing here touches a global random state.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from operator import index
 from typing import Final
@@ -24,6 +24,7 @@ from avalanche.benchmarks.utils import (
 from torch.utils.data import Dataset
 
 from cl_adapters.benchmarks.images import ImageSource, LabelledImages
+from cl_adapters.benchmarks.plans import StreamPlan
 from cl_adapters.benchmarks.transforms import Preprocess
 from cl_adapters.errors import InputError, unknown_name
 
@@ -32,12 +33,9 @@ __all__ = [
     "class_order",
     "make_benchmark",
     "make_plan",
+    "order_rule",
     "split_classes",
-    "test_indices",
-    "train_indices",
 ]
-
-Indices = npt.NDArray[np.int64]
 
 ORDER_RULES: Final = ("natural", "seeded", "numpy1993")
 
@@ -117,33 +115,6 @@ def split_classes(
     return tuple(tuple(range(low, high)) for low, high in pairwise(cuts))
 
 
-@dataclass(frozen=True, kw_only=True)
-class StreamPlan:
-    """Which classes a stream brings, and when.
-
-    Attributes:
-        rule: Name of the class order's rule, or `explicit`.
-        order: Index in the source of the class at each position.
-        experiences: Positions of the classes that each experience brings.
-        classes: Class names by position.
-    """
-
-    rule: str
-    order: tuple[int, ...]
-    experiences: tuple[tuple[int, ...], ...]
-    classes: tuple[str, ...]
-
-    def describe(self) -> dict[str, object]:
-        """Returns the plan for a run's fingerprint: equal for all seeds of one rule."""
-        order = list(self.order) if self.rule == "explicit" else self.rule
-        return {"class_order": order, "experiences": [len(each) for each in self.experiences]}
-
-    @property
-    def experience_of_class(self) -> Indices:
-        """The experience that brings the class of each position, (C,)."""
-        return np.repeat(np.arange(len(self.experiences)), [len(each) for each in self.experiences])
-
-
 def make_plan(
     source: ImageSource,
     *,
@@ -165,32 +136,25 @@ def make_plan(
         InputError: If the numbers or the order do not fit the source's classes.
     """
     ordered = class_order(order, len(source.classes), seed)
+    experiences = split_classes(len(source.classes), increment, first)
+    labels = [[ordered[position] for position in each] for each in experiences]
+    train, test = (
+        tuple(np.flatnonzero(np.isin(images.targets, each)) for each in labels)
+        for images in (source.train, source.test)
+    )
     return StreamPlan(
-        rule=order if isinstance(order, str) and order in ORDER_RULES else "explicit",
+        rule=order_rule(order),
         order=ordered,
-        experiences=split_classes(len(source.classes), increment, first),
         classes=tuple(source.classes[label] for label in ordered),
+        experiences=experiences,
+        train=train,
+        test=test,
     )
 
 
-def train_indices(source: ImageSource, plan: StreamPlan, experience: int) -> Indices:
-    """Returns the indices in `source.train` of an experience's images, in the stream's order."""
-    return _indices(source.train, plan, experience)
-
-
-def test_indices(source: ImageSource, plan: StreamPlan, experience: int) -> Indices:
-    """Returns the indices in `source.test` of an experience's images, in the stream's order."""
-    return _indices(source.test, plan, experience)
-
-
-def _indices(images: LabelledImages, plan: StreamPlan, experience: int) -> Indices:
-    positions = _positions(images, plan)
-    return np.flatnonzero(np.isin(positions, plan.experiences[experience]))
-
-
-def _positions(images: LabelledImages, plan: StreamPlan) -> Indices:
-    """Returns the position in the class order of each image's class."""
-    return np.argsort(plan.order)[images.targets]
+def order_rule(order: str | Sequence[int]) -> str:
+    """Returns the name of a class order's rule, or `explicit`."""
+    return order if isinstance(order, str) and order in ORDER_RULES else "explicit"
 
 
 class ImageDataset(Dataset[tuple[npt.NDArray[np.uint8], int]]):
@@ -214,17 +178,18 @@ class ImageDataset(Dataset[tuple[npt.NDArray[np.uint8], int]]):
 def make_benchmark(source: ImageSource, plan: StreamPlan, preprocess: Preprocess) -> CLScenario:
     """Returns Avalanche's train and test streams of a plan.
 
-    The images of test experience t are those of `test_indices(source, plan, t)` in that order.
+    The images of test experience t are those of `plan.test[t]` in that order.
     Minibatches are (image, target, task label 0): Avalanche's metrics per class and top-k work
     only with task labels.
 
     Args:
         source: Where the images come from.
-        plan: Which classes come when.
+        plan: What comes when.
         preprocess: From decoded image to the network's input.
     """
+    experiences = range(len(plan.experiences))
     streams = {
-        name: [_dataset(images, plan, preprocess, group, t) for t in range(len(plan.experiences))]
+        name: [_dataset(images, plan, preprocess, group, t) for t in experiences]
         for name, images, group in (("train", source.train, "train"), ("test", source.test, "eval"))
     }
     return with_task_labels(with_classes_timeline(benchmark_from_datasets(**streams)))
@@ -237,13 +202,13 @@ def _dataset(
     group: str,
     experience: int,
 ) -> TaskAwareSupervisedClassificationDataset:
-    indices = _indices(images, plan, experience)
-    targets = _positions(images, plan)[indices].tolist()
+    indices = (plan.train if group == "train" else plan.test)[experience]
+    targets = plan.positions(images)[indices].tolist()
     groups = TransformGroups(
         {"train": (preprocess.train, None), "eval": (preprocess.evaluate, None)}
     )
     dataset = TaskAwareSupervisedClassificationDataset(
-        [ImageDataset(images.take(indices), targets)],
+        [ImageDataset(plan.images(images, indices, experience), targets)],
         data_attributes=[
             DataAttribute(targets, "targets"),
             TaskLabels(ConstantSequence(0, len(targets))),

@@ -147,7 +147,8 @@ def report(
 @app.command("list")
 def list_names(
     what: Annotated[
-        str, typer.Argument(help="strategies, streams, backbones, pets, or runs.")
+        str,
+        typer.Argument(help="strategies, streams, backbones, pets, detectors, policies, or runs."),
     ] = "strategies",
     out: Annotated[Path, typer.Option(help="Folder of all runs, for `list runs`.")] = Path("runs"),
 ) -> None:

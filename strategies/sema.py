@@ -24,8 +24,9 @@ Differs from the authors' code, unless `fidelity="official"`:
     `signed=True`               z keeps its sign: data that is reconstructed better than usual is
                                 not strange (they take |z|).
     `threshold="auto"`          calibrated on held-out images of the adapter's own experience to
-                                `false_alarm` a window (they take 2, or 1, on |z|, whose mean is 0.8
-                                on data that did not change).
+                                `false_alarm` a window, and at least `min_shift`: classes that are
+                                new, but no stranger than that, share an adapter (theirs: 2, or 1,
+                                on |z|, whose mean is 0.8 on data that did not change).
     `merge_last=True`           a last window of fewer images joins the one before, since the mean
                                 of few z is noise (theirs decides alone).
     `router="discriminant"`     columns in closed form; a trained first column never gets a gradient
@@ -48,7 +49,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self, cast
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from cl_adapters.backbone import AdaptedViT
@@ -86,6 +87,9 @@ class SEMAConfig(StrategyConfig):
     threshold: float | Literal["auto"] = Field(
         default="auto", description="of the descriptor's mean z; auto: calibrated"
     )
+    min_shift: float = Field(
+        default=0.5, ge=0, description="mean z below which a calibrated threshold never lies"
+    )
     false_alarm: float = Field(
         default=0.01, gt=0, lt=1, description="share of windows of known data that may fire"
     )
@@ -102,6 +106,11 @@ class SEMAConfig(StrategyConfig):
     memo_megabytes: float = Field(
         default=1024, ge=0, description="for frozen tokens of an experience; only fixed views"
     )
+
+    @field_validator("expandable", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return value.split(",") if isinstance(value, str) and "," in value else value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -154,6 +163,7 @@ class SEMAConfig(StrategyConfig):
                 "epochs": self.descriptor_epochs,
                 "signed": self.signed,
                 "threshold": self.threshold,
+                "least": self.min_shift,
             }
         return find_detector(self.detector)(
             num_features, false_alarm=self.false_alarm, seed=seed, **own

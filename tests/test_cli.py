@@ -59,7 +59,9 @@ def test_the_report_has_page_figures_and_tables(runs: Path, tmp_path: Path) -> N
     assert suffixes >= {".html", ".svg", ".png", ".csv", ".md", ".tex"}
 
 
-@pytest.mark.parametrize("what", ["strategies", "streams", "backbones", "pets"])
+@pytest.mark.parametrize(
+    "what", ["strategies", "streams", "backbones", "pets", "detectors", "policies"]
+)
 def test_listings_name_what_exists(what: str) -> None:
     code, text = call("list", what)
     assert code == 0
@@ -68,6 +70,8 @@ def test_listings_name_what_exists(what: str) -> None:
         "streams": "digits",
         "backbones": "vit_pico",
         "pets": "lora",
+        "detectors": "descriptor",
+        "policies": "every_experience",
     }
     assert expected[what] in text
 

@@ -41,6 +41,8 @@ class DescriptorZScore(Detector):
             train, mu and sigma are those of its errors, and the threshold for a window of n
             samples comes from them (`cl_adapters.shift.calibration`).
         holdout: That share, in (0, 1).
+        least: With `auto`, the smallest threshold, at least 0: a shift that is certain but smaller
+            than this many standard deviations does not count.
 
     Raises:
         InputError: If an option is out of its range.
@@ -63,6 +65,7 @@ class DescriptorZScore(Detector):
         signed: bool = True,
         threshold: float | Literal["auto"] = "auto",
         holdout: float = 0.2,
+        least: float = 0.0,
     ) -> None:
         super().__init__(num_features, false_alarm=false_alarm, seed=seed)
         self.dim = max(1, num_features // 6) if dim is None else dim
@@ -72,9 +75,11 @@ class DescriptorZScore(Detector):
             raise InputError(f"`threshold` must be 'auto' or above 0, got {threshold}")
         if not 0 < holdout < 1:
             raise InputError(f"`holdout` must lie in (0, 1), got {holdout}")
+        if not least >= 0:
+            raise InputError(f"`least` must be at least 0, got {least}")
         self.epochs, self.lr, self.weight_decay = epochs, lr, weight_decay
         self.batch_size, self.buffer, self.signed = batch_size, buffer, signed
-        self.threshold, self.holdout = threshold, holdout
+        self.threshold, self.holdout, self.least = threshold, holdout, least
         self.encoder_weight = nn.Parameter(torch.zeros(self.dim, num_features))
         self.encoder_bias = nn.Parameter(torch.zeros(self.dim))
         self.decoder_weight = nn.Parameter(torch.zeros(num_features, self.dim))
@@ -184,5 +189,6 @@ class DescriptorZScore(Detector):
             return self.threshold
         if size not in self._thresholds:
             held_out = self._z(self.records[: int(self.count)])
-            self._thresholds[size] = mean_threshold(held_out, size, self.false_alarm, self.seed)
+            calibrated = mean_threshold(held_out, size, self.false_alarm, self.seed)
+            self._thresholds[size] = max(calibrated, self.least)
         return self._thresholds[size]

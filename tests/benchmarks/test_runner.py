@@ -314,6 +314,17 @@ def test_options_reach_the_strategies_that_have_them() -> None:
     assert configs[1].options == {"batch_size": 7, "cosine_scale": 3.0}
 
 
+def test_groups_of_options_take_their_parts() -> None:
+    settings = ["budget.parameters=2e6", "sema.budget.adapters=3", "expandable=1,4"]
+    (config, _) = expand(settings, strategy="sema")
+    assert config.options["budget"] == {"adapters": 3, "parameters": 2e6}
+    assert config.options["expandable"] == [1, 4]
+    with pytest.raises(InputError, match=r"option `budget.parameters`: .*greater than 0, got '-1'"):
+        expand(["budget.parameters=-1"], strategy="sema")
+    with pytest.raises(InputError, match=r"option `budget.euros`"):
+        expand(["budget.euros=1"], strategy="sema")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -12,7 +12,6 @@ from avalanche.training.supervised import Naive
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cl_adapters.benchmarks import streams
 from cl_adapters.benchmarks.sources import array_source, digits_source
 from cl_adapters.benchmarks.streams import class_order, make_benchmark, make_plan, split_classes
 from cl_adapters.benchmarks.transforms import Preprocess
@@ -130,11 +129,7 @@ def test_streams_hold_every_image_once_and_no_class_twice(data: st.DataObject) -
     increment = data.draw(st.integers(1, classes))
     source = make_source(targets, classes)
     plan = make_plan(source, increment=increment, seed=data.draw(st.integers(0, 9)))
-    for images, find in (
-        (source.train, streams.train_indices),
-        (source.test, streams.test_indices),
-    ):
-        parts = [find(source, plan, each) for each in range(len(plan.experiences))]
+    for images, parts in ((source.train, plan.train), (source.test, plan.test)):
         assert sorted(np.concatenate(parts).tolist()) == list(range(len(images)))
         for part, positions in zip(parts, plan.experiences, strict=True):
             assert set(images.targets[part]) == {plan.order[position] for position in positions}
@@ -161,9 +156,9 @@ def test_benchmarks_hold_what_the_indices_say() -> None:
     plan = make_plan(source, increment=3, first=4, seed=5)
     benchmark = make_benchmark(source, plan, PREPROCESS)
     assert (benchmark.train_stream.name, benchmark.test_stream.name) == ("train", "test")
-    for images, stream, find in (
-        (source.train, benchmark.train_stream, streams.train_indices),
-        (source.test, benchmark.test_stream, streams.test_indices),
+    for images, stream, parts in (
+        (source.train, benchmark.train_stream, plan.train),
+        (source.test, benchmark.test_stream, plan.test),
     ):
         seen: set[int] = set()
         for number, experience in enumerate(stream):
@@ -171,7 +166,7 @@ def test_benchmarks_hold_what_the_indices_say() -> None:
             assert experience.current_experience == number
             assert experience.classes_in_this_experience == set(plan.experiences[number])
             assert experience.classes_seen_so_far == seen
-            indices = find(source, plan, number)
+            indices = parts[number]
             assert len(experience.dataset) == len(indices)
             positions = [plan.order.index(images.targets[index]) for index in indices]
             assert list(experience.dataset.targets) == positions

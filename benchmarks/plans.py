@@ -1,0 +1,123 @@
+"""The plan of a stream: what each experience holds, before any image is read.
+
+Inside a stream a class is its position in the class order, 0 to C - 1.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from cl_adapters.benchmarks.changes import PixelChange
+from cl_adapters.benchmarks.images import LabelledImages
+from cl_adapters.benchmarks.stores import ChangedStore
+
+__all__ = ["ExperienceDomain", "Indices", "StreamPlan", "experience_domains"]
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperienceDomain:
+    """The truth about the domain of one experience, which a detector of changes has to find.
+
+    Attributes:
+        name: Name of the domain.
+        changed: Whether it differs from the domain of the experience before; never in the first.
+        seen_before: Whether it is a return: changed, to a domain that an earlier experience had.
+        severity: How far the pixels are changed, in [0, 1]: 0 for unchanged images, and 1 for a
+            domain that the data bring along.
+        share: Share of the images that are in the domain, in (0, 1]; the others are still in the
+            one before.
+        change: What is done to the pixels of train and test images; None for nothing.
+    """
+
+    name: str
+    changed: bool
+    seen_before: bool
+    severity: float = 1.0
+    share: float = 1.0
+    change: PixelChange | None = None
+
+    def truth(self) -> dict[str, object]:
+        """Returns the keys of the event `domain`; `share` only where it is not 1."""
+        share = {} if self.share == 1 else {"share": round(self.share, 6)}
+        return {
+            "domain": self.name,
+            "changed": self.changed,
+            "seen_before": self.seen_before,
+            "severity": self.severity,
+            **share,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StreamPlan:
+    """What a stream brings, and when.
+
+    Attributes:
+        rule: Name of the class order's rule, or `explicit`.
+        order: Index in the source of the class at each position.
+        classes: Class names by position.
+        experiences: Positions of the classes that each experience brings, seen or not.
+        train: Indices in `source.train` of each experience's images.
+        test: Indices in `source.test` of each experience's images.
+        domains: The domain of each experience; empty where the stream has none.
+        scenario: What a run's fingerprint says beside the class order and the experiences.
+    """
+
+    rule: str
+    order: tuple[int, ...]
+    classes: tuple[str, ...]
+    experiences: tuple[tuple[int, ...], ...]
+    train: tuple[Indices, ...]
+    test: tuple[Indices, ...]
+    domains: tuple[ExperienceDomain, ...] = ()
+    scenario: Mapping[str, object] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, object]:
+        """Returns the plan for a run's fingerprint: equal for all seeds of one rule."""
+        order = list(self.order) if self.rule == "explicit" else self.rule
+        sizes = [len(each) for each in self.experiences]
+        return {"class_order": order, "experiences": sizes, **self.scenario}
+
+    @property
+    def experience_of_class(self) -> Indices:
+        """The experience that is the first to bring the class of each position, (C,)."""
+        first: dict[int, int] = {}
+        for experience, positions in enumerate(self.experiences):
+            for position in positions:
+                first.setdefault(position, experience)
+        return np.array([first[position] for position in range(len(self.order))], dtype=np.int64)
+
+    def positions(self, images: LabelledImages) -> Indices:
+        """Returns the position of each image's class, (N,)."""
+        return np.argsort(self.order)[images.targets]
+
+    def change(self, experience: int) -> PixelChange | None:
+        """Returns what an experience does to the pixels of its images; None for nothing."""
+        return self.domains[experience].change if self.domains else None
+
+    def images(self, images: LabelledImages, indices: Indices, experience: int) -> LabelledImages:
+        """Returns some of the images, with the pixels that an experience has them in."""
+        change, taken = self.change(experience), images.take(indices)
+        if change is None:
+            return taken
+        store = ChangedStore(images.store, change)
+        return LabelledImages(store, taken.rows, taken.targets, taken.classes)
+
+
+def experience_domains(names: list[str]) -> list[ExperienceDomain]:
+    """Returns the truth about the domains that follow each other.
+
+    Example:
+        >>> [each.seen_before for each in experience_domains(["a", "a", "b", "a"])]
+        [False, False, False, True]
+    """
+    domains = []
+    for place, name in enumerate(names):
+        changed = place > 0 and name != names[place - 1]
+        seen_before = changed and name in names[:place]
+        domains.append(ExperienceDomain(name=name, changed=changed, seen_before=seen_before))
+    return domains

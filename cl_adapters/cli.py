@@ -58,7 +58,9 @@ def _one_sentence() -> Iterator[None]:
 @app.command()
 def run(
     strategy: Annotated[str | None, typer.Option(help="Strategies, separated by commas.")] = None,
-    stream: Annotated[str | None, typer.Option(help="Built-in source of images.")] = None,
+    stream: Annotated[
+        str | None, typer.Option(help="Built-in stream: digits or digits-shift.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Image folder or parquet file, instead of --stream.")
     ] = None,
@@ -68,6 +70,15 @@ def run(
     ] = None,
     class_order: Annotated[
         str | None, typer.Option(help="natural, seeded, numpy1993, or positions: 3,0,1,2")
+    ] = None,
+    scenario: Annotated[
+        str | None, typer.Option(help="What an experience brings: class, domain or shift.")
+    ] = None,
+    domain_order: Annotated[
+        str | None, typer.Option(help="natural (by name), seeded, or names: photo,sketch")
+    ] = None,
+    shifts: Annotated[
+        str | None, typer.Option(help="Kinds of change of a shift stream: rotation,blur,noise")
     ] = None,
     seeds: Annotated[int, typer.Option(help="How many seeds, from 0 on.", min=1)] = 1,
     backbone: Annotated[
@@ -106,7 +117,8 @@ def run(
     """Runs strategies on a stream and records everything; finished runs are not repeated."""
     given = {
         "strategy": strategy, "stream": stream, "data": None if data is None else str(data),
-        "increment": increment, "first": first, "class_order": class_order, "backbone": backbone,
+        "increment": increment, "first": first, "class_order": class_order, "scenario": scenario,
+        "domain_order": domain_order, "shifts": shifts, "backbone": backbone,
         "weights": weights, "image_size": image_size, "input_range": input_range,
         "augment": augment, "crop_scale": crop_scale, "precision": precision, "device": device,
         "threads": threads, "fidelity": fidelity,

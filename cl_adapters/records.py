@@ -6,6 +6,20 @@
         events.jsonl          one JSON object a line: always `event`, `experience`, `seconds`
         checkpoints/          one folder per finished experience: what was learned, nothing frozen
 
+Kinds of events with their further keys; a reader passes over those that it does not know:
+
+    phase        name, images              seconds of training under a name
+    evaluation   images, passes            passes of the backbone an image
+    parameters   trainable, added, total
+    memory       peak_bytes
+    scan         block, window, images, scores and thresholds by adapter, adapter (the one that fits
+                 best) with its score and threshold, fired (all adapters' detectors), grown, reason
+    growth       block, adapters (how many there are now), parameters (that this added)
+    active       block, adapter (that the experience belongs to), changed (whether the detector of
+                 the one before fired)
+    router       block, weights (a row for each test experience: mean weight of each adapter)
+    domain       domain, changed, seen_before, severity: the truth about the stream
+
 Needs no torch. Column and key names change only together with `FORMAT_VERSION`. Every file is
 written to a temporary name in the same folder, flushed to disk and renamed, so that a reader sees
 the old file or the new one.

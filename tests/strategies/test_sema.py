@@ -430,3 +430,37 @@ def test_too_few_images_and_too_small_budgets_leave_the_model_as_it_was(
     poor = build(tiny_vit, detector="scripted", budget={"parameters": 100})
     with pytest.raises(InputError, match="`budget.parameters` must hold one adapter, 2129 param"):
         poor.train(make_stream(TWO).train_stream[0])
+
+
+@pytest.mark.parametrize("official", [True, False])
+def test_a_checkpoint_brings_back_adapters_statistics_and_decisions(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any], official: bool
+) -> None:
+    stream = make_stream([[0, 1], [2, 3], [4, 5]]).train_stream
+    options = {"official": official, "threshold": 0.01, "signed": False}
+    straight = build(tiny_vit, **options)
+    straight.train(stream[:2])
+    state = {name: value.clone() for name, value in straight.learned_state().items()}
+    assert sum(adapters_by_block(straight).values()) > 3
+    straight.take_events(1)
+    resumed = build(tiny_vit, **options)
+    resumed.restore(state, stream[:2])
+    assert adapters_by_block(resumed) == adapters_by_block(straight)
+    for strategy in (straight, resumed):
+        strategy.train(stream[2])
+    assert resumed.take_events(2) == straight.take_events(2)
+    for name, value in straight.learned_state().items():
+        assert torch.equal(value, resumed.learned_state()[name]), name
+
+
+def test_nan_features_stop_the_scan_before_anything_grows(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    strategy = build(tiny_vit)
+    stream = make_stream(TWO).train_stream
+    strategy.train(stream[0])
+    with torch.no_grad():
+        strategy.model.adapters.at("mlp", 0).up_bias.fill_(torch.nan)
+    with pytest.raises(InputError, match="features must be finite"):
+        strategy.train(stream[1])
+    assert adapters_by_block(strategy) == {3: 1, 4: 1, 5: 1}

@@ -1,4 +1,4 @@
-"""Changes of pixels that make one domain another: rotation, blur, noise, inversion, contrast, colour.
+"""Changes of pixels that turn one domain into another.
 
 With severity s in [0, 1], d the image's short side in pixels, and s = 0 leaving it as it is:
 

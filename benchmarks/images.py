@@ -31,12 +31,14 @@ class LabelledImages:
         rows: Rows of the store that belong to the set, (N,) int64.
         targets: Index of each image's class in `classes`, (N,) int64.
         classes: Class names.
+        domains: Name of each image's domain, (N,) text, empty where unknown; None without domains.
     """
 
     store: ImageStore
     rows: Indices
     targets: Indices
     classes: tuple[str, ...]
+    domains: npt.NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,7 +62,10 @@ class LabelledImages:
 
     def take(self, indices: Indices) -> "LabelledImages":
         """Returns the set of some of the images, with what is known of their digests."""
-        taken = LabelledImages(self.store, self.rows[indices], self.targets[indices], self.classes)
+        domains = None if self.domains is None else self.domains[indices]
+        taken = LabelledImages(
+            self.store, self.rows[indices], self.targets[indices], self.classes, domains
+        )
         if "digests" in vars(self):
             vars(taken)["digests"] = tuple(self.digests[index] for index in indices.tolist())
         return taken

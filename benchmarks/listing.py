@@ -7,6 +7,8 @@ from typing import Final
 import timm
 
 from cl_adapters.adapters import PETS
+from cl_adapters.benchmarks.changes import KINDS
+from cl_adapters.benchmarks.recipe import SHIFT_SUFFIX
 from cl_adapters.benchmarks.sources import SOURCES
 from cl_adapters.embedded import EMBEDDED
 from cl_adapters.errors import InputError, unknown_name
@@ -53,7 +55,18 @@ def _strategies() -> Table:
 def _streams() -> Table:
     rows = [["stream", "meaning"]]
     rows += [[name, (make.__doc__ or "").splitlines()[0]] for name, make in SOURCES.items()]
-    return [*rows, ["--data PATH", "An image folder or a parquet file of encoded images."]]
+    rows += [
+        [f"{name}{SHIFT_SUFFIX}", f"Changing domains over {name}; same as --scenario shift."]
+        for name in SOURCES
+    ]
+    kinds = ", ".join(KINDS)
+    return [
+        *rows,
+        ["--data PATH", "An image folder or a parquet file of encoded images."],
+        ["--scenario class", "New classes in each experience: --increment, --first. The default."],
+        ["--scenario domain", "One value of the data's column `domain` an experience."],
+        ["--scenario shift", f"All classes, and pixels that change at known points: {kinds}."],
+    ]
 
 
 def _backbones() -> Table:

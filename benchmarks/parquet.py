@@ -1,7 +1,8 @@
 """Reads images from parquet files: one column of encoded bytes, one of labels.
 
-Understands our own layout (`image`, `label`, optional `split`) and the public exports of data sets,
-where an image is a struct of `bytes` and `path` and the class names stand in the metadata.
+Understands our own layout (`image`, `label`, optional `split` and `domain`) and the public exports
+of data sets, where an image is a struct of `bytes` and `path` and the class names stand in the
+metadata.
 """
 
 import json
@@ -49,7 +50,8 @@ def parquet_source(path: str | Path, *, test_share: float = 0.25) -> ImageSource
         raise InputError(f"{str(root)!r} must hold at least one image, got 0 rows")
     store = ArrowStore(root, _image_column(table, root))
     targets, classes = _labels(table, root)
-    images = LabelledImages(store, np.arange(table.num_rows), targets, classes)
+    rows = np.arange(table.num_rows)
+    images = LabelledImages(store, rows, targets, classes, _domains(table))
     if splits is None:
         train, test = split_off(images, test_share)
     else:
@@ -62,7 +64,7 @@ def parquet_source(path: str | Path, *, test_share: float = 0.25) -> ImageSource
 def _read(path: Path) -> pa.Table:
     try:
         schema = pq.read_schema(path)
-        known = {*IMAGE_COLUMNS, *LABEL_COLUMNS, "split"}
+        known = {*IMAGE_COLUMNS, *LABEL_COLUMNS, "split", "domain"}
         return pq.read_table(path, columns=[name for name in schema.names if name in known])
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{str(path)!r} must be a readable parquet file, got: {error}") from error
@@ -137,6 +139,18 @@ def _image_column(table: pa.Table, path: Path) -> pa.LargeBinaryArray:
         row = pc.index(column.is_null(), pa.scalar(value=True)).as_py()
         raise InputError(f"image in row {row} of {str(path)!r} must not be empty, got null")
     return pa.concat_arrays(column.cast(pa.large_binary()).chunks)
+
+
+def _domains(table: pa.Table) -> npt.NDArray[np.str_] | None:
+    # Not every stream needs domains: what is wrong with them is said where they are used.
+    if "domain" not in table.column_names:
+        return None
+    column = table["domain"]
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return None
+    return np.array([name or "" for name in column.to_pylist()], dtype=np.str_)
 
 
 def _labels(table: pa.Table, path: Path) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:

@@ -25,7 +25,7 @@ class ExperienceDomain:
     Attributes:
         name: Name of the domain.
         changed: Whether it differs from the domain of the experience before; never in the first.
-        seen_before: Whether it is a return: changed, to a domain that an earlier experience had.
+        seen_before: Whether any earlier experience had it; a change to it is then a return.
         severity: How far the pixels are changed, in [0, 1]: 0 for unchanged images, and 1 for a
             domain that the data bring along.
         share: Share of the images that are in the domain, in (0, 1]; the others are still in the
@@ -113,11 +113,11 @@ def experience_domains(names: list[str]) -> list[ExperienceDomain]:
 
     Example:
         >>> [each.seen_before for each in experience_domains(["a", "a", "b", "a"])]
-        [False, False, False, True]
+        [False, True, False, True]
     """
     domains = []
     for place, name in enumerate(names):
         changed = place > 0 and name != names[place - 1]
-        seen_before = changed and name in names[:place]
+        seen_before = name in names[:place]
         domains.append(ExperienceDomain(name=name, changed=changed, seen_before=seen_before))
     return domains

@@ -11,9 +11,10 @@ from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
 
 from cl_adapters.benchmarks.images import ImageSource
+from cl_adapters.benchmarks.plans import StreamPlan
 from cl_adapters.benchmarks.recipe import RunConfig
+from cl_adapters.benchmarks.scenarios import plan_stream, stream_name
 from cl_adapters.benchmarks.sources import open_source
-from cl_adapters.benchmarks.streams import StreamPlan, make_plan
 from cl_adapters.benchmarks.transforms import INPUT_RANGES, Preprocess
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.pretrained import PretrainedViT, load_backbone
@@ -66,13 +67,7 @@ def prepare(
     options = options.override(config.options)
     device = find_device(config.device)
     source = source or open_source(config.source)
-    plan = make_plan(
-        source,
-        increment=config.increment,
-        first=config.first,
-        order=config.class_order,
-        seed=config.seed,
-    )
+    plan = plan_stream(source, config)
     backbone = backbone or open_backbone(config)
     preprocess = _preprocess(config, backbone)
     strategy = strategy_class(
@@ -87,7 +82,7 @@ def prepare(
     )
     record = RunRecord(
         strategy=config.strategy,
-        stream=_safe_name(source.name),
+        stream=_safe_name(stream_name(source, config)),
         seed=config.seed,
         config=config.model_dump(mode="json"),
         fingerprint={

@@ -6,30 +6,35 @@ updated by Muon, everything else by AdamW; the learning rate rises, stays, and f
 over the last `--decay` steps. Half of the patch tokens are dropped until the fall begins.
 
 Each step draws its randomness from seed and step alone, so an interrupted run that is started
-again continues as if it had not stopped. Since the rate stays flat before the fall, a run stopped
-in that part and started again with fewer `--steps` equals a run with these `--steps` throughout.
+again continues as if it had not stopped; with other data or settings it is refused. Since the rate
+stays flat before the fall, a run stopped in that part and started again with fewer `--steps` equals
+a run with these `--steps` throughout.
 """
 
 import argparse
 import hashlib
 import json
 import logging
+import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional
 
 from cl_adapters.benchmarks.parquet import parquet_source
+from cl_adapters.benchmarks.pretraining.settings import PretrainConfig
 from cl_adapters.benchmarks.pretraining.student import ARCHITECTURE, Drawings, Student, make_batch
 from cl_adapters.benchmarks.pretraining.teacher import TEACHER, read_pixels, teacher_features
 from cl_adapters.benchmarks.probe import extract_features, nearest_class_mean
+from cl_adapters.errors import InputError
 
 __all__ = ["PretrainConfig", "pretrain"]
 
@@ -41,30 +46,8 @@ LOSS_WEIGHTS: Final = {
     "glyphs": 0.5,
     "emblems": 0.5,
 }
+_FREE: Final = ("steps", "decay", "every", "threads")  # may change where a run continues
 _LOG: Final = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """Settings of a pretraining; the help texts say what they mean."""
-
-    data: Path = field(metadata={"help": "parquet file of Tiny-ImageNet"})
-    teacher: Path = field(metadata={"help": f"safetensors of {TEACHER}"})
-    out: Path = field(metadata={"help": "folder for weights; cache/ is beside it"})
-    steps: int = field(default=1900, metadata={"help": "optimiser steps"})
-    decay: int = field(default=650, metadata={"help": "steps over which the rate falls to 0"})
-    warmup: int = field(default=100, metadata={"help": "steps over which the rate rises"})
-    photos: int = field(default=128, metadata={"help": "photographs a batch"})
-    drawn: int = field(default=32, metadata={"help": "glyphs, and emblems, a batch"})
-    rate: float = field(default=1e-3, metadata={"help": "learning rate of AdamW"})
-    matrix_rate: float = field(default=1.5e-3, metadata={"help": "learning rate of Muon"})
-    weight_decay: float = field(default=0.05, metadata={"help": "decoupled weight decay"})
-    ema: float = field(default=0.995, metadata={"help": "decay of the averaged weights"})
-    num_glyphs: int = field(default=1000, metadata={"help": "classes of glyphs"})
-    num_emblems: int = field(default=500, metadata={"help": "classes of emblems"})
-    every: int = field(default=125, metadata={"help": "steps between evaluations and checkpoints"})
-    seed: int = field(default=0, metadata={"help": "of everything random"})
-    threads: int = field(default=2, metadata={"help": "CPU threads"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +67,7 @@ class Trainer:
     def __init__(self, config: PretrainConfig, photos: Photographs) -> None:
         torch.manual_seed(config.seed)  # this command owns its process; timm draws from it
         self.config, self.photos = config, photos
+        self.inputs = {name: _digest(getattr(config, name)) for name in ("data", "teacher")}
         num_labels = int(photos.labels.max()) + 1
         weights = load_file(config.teacher)
         self.student = Student(weights, num_labels, config.num_glyphs, config.num_emblems)
@@ -146,20 +130,56 @@ class Trainer:
         for place, optimiser in enumerate(self.optimisers):
             for index, state in optimiser.state_dict()["state"].items():
                 tensors |= {f"optimiser.{place}.{index}.{k}": v for k, v in state.items()}
-        facts = {"step": str(self.step), "curve": json.dumps(self.curve)}
-        save_file(tensors, out / "checkpoint.tmp", facts)
-        (out / "checkpoint.tmp").replace(out / "checkpoint.safetensors")
-        (out / "checkpoint.json").write_text(json.dumps(facts), "utf-8")
-        _export(self.average, self.config, self.step, self.curve)
+        facts = {"step": self.step, "curve": self.curve, "fixed": self._fixed()}
+        self._export()  # first: the checkpoint says that this step is done
+        _save_whole(tensors, out / "checkpoint.safetensors", {"facts": json.dumps(facts)})
+
+    def _fixed(self) -> dict[str, object]:
+        """Returns what must not change between a checkpoint and the steps after it."""
+        settings = self.config.numbers()
+        return {**{k: v for k, v in settings.items() if k not in _FREE}, **self.inputs}
+
+    def _export(self) -> None:
+        """Writes the averaged network in fp16, and beside it what is known about it."""
+        config, path = self.config, self.config.out / f"{NAME}.safetensors"
+        _save_whole({k: v.half().contiguous() for k, v in self.average.items()}, path)
+        path.chmod(0o644)  # safetensors writes for the owner alone
+        card = {
+            "name": NAME,
+            "sha256": _digest(path),
+            "architecture": ARCHITECTURE,
+            "parameters": sum(v.numel() for v in self.average.values()),
+            "teacher": TEACHER,
+            "inputs": self.inputs,
+            "recipe": config.numbers(),
+            "loss_weights": LOSS_WEIGHTS,
+            "steps_taken": self.step,
+            "curve": self.curve,
+            "torch": torch.__version__,
+        }
+        (config.out / f"{NAME}.json").write_text(json.dumps(card, indent=1) + "\n", "utf-8")
 
     def resume(self) -> None:
-        """Continues from the checkpoint in the output folder, if there is one."""
+        """Continues from the checkpoint in the output folder, if there is one.
+
+        Raises:
+            InputError: If it was made with other data or settings, or is past the last step.
+        """
         path = self.config.out / "checkpoint.safetensors"
         if not path.exists():
             return
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+        for name, value in self._fixed().items():
+            if value != (old := facts["fixed"][name]):
+                raise InputError(f"`{name}` must be {old} as in {str(path)!r}, got {value}")
+        if facts["step"] > self.config.steps:
+            raise InputError(
+                f"`steps` must be at least {facts['step']} as in {str(path)!r}, "
+                f"got {self.config.steps}"
+            )
         tensors = load_file(path)
-        facts = json.loads((self.config.out / "checkpoint.json").read_text("utf-8"))
-        self.step, self.curve = int(facts["step"]), json.loads(facts["curve"])
+        self.step, self.curve = facts["step"], facts["curve"]
         self.student.load_state_dict(_below(tensors, "student."))
         self.average = _below(tensors, "average.")
         for place, optimiser in enumerate(self.optimisers):
@@ -200,27 +220,11 @@ def _rate(step: int, config: PretrainConfig) -> float:
     return min(1.0, (step + 1) / config.warmup, (config.steps - step) / config.decay)
 
 
-def _export(
-    average: Mapping[str, Tensor], config: PretrainConfig, step: int, curve: list[dict[str, float]]
+def _save_whole(
+    tensors: dict[str, Tensor], path: Path, facts: dict[str, str] | None = None
 ) -> None:
-    """Writes the averaged network in fp16, and beside it what is known about it."""
-    path = config.out / f"{NAME}.safetensors"
-    save_file({k: v.half().contiguous() for k, v in average.items()}, path)
-    path.chmod(0o644)  # safetensors writes for the owner alone
-    card = {
-        "name": NAME,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "architecture": ARCHITECTURE,
-        "parameters": sum(v.numel() for v in average.values()),
-        "teacher": TEACHER,
-        "inputs": {name: _digest(getattr(config, name)) for name in ("data", "teacher")},
-        "recipe": {k: v for k, v in asdict(config).items() if not isinstance(v, Path)},
-        "loss_weights": LOSS_WEIGHTS,
-        "steps_taken": step,
-        "curve": curve,
-        "torch": torch.__version__,
-    }
-    (config.out / f"{NAME}.json").write_text(json.dumps(card, indent=1) + "\n", "utf-8")
+    save_file(tensors, path.with_suffix(".tmp"), facts)
+    path.with_suffix(".tmp").replace(path)
 
 
 def _digest(path: Path) -> str:
@@ -228,6 +232,11 @@ def _digest(path: Path) -> str:
 
 
 def _read(config: PretrainConfig) -> Photographs:
+    for name in ("data", "teacher"):
+        if not getattr(config, name).is_file():
+            raise InputError(
+                f"`{name}` must be an existing file, got {str(getattr(config, name))!r}"
+            )
     source = parquet_source(config.data)
     pixels = read_pixels(source.train, 64)
     features = teacher_features(pixels, config.teacher, config.out.parent / "cache")
@@ -236,12 +245,16 @@ def _read(config: PretrainConfig) -> Photographs:
 
 
 def pretrain(config: PretrainConfig) -> None:
-    """Trains from the last checkpoint, or from the start, to the last step."""
+    """Trains from the last checkpoint, or from the start, to the last step.
+
+    Raises:
+        InputError: If an input cannot be read or does not fit, or the checkpoint is another run's.
+    """
     torch.set_num_threads(config.threads)
     trainer = Trainer(config, _read(config))
     trainer.resume()
     start, began = trainer.step, time.monotonic()
-    losses: dict[str, float] = {}
+    losses = {name: trainer.curve[-1][name] for name in LOSS_WEIGHTS} if trainer.curve else {}
     while trainer.step < config.steps:
         for name, part in trainer.train_step().items():
             losses[name] = 0.98 * losses.get(name, part) + 0.02 * part
@@ -273,6 +286,14 @@ def _parse(arguments: list[str] | None) -> PretrainConfig:
     return PretrainConfig(**vars(parser.parse_args(arguments)))
 
 
-if __name__ == "__main__":
+def _main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    pretrain(_parse(None))
+    try:
+        pretrain(_parse(None))
+    except InputError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    _main()

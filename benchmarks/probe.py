@@ -7,6 +7,8 @@ and ridge regression onto one-hot labels.
 import argparse
 import json
 import logging
+import math
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from cl_adapters.benchmarks.images import LabelledImages
 from cl_adapters.benchmarks.sources import open_source
 from cl_adapters.benchmarks.transforms import Preprocess
 from cl_adapters.embedded import EMBEDDED
+from cl_adapters.errors import InputError
 from cl_adapters.pretrained import load_backbone
 
 __all__ = ["extract_features", "nearest_class_mean", "ridge_accuracy"]
@@ -46,7 +49,8 @@ def extract_features(network: nn.Module, batches: Iterable[Tensor]) -> Tensor:
 def nearest_class_mean(known: Tensor, labels: Tensor, test: Tensor, truth: Tensor) -> float:
     """Returns the accuracy in per cent of the nearest class mean by cosine.
 
-    Features are scaled to length one before and after they are averaged.
+    Features are scaled to length one before and after they are averaged. A class that has no
+    feature among the known ones is never the answer.
 
     Args:
         known: Features that give the means. Shape: (N, D).
@@ -54,16 +58,19 @@ def nearest_class_mean(known: Tensor, labels: Tensor, test: Tensor, truth: Tenso
         test: Features to classify. Shape: (M, D).
         truth: Their classes. Shape: (M,).
 
+    Raises:
+        InputError: If a feature is not finite.
+
     Example:
         >>> points = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 2.0]])
         >>> nearest_class_mean(points[1:], torch.tensor([0, 1]), points, torch.tensor([0, 0, 1]))
         100.0
     """
-    means = torch.zeros(int(labels.max()) + 1, known.shape[1])
+    _check_finite(known, test)
+    means = torch.zeros(int(labels.max()) + 1, known.shape[1], dtype=known.dtype)
     means.index_add_(0, labels, functional.normalize(known, dim=-1))
-    return _accuracy(
-        functional.normalize(test, dim=-1) @ functional.normalize(means, dim=-1).T, truth
-    )
+    cosines = functional.normalize(test, dim=-1) @ functional.normalize(means, dim=-1).T
+    return _accuracy(cosines.masked_fill(labels.bincount() == 0, -math.inf), truth)
 
 
 def ridge_accuracy(
@@ -81,12 +88,16 @@ def ridge_accuracy(
         truth: Their classes. Shape: (M,).
         seed: Of which fifth is held out.
 
+    Raises:
+        InputError: If a feature is not finite.
+
     Example:
         >>> points = torch.tensor([[1.0, 0.0], [0.0, 2.0]]).repeat(10, 1)
         >>> labels = torch.tensor([0, 1]).repeat(10)
         >>> ridge_accuracy(points, labels, points[:2], labels[:2])
         100.0
     """
+    _check_finite(known, test)
     known, test = known.double(), test.double()
     spread = known.std(dim=0) + 1e-6
     known, test = (known - known.mean(dim=0)) / spread, (test - known.mean(dim=0)) / spread
@@ -109,6 +120,12 @@ def _ridge_scores(
     rotated = test @ vectors
     for strength in strengths:
         yield rotated @ (turned / (values.clamp(min=0) + strength)[:, None]) + offset
+
+
+def _check_finite(*features: Tensor) -> None:
+    for each in features:
+        for row, column in (~each.isfinite()).nonzero()[:1].tolist():
+            raise InputError(f"features must be finite, got {each[row, column]} in row {row}")
 
 
 def _accuracy(scores: Tensor, truth: Tensor) -> float:
@@ -165,8 +182,9 @@ def _measure(data: str, network: nn.Module, options: argparse.Namespace) -> dict
     }
 
 
-def _main() -> None:
-    options = _parse()
+def _run(options: argparse.Namespace) -> None:
+    if options.threads < 1:
+        raise InputError(f"`threads` must be at least 1, got {options.threads}")
     torch.set_num_threads(options.threads)
     network = _network(options.network, options.weights, options.side, options.seed)
     for data in options.data:
@@ -175,6 +193,14 @@ def _main() -> None:
         if options.out:
             with options.out.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
+
+
+def _main() -> None:
+    try:
+        _run(_parse())
+    except InputError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,33 @@ same names. One recipe is one run: one strategy, one stream, one seed.
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
+from cl_adapters.benchmarks.changes import KINDS
 from cl_adapters.embedded import EMBEDDED
 from cl_adapters.errors import InputError, unknown_name
 
-__all__ = ["RunConfig", "read_recipe"]
+__all__ = ["SHIFT_SUFFIX", "RunConfig", "read_recipe"]
+
+SHIFT_SUFFIX: Final = "-shift"
+# Keys that only one scenario has.
+SCENARIO_KEYS: Final = {
+    "class": ("increment", "first"),
+    "domain": ("domain_order",),
+    "shift": (
+        "shifts", "severity", "transition", "num_experiences", "changes", "recurring",
+        "test_images",
+    ),
+}  # fmt: skip
 
 
 class RunConfig(BaseModel):
@@ -23,12 +42,33 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     strategy: str = Field(description="name of a strategy")
-    stream: str = Field(default="digits", description="name of a built-in source")
+    stream: str = Field(
+        default="digits", description="built-in source; NAME-shift adds scenario 'shift'"
+    )
     data: str | None = Field(
         default=None, description="image folder or parquet file; replaces stream"
     )
     increment: int = Field(default=2, ge=1, description="classes an experience")
     first: int | None = Field(default=None, ge=0, description="classes of the first experience")
+    scenario: Literal["class", "domain", "shift"] = Field(
+        default="class", description="what an experience brings: new classes, a domain, a shift"
+    )
+    domain_order: str = Field(
+        default="natural", description="natural (by name), seeded, or a list of domains"
+    )
+    shifts: str = Field(
+        default=",".join(KINDS), description="kinds of change that make the new domains"
+    )
+    severity: float = Field(default=1.0, description="of the changes, from 0 to 1")
+    transition: Literal["abrupt", "gradual"] = Field(
+        default="abrupt", description="gradual: the share of changed images grows with each stay"
+    )
+    num_experiences: int = Field(default=14, description="experiences of a shift stream")
+    changes: int = Field(default=6, description="experiences with another domain than the last")
+    recurring: int = Field(default=2, description="changes that return to a domain seen before")
+    test_images: int | None = Field(
+        default=None, description="test images an experience of a shift stream; None: all"
+    )
     class_order: str = Field(default="seeded", description="natural, seeded, numpy1993 or a list")
     seed: int = Field(
         default=0, ge=0, lt=2**32, description="of class order, weights and order of images"
@@ -58,18 +98,47 @@ class RunConfig(BaseModel):
             if name not in cls.model_fields:
                 raise unknown_name("recipe key", name, cls.model_fields)
         try:
-            return cls.model_validate(dict(values))
+            config = cls.model_validate(_with_scenario(values))
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             raise InputError(
                 f"recipe key `{place}`: {first['msg']}, got {first['input']!r}"
             ) from error
+        for name in _keys_of_others(config.scenario):
+            if values.get(name) is not None:
+                (owner,) = (each for each, keys in SCENARIO_KEYS.items() if name in keys)
+                raise InputError(
+                    f"recipe key `{name}` must go with scenario {owner!r}, got {config.scenario!r}"
+                )
+        return config
+
+    @model_serializer(mode="wrap")
+    def _leave_out_other_scenarios(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A recipe says nothing that has no effect, and one of a scenario keeps its digest when
+        # another scenario gets a key.
+        unused = {*_keys_of_others(self.scenario), *(["scenario"] * (self.scenario == "class"))}
+        return {name: value for name, value in handler(self).items() if name not in unused}
 
     @property
     def source(self) -> str:
         """Name or path of where the images come from."""
         return self.data or self.stream
+
+
+def _keys_of_others(scenario: str) -> list[str]:
+    return [name for each, keys in SCENARIO_KEYS.items() if each != scenario for name in keys]
+
+
+def _with_scenario(values: Mapping[str, object]) -> dict[str, object]:
+    # `digits-shift` is short for the stream `digits` with the scenario `shift`.
+    stream = values.get("stream")
+    if not isinstance(stream, str) or not stream.endswith(SHIFT_SUFFIX):
+        return dict(values)
+    scenario = values.get("scenario", "shift")
+    if scenario != "shift":
+        raise InputError(f"scenario of stream {stream!r} must be 'shift', got {scenario!r}")
+    return {**values, "stream": stream.removesuffix(SHIFT_SUFFIX), "scenario": scenario}
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

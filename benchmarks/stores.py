@@ -193,7 +193,7 @@ class ChangedStore:
     change: Callable[[Pixels], Pixels]
 
     def encoded(self, row: int) -> bytes:
-        """Returns the change and the original's bytes, so that a changed image has its own digest."""
+        """Returns the change and the original's bytes: a changed image has a digest of its own."""
         return repr(self.change).encode() + self.store.encoded(row)
 
     def pixels(self, row: int) -> Pixels:

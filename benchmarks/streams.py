@@ -1,8 +1,8 @@
-"""Class-incremental streams: an order of the classes, cut into experiences; and any plan of a stream
-as Avalanche streams.
+"""Class-incremental streams, an order of the classes cut into experiences; Avalanche's of any plan.
 
-Inside a stream a class is its position in the order, 0 to C - 1, so that the classes of experience
-t are the next ones after those of t - 1. Nothing here touches a global random state.
+Inside a class-incremental stream a class is its position in the order, 0 to C - 1, so that the
+classes of experience t are the next ones after those of t - 1. Nothing here touches a global random
+state.
 """
 
 from collections.abc import Sequence

@@ -87,9 +87,8 @@ def first_firing(history: History, experience: int) -> tuple[int, int] | None:
     """
     active = {block: _active_before(history, experience, block) for block in history.blocks}
     scans = (scan for scan in history.scans if scan.experience == experience)
-    num_windows = num_images = 0
-    for window in _windows(scans):
-        num_windows += 1
+    num_images = 0
+    for num_windows, window in enumerate(_windows(scans), start=1):
         num_images += window[0].images
         if any(_fires(scan, active[scan.block]) for scan in window):
             return num_windows, num_images

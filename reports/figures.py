@@ -1,11 +1,9 @@
 """The figures of a comparison, drawn with matplotlib's object interface.
 
-Colours are Okabe and Ito's; every curve also has its own marker and line style, so that it can be
-told apart in grey. Call inside `figure_files.figure_style()`.
+Call inside `figure_files.figure_style()`.
 """
 
-from itertools import cycle, islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from matplotlib import colormaps
@@ -13,77 +11,46 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from cl_adapters.reports.groups import Group, Row, clean_text
+from cl_adapters.reports.figure_parts import (
+    CurveStyle,
+    curve_styles,
+    mark_mixed,
+    new_figure,
+    short_label,
+)
+from cl_adapters.reports.groups import Group, Row
 
 __all__ = ["accuracy_figure", "experience_figure", "forgetting_figure", "matrix_figure"]
 
-_COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")
-_LINES: Final = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _MOST_NUMBERED: Final = 10  # experiences up to which a heat map carries its numbers
 _PANEL_COLUMNS: Final = 3
 
 
-class _Style(NamedTuple):
-    colour: str
-    marker: str
-    line: Any
-
-
-def _styles(group: Group) -> dict[str, _Style]:
-    # By name, not by rank: a method keeps its colour when the order of the results changes.
-    labels = sorted(row.label for row in group.rows)
-    triples = zip(cycle(_COLOURS), cycle(_MARKERS), cycle(_LINES), strict=False)
-    return {
-        label: _Style(*triple)
-        for label, triple in zip(labels, islice(triples, len(labels)), strict=True)
-    }
-
-
-def _text(label: str, length: int = 44) -> str:
-    # A leading underscore would hide a label from matplotlib's legend.
-    shown = clean_text(label, length)
-    return f" {shown}" if shown.startswith("_") else shown
-
-
-def _mark(figure: Figure, group: Group) -> None:
-    if group.mixed:
-        figure.text(0.01, 0.99, clean_text(group.mixed, 90), color="#B00020", va="top", fontsize=8)
-
-
-def _new_figure(width: float, height: float, group: Group) -> Figure:
-    top = 1 - 0.28 / height if group.mixed else 1.0
-    figure = Figure((width, height), layout=ConstrainedLayoutEngine(rect=(0, 0, 1, top)))
-    _mark(figure, group)
-    return figure
-
-
 def _curves(group: Group, name: str, heading: str) -> tuple[Figure, Axes]:
     labels = [
-        f"{_text(row.label)}, {len(row.seeds)} seed{'s' * (len(row.seeds) > 1)}"
+        f"{short_label(row.label)}, {len(row.seeds)} seed{'s' * (len(row.seeds) > 1)}"
         for row in group.rows
     ]
     num_columns = 1 if max(map(len, labels)) > 30 else 2
     lines_below = -(-len(labels) // num_columns)
-    figure = _new_figure(6.4, 3.9 + 0.22 * lines_below, group)
+    figure = new_figure(6.4, 3.9 + 0.22 * lines_below, group)
     axes = figure.subplots()
-    styles = _styles(group)
+    styles = curve_styles(group)
     handles = [_curve(axes, row, name, styles[row.label]) for row in group.rows]
-    axes.set_xlabel("Number of classes seen")
+    axes.set_xlabel(group.progress_heading)
     axes.set_ylabel(heading)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
     figure.legend(handles, labels, loc="outside lower center", ncols=num_columns)
     return figure, axes
 
 
-def _curve(axes: Axes, row: Row, name: str, style: _Style) -> Line2D:
+def _curve(axes: Axes, row: Row, name: str, style: CurveStyle) -> Line2D:
     interval = row.interval(name)
-    x = np.array(row.classes_seen)
+    x = np.array(row.progress)
     known = ~np.isnan(interval.mean)
     (line,) = axes.plot(
         x[known],
@@ -116,7 +83,7 @@ def _lowest(group: Group) -> float:
 
 
 def forgetting_figure(group: Group) -> Figure:
-    """Draws the mean forgetting from best against the number of classes seen, with bands."""
+    """Draws the mean forgetting from best against the progress, with bands."""
     figure, axes = _curves(group, "forgetting", "Forgetting from best (points)")
     axes.set_ylim(bottom=0)
     return figure
@@ -149,7 +116,7 @@ def _panel_grid(group: Group) -> tuple[Figure, NDArray[Any], Axes]:
     width = left + right + max(2.3 * num_columns, 3.6)
     height = bottom + top + num_lines * (side + gap) - gap
     figure = Figure((width, height))
-    _mark(figure, group)
+    mark_mixed(figure, group)
     edges = {"left": left, "right": width - right, "bottom": bottom, "top": height - top}
     shares = {
         name: edge / (width if name in ("left", "right") else height)
@@ -158,7 +125,7 @@ def _panel_grid(group: Group) -> tuple[Figure, NDArray[Any], Axes]:
     figure.subplots_adjust(wspace=0.12, hspace=gap / side, **shares)
     panels = figure.subplots(num_lines, num_columns, sharex=True, sharey=True, squeeze=False)
     x, y = (shares["left"] + shares["right"]) / 2, (shares["bottom"] + shares["top"]) / 2
-    figure.text(x, 0.08 / height, "Number of classes seen", ha="center", fontsize=10)
+    figure.text(x, 0.08 / height, group.progress_heading, ha="center", fontsize=10)
     label = "Accuracy on one experience (%)"
     figure.text(0.08 / width, y, label, rotation=90, va="center", fontsize=10)
     span = shares["top"] - shares["bottom"]
@@ -169,7 +136,7 @@ def _panel_grid(group: Group) -> tuple[Figure, NDArray[Any], Axes]:
 
 
 def _experience_panel(panel: Axes, row: Row, colours: NDArray[np.float64]) -> None:
-    matrix, x = row.interval("matrix").mean, np.array(row.classes_seen)
+    matrix, x = row.interval("matrix").mean, np.array(row.progress)
     for experience in range(matrix.shape[0]):
         values = matrix[experience:, experience]
         known = ~np.isnan(values)
@@ -178,7 +145,7 @@ def _experience_panel(panel: Axes, row: Row, colours: NDArray[np.float64]) -> No
     panel.set_ylim(-2, 102)
     panel.set_xlim(left=0)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-    panel.set_title(f"{_text(row.label, 26)} (n = {len(row.seeds)})", fontsize=9)
+    panel.set_title(f"{short_label(row.label, 26)} (n = {len(row.seeds)})", fontsize=9)
 
 
 def matrix_figure(group: Group, row: Row) -> Figure:
@@ -189,7 +156,7 @@ def matrix_figure(group: Group, row: Row) -> Figure:
     left, bottom, top = 0.62, 0.55, 0.85 if group.mixed else 0.5
     width, height = left + side + 1.1, bottom + side + top
     figure = Figure((width, height))
-    _mark(figure, group)
+    mark_mixed(figure, group)
     axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
     bar_axes = figure.add_axes(
         ((left + side + 0.15) / width, bottom / height, 0.17 / width, side / height)
@@ -202,7 +169,7 @@ def matrix_figure(group: Group, row: Row) -> Figure:
     axes.set_xlabel("Accuracy on experience")
     axes.set_ylabel("After learning experience")
     plural = "s" * (len(row.seeds) > 1)
-    axes.set_title(f"{_text(row.label, 38)}\n{len(row.seeds)} seed{plural}", fontsize=9)
+    axes.set_title(f"{short_label(row.label, 38)}\n{len(row.seeds)} seed{plural}", fontsize=9)
     figure.colorbar(image, cax=bar_axes).set_label("Accuracy (%)")
     return figure
 

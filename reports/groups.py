@@ -54,9 +54,16 @@ class Row:
 
     @property
     def classes_seen(self) -> list[int]:
-        """Number of classes seen after each experience."""
-        sizes = [len(classes) for classes in self.runs[0].record.experiences]
-        return [int(total) for total in np.cumsum(sizes)]
+        """Number of different classes seen after each experience."""
+        seen: set[int] = set()
+        return [len(seen := seen.union(each)) for each in self.runs[0].record.experiences]
+
+    @property
+    def progress(self) -> list[int]:
+        """Where each experience stands on an axis: see `Group.progress_heading`."""
+        seen = self.classes_seen
+        brings_classes = len(set(seen)) == len(seen)
+        return seen if brings_classes else list(range(1, len(seen) + 1))
 
     def interval(self, name: str) -> Interval:
         """Returns mean and interval of one column, or of `matrix`, `seen` or `forgetting`."""
@@ -82,6 +89,12 @@ class Group:
     rows: tuple[Row, ...]
     protocols: dict[str, dict[str, Any]]
     notes: tuple[str, ...]
+
+    @property
+    def progress_heading(self) -> str:
+        """What `Row.progress` counts: classes, or experiences where not each brings new classes."""
+        counts_classes = all(row.progress == row.classes_seen for row in self.rows)
+        return f"Number of {'classes seen' if counts_classes else 'experiences learned'}"
 
     @property
     def mixed(self) -> str:

@@ -89,12 +89,14 @@ class Domain(_Event):
         changed: Whether it differs from the experience before.
         seen_before: Whether the domain was part of an earlier experience.
         severity: Strength of the shift in [0, 1].
+        share: Share of the images that are in the domain.
     """
 
     domain: str
     changed: bool
     seen_before: bool
     severity: float = 1.0
+    share: float = 1.0
 
 
 class _Parameters(_Event):
@@ -184,7 +186,9 @@ def read_history(folder: Path, num_experiences: int) -> History:
             key: (event.adapter, event.changed)
             for key, event in _once("active", events["active"]).items()
         },
-        router={block: np.array(event.weights) for (_, block), event in _once("router", last).items()},
+        router={
+            block: np.array(event.weights) for (_, block), event in _once("router", last).items()
+        },
         domains={t: event for (t, _), event in _once("domain", events["domain"]).items()},
         added=added,
     )
@@ -199,14 +203,18 @@ def _parsed(kind: str, line: dict[str, Any], num_experiences: int) -> _Event:
         message = first["msg"].removeprefix("Value error, ")
         shown = repr(first["input"])[:60]
         raise InputError(
-            f"events.jsonl: {name} of a {kind} event: {message}, got {shown}"
+            f"events.jsonl: {name} of {_an(kind)} event: {message}, got {shown}"
         ) from error
     if event.experience >= num_experiences:
         raise InputError(
-            f"events.jsonl: experience of a {kind} event must lie in [0, {num_experiences}), "
+            f"events.jsonl: experience of {_an(kind)} event must lie in [0, {num_experiences}), "
             f"got {event.experience}"
         )
     return event
+
+
+def _an(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _once(kind: str, events: Sequence[Any]) -> dict[tuple[int, int], Any]:
@@ -215,7 +223,7 @@ def _once(kind: str, events: Sequence[Any]) -> dict[tuple[int, int], Any]:
         key = (event.experience, getattr(event, "block", 0))
         if key in found:
             raise InputError(
-                f"events.jsonl: a {kind} event must stand once per experience and block, "
+                f"events.jsonl: {_an(kind)} event must stand once per experience and block, "
                 f"got two for experience {key[0]}"
             )
         found[key] = event

@@ -212,8 +212,10 @@ def _check_predictions(predictions: pd.DataFrame, record: RunRecord) -> None:
             raise InputError(f"predictions.parquet: {name} must lie in [0, {limits[name]})")
     if not predictions["confidence"].between(0.0, 1.0 + 1e-6).all():
         raise InputError("predictions.parquet: confidence must lie in [0, 1]")
-    if predictions.duplicated(["experience", "sample"]).any():
-        raise InputError("predictions.parquet: a sample must stand once per experience")
+    if predictions.duplicated(["experience", "target_experience", "sample"]).any():
+        raise InputError(
+            "predictions.parquet: a sample must stand once per experience and target_experience"
+        )
     last = predictions["experience"].max() if len(predictions) else None
     if last != num_experiences - 1:
         raise InputError(

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -16,9 +17,11 @@ from matplotlib.figure import Figure
 from cl_adapters.errors import InputError
 from cl_adapters.records import atomic_path
 from cl_adapters.reports import figures, tables
-from cl_adapters.reports.definitions import COLUMNS
+from cl_adapters.reports.definitions import COLUMNS, DETECTION_COLUMNS
 from cl_adapters.reports.figure_files import embed, figure_style, save_figure
 from cl_adapters.reports.groups import Group, Row, clean_text, file_name, group_runs
+from cl_adapters.reports.growth_section import GrowthSection, read_histories
+from cl_adapters.reports.growth_tables import LETTERS
 from cl_adapters.reports.load import LoadedRuns, load_runs
 from cl_adapters.reports.recipes import recipe_text
 from cl_adapters.reports.summary import sentences
@@ -80,21 +83,27 @@ def write_report(run_folders: Sequence[Path], out: Path, *, force: bool = False)
     if out.exists() and not out.is_dir():
         raise InputError(f"report folder {str(out)!r} must be a directory, got a file")
     loaded = load_runs(run_folders)
+    histories = read_histories(loaded)
     groups = group_runs(loaded.finished, force=force)
     for name in ("figures", "tables"):
         (out / name).mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     sections = []
     for number, group in enumerate(groups, start=1):
-        drawings = _draw(group, out / "figures", f"s{number}")
-        texts = tables.table_files(group)
+        growth = GrowthSection(group, histories)
+        found = chain(_figures(group), growth.figures())
+        drawings = _draw(group, found, out / "figures", f"s{number}")
+        texts = tables.table_files(group) | growth.files()
         for name, text in texts.items():
             (out / "tables" / name).write_text(text, "utf-8", "replace")
         files += [
             out / "figures" / f"{item.name}.{kind}" for item in drawings for kind in ("svg", "png")
         ]
         files += [out / "tables" / name for name in texts]
-        sections.append(_section(group, drawings, sorted(texts), out))
+        sections.append(
+            _section(group, drawings, sorted(texts), out)
+            | {"grows": bool(growth.rows), "detection": _detection(growth)}
+        )
     page = out / "report.html"
     with atomic_path(page) as path:
         path.write_text(_render(sections, loaded, out), "utf-8", "replace")
@@ -108,10 +117,12 @@ def write_report(run_folders: Sequence[Path], out: Path, *, force: bool = False)
     )
 
 
-def _draw(group: Group, folder: Path, prefix: str) -> list[_Drawing]:
+def _draw(
+    group: Group, found: Iterable[tuple[str, str, str, Figure]], folder: Path, prefix: str
+) -> list[_Drawing]:
     drawings: list[_Drawing] = []
     with figure_style():
-        for kind, name, text, figure in _figures(group):
+        for kind, name, text, figure in found:
             stem = f"{group.slug}-{name}"
             svg = save_figure(figure, folder / stem)
             element = Markup(embed(svg, f"{prefix}f{len(drawings)}"))
@@ -162,6 +173,15 @@ def _section(group: Group, drawings: list[_Drawing], files: list[str], out: Path
     }
 
 
+def _detection(growth: GrowthSection) -> list[dict[str, Any]]:
+    table = growth.detection
+    by_column = [table.cells(column) for column in DETECTION_COLUMNS]
+    return [
+        {"label": row.label, "seeds": row.seeds, "cells": [cells[number] for cells in by_column]}
+        for number, row in enumerate(table.rows)
+    ]
+
+
 def _recipes(row: Row) -> str:
     return recipe_text([run.record for run in row.runs])
 
@@ -200,6 +220,8 @@ def _render(sections: list[dict[str, Any]], loaded: LoadedRuns, out: Path) -> st
         unfinished=unfinished,
         broken=broken,
         definitions=COLUMNS,
+        detection_columns=DETECTION_COLUMNS,
+        detection_letters=LETTERS,
     )
 
 

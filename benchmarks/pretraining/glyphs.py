@@ -39,7 +39,7 @@ class GlyphBank:
     """The shapes of glyph classes.
 
     Attributes:
-        control: Control points in [-1, 1], (C, 4, 4, 2): class, stroke, point, x and y.
+        control: Control points in [-1.1, 1.1], (C, 4, 4, 2): class, stroke, point, x and y.
         is_drawn: Which of the strokes a class has, (C, 4).
     """
 

@@ -31,7 +31,8 @@ def prune(
     """
     kept = {k: v.clone() for k, v in state.items() if not k.startswith(("blocks.", "head."))}
     kept["patch_embed.proj.weight"] = _fold(state["patch_embed.proj.weight"], patch_size)
-    kept["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], (grid, grid))
+    # Cloned, since timm hands out the given tensor where nothing is to be resampled.
+    kept["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], (grid, grid)).clone()
     for index in range(depth):
         prefix = f"blocks.{index}."
         block = {k: v for k, v in state.items() if k.startswith(prefix)}

@@ -9,14 +9,13 @@ import logging
 from pathlib import Path
 from typing import Final
 
-import timm
 import torch
 from safetensors.torch import load_file, save_file
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from cl_adapters.benchmarks.images import LabelledImages
+from cl_adapters.pretrained import load_backbone
 
 __all__ = ["TEACHER", "read_pixels", "teacher_features"]
 
@@ -57,32 +56,32 @@ def teacher_features(pixels: Tensor, weights: Path, cache: Path, *, side: int = 
 
     Returns:
         Shape: (N, 192), fp32.
+
+    Raises:
+        InputError: If the weight file cannot be read or does not fit.
     """
-    digest = hashlib.sha256(pixels.numpy().tobytes())
+    digest = hashlib.sha256(f"{tuple(pixels.shape)}".encode())
+    digest.update(pixels.numpy().tobytes())
     digest.update(weights.read_bytes())
     path = cache / f"teacher-{side}-{digest.hexdigest()[:16]}.safetensors"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        save_file({"features": _compute(pixels, _teacher(weights, side), side)}, path)
+        teacher = load_backbone(TEACHER, weights=weights, image_size=side).model.eval()
+        part = path.with_suffix(".tmp")  # a run stopped while it writes leaves no broken cache
+        save_file({"features": _compute(pixels, teacher, side)}, part)
+        part.replace(path)
     features: Tensor = load_file(path)["features"]
     return features.float()
 
 
-def _teacher(weights: Path, side: int) -> VisionTransformer:
-    name = TEACHER.partition(".")[0]
-    model: VisionTransformer = timm.create_model(name, checkpoint_path=str(weights), img_size=side)
-    return model.eval()
-
-
 @torch.inference_mode()
-def _compute(pixels: Tensor, teacher: VisionTransformer, side: int) -> Tensor:
+def _compute(pixels: Tensor, teacher: nn.Module, side: int) -> Tensor:
     features = []
     for start in range(0, len(pixels), 32):
         batch = pixels[start : start + 32].float().div(127.5).sub(1)
         batch = functional.interpolate(batch, (side, side), mode="bicubic", align_corners=False)
         with torch.autocast("cpu", torch.bfloat16):
-            tokens = teacher.forward_features(batch)  # (B, 197, 192)
-            features.append(tokens[:, 0].half())
+            features.append(teacher(batch).half())
         if start % 1024 == 0:
             _LOG.info("teacher: %d of %d images", start, len(pixels))
     return torch.cat(features)

@@ -40,10 +40,9 @@ def growth_events(
             severity=1.0,
         )
         left = dict.fromkeys(blocks, False)
+        grown: set[int] = set()
         for window in range(windows if t else 0):
-            for block in blocks:
-                if len(homes[block]) > 1 and homes[block][-1] == domain and active[block] < 0:
-                    continue
+            for block in (block for block in blocks if block not in grown):
                 is_blind = generator.random() < miss
                 scores = [
                     float(generator.normal(0.6 if home == domain or is_blind else 2.4, 0.2))
@@ -66,10 +65,13 @@ def growth_events(
                     adapter=best,
                     fired=fired,
                     grown=fired and grows,
-                    reason="all detectors fired" if fired else f"adapter {best} recognises the data",
+                    reason="all detectors fired"
+                    if fired
+                    else f"adapter {best} recognises the data",
                 )
                 if fired and grows:
                     homes[block].append(domain)
+                    grown.add(block)
                     note("growth", t, block=block, adapters=len(homes[block]), parameters=COST)
         for block in blocks:
             home = homes[block]
@@ -77,8 +79,7 @@ def growth_events(
             note("active", t, block=block, adapter=active[block], changed=left[block])
             weights = generator.dirichlet([0.4] * len(home), size=t + 1)
             note("router", t, block=block, weights=weights.tolist())
-        grown = sum(len(home) - 1 for home in homes.values())
-        added = 5_000 + 200 * t + COST * grown
+        added = 5_000 + 200 * t + COST * sum(len(home) - 1 for home in homes.values())
         note("parameters", t, trainable=1, added=added, total=300_000 + added)
     return events
 

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,19 @@ def test_embedded_drawings_do_not_share_ids() -> None:
     assert "url(#p-b)" in element
     assert 'href="#p-b"' in element
     assert not element.startswith("<?xml")
+
+
+def test_experiences_that_bring_no_new_class_are_counted_themselves(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    folder = make_run(sizes=(1, 1, 1), per_class=6)
+    record = json.loads((folder / "run.json").read_text())
+    record["experiences"] = [[0, 1, 2]] * 3  # the same classes in three domains
+    (folder / "run.json").write_text(json.dumps(record))
+    group = _group(tmp_path)
+    with figure_style():
+        (axes,) = figures.accuracy_figure(group).axes
+        panel = figures.experience_figure(group).axes[0]
+    assert axes.get_xlabel() == "Number of experiences learned"
+    assert axes.get_lines()[0].get_xdata() == pytest.approx([1, 2, 3])
+    assert panel.get_lines()[0].get_xdata() == pytest.approx([1, 2, 3])

@@ -23,7 +23,8 @@ def test_seeds_share_a_row_and_options_do_not(make_run: MakeRun, tmp_path: Path)
         ("simplecil", [0, 1]),
     ]
     assert group.notes == ()
-    assert group.rows[0].classes_seen == [2, 4, 6, 8]
+    assert group.rows[0].classes_seen == group.rows[0].progress == [2, 4, 6, 8]
+    assert group.progress_heading == "Number of classes seen"
 
 
 def test_fidelity_makes_another_row(make_run: MakeRun, tmp_path: Path) -> None:

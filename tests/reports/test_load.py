@@ -64,8 +64,12 @@ def test_unfinished_runs_are_kept_apart(make_run: MakeRun) -> None:
         ("run.json", "[]", "every key"),
         ("predictions.parquet", "PAR1 no", "readable predictions"),
         ("events.jsonl", '{"eve\n{"event": "phase"}\n', "line 1"),
-        ("events.jsonl", "3\n4\n", "JSON object"),
-        ("events.jsonl", '{"event": "phase", "seconds": "long"}\n', "seconds must be a number"),
+        ("events.jsonl", "3\n4\n", "line 1 must be an event"),
+        (
+            "events.jsonl",
+            '{"event": "phase", "experience": 0, "seconds": "long"}\n',
+            "seconds must be a number",
+        ),
     ],
 )
 def test_damaged_files_are_named_and_skipped(

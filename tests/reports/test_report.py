@@ -1,3 +1,5 @@
+import csv
+import io
 import re
 import subprocess
 import sys
@@ -9,8 +11,11 @@ import pytest
 from matplotlib import rcParams
 
 from cl_adapters.errors import InputError
+from cl_adapters.records import append_event
+from cl_adapters.reports.definitions import DETECTION_COLUMNS
 from cl_adapters.reports.report import write_report
 from tests.reports.conftest import MakeRun
+from tests.reports.growing import write_growth
 
 
 class _Page(HTMLParser):
@@ -165,6 +170,122 @@ def test_text_of_figures_can_be_searched(runs: Path, tmp_path: Path) -> None:
     text = (tmp_path / "report" / "figures" / "digits-accuracy.svg").read_text()
     assert "lae, 2 seeds" in text
     assert "Number of classes seen" in text
+
+
+@pytest.fixture
+def growing(make_run: MakeRun, tmp_path: Path) -> Path:
+    domains = ("plain", "rotation", "plain", "blur", "rotation")
+    for seed in (0, 1, 2):
+        for detector in ("zscore", "mmd"):
+            folder = make_run(
+                "sema", seed, stream="shift", sizes=(1,) * 5, options={"detector": detector}
+            )
+            write_growth(folder, domains, seed=seed, miss=0.0 if detector == "mmd" else 0.7)
+        make_run("lae", seed, stream="shift", sizes=(1,) * 5)
+    return tmp_path / "runs"
+
+
+def test_growth_is_shown_of_methods_that_grow(growing: Path, tmp_path: Path) -> None:
+    summary = write_report([growing], tmp_path / "report")
+    names = {path.name for path in summary.files}
+    assert {path for path in (tmp_path / "report").rglob("*") if path.is_file()} == set(
+        summary.files
+    )
+    assert {"shift-parameters.svg", "shift-parameters.png", "shift-growth.csv"} <= names
+    assert {f"shift-detection.{kind}" for kind in ("csv", "md", "tex")} <= names
+    assert sum("-growth-" in name for name in names) == 2 * 2
+    assert not any("growth" in name and "lae" in name for name in names)
+    page = _Page(summary.html.read_text())
+    assert len(set(page.ids)) == len(page.ids)
+    assert {f"define-1-{column.name}" for column in DETECTION_COLUMNS} <= set(page.ids)
+    for link in page.links:
+        assert link[1:] in page.ids if link[0] == "#" else (summary.html.parent / link).exists()
+    assert all(load.startswith(("#", "data:")) for load in page.loads)
+
+
+def test_detection_table_holds_means_of_its_runs(growing: Path, tmp_path: Path) -> None:
+    write_report([growing], tmp_path / "report")
+    tables = tmp_path / "report" / "tables"
+    means, runs = (
+        list(csv.DictReader(io.StringIO((tables / f"shift-{name}.csv").read_text())))
+        for name in ("detection", "detection-runs")
+    )
+    assert {line["method"] for line in means} == {"sema (detector=mmd)", "sema (detector=zscore)"}
+    for line in means:
+        mine = [run for run in runs if run["method"] == line["method"]]
+        assert len(mine) == 3
+        for column in DETECTION_COLUMNS:
+            values = [float(run[column.name]) for run in mine if run[column.name]]
+            mean = float(line[f"{column.name}_mean"])
+            assert mean == pytest.approx(sum(values) / len(values), abs=1e-5)
+        # Five experiences: rotation, plain again, blur, rotation again.
+        assert float(line["changes_mean"]) == 4
+        assert float(line["oracle_adapters_mean"]) == 2
+    perfect = next(line for line in means if "mmd" in line["method"])
+    assert float(perfect["changes_found_mean"]) == 4
+    assert float(perfect["adapters_grown_a_block_mean"]) == 2
+    assert float(perfect["reuse_on_recurrence_mean"]) == 100
+    markdown = (tables / "shift-detection.md").read_text()
+    assert "Reuse on recurrence: 100 " in markdown  # the definitions stand below
+    assert r"\toprule" in (tables / "shift-detection.tex").read_text()
+
+
+def test_growth_report_has_the_same_bytes(growing: Path, tmp_path: Path) -> None:
+    write_report([growing], tmp_path / "one")
+    write_report([growing], tmp_path / "two")
+    assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
+
+
+def test_methods_that_do_not_grow_leave_the_page_as_it_was(
+    runs: Path, growing: Path, tmp_path: Path
+) -> None:
+    write_report([runs / "digits"], tmp_path / "alone")
+    write_report([growing], tmp_path / "both")
+    alone, both = _bytes(tmp_path / "alone"), _bytes(tmp_path / "both")
+    assert not any("growth" in name or "detection" in name for name in alone)
+    text = alone.pop("report.html").decode()
+    for word in ("rowth", "etection", "timeline", "router", "Oracle"):
+        assert word not in text
+    assert {name: both[name] for name in alone} == alone
+    # A stream that knows its truth shows nothing of it without a method that grows.
+    for folder in (runs / "digits").rglob("events.jsonl"):
+        truth = {"domain": "plain", "changed": False, "seen_before": False, "severity": 1.0}
+        append_event(folder.parent, "domain", 0, 0, **truth)
+    write_report([runs / "digits"], tmp_path / "told")
+    assert (tmp_path / "told" / "report.html").read_text() == text
+
+
+def test_a_run_with_a_damaged_scan_is_named_and_skipped(growing: Path, tmp_path: Path) -> None:
+    folder = next(path.parent for path in sorted((growing / "shift/sema").rglob("run.json")))
+    append_event(folder, "scan", 1, 0, block=9)
+    append_event(folder, "memory", 4, 0, peak_bytes=1)
+    summary = write_report([growing], tmp_path / "report")
+    assert summary.num_finished == 8
+    (note,) = (note for note in summary.notes if note.startswith("Skipped"))
+    assert str(folder) in note
+    assert "window of a scan event" in note
+    assert "window of a scan event" in summary.html.read_text()
+
+
+def test_hostile_domains_are_harmless(make_run: MakeRun, tmp_path: Path) -> None:
+    evil = ['<script>alert("1")</script>', "a$b$^{", "_hidden\x07", "x" * 300]
+    write_growth(make_run("sema", sizes=(1,) * 4), evil)
+    summary = write_report([tmp_path / "runs"], tmp_path / "report")
+    assert "script" not in _Page(summary.html.read_text()).tags
+    for path in summary.files:
+        assert re.fullmatch(r"[A-Za-z0-9.-]+", path.name)
+
+
+def test_mixed_protocols_are_marked_on_growth_too(make_run: MakeRun, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        folder = make_run(
+            "sema", folder=tmp_path / "runs" / name, sizes=(1,) * 3, fingerprint={"weights": name}
+        )
+        write_growth(folder, ("a", "b", "a"))
+    forced = write_report([tmp_path / "runs"], tmp_path / "forced", force=True)
+    for path in forced.files:
+        if path.suffix in {".svg", ".md", ".tex"} or path.name.endswith("detection.csv"):
+            assert "ixed protocols" in path.read_text(), path
 
 
 def test_out_must_not_be_a_file(runs: Path, tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""What a report shows of strategies that grow; nothing of a group without one."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from cl_adapters.errors import InputError
+from cl_adapters.reports.groups import Group, Row, file_name
+from cl_adapters.reports.growth import History, read_history
+from cl_adapters.reports.growth_figures import MOST_SEEDS, timeline_figure
+from cl_adapters.reports.growth_tables import DetectionTable, growth_files
+from cl_adapters.reports.load import BrokenRun, LoadedRuns, Run
+from cl_adapters.reports.parameters_figure import parameters_figure
+from cl_adapters.reports.router_figure import MOST_ROUTED_SEEDS, router_figure
+
+__all__ = ["GrowthSection", "read_histories"]
+
+
+def read_histories(loaded: LoadedRuns) -> dict[Path, History]:
+    """Returns the history of each finished run by its folder.
+
+    A run with a damaged event is moved to the broken ones, as `load_runs` does with other damage.
+    """
+    histories: dict[Path, History] = {}
+    kept: list[Run] = []
+    for run in loaded.finished:
+        try:
+            histories[run.folder] = read_history(run.folder, len(run.record.experiences))
+        except InputError as error:
+            loaded.broken.append(BrokenRun(folder=run.folder, reason=str(error)))
+        else:
+            kept.append(run)
+    loaded.finished = kept
+    loaded.broken.sort(key=lambda run: run.folder)
+    return histories
+
+
+@dataclass(frozen=True)
+class GrowthSection:
+    """The growth of the methods of one group.
+
+    Attributes:
+        group: The methods that are compared.
+        by_folder: History of each run.
+    """
+
+    group: Group
+    by_folder: Mapping[Path, History]
+
+    @cached_property
+    def histories(self) -> dict[str, list[History]]:
+        """Histories of the runs of each row, by label."""
+        return {
+            row.label: [self.by_folder[run.folder] for run in row.runs] for row in self.group.rows
+        }
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The methods that have blocks that can grow."""
+        return [
+            row for row in self.group.rows if all(run.blocks for run in self.histories[row.label])
+        ]
+
+    @cached_property
+    def detection(self) -> DetectionTable:
+        """How well the changes of the stream were found; without rows if it knows none."""
+        return DetectionTable(self.group, self.histories)
+
+    def files(self) -> dict[str, str]:
+        """Returns the text of every table by file name."""
+        if not self.rows:
+            return {}
+        return growth_files(self.group, self.rows, self.histories) | self.detection.files()
+
+    def figures(self) -> Iterator[tuple[str, str, str, Figure]]:
+        """Yields kind, name, caption and figure of every drawing."""
+        for number, row in enumerate(self.group.rows, start=1):
+            if row in self.rows:
+                yield from self._of_row(row, f"{number:02d}-{file_name(row.label)}")
+        runs = [run for row in self.rows for run in self.histories[row.label]]
+        if any(run.num_experiences > 1 for run in runs):
+            linear = (
+                "linear growth is one adapter a block and experience, at the mean cost of those "
+                "that were grown"
+                if any(run.growths for run in runs)
+                else "nothing grew, so that the cost of linear growth is not known"
+            )
+            text = f"Parameters beside the backbone, mean and 95 % interval over seeds; {linear}."
+            figure = parameters_figure(self.group, self.histories)
+            yield "parameters", "parameters", text, figure
+
+    def _of_row(self, row: Row, name: str) -> Iterator[tuple[str, str, str, Figure]]:
+        runs = self.histories[row.label]
+        text = (
+            f"Growth of {row.label}: colour is the highest score of any window over its "
+            "threshold, of the adapter that fits best; above 1 it fires. Adapters are counted "
+            f"from 1, blocks from 0.{_first(len(runs), MOST_SEEDS)}"
+        )
+        yield "timeline", f"growth-{name}", text, timeline_figure(self.group, row, runs)
+        num_routed = sum(bool(run.router) for run in runs)
+        if num_routed:
+            text = (
+                f"Router of {row.label}: mean weight of each adapter on the test images of each "
+                "experience, after the last one; white: a seed has no such adapter."
+                f"{_first(num_routed, MOST_ROUTED_SEEDS)}"
+            )
+            yield "router", f"router-{name}", text, router_figure(self.group, row, runs)
+
+
+def _first(num_seeds: int, most: int) -> str:
+    return f" The first {most} of {num_seeds} seeds." if num_seeds > most else ""

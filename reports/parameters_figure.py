@@ -1,0 +1,95 @@
+"""The figure of what growth costs: parameters over experiences beside linear growth.
+
+Call inside `figure_files.figure_style()`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from cl_adapters.reports.figure_parts import CurveStyle, curve_styles, new_figure, short_label
+from cl_adapters.reports.groups import Group
+from cl_adapters.reports.growth import Floats, History, linear_growth
+from cl_adapters.reports.seeds import mean_interval
+
+__all__ = ["parameters_figure"]
+
+_LINEAR: Final = (0, (1, 1.2))
+
+
+def parameters_figure(group: Group, histories: Mapping[str, Sequence[History]]) -> Figure:
+    """Draws the parameters beside the backbone over experiences, and linear growth.
+
+    Args:
+        group: The methods.
+        histories: Of the runs of each row, by label.
+    """
+    num_columns = 1 if max(len(short_label(row.label)) for row in group.rows) > 30 else 2
+    figure = new_figure(6.4, 3.9 + 0.22 * -(-(len(group.rows) + 1) // num_columns), group)
+    axes = figure.subplots()
+    styles = curve_styles(group)
+    for row in group.rows:
+        added = np.stack([run.added for run in histories[row.label]])
+        _curve(axes, added, styles[row.label], short_label(row.label))
+    _linear_lines(axes, histories, styles)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=num_columns)
+    axes.set_xlabel("Experience")
+    axes.set_ylabel("Parameters beside the backbone")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
+    _scale(axes)
+    return figure
+
+
+def _curve(axes: Axes, added: Floats, style: CurveStyle, label: str) -> None:
+    interval = mean_interval(added)
+    x = np.arange(1, interval.mean.size + 1)
+    known = ~np.isnan(interval.mean)
+    axes.plot(
+        x[known],
+        interval.mean[known],
+        color=style.colour,
+        marker=style.marker,
+        linestyle=style.line,
+        label=label,
+    )
+    if interval.num_seeds > 1:
+        low = np.maximum(interval.mean - interval.half_width, 0)[known]
+        high = (interval.mean + interval.half_width)[known]
+        axes.fill_between(x[known], low, high, color=style.colour, alpha=0.12, linewidth=0)
+
+
+def _linear_lines(
+    axes: Axes, histories: Mapping[str, Sequence[History]], styles: Mapping[str, CurveStyle]
+) -> None:
+    lines = {label: mean_interval(linear_growth(runs)).mean for label, runs in histories.items()}
+    lines = {label: line for label, line in lines.items() if not np.isnan(line).any()}
+    if not lines:
+        return
+    # Methods that differ in anything but an adapter's cost share one line.
+    is_one = len({tuple(line.round(3).tolist()) for line in lines.values()}) == 1
+    drawn = list(lines.items())[: 1 if is_one else None]
+    for label, line in drawn:
+        colour = "#000000" if is_one else styles[label].colour
+        axes.plot(
+            np.arange(1, len(line) + 1), line, color=colour, linestyle=_LINEAR, label="_linear"
+        )
+    label = "linear growth" if is_one else "linear growth (colour of its method)"
+    axes.add_line(Line2D([], [], color="#000000", linestyle=_LINEAR, label=label))
+
+
+def _scale(axes: Axes) -> None:
+    # Logarithmic where one method would press all others onto the axis.
+    curves = [np.asarray(line.get_ydata(), np.float64) for line in axes.get_lines()]
+    ends = [float(curve.max()) for curve in curves if curve.size]
+    if ends and min(ends) > 0 and max(ends) > 50 * min(ends):
+        axes.set_yscale("log")
+        axes.set_ylabel("Parameters beside the backbone (log scale)")
+    else:
+        axes.set_ylim(0, 1.06 * max(ends, default=1) or 1)
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))

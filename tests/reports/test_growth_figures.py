@@ -1,0 +1,222 @@
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cl_adapters.records import append_event, append_events
+from cl_adapters.reports.figure_files import figure_style
+from cl_adapters.reports.groups import Group, group_runs
+from cl_adapters.reports.growth import History, read_history
+from cl_adapters.reports.growth_figures import MOST_SEEDS, timeline_figure
+from cl_adapters.reports.load import load_runs
+from cl_adapters.reports.parameters_figure import parameters_figure
+from cl_adapters.reports.router_figure import MOST_ROUTED_SEEDS, router_figure
+from tests.reports.conftest import MakeRun
+from tests.reports.growing import COST, write_growth
+
+DOMAINS = ("plain", "rotation", "rotation", "plain", "gaussian noise", "rotation")
+
+
+def _load(tmp_path: Path) -> tuple[Group, dict[str, list[History]]]:
+    (group,) = group_runs(load_runs([tmp_path / "runs"]).finished)
+    histories = {
+        row.label: [read_history(run.folder, len(run.record.experiences)) for run in row.runs]
+        for row in group.rows
+    }
+    return group, histories
+
+
+def _grow(
+    make_run: MakeRun, domains: Sequence[str] = DOMAINS, seeds: int = 1, **options: Any
+) -> None:
+    for seed in range(seeds):
+        folder = make_run("sema", seed, sizes=(1,) * len(domains), per_class=4)
+        write_growth(folder, domains, seed=seed, **options)
+
+
+def _timeline(tmp_path: Path) -> tuple[Figure, list[History]]:
+    group, histories = _load(tmp_path)
+    with figure_style():
+        figure = timeline_figure(group, group.rows[0], histories["sema"])
+        figure.draw_without_rendering()
+    return figure, histories["sema"]
+
+
+def _marked(axes: Axes, state: str) -> set[tuple[float, float]]:
+    return {
+        (float(x), float(y))
+        for line in axes.get_lines()
+        if line.get_label() == f"_{state}"
+        for x, y in np.atleast_2d(line.get_xydata())
+    }
+
+
+def _panels(figure: Figure) -> list[Axes]:
+    return [axes for axes in figure.axes if axes.get_ylabel().startswith("seed ")]
+
+
+def _keys(figure: Figure) -> set[str]:
+    return {text.get_text() for text in figure.legends[0].get_texts()}
+
+
+def test_timeline_marks_every_growth_in_its_place(make_run: MakeRun, tmp_path: Path) -> None:
+    _grow(make_run, seeds=3, miss=0.4)
+    figure, histories = _timeline(tmp_path)
+    panels = _panels(figure)
+    assert [axes.get_ylabel() for axes in panels] == ["seed 0", "seed 1", "seed 2"]
+    for axes, history in zip(panels, histories, strict=True):
+        labels = [label.get_text() for label in axes.get_yticklabels()]
+        assert labels == ["change seen", "block 9", "block 10", "block 11"]
+        assert history.growths
+        assert _marked(axes, "grown") == {(t, block - 8) for t, block in history.growths}
+        assert _marked(axes, "left") == {
+            (t, 0) for t in range(6) for block in (9, 10, 11) if history.active[t, block][1]
+        }
+        changes = {
+            float(line.get_xdata()[0]) for line in axes.get_lines() if line.get_label() == "_change"
+        }
+        assert changes == {0.5, 2.5, 3.5, 4.5}
+    assert "block grew; number: adapter used" in _keys(figure)
+    bar = next(axes for axes in figure.axes if axes.get_ylabel() == "Score / threshold")
+    assert [label.get_text() for label in bar.get_yticklabels()] == [
+        "≤ 0",
+        "0.5",
+        "1",
+        "1.5",
+        "≥ 2",
+    ]
+
+
+def test_a_domain_that_comes_back_has_the_same_tint_and_its_name(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    _grow(make_run, seeds=2)
+    figure, _ = _timeline(tmp_path)
+    first, second = _panels(figure)
+    tints = [patch.get_facecolor() for patch in first.patches]
+    assert tints[0] == tints[3]
+    assert tints[1] == tints[2] == tints[5]
+    assert len(set(tints)) == 3
+    names = [text.get_text() for text in first.texts if not text.get_text().isdigit()]
+    assert names == ["plain", "rotation", "plain", "gaussian noise", "rotation"]
+    assert all(text.get_text().isdigit() for text in second.texts)  # named once: they are the same
+
+
+@pytest.mark.parametrize(
+    ("domains", "options"),
+    [
+        (DOMAINS, {"grows": False}),
+        (("plain",), {}),
+        (tuple(f"a long domain {number % 13}" for number in range(20)), {}),
+        (DOMAINS, {"blocks": (11,)}),
+        (tuple("abcdefghijkl"), {"blocks": range(12), "miss": 0.0}),
+    ],
+)
+def test_nothing_is_clipped_or_drawn_over(
+    make_run: MakeRun, tmp_path: Path, domains: Sequence[str], options: dict[str, Any]
+) -> None:
+    _grow(make_run, domains, seeds=2, **options)
+    group, histories = _load(tmp_path)
+    with figure_style():
+        for draw in (timeline_figure, router_figure):
+            figure = draw(group, group.rows[0], histories["sema"])
+            figure.draw_without_rendering()
+            outer = figure.get_tightbbox()
+            width, height = figure.get_size_inches()
+            assert outer.x0 >= -0.01
+            assert outer.y0 >= -0.01
+            assert outer.x1 <= width + 0.01
+            assert outer.y1 <= height + 0.01
+            boxes = [axes.get_window_extent() for axes in figure.axes]
+            assert not any(
+                one.overlaps(other) for k, one in enumerate(boxes) for other in boxes[:k]
+            )
+
+
+def test_unknown_truth_and_no_growth_leave_an_honest_timeline(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    folder = make_run("sema", sizes=(1, 1), per_class=4)
+    for t in range(2):
+        append_event(folder, "active", t, 0, block=5, adapter=0, changed=False)
+    figure, _ = _timeline(tmp_path)
+    (panel,) = _panels(figure)
+    assert not panel.patches
+    assert len(figure.axes) == 1  # nothing was scanned: no colour bar
+    assert _keys(figure) == {"first adapter", "not scanned"}
+
+
+def test_firing_without_growth_is_told_apart(make_run: MakeRun, tmp_path: Path) -> None:
+    _grow(make_run, grows=False, miss=0.0)
+    figure, _ = _timeline(tmp_path)
+    (panel,) = _panels(figure)
+    assert not _marked(panel, "grown")
+    # Only the first adapter is there, so that all but `plain` is strange for good.
+    assert _marked(panel, "refused") == {(t, line) for t in (1, 2, 4, 5) for line in (1, 2, 3)}
+    assert "all detectors fired, yet not grown" in _keys(figure)
+
+
+def test_many_seeds_are_limited(make_run: MakeRun, tmp_path: Path) -> None:
+    _grow(make_run, ("a", "b"), seeds=MOST_SEEDS + 2, blocks=(4,))
+    figure, histories = _timeline(tmp_path)
+    assert len(_panels(figure)) == MOST_SEEDS
+    group, _ = _load(tmp_path)
+    with figure_style():
+        router = router_figure(group, group.rows[0], histories)
+    assert len([axes for axes in router.axes if axes.images]) == MOST_ROUTED_SEEDS
+
+
+def test_router_shows_the_last_weights_between_nothing_and_one(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    folder = make_run("sema", sizes=(1, 1), per_class=4)
+    weights = {9: [[0.25, 0.75], [1.0, 0.0]], 10: [[1.0], [1.0]]}
+    append_events(
+        folder,
+        [
+            {"event": "router", "experience": 1, "seconds": 0, "block": block, "weights": rows}
+            for block, rows in weights.items()
+        ],
+    )
+    group, histories = _load(tmp_path)
+    with figure_style():
+        figure = router_figure(group, group.rows[0], histories["sema"])
+    nine, ten, bar = figure.axes
+    assert np.array(nine.images[0].get_array()).tolist() == weights[9]
+    assert np.array(ten.images[0].get_array()).tolist() == weights[10]
+    assert nine.images[0].get_clim() == ten.images[0].get_clim() == bar.get_ylim() == (0, 1)
+    assert [nine.get_title(), ten.get_title(), bar.get_ylabel()] == [
+        "block 9",
+        "block 10",
+        "Mean weight",
+    ]
+    assert [label.get_text() for label in nine.get_xticklabels()] == ["1", "2"]
+
+
+def test_parameters_stand_beside_linear_growth(make_run: MakeRun, tmp_path: Path) -> None:
+    _grow(make_run, miss=0.0)
+    plain = make_run("lae", sizes=(1,) * 6, per_class=4)
+    append_events(
+        plain,
+        [
+            {"event": "parameters", "experience": t, "seconds": 0, "added": 4_000, "trainable": 1}
+            for t in range(6)
+        ],
+    )
+    group, histories = _load(tmp_path)
+    with figure_style():
+        (axes,) = parameters_figure(group, histories).axes
+    curves = {str(line.get_label()): line for line in axes.get_lines()}
+    assert curves["lae"].get_ydata() == pytest.approx([4_000] * 6)
+    # Three blocks grow with `rotation` at 1 and `gaussian noise` at 4; the head adds 200 each time.
+    grown = np.array([0, 3, 3, 3, 6, 6]) * COST
+    head = 5_000 + 200 * np.arange(6)
+    assert curves["sema"].get_ydata() == pytest.approx(head + grown)
+    (linear,) = (line for line in axes.get_lines() if line.get_label() == "_linear")
+    assert linear.get_ydata() == pytest.approx(head + 3 * COST * np.arange(6))
+    texts = {text.get_text() for text in axes.figure.legends[0].get_texts()}
+    assert texts == {"sema", "lae", "linear growth"}

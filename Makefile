@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# One process a core, a file of tests to one process: they share what is slow to set up.
+SPLIT := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test slow lint clean
 
@@ -11,10 +13,10 @@ demo: $(READY)
 	$(BIN)/cl-adapters report runs/digits --out report
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPLIT)
 
 slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(SPLIT) -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

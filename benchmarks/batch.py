@@ -1,6 +1,9 @@
 """Several runs in one process: strategies x seeds over one stream, with progress bars."""
 
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +92,7 @@ def run_batch(
         prepare(config, source=source, backbone=backbones.get(config))
     for notice in backbones.notices:
         console.print(f"note: {notice}", highlight=False)
-    with _Bars(console) as bars:
+    with _ctrl_c_is_heard() as stopped, _Bars(console, stopped) as bars:
         _verify(source, bars)
         folders = []
         for config in configs:
@@ -119,8 +122,9 @@ class _Backbones:
 class _Bars(Progress):
     """Progress bars on a terminal; elsewhere one line for each finished run."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, stopped: threading.Event) -> None:
         self._console = console
+        self._stopped = stopped
         self._shown = console.is_terminal and not console.quiet
         self._bars = RichProgress(
             TextColumn("[bold]{task.description}"),
@@ -147,12 +151,37 @@ class _Bars(Progress):
         self._bars.reset(self._task, description=title, total=total, doing="")
 
     def advance(self, text: str, images: int) -> None:
-        """Moves the bar."""
+        """Moves the bar.
+
+        Raises:
+            KeyboardInterrupt: If Ctrl-C was pressed and has not ended the run yet.
+        """
+        if self._stopped.is_set():
+            raise KeyboardInterrupt
         self._bars.update(self._task, advance=images, doing=text)
 
     def finish(self, line: str) -> None:
         """Says that a run has ended."""
         self._console.print(line, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _ctrl_c_is_heard() -> Iterator[threading.Event]:
+    # Python drops a KeyboardInterrupt that is raised while it cleans up an object; the event stays.
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped  # only the main thread may set a handler
+        return
+
+    def note_and_raise(*_: object) -> None:
+        stopped.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note_and_raise)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _verify(source: ImageSource, bars: _Bars) -> None:

@@ -23,7 +23,7 @@ def commands() -> list[str]:
     return [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
 
 
-REAL = [line for line in commands() if "--recipe" in line]
+REAL = [line for line in commands() if "--recipe" in line or "-shift" in line]
 LOCAL = [line for line in commands() if line not in REAL and not line.startswith("make ")]
 
 

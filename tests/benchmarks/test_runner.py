@@ -1,7 +1,10 @@
 """Runs from recipe to run directory: records, resuming, and what a user may get wrong."""
 
 import json
+import os
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -369,3 +372,31 @@ def test_the_record_is_a_recipe(source: ImageSource, tmp_path: Path) -> None:
     folder = run(source, tmp_path)
     again = RunConfig.parse(json.loads((folder / "run.json").read_text())["config"])
     assert runner.run(prepare(again, source=source), tmp_path) == folder
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_during_a_clean_up_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dying:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)  # the handler runs here, and Python ignores what it raises
+
+    heard: list[str] = []
+
+    def run_that_cleans_up(*_: Any, progress: runner.Progress, **__: Any) -> Path:
+        heard.append("before")
+        Dying()
+        heard.append("ignored")
+        progress.advance("", 1)
+        heard.append("never")
+        return tmp_path
+
+    monkeypatch.setattr(batch, "run", run_that_cleans_up)
+    before = signal.getsignal(signal.SIGINT)
+    config = RunConfig.parse({"strategy": "simplecil", "image_size": 16})
+    with pytest.raises(KeyboardInterrupt):
+        batch.run_batch([config], tmp_path, quiet=True)
+    assert heard == ["before", "ignored"]
+    assert signal.getsignal(signal.SIGINT) == before

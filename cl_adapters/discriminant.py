@@ -29,6 +29,7 @@ class LinearDiscriminant(nn.Module):
 
     Args:
         num_features: D.
+        unit_length: Look at the direction of features only, as class means by cosine do.
 
     Example:
         >>> head = LinearDiscriminant(2)
@@ -39,8 +40,9 @@ class LinearDiscriminant(nn.Module):
         [0, 1]
     """
 
-    def __init__(self, num_features: int) -> None:
+    def __init__(self, num_features: int, *, unit_length: bool = False) -> None:
         super().__init__()
+        self.unit_length = unit_length
         zeros = torch.zeros(0, num_features, dtype=torch.float64)
         self.register_buffer("sums", zeros)
         self.register_buffer("counts", torch.zeros(0, dtype=torch.float64))
@@ -68,7 +70,7 @@ class LinearDiscriminant(nn.Module):
         Shape:
             features: (B, D). groups: (B,), below C.
         """
-        features = features.double()
+        features = self._scaled(features)
         for group in torch.unique(groups).tolist():
             rows = features[groups == group]
             mean = rows.mean(dim=0)
@@ -104,6 +106,10 @@ class LinearDiscriminant(nn.Module):
         weight = torch.linalg.solve(self.covariance, means.T).T
         return weight, -(weight * means).sum(dim=1) / 2
 
+    def _scaled(self, features: Tensor) -> Tensor:
+        features = features.double()
+        return functional.normalize(features, dim=1) if self.unit_length else features
+
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
         self.sums = torch.zeros_like(state[f"{prefix}sums"], device=self.sums.device)
         self.counts = torch.zeros_like(state[f"{prefix}counts"], device=self.counts.device)
@@ -119,5 +125,5 @@ class LinearDiscriminant(nn.Module):
         if self._columns is None or self._columns[0].device != features.device:
             self._columns = self._solve()
         weight, bias = self._columns
-        logits = functional.linear(features.double(), weight, bias).float()
+        logits = functional.linear(self._scaled(features), weight, bias).float()
         return logits.masked_fill(self.counts == 0, UNSEEN_LOGIT)

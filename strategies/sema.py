@@ -31,9 +31,9 @@ Differs from the authors' code, unless `fidelity="official"`:
                                 of few z is noise (theirs decides alone).
     `router="discriminant"`     columns in closed form; a trained first column never gets a gradient
                                 (`cl_adapters.expandable`).
-    `classifier="discriminant"` the classes' Gaussians on the adapted features, in closed form; a
-                                head that saw only current classes in each loss favours some
-                                (theirs: the linear head).
+    `classifier="discriminant"` the classes' Gaussians on the directions of the adapted features, in
+                                closed form; a head that saw only current classes in each loss
+                                favours some (theirs: the linear head).
     `descriptor_dim=None`       a sixth of the width, as their 128 of 768.
     `views`                     how many augmented views of each image the detectors learn from;
                                 0 draws a new one each epoch, as they do.
@@ -192,7 +192,9 @@ class SEMAModel(ExpandableViT):
         self.active: Tensor
         self.heads = ExperienceHeads(backbone.embed_dim, init_std=None)
         self.classes = (
-            LinearDiscriminant(backbone.embed_dim) if config.classifier == "discriminant" else None
+            LinearDiscriminant(backbone.embed_dim, unit_length=True)
+            if config.classifier == "discriminant"
+            else None
         )
 
     def detectors_of(self, block: int) -> nn.ModuleList:

@@ -105,6 +105,15 @@ def test_the_state_comes_back_into_an_empty_discriminant() -> None:
     assert torch.equal(other(points), head(points))
 
 
+def test_of_unit_length_only_the_direction_counts() -> None:
+    points, targets = samples()
+    directions = points / points.norm(dim=1, keepdim=True)
+    head = LinearDiscriminant(points.shape[1], unit_length=True)
+    head.grow([0, 1, 2])
+    head.add(points, targets)
+    torch.testing.assert_close(head(7 * points), fitted(directions, targets)(directions))
+
+
 def test_one_sample_a_group_still_gives_finite_logits() -> None:
     head = LinearDiscriminant(3)
     head.grow([0, 1])

@@ -34,6 +34,8 @@ Differs from the authors' code, unless `fidelity="official"`:
     `classifier="discriminant"` the classes' Gaussians on the directions of the adapted features, in
                                 closed form; a head that saw only current classes in each loss
                                 favours some (theirs: the linear head).
+    `standardize=True`          the descriptor sees centred features of unit spread, so that its
+                                training cannot diverge.
     `descriptor_dim=None`       a sixth of the width, as their 128 of 768.
     `views`                     how many augmented views of each image the detectors learn from;
                                 0 draws a new one each epoch, as they do.
@@ -94,6 +96,7 @@ class SEMAConfig(StrategyConfig):
         default=0.01, gt=0, lt=1, description="share of windows of known data that may fire"
     )
     signed: bool = Field(default=True, description="keep the sign of the descriptor's z")
+    standardize: bool = Field(default=True, description="what the descriptor sees")
     descriptor_dim: int | None = Field(default=None, ge=1, description="None: a sixth of the width")
     descriptor_epochs: int = Field(default=20, ge=1, description="of the descriptors' training")
     views: int = Field(
@@ -127,6 +130,7 @@ class SEMAConfig(StrategyConfig):
             threshold=2.0,
             signed=False,
             descriptor_dim=128,
+            standardize=False,
             views=0,
             merge_last=False,
         )
@@ -164,6 +168,7 @@ class SEMAConfig(StrategyConfig):
                 "signed": self.signed,
                 "threshold": self.threshold,
                 "least": self.min_shift,
+                "standardize": self.standardize,
             }
         return find_detector(self.detector)(
             num_features, false_alarm=self.false_alarm, seed=seed, **own

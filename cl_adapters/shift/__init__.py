@@ -4,11 +4,19 @@ from typing import Final
 
 from cl_adapters.errors import unknown_name
 from cl_adapters.shift.base import Detector, Verdict
+from cl_adapters.shift.ks import KolmogorovSmirnov
+from cl_adapters.shift.mahalanobis import Mahalanobis
+from cl_adapters.shift.mmd import MaximumMeanDiscrepancy
 from cl_adapters.shift.zscore import DescriptorZScore
 
 __all__ = ["DETECTORS", "Detector", "Verdict", "find_detector"]
 
-DETECTORS: Final[dict[str, type[Detector]]] = {"descriptor": DescriptorZScore}
+DETECTORS: Final[dict[str, type[Detector]]] = {
+    "descriptor": DescriptorZScore,
+    "ks": KolmogorovSmirnov,
+    "mahalanobis": Mahalanobis,
+    "mmd": MaximumMeanDiscrepancy,
+}
 
 
 def find_detector(name: str) -> type[Detector]:

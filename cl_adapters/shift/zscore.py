@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cl_adapters.adapters import check_positive
-from cl_adapters.errors import InputError
+from cl_adapters.errors import InputError, RunError
 from cl_adapters.shift.base import Detector, Verdict
 from cl_adapters.shift.calibration import mean_threshold
 
@@ -37,10 +37,13 @@ class DescriptorZScore(Detector):
         buffer: Errors that mu and sigma are taken from, the last ones of the training, where a
             fixed threshold is used.
         signed: Score z; False scores |z|, as the authors do, whose mean is 0.8 on known data.
-        threshold: A number above 0, or `auto`: then a share `holdout` of the samples does not
-            train, mu and sigma are those of its errors, and the threshold for a window of n
-            samples comes from them (`cl_adapters.shift.calibration`).
-        holdout: That share, in (0, 1).
+        threshold: A number above 0, or `auto`: then mu and sigma are those of errors on samples
+            that did not train, and the threshold for a window of n samples comes from them
+            (`cl_adapters.shift.calibration`).
+        folds: For `auto`, the samples are dealt into so many parts; the errors of each come from an
+            auto-encoder that was trained on the others. At least 2.
+        standardize: Subtract the reference's mean and divide by one number, its spread, first: the
+            training then converges whatever the scale of the features (the authors do not).
         least: With `auto`, the smallest threshold, at least 0: a shift that is certain but smaller
             than this many standard deviations does not count.
 
@@ -64,7 +67,8 @@ class DescriptorZScore(Detector):
         buffer: int = 500,
         signed: bool = True,
         threshold: float | Literal["auto"] = "auto",
-        holdout: float = 0.2,
+        folds: int = 5,
+        standardize: bool = True,
         least: float = 0.0,
     ) -> None:
         super().__init__(num_features, false_alarm=false_alarm, seed=seed)
@@ -73,17 +77,22 @@ class DescriptorZScore(Detector):
             check_positive(name, value)
         if threshold != "auto" and threshold <= 0:
             raise InputError(f"`threshold` must be 'auto' or above 0, got {threshold}")
-        if not 0 < holdout < 1:
-            raise InputError(f"`holdout` must lie in (0, 1), got {holdout}")
+        if folds < 2:
+            raise InputError(f"`folds` must be at least 2, got {folds}")
         if not least >= 0:
             raise InputError(f"`least` must be at least 0, got {least}")
         self.epochs, self.lr, self.weight_decay = epochs, lr, weight_decay
         self.batch_size, self.buffer, self.signed = batch_size, buffer, signed
-        self.threshold, self.holdout, self.least = threshold, holdout, least
+        self.threshold, self.folds, self.least = threshold, folds, least
         self.encoder_weight = nn.Parameter(torch.zeros(self.dim, num_features))
         self.encoder_bias = nn.Parameter(torch.zeros(self.dim))
         self.decoder_weight = nn.Parameter(torch.zeros(num_features, self.dim))
         self.decoder_bias = nn.Parameter(torch.zeros(num_features))
+        self.standardize = standardize
+        self.register_buffer("centre", torch.zeros(num_features))
+        self.register_buffer("spread", torch.ones(()))
+        self.centre: Tensor
+        self.spread: Tensor
         self.register_buffer("records", torch.zeros(buffer))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         self.records: Tensor
@@ -102,16 +111,33 @@ class DescriptorZScore(Detector):
         features = self.checked(features, self.min_samples)
         views = features if features.ndim == 3 else features[None]
         generator = torch.Generator().manual_seed(self.seed)
-        order = torch.randperm(views.shape[1], generator=generator)
-        held = max(2, round(self.holdout * len(order))) if self.threshold == "auto" else 0
         self.reset()
-        errors = self._train_on(views[:, order[held:]], generator)
-        if held:
-            errors = self.errors(views[:, order[:held]].flatten(0, 1))
-        self._remember(errors)
+        if self.standardize:
+            self.centre.copy_(views.mean(dim=(0, 1)))
+            spread = (views - self.centre).square().mean().sqrt()
+            self.spread.copy_(spread if spread > 0 else torch.ones(()))
+        unseen: list[Tensor] = []
+        if self.threshold == "auto":
+            order = torch.randperm(views.shape[1], generator=generator)
+            for part in torch.tensor_split(order, self.folds):
+                others = order[~torch.isin(order, part)]
+                self._train_on(views[:, others])
+                # One view: the errors of several views of an image are not independent.
+                unseen.append(self.errors(views[0, part]))
+        seen = self._train_on(views)
+        errors = torch.cat(unseen) if unseen else seen
+        chosen = torch.randperm(len(errors), generator=generator) if unseen else None
+        if not bool(torch.isfinite(errors).all()):
+            raise RunError(
+                f"a descriptor's errors must stay finite, but its training diverged at "
+                f"lr={self.lr}; standardize the features or lower the rate"
+            )
+        self._remember(errors if chosen is None else errors[chosen])
 
-    def _train_on(self, views: Tensor, generator: torch.Generator) -> Tensor:
+    def _train_on(self, views: Tensor) -> Tensor:
         """Returns the errors that the training steps saw, in their order."""
+        # Always from the same weights: else the folds' errors would not be those of one network.
+        generator = torch.Generator().manual_seed(self.seed)
         with torch.no_grad():
             for weight in (self.encoder_weight, self.decoder_weight):
                 drawn = torch.empty(weight.shape)
@@ -145,6 +171,7 @@ class DescriptorZScore(Detector):
         self.count.fill_(len(last))
 
     def _errors(self, features: Tensor) -> Tensor:
+        features = (features - self.centre) / self.spread
         code = functional.linear(features, self.encoder_weight, self.encoder_bias)
         restored = functional.linear(code, self.decoder_weight, self.decoder_bias)
         return (restored - features).square().mean(dim=1)

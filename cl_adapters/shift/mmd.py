@@ -1,0 +1,81 @@
+"""Maximum mean discrepancy with a permutation threshold.
+
+With an RBF kernel k of the reference's median distance, X the reference and Y the window,
+
+    MMD^2 = mean k(X, X) + mean k(Y, Y) - 2 mean k(X, Y)
+
+and the threshold is the quantile of the same number over random splits of X and Y together into
+parts of their sizes: an exact test, since without a shift every split is as likely.
+
+Reference: Arthur Gretton, Karsten Borgwardt, Malte Rasch, Bernhard Schölkopf, Alexander Smola, "A
+Kernel Two-Sample Test", Journal of Machine Learning Research 13, 2012.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from cl_adapters.errors import InputError
+from cl_adapters.shift.base import Verdict
+from cl_adapters.shift.reservoir import ReservoirDetector
+
+__all__ = ["MaximumMeanDiscrepancy"]
+
+
+class MaximumMeanDiscrepancy(ReservoirDetector):
+    """Fires where a window differs from the reference in any property that the kernel sees.
+
+    Args:
+        num_features: D.
+        false_alarm: Share of known windows that may fire; exact.
+        seed: Seed of the draw of the reference and of the permutations.
+        max_reference: Most samples that are kept.
+        permutations: Number of random splits; at least 1 / false_alarm - 1, else it never fires.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        false_alarm: float = 0.01,
+        seed: int = 0,
+        max_reference: int = 500,
+        permutations: int = 500,
+    ) -> None:
+        super().__init__(
+            num_features, false_alarm=false_alarm, seed=seed, max_reference=max_reference
+        )
+        if permutations + 1 < 1 / false_alarm:
+            raise InputError(
+                f"`permutations` must be at least {math.ceil(1 / false_alarm) - 1} for a false "
+                f"alarm level of {false_alarm}, got {permutations}"
+            )
+        self.permutations = permutations
+
+    @torch.no_grad()
+    def check(self, features: Tensor) -> Verdict:
+        """Compares a window's discrepancy with those of random splits."""
+        rows, known = self.checked(features).double(), self.reference.double()
+        both = torch.cat((known, rows.to(known.device)))
+        squared = torch.cdist(both, both).square()
+        width = squared[: len(known), : len(known)].flatten().median().clamp_min(1e-12)
+        kernel = torch.exp(-squared / width)
+        splits = torch.zeros(self.permutations + 1, len(both), dtype=kernel.dtype)
+        splits[0, len(known) :] = 1  # the split as it is
+        generator = torch.Generator().manual_seed(self.seed)
+        for split in splits[1:]:
+            split[torch.randperm(len(both), generator=generator)[: len(rows)]] = 1
+        scores = _discrepancies(kernel, splits.to(kernel.device)).sort().values
+        score = _discrepancies(kernel, splits[:1].to(kernel.device)).item()
+        # At most false_alarm * (permutations + 1) of all splits lie above this one.
+        last = math.ceil((1 - self.false_alarm) * len(scores)) - 1
+        return Verdict(score, scores[last].item())
+
+
+def _discrepancies(kernel: Tensor, splits: Tensor) -> Tensor:
+    # Each row of `splits` marks the window's samples with 1: (P, N) -> (P,).
+    window = splits / splits.sum(dim=1, keepdim=True)
+    known = (1 - splits) / (1 - splits).sum(dim=1, keepdim=True)
+    difference = known - window
+    return ((difference @ kernel) * difference).sum(dim=1)

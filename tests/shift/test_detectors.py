@@ -1,0 +1,251 @@
+"""Every detector: its level, a planted shift, purity, its state, bad input; and its arithmetic."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.covariance import LedoitWolf
+from torch import Tensor
+
+from cl_adapters.errors import InputError, RunError
+from cl_adapters.shift import DETECTORS, Detector, find_detector
+from cl_adapters.shift.zscore import DescriptorZScore
+
+DIM = 12
+
+
+def draw(count: int, generator: torch.Generator, shift: float = 0.0) -> Tensor:
+    """Features that depend on each other and have heavier tails than a Gaussian."""
+    mixing = torch.randn(4, DIM, generator=torch.Generator().manual_seed(99))
+    hidden = torch.randn(count, 4, generator=generator) + shift
+    scales = 0.5 + torch.rand(count, 1, generator=generator)
+    return hidden @ mixing + 0.3 * scales * torch.randn(count, DIM, generator=generator)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def fitted(name: str, seed: int = 0, count: int = 150) -> Detector:
+    detector = find_detector(name)(DIM, seed=seed)
+    detector.fit(draw(count, seeded(seed)))
+    return detector
+
+
+@pytest.fixture(params=DETECTORS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_known_windows_fire_no_more_often_than_stated(name: str) -> None:
+    fired = []
+    for seed in range(24):
+        detector, fresh = fitted(name, seed), seeded(1000 + seed)
+        fired += [detector.check(draw(size, fresh)).fired for size in [32, 128] * 5]
+    # 240 windows at a level of 1 %: 8 or more would come by chance less than once in 500 times.
+    assert stats.binom.sf(7, len(fired), 0.01) < 0.005
+    assert sum(fired) < 8
+
+
+@pytest.mark.parametrize("size", [32, 128])
+def test_a_planted_shift_is_found(name: str, size: int) -> None:
+    detector = fitted(name)
+    assert detector.check(draw(size, seeded(5), shift=3.0)).fired
+
+
+def test_checking_changes_nothing_and_touches_no_global_chance(name: str) -> None:
+    state, legacy = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    detector = fitted(name)
+    windows = [draw(40, seeded(index), shift=index / 2) for index in range(4)]
+    before = {key: value.clone() for key, value in detector.state_dict().items()}
+    verdicts = [detector.check(window) for window in windows]
+    assert [detector.check(window) for window in reversed(windows)] == verdicts[::-1]
+    assert all(torch.equal(before[key], value) for key, value in detector.state_dict().items())
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert (legacy == np.random.get_state()[1]).all()  # noqa: NPY002
+
+
+def test_the_state_brings_back_the_verdicts(name: str) -> None:
+    detector, other = fitted(name), find_detector(name)(DIM)
+    other.load_state_dict(detector.state_dict())
+    for index in range(3):
+        window = draw(30 + index, seeded(index), shift=index)
+        assert other.check(window) == detector.check(window)
+
+
+def test_the_state_does_not_grow_with_the_reference(name: str) -> None:
+    sizes = {
+        sum(value.numel() for value in fitted(name, count=count).state_dict().values())
+        for count in (20, 700)
+    }
+    assert len(sizes) == 1
+
+
+def test_reset_forgets_the_reference_and_fitting_again_learns_anew(name: str) -> None:
+    detector = fitted(name)
+    detector.reset()
+    with pytest.raises(InputError, match="must be fitted before"):
+        detector.check(draw(30, seeded(1)))
+    detector.fit(draw(150, seeded(0)) + 50)
+    window = draw(60, seeded(1)) + 50
+    twin = find_detector(name)(DIM)
+    twin.fit(draw(150, seeded(0)) + 50)
+    assert detector.check(window) == twin.check(window)
+    assert not detector.check(window).fired
+
+
+def test_views_of_the_same_images_are_one_reference(name: str) -> None:
+    detector = find_detector(name)(DIM)
+    views = torch.stack([draw(100, seeded(index)) for index in range(3)])
+    detector.fit(views)
+    assert not detector.check(draw(64, seeded(7))).fired
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (torch.full((20, DIM), torch.nan), "features must be finite"),
+        (torch.zeros(20, DIM + 1), r"shape \(N, 12\), got \(20, 13\)"),
+        (torch.zeros(3, DIM), "at least 10 samples, got 3"),
+    ],
+)
+def test_bad_references_and_windows_are_refused(name: str, features: Tensor, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_detector(name)(DIM).fit(features)
+    if len(features) > 3:
+        with pytest.raises(InputError, match=message):
+            fitted(name).check(features)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -1.0])
+def test_levels_outside_of_the_open_interval_are_refused(name: str, level: float) -> None:
+    with pytest.raises(InputError, match=r"`false_alarm` must lie in \(0, 1\)"):
+        find_detector(name)(DIM, false_alarm=level)
+
+
+def test_unknown_detectors_suggest_the_near_ones() -> None:
+    with pytest.raises(InputError, match="unknown detector 'mdd'; did you mean 'mmd'"):
+        find_detector("mdd")
+
+
+def test_the_official_descriptor_equals_a_plain_loop() -> None:
+    reference = draw(70, seeded(3))
+    detector = DescriptorZScore(
+        DIM,
+        seed=4,
+        dim=3,
+        epochs=3,
+        signed=False,
+        threshold=2.0,
+        buffer=50,
+        standardize=False,
+    )
+    detector.fit(reference)
+    draws = seeded(4)
+    weights = [torch.empty(3, DIM), torch.zeros(3), torch.empty(DIM, 3), torch.zeros(DIM)]
+    for weight in (weights[0], weights[2]):
+        bound = math.sqrt(6 / ((1 + 5) * weight.shape[1]))
+        weight.uniform_(-bound, bound, generator=draws)
+    velocity = [torch.zeros_like(weight) for weight in weights]
+    errors: list[float] = []
+    for epoch in range(3):
+        rate = 0.01 * (1 + math.cos(math.pi * epoch / 3)) / 2
+        order = torch.randperm(70, generator=draws)
+        for start in (0, 32, 64):
+            batch = reference[order[start : start + 32]]
+            for weight in weights:
+                weight.requires_grad_(True)
+            restored = (batch @ weights[0].T + weights[1]) @ weights[2].T + weights[3]
+            losses = ((restored - batch) ** 2).sum(dim=1) / DIM
+            grads = torch.autograd.grad(losses.sum() / len(batch), weights)
+            errors += losses.tolist()
+            velocity = [
+                0.9 * speed + grad + 5e-4 * weight.detach()
+                for speed, grad, weight in zip(velocity, grads, weights, strict=True)
+            ]
+            weights = [
+                weight.detach() - rate * speed
+                for weight, speed in zip(weights, velocity, strict=True)
+            ]
+    last = errors[-50:]
+    mean = sum(last) / 50
+    spread = math.sqrt(sum((error - mean) ** 2 for error in last) / 49)
+    window = draw(9, seeded(8))
+    restored = (window @ weights[0].T + weights[1]) @ weights[2].T + weights[3]
+    z = [abs(float(((a - b) ** 2).mean()) - mean) / spread for a, b in zip(restored, window)]  # noqa: B905
+    verdict = detector.check(window)
+    assert verdict.score == pytest.approx(sum(z) / 9, rel=1e-3)
+    assert verdict.threshold == 2.0
+
+
+def test_a_descriptor_that_diverges_says_so() -> None:
+    detector = DescriptorZScore(DIM, threshold=2.0, standardize=False)
+    with pytest.raises(RunError, match=r"errors must stay finite, .* diverged at lr=0.01"):
+        detector.fit(draw(150, seeded(0)) + 500)
+
+
+def test_standardized_features_make_the_scale_irrelevant() -> None:
+    reference, window = draw(150, seeded(0)), draw(40, seeded(1), shift=0.5)
+    verdicts = []
+    for scale in (1.0, 1000.0):
+        detector = DescriptorZScore(DIM)
+        detector.fit(scale * (reference + 7))
+        verdicts.append(detector.check(scale * (window + 7)).score)
+    assert verdicts[0] == pytest.approx(verdicts[1], rel=1e-2)
+
+
+def test_two_records_give_no_z() -> None:
+    detector = DescriptorZScore(DIM, threshold=1.0)
+    detector.fit(draw(20, seeded(0)))
+    detector.count.fill_(2)
+    assert (detector.z_scores(draw(5, seeded(1))) == 0).all()
+
+
+def test_a_least_threshold_holds() -> None:
+    for least, fires in ((0.0, True), (1e9, False)):
+        detector = DescriptorZScore(DIM, least=least)
+        detector.fit(draw(150, seeded(0)))
+        assert detector.check(draw(64, seeded(1), shift=3.0)).fired is fires
+
+
+def test_mahalanobis_distances_are_those_of_scikit_learns_covariance() -> None:
+    reference, window = draw(150, seeded(0)), draw(9, seeded(1))
+    oracle = LedoitWolf().fit(reference.double().numpy()).mahalanobis(window.double().numpy())
+    detector = find_detector("mahalanobis")(DIM)
+    detector.fit(reference)
+    np.testing.assert_allclose(detector.distance(window).numpy(), np.sqrt(oracle), rtol=1e-6)
+    assert detector.check(window).score == pytest.approx(np.sqrt(oracle).mean())
+
+
+def test_ks_is_scipys_smallest_p_value_times_the_number_of_features() -> None:
+    reference, window = draw(150, seeded(0)), draw(40, seeded(1), shift=0.4)
+    smallest = min(
+        stats.ks_2samp(reference[:, k].double().numpy(), window[:, k].double().numpy()).pvalue
+        for k in range(DIM)
+    )
+    detector = find_detector("ks")(DIM)
+    detector.fit(reference)
+    verdict = detector.check(window)
+    assert verdict.score == pytest.approx(-math.log10(min(1.0, smallest * DIM)), rel=1e-6)
+    assert verdict.threshold == pytest.approx(2.0)
+
+
+def test_mmd_is_the_double_loop_over_the_kernel() -> None:
+    reference, window = draw(20, seeded(0)), draw(6, seeded(1))
+    detector = find_detector("mmd")(DIM)
+    detector.fit(reference)
+    squared = [float(((a - b) ** 2).sum()) for a in reference for b in reference]
+    width = float(torch.tensor(squared).median())
+
+    def mean_kernel(left: Tensor, right: Tensor) -> float:
+        values = [math.exp(-float(((a - b) ** 2).sum()) / width) for a in left for b in right]
+        return sum(values) / len(values)
+
+    expected = (
+        mean_kernel(reference, reference)
+        + mean_kernel(window, window)
+        - 2 * mean_kernel(reference, window)
+    )
+    assert detector.check(window).score == pytest.approx(expected, rel=1e-3)

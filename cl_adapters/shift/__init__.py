@@ -7,15 +7,19 @@ from cl_adapters.shift.base import Detector, Verdict
 from cl_adapters.shift.ks import KolmogorovSmirnov
 from cl_adapters.shift.mahalanobis import Mahalanobis
 from cl_adapters.shift.mmd import MaximumMeanDiscrepancy
+from cl_adapters.shift.streaming import ADWIN, KSWIN, PageHinkley
 from cl_adapters.shift.zscore import DescriptorZScore
 
 __all__ = ["DETECTORS", "Detector", "Verdict", "find_detector"]
 
 DETECTORS: Final[dict[str, type[Detector]]] = {
+    "adwin": ADWIN,
     "descriptor": DescriptorZScore,
     "ks": KolmogorovSmirnov,
+    "kswin": KSWIN,
     "mahalanobis": Mahalanobis,
     "mmd": MaximumMeanDiscrepancy,
+    "page_hinkley": PageHinkley,
 }
 
 

@@ -8,7 +8,7 @@ Shapes: N samples of the reference, n samples of a window, D features, V views.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,11 @@ class Detector(nn.Module, ABC):
         if not 0 < false_alarm < 1:
             raise InputError(f"`false_alarm` must lie in (0, 1), got {false_alarm}")
         self.num_features, self.false_alarm, self.seed = num_features, false_alarm, seed
+        self._thresholds: dict[int, float] = {}  # by size of the window; they follow from the state
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:  # noqa: ANN401 - torch's own hook
+        self._thresholds.clear()
+        super()._load_from_state_dict(*arguments)
 
     @abstractmethod
     def fit(self, features: Tensor) -> None:

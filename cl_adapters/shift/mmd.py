@@ -1,6 +1,6 @@
 """Maximum mean discrepancy with a permutation threshold.
 
-With an RBF kernel k of the reference's median distance, X the reference and Y the window,
+With X the reference, Y the window and k an RBF kernel of the median distance in both together,
 
     MMD^2 = mean k(X, X) + mean k(Y, Y) - 2 mean k(X, Y)
 
@@ -59,7 +59,8 @@ class MaximumMeanDiscrepancy(ReservoirDetector):
         rows, known = self.checked(features).double(), self.reference.double()
         both = torch.cat((known, rows.to(known.device)))
         squared = torch.cdist(both, both).square()
-        width = squared[: len(known), : len(known)].flatten().median().clamp_min(1e-12)
+        # Of both together: a width from X alone would tell the true split from the random ones.
+        width = squared.flatten().median().clamp_min(1e-12)
         kernel = torch.exp(-squared / width)
         splits = torch.zeros(self.permutations + 1, len(both), dtype=kernel.dtype)
         splits[0, len(known) :] = 1  # the split as it is

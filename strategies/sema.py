@@ -206,6 +206,12 @@ class SEMAModel(ExpandableViT):
         """Returns the detectors of an expandable block, one an adapter."""
         return cast("nn.ModuleList", self.detectors[str(block)])
 
+    def cost(self, block: int) -> int:
+        """Returns the parameters of one more adapter with its column and detector."""
+        state = self.detectors_of(block)[0].state_dict()
+        held = [*self.slot(block).newest_parameters(), *state.values()]
+        return sum(int(value.numel()) for value in held)
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns the head's logits in train mode, the chosen classifier's in eval mode.
 
@@ -343,7 +349,7 @@ class SEMA(AdapterStrategy):
         if len(self.classes_by_experience) > 1:
             for block in blocks:
                 count = len(self._slot(block))
-                self.note("growth", block=block, adapters=count, parameters=self._cost(block))
+                self.note("growth", block=block, adapters=count, parameters=self.model.cost(block))
 
     def end_experience(self) -> None:
         """Freezes everything; adds the experience to the routers and to the class statistics."""
@@ -374,6 +380,7 @@ class SEMA(AdapterStrategy):
         """Returns the backbone with one adapter a block and no head yet."""
         model = SEMAModel(backbone, self.config, self.seed)
         self.blocks = model.expandable
+        self.config.budget.check(model.cost(self.blocks[0]))
         return model
 
     def meet(self, experience: Any) -> None:  # noqa: ANN401 - Avalanche ships no types
@@ -413,7 +420,6 @@ class SEMA(AdapterStrategy):
             megabytes=self.config.memo_megabytes,
         )
         if len(self.classes_by_experience) == 1:
-            self.config.budget.check(self._cost(self.blocks[0]))
             return
         # From here on the blocks before the first expandable one are frozen.
         order = self.generator("order")
@@ -473,15 +479,9 @@ class SEMA(AdapterStrategy):
         detector = self.config.make_detector(self.backbone.embed_dim, seed)
         held.append(detector.requires_grad_(requires_grad=False).to(self.device))
 
-    def _cost(self, block: int) -> int:
-        """Returns the parameters of one more adapter with its column and detector."""
-        slot, detector = self._slot(block), self._detectors(block)[0]
-        held = [*slot.newest_parameters(), *detector.state_dict().values()]
-        return sum(int(value.numel()) for value in held)
-
     def _refusal(self, block: int, planned: int = 0) -> str | None:
         """Says why a block may not grow; `planned` parameters are spoken for."""
-        cost = {each: self._cost(each) for each in self.blocks}
+        cost = {each: self.model.cost(each) for each in self.blocks}
         spent = sum((len(self._slot(each)) - 1) * cost[each] for each in self.blocks)
         return self.config.budget.refusal(len(self._slot(block)), spent + planned, cost[block])
 
@@ -490,7 +490,7 @@ class SEMA(AdapterStrategy):
         together = self.config.policy != "per_block"
         affordable: list[int] = []
         for block in self.blocks:
-            planned = sum(map(self._cost, affordable)) if together else 0
+            planned = sum(map(self.model.cost, affordable)) if together else 0
             if block not in self._grown and self._refusal(block, planned) is None:
                 affordable.append(block)
         return affordable

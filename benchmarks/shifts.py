@@ -167,7 +167,7 @@ def shift_plan(
             "scenario": "shift",
             "shifts": list(schedule.shifts),
             "transition": schedule.transition,
-            "severity": [domain.severity for domain in domains],
+            "severity": schedule.severity,
             "changed": [domain.changed for domain in domains],
             "seen_before": [domain.seen_before for domain in domains],
             "test_images": len(test),

@@ -63,7 +63,6 @@ class Mahalanobis(Detector):
         self.root: Tensor
         self.distances: Tensor
         self.count: Tensor
-        self._thresholds: dict[int, float] = {}
 
     def reset(self) -> None:
         """Forgets the reference."""

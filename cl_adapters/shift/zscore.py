@@ -98,7 +98,6 @@ class DescriptorZScore(Detector):
         self.records: Tensor
         self.count: Tensor
         self.requires_grad_(requires_grad=False)
-        self._thresholds: dict[int, float] = {}
 
     def reset(self) -> None:
         """Forgets the reference."""

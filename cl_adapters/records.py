@@ -3,6 +3,8 @@
     runs/<stream>/<strategy>/seed<k>-<config hash>/
         run.json              what was run, on what, and how it ended (`RunRecord`)
         predictions.parquet   one row per (experience trained, test sample) (`PREDICTION_COLUMNS`)
+        retrieval.parquet     the same rows, how a method chose an adapter (`RETRIEVAL_COLUMNS`);
+                              only of methods that do
         events.jsonl          one JSON object a line: always `event`, `experience`, `seconds`
         checkpoints/          one folder per finished experience: what was learned, nothing frozen
 
@@ -18,6 +20,8 @@ Kinds of events with their further keys; a reader passes over those that it does
     active       block, adapter (that the experience belongs to), changed (whether the detector of
                  the one before fired)
     router       block, weights (a row for each test experience: mean weight of each adapter)
+    statistics   class, rule: how the statistics of a class that is too small were completed
+    drift        distances (square: relative distance of stored adapter set j from i, row i)
     domain       domain, changed, seen_before, severity: the truth about the stream
 
 Needs no torch. Column and key names change only together with `FORMAT_VERSION`. Every file is
@@ -44,6 +48,7 @@ from cl_adapters.errors import InputError
 __all__ = [
     "FORMAT_VERSION",
     "PREDICTION_COLUMNS",
+    "RETRIEVAL_COLUMNS",
     "RunRecord",
     "RunState",
     "append_event",
@@ -53,8 +58,10 @@ __all__ = [
     "find_runs",
     "read_events",
     "read_predictions",
+    "read_retrieval",
     "truncate_events",
     "write_predictions",
+    "write_retrieval",
 ]
 
 FORMAT_VERSION: Final = 1
@@ -74,6 +81,21 @@ PREDICTION_COLUMNS: Final[dict[str, pa.DataType]] = {
     "confidence": pa.float32(),
     "nll": pa.float32(),
     "target_experience": pa.int32(),
+}
+
+# experience, sample, target, prediction, target_experience: as above.
+# uncorrected: the class that the first adapter asked would have given, without any correction.
+# visited: the adapters that were asked, in order; counted from 0, adapter k is experience k's.
+# adapter: the one that answered, the last visited.
+RETRIEVAL_COLUMNS: Final[dict[str, pa.DataType]] = {
+    "experience": pa.int32(),
+    "sample": pa.int32(),
+    "target": pa.int32(),
+    "prediction": pa.int32(),
+    "target_experience": pa.int32(),
+    "uncorrected": pa.int32(),
+    "visited": pa.list_(pa.int32()),
+    "adapter": pa.int32(),
 }
 
 
@@ -188,12 +210,7 @@ class RunRecord:
 
 def write_predictions(folder: Path, frame: pd.DataFrame) -> None:
     """Writes `predictions.parquet` into `folder`, atomically, with the published columns only."""
-    schema = pa.schema(list(PREDICTION_COLUMNS.items()))
-    table = pa.Table.from_pandas(
-        frame[list(PREDICTION_COLUMNS)], schema=schema, preserve_index=False
-    )
-    with atomic_path(folder / "predictions.parquet") as path:
-        pq.write_table(table, path, compression="zstd")
+    _write_table(folder / "predictions.parquet", frame, PREDICTION_COLUMNS)
 
 
 def read_predictions(folder: Path) -> pd.DataFrame:
@@ -202,16 +219,40 @@ def read_predictions(folder: Path) -> pd.DataFrame:
     Raises:
         InputError: If the file is damaged or lacks a column.
     """
-    path = folder / "predictions.parquet"
+    return _read_table(folder / "predictions.parquet", PREDICTION_COLUMNS)
+
+
+def write_retrieval(folder: Path, frame: pd.DataFrame) -> None:
+    """Writes `retrieval.parquet` into `folder`, atomically, with the published columns only."""
+    _write_table(folder / "retrieval.parquet", frame, RETRIEVAL_COLUMNS)
+
+
+def read_retrieval(folder: Path) -> pd.DataFrame:
+    """Reads how a method chose adapters; empty if it is not one that does.
+
+    Raises:
+        InputError: If the file is damaged or lacks a column.
+    """
+    return _read_table(folder / "retrieval.parquet", RETRIEVAL_COLUMNS)
+
+
+def _write_table(path: Path, frame: pd.DataFrame, columns: Mapping[str, pa.DataType]) -> None:
+    schema = pa.schema(list(columns.items()))
+    table = pa.Table.from_pandas(frame[list(columns)], schema=schema, preserve_index=False)
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def _read_table(path: Path, columns: Mapping[str, pa.DataType]) -> pd.DataFrame:
     if not path.exists():
-        empty = {
-            name: np.empty(0, kind.to_pandas_dtype()) for name, kind in PREDICTION_COLUMNS.items()
-        }
-        return pd.DataFrame(empty)
+        return pd.DataFrame(
+            {name: np.empty(0, kind.to_pandas_dtype()) for name, kind in columns.items()}
+        )
     try:
-        frame: pd.DataFrame = pq.read_table(path, columns=list(PREDICTION_COLUMNS)).to_pandas()
+        frame: pd.DataFrame = pq.read_table(path, columns=list(columns)).to_pandas()
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} must be a readable predictions table, got: {error}") from error
+        name = path.stem
+        raise InputError(f"{path} must be a readable {name} table, got: {error}") from error
     return frame
 
 

@@ -13,7 +13,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 
 from cl_adapters.benchmarks.plans import StreamPlan
-from cl_adapters.records import PREDICTION_COLUMNS
+from cl_adapters.records import PREDICTION_COLUMNS, RETRIEVAL_COLUMNS
 
 __all__ = ["Observer"]
 
@@ -38,6 +38,7 @@ class Observer(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no typ
         self._plan = plan
         self._on_progress = on_progress
         self._outputs: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+        self._answers: list[tuple[int, torch.Tensor, torch.Tensor]] = []
         self._since = 0.0
         self._passes = 0
         self.phases: dict[str, tuple[float, int]] = {}
@@ -64,7 +65,7 @@ class Observer(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no typ
 
     def before_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
         """Starts the clock of an evaluation."""
-        self._outputs = []
+        self._outputs, self._answers = [], []
         self._since = time.perf_counter()
         self._passes = strategy.backbone.num_passes
 
@@ -72,6 +73,10 @@ class Observer(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no typ
         """Keeps the outputs of a batch."""
         experience = strategy.experience.current_experience
         self._outputs.append((experience, strategy.mb_output.cpu(), strategy.mb_y.cpu()))
+        retrieval = strategy.retrieval()
+        if retrieval is not None:
+            uncorrected = retrieval.first_logits.argmax(dim=1)
+            self._answers.append((experience, uncorrected.cpu(), retrieval.visited.cpu()))
         self._on_progress("evaluation", len(strategy.mb_y))
 
     def after_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
@@ -97,6 +102,23 @@ class Observer(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no typ
         rows = pd.concat(frames, ignore_index=True)
         rows["experience"] = experience
         return rows[list(PREDICTION_COLUMNS)]
+
+    def retrieval(self, predictions: pd.DataFrame) -> pd.DataFrame:
+        """Returns how the predictions of the last evaluation were answered; empty if unknown.
+
+        Args:
+            predictions: What `predictions` returned.
+        """
+        if not self._answers:
+            return pd.DataFrame(columns=list(RETRIEVAL_COLUMNS))
+        parts = sorted(self._answers, key=lambda each: each[0])  # stable: batches keep their order
+        shared = [name for name in RETRIEVAL_COLUMNS if name in PREDICTION_COLUMNS]
+        rows = predictions[shared].copy()
+        rows["uncorrected"] = torch.cat([guesses for _, guesses, _ in parts]).numpy()
+        asked = torch.cat([visited for _, _, visited in parts]).tolist()
+        rows["visited"] = [[adapter for adapter in row if adapter >= 0] for row in asked]
+        rows["adapter"] = rows["visited"].str[-1]
+        return rows
 
 
 def _rows(outputs: torch.Tensor, targets: torch.Tensor) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,8 +33,10 @@ from cl_adapters.records import (
     append_event,
     append_events,
     read_predictions,
+    read_retrieval,
     truncate_events,
     write_predictions,
+    write_retrieval,
 )
 
 __all__ = ["Progress", "run"]
@@ -133,7 +135,8 @@ def _run_all(prepared: PreparedRun, record: RunRecord, folder: Path, progress: P
     observer = Observer(prepared.plan, progress.advance)
     prepared.strategy.plugins.insert(0, observer)
     done = record.experiences_done
-    frames = [read_predictions(folder).query("experience < @done")]
+    found = read_predictions(folder), read_retrieval(folder)
+    tables = [[table[table["experience"] < done]] for table in found]
     truncate_events(folder, done)
     if done:
         state = read_checkpoint(folder / "checkpoints", done - 1)
@@ -143,8 +146,10 @@ def _run_all(prepared: PreparedRun, record: RunRecord, folder: Path, progress: P
     with _noted_end(record, folder):
         for experience in range(done, len(record.experiences)):
             since = time.perf_counter()
-            frames.append(_run_experience(prepared, benchmark, observer, experience))
-            _store(prepared, record, folder, observer, pd.concat(frames, ignore_index=True))
+            new = _run_experience(prepared, benchmark, observer, experience)
+            tables = [[*table, rows] for table, rows in zip(tables, new, strict=True)]
+            whole = [pd.concat(table, ignore_index=True) for table in tables]
+            _store(prepared, record, folder, observer, whole)
             record.seconds += time.perf_counter() - since
             record.experiences_done = experience + 1
             record.write(folder)
@@ -176,23 +181,32 @@ def _run_experience(
     benchmark: Any,  # noqa: ANN401 - Avalanche ships no types
     observer: Observer,
     experience: int,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns the rows of `predictions.parquet` and of `retrieval.parquet`."""
     _seed_global_states(prepared.config.seed, experience)
     prepared.strategy.train(benchmark.train_stream[experience], eval_streams=[])
     prepared.strategy.eval(benchmark.test_stream[: experience + 1])
-    return observer.predictions(experience)
+    predictions = observer.predictions(experience)
+    return predictions, observer.retrieval(predictions)
 
 
 def _store(
-    prepared: PreparedRun, record: RunRecord, folder: Path, observer: Observer, rows: pd.DataFrame
+    prepared: PreparedRun,
+    record: RunRecord,
+    folder: Path,
+    observer: Observer,
+    tables: Sequence[pd.DataFrame],
 ) -> None:
+    predictions, retrieval = tables
     experience = record.experiences_done
     model = prepared.strategy.model
     backbone = sum(value.numel() for value in prepared.backbone.model.parameters())
     added = sum(value.numel() for value in prepared.strategy.learned_state().values())
     trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
     record.parameters = {"backbone": backbone, "added": added}
-    write_predictions(folder, rows)
+    write_predictions(folder, predictions)
+    if len(retrieval):
+        write_retrieval(folder, retrieval)
     for name, (seconds, images) in (*observer.phases.items(), *prepared.strategy.timings.items()):
         append_event(folder, "phase", experience, seconds, name=name, images=images)
     append_events(folder, prepared.strategy.take_events(experience))

@@ -71,6 +71,26 @@ class ExperienceHeads(nn.Module):
             logits[:, self.classes] = seen.float()
         return logits
 
+    @torch.no_grad()
+    def joined(self, labels: Sequence[int]) -> nn.Linear:
+        """Returns a copy of the rows of some labels as one layer, in their order."""
+        rows = [self.classes.index(label) for label in labels]
+        weight = torch.cat([layer.weight for layer in self.layers])[rows]
+        bias = torch.cat([layer.bias for layer in self.layers])[rows]
+        copy = nn.Linear(self.num_features, len(rows), device="meta").to_empty(device=weight.device)
+        copy.weight.copy_(weight)
+        copy.bias.copy_(bias)
+        return copy
+
+    @torch.no_grad()
+    def assign(self, labels: Sequence[int], layer: nn.Linear) -> None:
+        """Takes over the rows of a layer that `joined` returned."""
+        places = [(own, row) for own in self.layers for row in range(own.out_features)]
+        for label, weight, bias in zip(labels, layer.weight, layer.bias, strict=True):
+            own, row = places[self.classes.index(label)]
+            own.weight[row] = weight
+            own.bias[row] = bias
+
 
 class AdaptedClassifier(nn.Module):
     """A frozen backbone, one set of adapters, and heads that grow.

@@ -1,13 +1,14 @@
 """Averages over the parameters of two modules of the same shape."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cl_adapters.errors import InputError
 
-__all__ = ["PAPER_DECAY", "PAPER_STEPS", "auto_decay", "ema_update"]
+__all__ = ["PAPER_DECAY", "PAPER_STEPS", "auto_decay", "ema_update", "merge_"]
 
 # LAE on CIFAR-100 with ten experiences: 5 epochs of 208 steps, decay 0.9999 (Gao et al., 2023).
 PAPER_DECAY: Final = 0.9999
@@ -42,3 +43,27 @@ def auto_decay(num_steps: int) -> float:
     if num_steps < 1:
         raise InputError(f"`num_steps` must be a positive integer, got {num_steps}")
     return float(PAPER_DECAY ** (PAPER_STEPS / num_steps))
+
+
+@torch.no_grad()
+def merge_(
+    tensors: Sequence[Tensor],
+    averages: Sequence[Tensor],
+    strength: float,
+    times: int | Sequence[int] = 1,
+) -> None:
+    """Merges tensors with averages in place: m times A <- (1 - beta) A + beta Abar, at once.
+
+    In closed form A <- (1 - beta)^m A + (1 - (1 - beta)^m) Abar. Autograd is not told, as in MOS'
+    code: what a forward pass saved is what the merge leaves behind.
+
+    Args:
+        tensors: A, each with blocks in its first dimension.
+        averages: Abar, of the same shapes.
+        strength: beta, in [0, 1].
+        times: m, one number or one a block.
+    """
+    kept = (1 - strength) ** torch.as_tensor(times, dtype=torch.float64)
+    for value, average in zip(tensors, averages, strict=True):
+        share = (1 - kept).to(value).reshape(-1, *[1] * (value.ndim - 1))
+        value.data.lerp_(average, share if share.numel() > 1 else share.item())

@@ -7,6 +7,7 @@ from cl_adapters.strategies.base import AdapterStrategy
 from cl_adapters.strategies.finetune import Finetune
 from cl_adapters.strategies.joint import Joint
 from cl_adapters.strategies.lae import LAE
+from cl_adapters.strategies.mos import MOS
 from cl_adapters.strategies.sema import SEMA
 from cl_adapters.strategies.simplecil import SimpleCIL
 
@@ -16,6 +17,7 @@ STRATEGIES: Final[dict[str, type[AdapterStrategy]]] = {
     "finetune": Finetune,
     "joint": Joint,
     "lae": LAE,
+    "mos": MOS,
     "sema": SEMA,
     "simplecil": SimpleCIL,
 }

@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.heads import UNSEEN_LOGIT
+from cl_adapters.retrieval import Retrieval
 from cl_adapters.strategies.config import StrategyConfig, TrainedConfig
 
 __all__ = ["AdapterStrategy", "Phase", "TemplateArgs"]
@@ -217,6 +218,14 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
             {"event": each.pop("event"), "experience": experience, "seconds": 0.0, **each}
             for each in events
         ]
+
+    def retrieval(self) -> Retrieval | None:
+        """Returns how the batch evaluated last was answered; None if there was nothing to choose.
+
+        What it holds goes into `retrieval.parquet`, with the class of `first_logits` as
+        `uncorrected`.
+        """
+        return None
 
     @contextmanager
     def timed(self, name: str, images: int) -> Iterator[None]:

@@ -1,0 +1,370 @@
+"""MOS: model surgery.
+
+Every experience trains one adapter set beside the MLPs of all blocks, merging it all the while with
+the sets of the experiences before, so that it does not drift from them. The head is realigned on
+Gaussians of the classes that are gone. At inference class means of the first adapter's features
+guess the experience of an image, and the model corrects its own guess: an adapter whose answer is a
+class of another experience hands the image on.
+
+Reference: Hai-Long Sun, Da-Wei Zhou, Hanbin Zhao, Le Gan, De-Chuan Zhan, Han-Jia Ye, "MOS: Model
+Surgery for Pre-Trained Model-Based Class-Incremental Learning", AAAI 2025, arXiv:2412.09441.
+
+With A the set in training (carried over, never reset), A_0 ... A_{t-1} the stored sets, Abar their
+mean, f_k(x) the features with set k:
+
+    training       cross-entropy over the current classes
+                   + lambda * cross-entropy(Z Z' / 0.8, identity), Z: means of all earlier classes
+                   and the features of the batch
+    merging        A <- (1 - beta) A + beta Abar after each step
+    statistics     mean and covariance of f_t for each class of the experience
+    alignment      cross-entropy of the head on samples of all classes, from experience 1 on
+    prototypes     class means of f_0
+    inference      k <- experience of the nearest prototype by cosine o(x); at most 4 rounds:
+                   l = head(f_k(x)); stop if argmax l is a class of k, else k <- its experience
+                   score = softmax(l) + softmax(T o), T experiences so far
+
+Differs from the authors' code, unless `fidelity="official"`:
+    `merge="per_step"`        once after each step. Theirs ("official") merges 13 times a step: once
+                              more for each block of the forward pass, so that block b computes with
+                              b + 1 of them and gradients with all.
+    `merge_strength`          beta; theirs is 0.1, which even once a step leaves no difference
+                              between the sets (a time constant of ten steps).
+    `merge_in_evaluation`     theirs goes on merging stored sets with each batch that is evaluated;
+                              ours leaves them alone.
+    `prototype_dropout`       theirs computes prototypes with the adapter's dropout on, from
+                              experience 1 on.
+    `statistics="low_rank"`   64 directions and a diagonal; theirs keeps D x D numbers a class.
+Always: merges are done in closed form; the same sample sizes, but other random numbers; the number
+of classes need not be known (`num_classes` makes the head at once, as theirs, whose unused rows
+then decay); a class that returns belongs to its last experience and keeps the statistics of all.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cl_adapters.alignment import align_head
+from cl_adapters.backbone import AdaptedViT
+from cl_adapters.bank import AdapterBank, AdapterStack
+from cl_adapters.gaussians import ClassGaussians, Statistics
+from cl_adapters.heads import UNSEEN_LOGIT, ExperienceHeads, cross_entropy_over
+from cl_adapters.merging import merge_
+from cl_adapters.prototypes import PrototypeHead
+from cl_adapters.retrieval import Retrieval, retrieve
+from cl_adapters.strategies.base import AdapterStrategy, Phase
+from cl_adapters.strategies.config import StrategyConfig
+from cl_adapters.strategies.memo import ExperienceTokens
+
+__all__ = ["MOS", "MOSConfig", "MOSModel", "orthogonality_loss"]
+
+
+class MOSConfig(StrategyConfig):
+    """Options of MOS."""
+
+    batch_size: int = Field(default=48, ge=1, description="images in a training step")
+    epochs: int = Field(default=20, ge=1, description="passes over the images of an experience")
+    lr: float = Field(default=0.03, gt=0, description="of SGD for the adapters, cosine to 0")
+    head_lr: float = Field(default=0.1, gt=0, description="the head's, as a share of `lr`")
+    weight_decay: float = Field(default=5e-4, ge=0, description="of SGD")
+    width: int = Field(default=16, ge=1, description="of an adapter")
+    scale: float = Field(default=0.1, gt=0, description="of an adapter's output")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="in the middle of an adapter")
+    orthogonality: float = Field(default=0.1, ge=0, description="lambda; 0 leaves the term out")
+    merge: Literal["per_step", "official", "none"] = Field(
+        default="per_step", description="when the adapter in training is merged with the stored"
+    )
+    merge_strength: float = Field(default=0.1, ge=0, le=1, description="beta")
+    merge_in_evaluation: bool = Field(
+        default=False, description="go on merging stored adapters with each batch evaluated"
+    )
+    statistics: Statistics = Field(default="low_rank", description="what is kept of a class")
+    rank: int = Field(default=64, ge=1, description="directions of low_rank statistics")
+    alignment: bool = Field(default=True, description="realign the head on the statistics")
+    alignment_epochs: int = Field(default=30, ge=1, description="rounds of new samples")
+    alignment_lr: float = Field(default=0.005, gt=0, description="of SGD, cosine to 0")
+    prototype_dropout: bool = Field(
+        default=False, description="adapter dropout in prototypes from experience 1 on"
+    )
+    retrieval: bool = Field(default=True, description="let an adapter hand an image on")
+    rounds: int = Field(default=4, ge=1, description="most adapters asked for an image")
+    ensemble: bool = Field(default=True, description="add the prototypes' vote to the score")
+    num_classes: int | None = Field(default=None, ge=1, description="of the stream, if known")
+
+    @classmethod
+    def official(cls) -> Self:
+        """Returns the authors' settings for CIFAR-100."""
+        return cls(
+            epochs=20,
+            lr=0.03,
+            merge="official",
+            merge_strength=0.1,
+            merge_in_evaluation=True,
+            statistics="full",
+            prototype_dropout=True,
+        )
+
+
+def orthogonality_loss(features: Tensor, means: Tensor) -> Tensor:
+    """Returns the cross-entropy of Z Z' / 0.8 against the identity, Z = [means; features].
+
+    Shape:
+        features: (B, D). means: (C, D), of the classes of earlier experiences. Output: scalar.
+    """
+    rows = torch.cat([means, features.float()])
+    return functional.cross_entropy(rows @ rows.T / 0.8, torch.arange(len(rows)).to(rows.device))
+
+
+class MOSModel(nn.Module):
+    """The backbone, the adapter set in training, the stored ones, and what classifies.
+
+    Attributes:
+        owners: (C,), the last experience of each class; -1 for one that was not seen.
+        features: (B, D) of the last forward pass in train mode, with gradient.
+        retrieval: How the last forward pass in eval mode was answered.
+    """
+
+    def __init__(self, backbone: AdaptedViT, config: MOSConfig, seed: int) -> None:
+        super().__init__()
+        shape = (backbone.num_blocks, backbone.embed_dim, config.width)
+        self.config = config
+        self.backbone = backbone
+        self.working = AdapterStack(
+            *shape,
+            scale=config.scale,
+            dropout=config.dropout,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        self.stored = AdapterBank(*shape, scale=config.scale)
+        # Of each stored set the mean of those before it, only for merging in evaluation.
+        self.before = AdapterBank(*shape, scale=config.scale)
+        self.heads = ExperienceHeads(backbone.embed_dim, init_std=0.02)
+        self.prototypes = PrototypeHead(backbone.embed_dim, scale=1.0)
+        self.classes = ClassGaussians(backbone.embed_dim, config.statistics, rank=config.rank)
+        self.owners = torch.zeros(0, dtype=torch.int64)
+        self.features = torch.zeros(0, backbone.embed_dim)
+        self.retrieval: Retrieval | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the head's logits in train mode, the log of the score in eval mode.
+
+        Shape:
+            images: (B, 3, S, S). Output: (B, C).
+        """
+        tokens = self.backbone.tokens(images)
+        if self.training or len(self.stored) == 0:
+            self.features = self._through(tokens, self.working.adapters())
+            return self._logits(self.features)
+        # The paper's inference.
+        first = self._through(tokens, self.stored.choose(0))
+        similarity = self.prototypes(first)
+        # While an experience is trained, its classes have no set of their own yet.
+        owners = self.owners.clamp_max(len(self.stored) - 1)
+        self.retrieval = retrieve(
+            owners[similarity.argmax(dim=1)],
+            owners,
+            lambda rows, adapters: self._ask(tokens, first, rows, adapters),
+            max_rounds=self.config.rounds if self.config.retrieval else 1,
+        )
+        logits = self.retrieval.logits
+        if not self.config.ensemble:
+            return logits
+        experiences = len(self.stored)
+        score = logits.softmax(dim=1) + (experiences * similarity).softmax(dim=1)
+        return (score / 2).clamp_min(torch.finfo(score.dtype).tiny).log()
+
+    def _ask(self, tokens: Tensor, first: Tensor, rows: Tensor, adapters: Tensor) -> Tensor:
+        features = first[rows]  # those of adapter 0 are there already
+        others = adapters > 0
+        if bool(others.any()):
+            chosen = self.stored.choose(adapters[others])
+            features = features.clone()
+            features[others] = self._through(tokens[rows[others]], chosen).to(features.dtype)
+        return self._logits(features)
+
+    def _through(self, tokens: Tensor, adapters: Any) -> Tensor:
+        return self.backbone.features(self.backbone.run(tokens, adapters=adapters))
+
+    def _logits(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.heads(features)
+        return logits.float().masked_fill(self.owners.to(logits.device) < 0, UNSEEN_LOGIT)
+
+
+class MOS(AdapterStrategy):
+    """Trains and merges a set of adapters an experience, and retrieves the one that fits an image."""
+
+    config_class = MOSConfig
+    config: MOSConfig
+    model: MOSModel
+
+    # --- the paper's algorithm -----------------------------------------------------------------
+
+    def begin_experience(self) -> None:
+        """Trains the adapters and the head from where they are."""
+        self.model.requires_grad_(requires_grad=False)
+        self.model.working.requires_grad_(requires_grad=True)
+        self.model.heads.requires_grad_(requires_grad=True)
+        self.old_means = self.model.classes.class_means(without=frozenset(self.current_classes))
+        self.average = self.model.stored.mean() if len(self.model.stored) else None
+        self.model.working.noise = self._noise("dropout")
+
+    def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Returns the cross-entropy over the current classes and the orthogonality term."""
+        loss = cross_entropy_over(self.current_classes, logits, targets)
+        if self.config.orthogonality == 0:
+            return loss
+        apart = orthogonality_loss(self.model.features, self.old_means)
+        return loss + self.config.orthogonality * apart
+
+    def after_step(self) -> None:
+        """Merges the adapters with the mean of the stored ones."""
+        if self.config.merge != "none":
+            self._merge(1)
+
+    def forward(self) -> Tensor:
+        """Computes the logits of a batch; `official` merges while it does."""
+        official = self.config.merge == "official" and self.is_training
+        blocks = self.backbone.num_blocks
+        if official:
+            self._merge(range(1, blocks + 1))
+        elif self.config.merge_in_evaluation and not self.is_training:
+            self._merge_stored(range(1, blocks + 1))
+        logits = super().forward()
+        if official:
+            self._merge(range(blocks - 1, -1, -1))
+        elif self.config.merge_in_evaluation and not self.is_training:
+            self._merge_stored(range(blocks - 1, -1, -1))
+        return logits
+
+    def end_experience(self) -> None:
+        """Stores the adapters, keeps statistics, realigns the head, adds prototypes."""
+        self._store()
+        self._keep_statistics()
+        if len(self.classes_by_experience) > 1 and self.config.alignment:
+            self._align()
+        self._add_prototypes()
+
+    def _store(self) -> None:
+        tensors = self.model.working.tensors()
+        if self.config.merge_in_evaluation:
+            self.model.before.append(self.average or tensors)
+        self.model.stored.append(tensors)
+        self.note("drift", distances=self.model.stored.distances().tolist())
+
+    def _keep_statistics(self) -> None:
+        rows: list[Tensor] = []
+        targets: list[Tensor] = []
+        self.model.working.eval()
+        blocks = self.backbone.num_blocks
+        with self.timed("statistics", len(self.experience.dataset)), torch.no_grad():
+            for images, labels in self._plain_images():
+                if self.config.merge == "official":
+                    self._merge(range(1, blocks + 1))
+                rows.append(self._features(images, self.model.working.adapters()))
+                targets.append(labels)
+                if self.config.merge == "official":
+                    self._merge(range(blocks - 1, -1, -1))
+            self.model.working.train()
+            features, labels = torch.cat(rows), torch.cat(targets).to(self.device)
+            for label in self.current_classes:
+                if not self.model.classes.add(label, features[labels == label]):
+                    self.note("statistics", **{"class": label}, rule="spread of an average class")
+
+    def _align(self) -> None:
+        labels = torch.unique(self.model.classes.labels).tolist()
+        head = self.model.heads.joined(labels)
+        per_step = 5 * self.config.batch_size
+        drawn = self.config.alignment_epochs * per_step * len(labels)
+        with self.timed("alignment", drawn):
+            align_head(
+                head,
+                self.model.classes,
+                self.generator("alignment"),
+                epochs=self.config.alignment_epochs,
+                batch_size=per_step,
+                lr=self.config.alignment_lr,
+                weight_decay=self.config.weight_decay,
+            )
+        self.model.heads.assign(labels, head)
+
+    def _add_prototypes(self) -> None:
+        drop = self.config.prototype_dropout and len(self.model.stored) > 1
+        dropout, noise = self.config.dropout if drop else 0.0, self._noise("prototypes")
+        with self.timed("prototypes", len(self.experience.dataset)), torch.no_grad():
+            for images, labels in self._plain_images():
+                adapters = self.model.stored.choose(0, dropout=dropout, noise=noise)
+                self.model.prototypes.add(self._features(images, adapters), labels.to(self.device))
+
+    # --- what it is made of --------------------------------------------------------------------
+
+    def build_model(self, backbone: AdaptedViT) -> MOSModel:
+        """Returns the backbone with one adapter set that changes nothing yet."""
+        return MOSModel(backbone, self.config, self.seed)
+
+    def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:
+        """Adds rows to the head, prototypes, and the experience to the classes it brings."""
+        known = self.config.num_classes
+        self.model.heads.grow(range(known) if known else classes, generator)
+        self.model.prototypes.grow(range(known) if known else classes)
+        missing = max(self.model.heads.classes) + 1 - len(self.model.owners)
+        owners = functional.pad(self.model.owners, (0, missing), value=-1)
+        owners[list(classes)] = len(self.classes_by_experience) - 1
+        self.model.owners = owners.to(self.device)
+
+    def phases(self) -> Iterator[Phase]:
+        """Yields the one phase of training."""
+        yield Phase("train", self.config.epochs)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Lowers the learning rates along a cosine that reaches 0 after the experience."""
+        for group in self.optimizer.param_groups:
+            share = (1 + math.cos(math.pi * epoch / self.config.epochs)) / 2
+            group["lr"] = group["initial_lr"] * share
+
+    def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Returns SGD with momentum 0.9, slower for the head."""
+        head = {id(value) for value in self.model.heads.parameters()}
+        groups: list[dict[str, Any]] = [
+            {"params": [value for value in parameters if (id(value) in head) == is_head]}
+            | {"lr": rate, "initial_lr": rate}
+            for is_head, rate in ((False, self.config.lr), (True, self._head_lr))
+        ]
+        return torch.optim.SGD(groups, momentum=0.9, weight_decay=self.config.weight_decay)
+
+    def retrieval(self) -> Retrieval | None:
+        """Returns how the batch evaluated last was answered."""
+        return self.model.retrieval
+
+    def _noise(self, purpose: str) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(self.generator(purpose).initial_seed())
+
+    @property
+    def _head_lr(self) -> float:
+        return self.config.lr * self.config.head_lr
+
+    def _merge(self, times: int | Sequence[int]) -> None:
+        if self.average is not None:
+            tensors = self.model.working.tensors()
+            merge_(tensors, self.average, self.config.merge_strength, times)
+
+    def _merge_stored(self, times: Sequence[int]) -> None:
+        # The first set is merged with nothing.
+        for index in range(1, len(self.model.stored)):
+            tensors = [value[index] for value in self.model.stored.tensors()]
+            averages = [value[index] for value in self.model.before.tensors()]
+            merge_(tensors, averages, self.config.merge_strength, times)
+
+    def _plain_images(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the experience without augmentation."""
+        dataset = self.experience.dataset.eval()
+        return ExperienceTokens(dataset, lambda images: images, keep=False).batches()
+
+    def _features(self, images: Tensor, adapters: Any) -> Tensor:
+        with self.autocast():
+            tokens = self.backbone.tokens(images.to(self.device))
+            features = self.backbone.features(self.backbone.run(tokens, adapters=adapters))
+        return features.float()

@@ -6,50 +6,65 @@ with Classifier Alignment for Continual Learning on a Pre-trained Model", ICCV 2
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from cl_adapters.gaussians import ClassGaussians
 
-__all__ = ["align_head"]
+__all__ = ["Alignment", "align_head"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alignment:
+    """How a head is aligned.
+
+    Attributes:
+        epochs: Rounds of new samples.
+        batch_size: Samples a step, and samples a class in an epoch.
+        lr: Learning rate of the first epoch.
+        weight_decay: Of SGD.
+    """
+
+    epochs: int = 30
+    batch_size: int = 240
+    lr: float = 0.005
+    weight_decay: float = 5e-4
 
 
 def align_head(
     head: nn.Linear,
     classes: ClassGaussians,
     generator: torch.Generator,
-    *,
-    epochs: int = 30,
-    batch_size: int = 240,
-    lr: float = 0.005,
-    weight_decay: float = 5e-4,
+    options: Alignment,
 ) -> None:
     """Trains a head with cross-entropy over all classes, in place.
 
-    Each epoch draws `batch_size` new samples a class, shuffles them and takes as many steps as
-    there are classes. SGD with momentum 0.9, learning rate along a cosine to 0 over the epochs.
+    Each epoch draws `options.batch_size` new samples a class, shuffles them and takes as many
+    steps as there are classes. SGD with momentum 0.9, learning rate along a cosine to 0 over the epochs.
 
     Args:
         head: Row c is the class with the c-th smallest label in `classes`.
         classes: What to draw from.
         generator: Source of randomness, on the CPU.
-        epochs: Rounds of new samples.
-        batch_size: Samples a step, and samples a class in an epoch.
-        lr: Learning rate of the first epoch.
-        weight_decay: Of SGD.
+        options: How long and how fast.
     """
     optimizer = torch.optim.SGD(
-        head.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay, foreach=True
+        head.parameters(),
+        lr=options.lr,
+        momentum=0.9,
+        weight_decay=options.weight_decay,
+        foreach=True,
     )
-    for epoch in range(epochs):
+    for epoch in range(options.epochs):
         for group in optimizer.param_groups:
-            group["lr"] = lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
-        features, labels = classes.sample(batch_size, generator)
+            group["lr"] = options.lr * (1 + math.cos(math.pi * epoch / options.epochs)) / 2
+        features, labels = classes.sample(options.batch_size, generator)
         targets = torch.unique(labels, return_inverse=True)[1]
         order = torch.randperm(len(features), generator=generator).to(features.device)
-        for part in order.split(batch_size):
+        for part in torch.split(order, options.batch_size):
             loss = nn.functional.cross_entropy(head(features[part]), targets[part])
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()

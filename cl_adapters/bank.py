@@ -195,9 +195,7 @@ class _Given(nn.Module):
         return (hidden @ up.transpose(1, 2) + up_bias[:, None]) * self._scale
 
 
-def _as_set(
-    by_name: Sequence[Sequence[Tensor]], scale: float, drop: _Dropout | None
-) -> AdapterSet:
+def _as_set(by_name: Sequence[Sequence[Tensor]], scale: float, drop: _Dropout | None) -> AdapterSet:
     blocks: Iterator[tuple[Tensor, ...]] = zip(*by_name, strict=True)
     return AdapterSet(
         {("mlp", block): _Given(tensors, scale, drop) for block, tensors in enumerate(blocks)}

@@ -183,7 +183,8 @@ class ClassGaussians(nn.Module):
     def _draw(self, index: int, count: int, generator: torch.Generator) -> Tensor:
         factor = self.factors[index]
         noise = torch.randn(count, self.means.shape[1] + len(factor), generator=generator)
-        along, alone = noise.to(factor.device).split([len(factor), self.means.shape[1]], dim=1)
+        noise = noise.to(factor.device)
+        along, alone = noise[:, : len(factor)], noise[:, len(factor) :]
         return torch.addmm(self.means[index] + alone * self.spreads[index], along, factor)
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: object) -> None:

@@ -8,7 +8,7 @@ Shapes: B batch, F features, C columns = highest label seen + 1.
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -75,8 +75,9 @@ class ExperienceHeads(nn.Module):
     def joined(self, labels: Sequence[int]) -> nn.Linear:
         """Returns a copy of the rows of some labels as one layer, in their order."""
         rows = [self.classes.index(label) for label in labels]
-        weight = torch.cat([layer.weight for layer in self.layers])[rows]
-        bias = torch.cat([layer.bias for layer in self.layers])[rows]
+        layers = cast("list[nn.Linear]", list(self.layers))
+        weight = torch.cat([layer.weight for layer in layers])[rows]
+        bias = torch.cat([layer.bias for layer in layers])[rows]
         copy = nn.Linear(self.num_features, len(rows), device="meta").to_empty(device=weight.device)
         copy.weight.copy_(weight)
         copy.bias.copy_(bias)
@@ -85,7 +86,8 @@ class ExperienceHeads(nn.Module):
     @torch.no_grad()
     def assign(self, labels: Sequence[int], layer: nn.Linear) -> None:
         """Takes over the rows of a layer that `joined` returned."""
-        places = [(own, row) for own in self.layers for row in range(own.out_features)]
+        layers = cast("list[nn.Linear]", list(self.layers))
+        places = [(own, row) for own in layers for row in range(own.out_features)]
         for label, weight, bias in zip(labels, layer.weight, layer.bias, strict=True):
             own, row = places[self.classes.index(label)]
             own.weight[row] = weight

@@ -40,15 +40,16 @@ then decay); a class that returns belongs to its last experience and keeps the s
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Self
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Self, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cl_adapters.alignment import align_head
+from cl_adapters.adapters import AdapterSet
+from cl_adapters.alignment import Alignment, align_head
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.bank import AdapterBank, AdapterStack
 from cl_adapters.gaussians import ClassGaussians, Statistics
@@ -175,7 +176,7 @@ class MOSModel(nn.Module):
             return logits
         experiences = len(self.stored)
         score = logits.softmax(dim=1) + (experiences * similarity).softmax(dim=1)
-        return (score / 2).clamp_min(torch.finfo(score.dtype).tiny).log()
+        return cast("Tensor", (score / 2).clamp_min(torch.finfo(score.dtype).tiny).log())
 
     def _ask(self, tokens: Tensor, first: Tensor, rows: Tensor, adapters: Tensor) -> Tensor:
         features = first[rows]  # those of adapter 0 are there already
@@ -186,7 +187,7 @@ class MOSModel(nn.Module):
             features[others] = self._through(tokens[rows[others]], chosen).to(features.dtype)
         return self._logits(features)
 
-    def _through(self, tokens: Tensor, adapters: Any) -> Tensor:
+    def _through(self, tokens: Tensor, adapters: AdapterSet) -> Tensor:
         return self.backbone.features(self.backbone.run(tokens, adapters=adapters))
 
     def _logits(self, features: Tensor) -> Tensor:
@@ -195,7 +196,7 @@ class MOSModel(nn.Module):
 
 
 class MOS(AdapterStrategy):
-    """Trains and merges a set of adapters an experience, and retrieves the one that fits an image."""
+    """Trains and merges one adapter set an experience and retrieves the one that fits an image."""
 
     config_class = MOSConfig
     config: MOSConfig
@@ -280,15 +281,13 @@ class MOS(AdapterStrategy):
         per_step = 5 * self.config.batch_size
         drawn = self.config.alignment_epochs * per_step * len(labels)
         with self.timed("alignment", drawn):
-            align_head(
-                head,
-                self.model.classes,
-                self.generator("alignment"),
+            options = Alignment(
                 epochs=self.config.alignment_epochs,
                 batch_size=per_step,
                 lr=self.config.alignment_lr,
                 weight_decay=self.config.weight_decay,
             )
+            align_head(head, self.model.classes, self.generator("alignment"), options)
         self.model.heads.assign(labels, head)
 
     def _add_prototypes(self) -> None:
@@ -363,7 +362,7 @@ class MOS(AdapterStrategy):
         dataset = self.experience.dataset.eval()
         return ExperienceTokens(dataset, lambda images: images, keep=False).batches()
 
-    def _features(self, images: Tensor, adapters: Any) -> Tensor:
+    def _features(self, images: Tensor, adapters: AdapterSet) -> Tensor:
         with self.autocast():
             tokens = self.backbone.tokens(images.to(self.device))
             features = self.backbone.features(self.backbone.run(tokens, adapters=adapters))

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,13 +17,16 @@ from matplotlib.figure import Figure
 from cl_adapters.errors import InputError
 from cl_adapters.records import atomic_path
 from cl_adapters.reports import figures, tables
-from cl_adapters.reports.definitions import COLUMNS, DETECTION_COLUMNS
+from cl_adapters.reports.definitions import COLUMNS, DETECTION_COLUMNS, Column
 from cl_adapters.reports.figure_files import embed, figure_style, save_figure
 from cl_adapters.reports.groups import Group, Row, clean_text, file_name, group_runs
 from cl_adapters.reports.growth_section import GrowthSection, read_histories
 from cl_adapters.reports.growth_tables import LETTERS
 from cl_adapters.reports.load import LoadedRuns, load_runs
+from cl_adapters.reports.markup import Cell
 from cl_adapters.reports.recipes import recipe_text
+from cl_adapters.reports.retrieval_section import RetrievalSection, read_retrievals
+from cl_adapters.reports.retrieval_tables import RETRIEVAL_MEASURES
 from cl_adapters.reports.summary import sentences
 
 __all__ = ["ReportSummary", "write_report"]
@@ -83,7 +86,7 @@ def write_report(run_folders: Sequence[Path], out: Path, *, force: bool = False)
     if out.exists() and not out.is_dir():
         raise InputError(f"report folder {str(out)!r} must be a directory, got a file")
     loaded = load_runs(run_folders)
-    histories = read_histories(loaded)
+    histories, retrievals = read_histories(loaded), read_retrievals(loaded)
     groups = group_runs(loaded.finished, force=force)
     for name in ("figures", "tables"):
         (out / name).mkdir(parents=True, exist_ok=True)
@@ -91,9 +94,10 @@ def write_report(run_folders: Sequence[Path], out: Path, *, force: bool = False)
     sections = []
     for number, group in enumerate(groups, start=1):
         growth = GrowthSection(group, histories)
-        found = chain(_figures(group), growth.figures())
+        retrieval = RetrievalSection(group, retrievals)
+        found = chain(_figures(group), growth.figures(), retrieval.figures())
         drawings = _draw(group, found, out / "figures", f"s{number}")
-        texts = tables.table_files(group) | growth.files()
+        texts = tables.table_files(group) | growth.files() | retrieval.files()
         for name, text in texts.items():
             (out / "tables" / name).write_text(text, "utf-8", "replace")
         files += [
@@ -103,6 +107,7 @@ def write_report(run_folders: Sequence[Path], out: Path, *, force: bool = False)
         sections.append(
             _section(group, drawings, sorted(texts), out)
             | {"grows": bool(growth.rows), "detection": _detection(growth)}
+            | {"retrieval": _scores(retrieval.rows, RETRIEVAL_MEASURES, retrieval.table.cells)}
         )
     page = out / "report.html"
     with atomic_path(page) as path:
@@ -174,11 +179,16 @@ def _section(group: Group, drawings: list[_Drawing], files: list[str], out: Path
 
 
 def _detection(growth: GrowthSection) -> list[dict[str, Any]]:
-    table = growth.detection
-    by_column = [table.cells(column) for column in DETECTION_COLUMNS]
+    return _scores(growth.detection.rows, DETECTION_COLUMNS, growth.detection.cells)
+
+
+def _scores(
+    rows: Sequence[Row], columns: Sequence[Column], cells: Callable[[Column], list[Cell]]
+) -> list[dict[str, Any]]:
+    by_column = [cells(column) for column in columns]
     return [
-        {"label": row.label, "seeds": row.seeds, "cells": [cells[number] for cells in by_column]}
-        for number, row in enumerate(table.rows)
+        {"label": row.label, "seeds": row.seeds, "cells": [column[number] for column in by_column]}
+        for number, row in enumerate(rows)
     ]
 
 
@@ -222,6 +232,7 @@ def _render(sections: list[dict[str, Any]], loaded: LoadedRuns, out: Path) -> st
         definitions=COLUMNS,
         detection_columns=DETECTION_COLUMNS,
         detection_letters=LETTERS,
+        retrieval_columns=RETRIEVAL_MEASURES,
     )
 
 

@@ -1,0 +1,111 @@
+"""What a report shows of methods that choose an adapter for each image; nothing without one."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from cl_adapters.errors import InputError
+from cl_adapters.reports.groups import Group, Row, file_name
+from cl_adapters.reports.load import BrokenRun, LoadedRuns, Run
+from cl_adapters.reports.retrieval import Retrieval, measure_retrieval
+from cl_adapters.reports.retrieval_figures import (
+    MOST_RETRIEVAL_SEEDS,
+    choice_figure,
+    correction_figure,
+    has_distances,
+)
+from cl_adapters.reports.retrieval_tables import RetrievalTable
+
+__all__ = ["RetrievalSection", "read_retrievals"]
+
+
+def read_retrievals(loaded: LoadedRuns) -> dict[Path, Retrieval]:
+    """Returns the retrieval of each finished run that has one by its folder.
+
+    A run with a damaged table or event is moved to the broken ones, as `load_runs` does with other
+    damage.
+    """
+    retrievals: dict[Path, Retrieval] = {}
+    kept: list[Run] = []
+    for run in loaded.finished:
+        try:
+            retrieval = measure_retrieval(run)
+        except InputError as error:
+            loaded.broken.append(BrokenRun(folder=run.folder, reason=str(error)))
+            continue
+        kept.append(run)
+        if retrieval is not None:
+            retrievals[run.folder] = retrieval
+    loaded.finished = kept
+    loaded.broken.sort(key=lambda run: run.folder)
+    return retrievals
+
+
+@dataclass(frozen=True)
+class RetrievalSection:
+    """How the methods of one group choose adapters.
+
+    Attributes:
+        group: The methods that are compared.
+        by_folder: Retrieval of each run that has one.
+    """
+
+    group: Group
+    by_folder: Mapping[Path, Retrieval]
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The methods that choose, each with the runs that recorded it."""
+        pairs = (
+            (row, tuple(run for run in row.runs if run.folder in self.by_folder))
+            for row in self.group.rows
+        )
+        return [replace(row, runs=runs) for row, runs in pairs if runs]
+
+    @cached_property
+    def retrievals(self) -> dict[str, list[Retrieval]]:
+        """Retrievals of the runs of each of `rows`, by label."""
+        return {row.label: [self.by_folder[run.folder] for run in row.runs] for row in self.rows}
+
+    @cached_property
+    def table(self) -> RetrievalTable:
+        """What was chosen after the last experience; without rows if no method chooses."""
+        return RetrievalTable(self.group, self.rows, self.retrievals)
+
+    def files(self) -> dict[str, str]:
+        """Returns the text of every table by file name."""
+        return self.table.files()
+
+    def figures(self) -> Iterator[tuple[str, str, str, Figure]]:
+        """Yields kind, name, caption and figure of every drawing."""
+        numbers = {row.label: number for number, row in enumerate(self.group.rows, start=1)}
+        for row in self.rows:
+            yield from self._of_row(row, f"{numbers[row.label]:02d}-{file_name(row.label)}")
+
+    def _of_row(self, row: Row, name: str) -> Iterator[tuple[str, str, str, Figure]]:
+        runs = self.retrievals[row.label]
+        text = (
+            f"Retrieval of {row.label}, after the last experience: which adapter answered the test "
+            "images of each experience, in per cent of the row"
+        )
+        is_pair = has_distances(runs)
+        if is_pair:
+            text += (
+                "; and how far stored adapter j (column) lies from i (row), relative to the size "
+                "of i; white: not known"
+            )
+        if len(runs) > MOST_RETRIEVAL_SEEDS:
+            text += f". The first {MOST_RETRIEVAL_SEEDS} of {len(runs)} seeds"
+        kind = "choice" if is_pair else "answers"  # alone on the page at its own width
+        yield kind, f"retrieval-{name}", f"{text}.", choice_figure(self.group, row, runs)
+        text = (
+            f"Retrieval of {row.label} over experiences: test images that the adapter of their "
+            "experience answered; that were predicted right though the first adapter alone would "
+            "have got them wrong (saved), and the reverse (spoiled); and adapters asked an image. "
+            "Bands are 95 % intervals over seeds, none with one seed."
+        )
+        figure = correction_figure(self.group, row, runs)
+        yield "correction", f"retrieval-{name}-correction", text, figure

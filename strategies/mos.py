@@ -31,6 +31,9 @@ Differs from the authors' code, unless `fidelity="official"`:
                               between the sets (a time constant of ten steps).
     `merge_in_evaluation`     theirs goes on merging stored sets with each batch that is evaluated;
                               ours leaves them alone.
+    `guess="discriminant"`    the first guess, and its vote, come from the classes' Gaussians on the
+                              directions of f_0 in closed form, their softmax not sharpened by T
+                              (theirs: cosines to class means, "prototypes").
     `prototype_dropout`       theirs computes prototypes with the adapter's dropout on, from
                               experience 1 on.
     `statistics="low_rank"`   64 directions and a diagonal; theirs keeps D x D numbers a class.
@@ -52,6 +55,7 @@ from cl_adapters.adapters import AdapterSet
 from cl_adapters.alignment import Alignment, align_head
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.bank import AdapterBank, AdapterStack
+from cl_adapters.discriminant import LinearDiscriminant
 from cl_adapters.gaussians import ClassGaussians, Statistics
 from cl_adapters.heads import UNSEEN_LOGIT, ExperienceHeads, cross_entropy_over
 from cl_adapters.merging import merge_
@@ -88,8 +92,11 @@ class MOSConfig(StrategyConfig):
     alignment: bool = Field(default=True, description="realign the head on the statistics")
     alignment_epochs: int = Field(default=30, ge=1, description="rounds of new samples")
     alignment_lr: float = Field(default=0.005, gt=0, description="of SGD, cosine to 0")
+    guess: Literal["prototypes", "discriminant"] = Field(
+        default="discriminant", description="what the first set's features are classified with"
+    )
     prototype_dropout: bool = Field(
-        default=False, description="adapter dropout in prototypes from experience 1 on"
+        default=False, description="adapter dropout in those features from experience 1 on"
     )
     retrieval: bool = Field(default=True, description="let an adapter hand an image on")
     rounds: int = Field(default=4, ge=1, description="most adapters asked for an image")
@@ -106,6 +113,7 @@ class MOSConfig(StrategyConfig):
             merge_strength=0.1,
             merge_in_evaluation=True,
             statistics="full",
+            guess="prototypes",
             prototype_dropout=True,
         )
 
@@ -144,7 +152,11 @@ class MOSModel(nn.Module):
         # Of each stored set the mean of those before it, only for merging in evaluation.
         self.before = AdapterBank(*shape, scale=config.scale)
         self.heads = ExperienceHeads(backbone.embed_dim, init_std=0.02)
-        self.prototypes = PrototypeHead(backbone.embed_dim, scale=1.0)
+        self.guess: PrototypeHead | LinearDiscriminant = (
+            PrototypeHead(backbone.embed_dim, scale=1.0)
+            if config.guess == "prototypes"
+            else LinearDiscriminant(backbone.embed_dim, unit_length=True)
+        )
         self.classes = ClassGaussians(backbone.embed_dim, config.statistics, rank=config.rank)
         self.owners = torch.zeros(0, dtype=torch.int64)
         self.features = torch.zeros(0, backbone.embed_dim)
@@ -162,11 +174,11 @@ class MOSModel(nn.Module):
             return self._logits(self.features)
         # The paper's inference.
         first = self._through(tokens, self.stored.choose(0))
-        similarity = self.prototypes(first)
+        votes = self.guess(first)
         # While an experience is trained, its classes have no set of their own yet.
         owners = self.owners.clamp_max(len(self.stored) - 1)
         self.retrieval = retrieve(
-            owners[similarity.argmax(dim=1)],
+            owners[votes.argmax(dim=1)],
             owners,
             lambda rows, adapters: self._ask(tokens, first, rows, adapters),
             max_rounds=self.config.rounds if self.config.retrieval else 1,
@@ -174,8 +186,9 @@ class MOSModel(nn.Module):
         logits = self.retrieval.logits
         if not self.config.ensemble:
             return logits
-        experiences = len(self.stored)
-        score = logits.softmax(dim=1) + (experiences * similarity).softmax(dim=1)
+        if self.config.guess == "prototypes":
+            votes = len(self.stored) * votes  # cosines grow sharper with the experiences
+        score = logits.softmax(dim=1) + votes.softmax(dim=1)
         return cast("Tensor", (score / 2).clamp_min(torch.finfo(score.dtype).tiny).log())
 
     def _ask(self, tokens: Tensor, first: Tensor, rows: Tensor, adapters: Tensor) -> Tensor:
@@ -242,12 +255,12 @@ class MOS(AdapterStrategy):
         return logits
 
     def end_experience(self) -> None:
-        """Stores the adapters, keeps statistics, realigns the head, adds prototypes."""
+        """Stores the adapters, keeps statistics, realigns the head, learns to guess."""
         self._store()
         self._keep_statistics()
         if len(self.classes_by_experience) > 1 and self.config.alignment:
             self._align()
-        self._add_prototypes()
+        self._learn_to_guess()
 
     def _store(self) -> None:
         tensors = self.model.working.tensors()
@@ -290,13 +303,13 @@ class MOS(AdapterStrategy):
             align_head(head, self.model.classes, self.generator("alignment"), options)
         self.model.heads.assign(labels, head)
 
-    def _add_prototypes(self) -> None:
+    def _learn_to_guess(self) -> None:
         drop = self.config.prototype_dropout and len(self.model.stored) > 1
         dropout, noise = self.config.dropout if drop else 0.0, self._noise("prototypes")
         with self.timed("prototypes", len(self.experience.dataset)), torch.no_grad():
             for images, labels in self._plain_images():
                 adapters = self.model.stored.choose(0, dropout=dropout, noise=noise)
-                self.model.prototypes.add(self._features(images, adapters), labels.to(self.device))
+                self.model.guess.add(self._features(images, adapters), labels.to(self.device))
 
     # --- what it is made of --------------------------------------------------------------------
 
@@ -305,10 +318,10 @@ class MOS(AdapterStrategy):
         return MOSModel(backbone, self.config, self.seed)
 
     def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:
-        """Adds rows to the head, prototypes, and the experience to the classes it brings."""
+        """Adds rows to the head and to the guess, and an owner to each class."""
         known = self.config.num_classes
         self.model.heads.grow(range(known) if known else classes, generator)
-        self.model.prototypes.grow(range(known) if known else classes)
+        self.model.guess.grow(range(known) if known else classes)
         missing = max(self.model.heads.classes) + 1 - len(self.model.owners)
         owners = functional.pad(self.model.owners, (0, missing), value=-1)
         owners[list(classes)] = len(self.classes_by_experience) - 1

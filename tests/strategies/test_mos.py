@@ -169,7 +169,7 @@ def test_official_sets_collapse_into_the_first(
     with torch.no_grad():
         whole = model(images).argmax(dim=1)
         alone = torch.stack([model._logits(tiny_vit(images, model.stored.choose(0)))])
-        votes = model.prototypes(tiny_vit(images, model.stored.choose(0)))
+        votes = model.guess(tiny_vit(images, model.stored.choose(0)))
     score = alone[0].softmax(dim=1) + (3 * votes).softmax(dim=1)
     assert torch.equal(score.argmax(dim=1), whole)
 
@@ -233,18 +233,18 @@ def test_evaluation_changes_nothing_unless_asked_by_name(
 def test_prototypes_are_raw_means_of_the_first_sets_features(
     tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
 ) -> None:
-    strategy = build(tiny_vit)
+    strategy = build(tiny_vit, guess="prototypes")
     train = make_stream(THREE).train_stream
     strategy.train(train[0])
-    before = strategy.model.prototypes.sums.clone()
+    before = strategy.model.guess.sums.clone()
     strategy.train(train[1])
-    assert torch.equal(strategy.model.prototypes.sums[:2], before)  # never updated
+    assert torch.equal(strategy.model.guess.sums[:2], before)  # never updated
     images, targets = images_of(train[1])
     with torch.no_grad():
         features = tiny_vit(images, strategy.model.stored.choose(0))
     for label in (2, 3):
         expected = features[targets == label].double().sum(dim=0)
-        torch.testing.assert_close(strategy.model.prototypes.sums[label], expected)
+        torch.testing.assert_close(strategy.model.guess.sums[label], expected)
 
 
 def test_prototypes_with_dropout_differ_from_experience_1_on(
@@ -253,9 +253,9 @@ def test_prototypes_with_dropout_differ_from_experience_1_on(
     train = make_stream(TWO).train_stream
     sums = []
     for dropout in (False, True):
-        strategy = build(tiny_vit, prototype_dropout=dropout, lr=0.3)
+        strategy = build(tiny_vit, guess="prototypes", prototype_dropout=dropout, lr=0.3)
         strategy.train(train)
-        sums.append(strategy.model.prototypes.sums)
+        sums.append(strategy.model.guess.sums)
     assert torch.equal(sums[0][:2], sums[1][:2])
     assert not torch.equal(sums[0][2:], sums[1][2:])
 
@@ -266,7 +266,13 @@ def test_inference_equals_the_exhaustive_loop(  # noqa: PLR0915
     tiny_vit: AdaptedViT, make_stream: Callable[..., Any], *, ensemble: bool, retrieval: bool
 ) -> None:
     strategy = build(
-        tiny_vit, ensemble=ensemble, retrieval=retrieval, merge="none", lr=1.0, dropout=0
+        tiny_vit,
+        guess="prototypes",
+        ensemble=ensemble,
+        retrieval=retrieval,
+        merge="none",
+        lr=1.0,
+        dropout=0,
     )
     benchmark = make_stream(THREE)
     strategy.train(benchmark.train_stream)
@@ -283,7 +289,7 @@ def test_inference_equals_the_exhaustive_loop(  # noqa: PLR0915
         features = [tiny_vit(images, model.stored.choose(index)) for index in range(3)]
         cosine = (
             functional.normalize(features[0], dim=1)
-            @ functional.normalize(model.prototypes.sums.float(), dim=1).T
+            @ functional.normalize(model.guess.sums.float(), dim=1).T
         )
         owner = [0, 0, 1, 1, 2, 2]
         needed = len(images)  # the first set, once an image
@@ -302,6 +308,38 @@ def test_inference_equals_the_exhaustive_loop(  # noqa: PLR0915
             torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-4)
     assert passes == needed
     assert len({tuple(each) for each in visited}) > 1  # the loop above had something to follow
+
+
+def test_a_discriminant_guesses_from_the_first_sets_features_of_all_classes(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    strategy = build(tiny_vit, guess="discriminant", merge="none", lr=0.3)
+    benchmark = make_stream(THREE)
+    strategy.train(benchmark.train_stream)
+    images, targets = (
+        torch.cat(parts) for parts in zip(*map(images_of, benchmark.train_stream), strict=True)
+    )
+    model = strategy.model.eval()
+    seen = torch.cat([images_of(each)[0] for each in benchmark.test_stream])
+    with torch.no_grad():
+        found = model(seen).exp()
+        rows = [
+            functional.normalize(tiny_vit(each, model.stored.choose(0)), dim=1).double()
+            for each in (images, seen)
+        ]
+        spread = model.guess.covariance
+        assert model.retrieval is not None
+        answer = model.retrieval.logits.softmax(dim=1)
+    distances = [
+        ((rows[1] - rows[0][targets == label].mean(dim=0)) @ torch.linalg.inv(spread))
+        .mul(rows[1] - rows[0][targets == label].mean(dim=0))
+        .sum(dim=1)
+        for label in range(6)
+    ]
+    posterior = torch.stack(distances, dim=1).mul(-0.5).softmax(dim=1)
+    torch.testing.assert_close(
+        found.double(), (answer.double() + posterior) / 2, rtol=1e-3, atol=1e-3
+    )
 
 
 def test_the_orthogonality_term_by_hand() -> None:

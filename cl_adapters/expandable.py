@@ -111,8 +111,20 @@ class ExpandableSlot(nn.Module):
         return self._mixture(tokens, weights)
 
     def _mixture(self, tokens: Tensor, weights: Tensor) -> Tensor:
-        # All adapters in two products: their middles side by side, each scaled by its weight.
+        # Frozen adapters apart from those in training, whose number does not grow: the weights of
+        # the frozen get no gradient, so that adapter 20 costs little more to train than adapter 2.
         adapters = cast("list[Bottleneck]", list(self.adapters))
+        trained = [index for index, each in enumerate(adapters) if each.up.requires_grad]
+        frozen = [index for index in range(len(adapters)) if index not in trained]
+        parts = [
+            self._sum_of([adapters[index] for index in group], tokens, weights[:, group])
+            for group in (frozen, trained)
+            if group
+        ]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def _sum_of(self, adapters: Sequence[Bottleneck], tokens: Tensor, weights: Tensor) -> Tensor:
+        # All in two products: their middles side by side, each scaled by its weight.
         down = torch.cat([each.down for each in adapters])  # (K R, D)
         down_bias = torch.cat([each.down_bias for each in adapters])
         up = torch.cat([each.up for each in adapters], dim=1)  # (D, K R)

@@ -44,7 +44,7 @@ then decay); a class that returns belongs to its last experience and keeps the s
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field
@@ -134,7 +134,7 @@ class MOSModel(nn.Module):
     Attributes:
         owners: (C,), the last experience of each class; -1 for one that was not seen.
         features: (B, D) of the last forward pass in train mode, with gradient.
-        retrieval: How the last forward pass in eval mode was answered.
+        retrieval: How the last forward pass in eval mode was answered; its logits are the scores.
     """
 
     def __init__(self, backbone: AdaptedViT, config: MOSConfig, seed: int) -> None:
@@ -177,19 +177,24 @@ class MOSModel(nn.Module):
         votes = self.guess(first)
         # While an experience is trained, its classes have no set of their own yet.
         owners = self.owners.clamp_max(len(self.stored) - 1)
-        self.retrieval = retrieve(
+        found = retrieve(
             owners[votes.argmax(dim=1)],
             owners,
             lambda rows, adapters: self._ask(tokens, first, rows, adapters),
             max_rounds=self.config.rounds if self.config.retrieval else 1,
         )
-        logits = self.retrieval.logits
+        self.retrieval = Retrieval(
+            self._score(found.logits, votes), self._score(found.first_logits, votes), found.visited
+        )
+        return self.retrieval.logits
+
+    def _score(self, logits: Tensor, votes: Tensor) -> Tensor:
         if not self.config.ensemble:
             return logits
         if self.config.guess == "prototypes":
             votes = len(self.stored) * votes  # cosines grow sharper with the experiences
-        score = logits.softmax(dim=1) + votes.softmax(dim=1)
-        return cast("Tensor", (score / 2).clamp_min(torch.finfo(score.dtype).tiny).log())
+        score = (logits.softmax(dim=1) + votes.softmax(dim=1)) / 2
+        return score.clamp_min(torch.finfo(score.dtype).tiny).log()
 
     def _ask(self, tokens: Tensor, first: Tensor, rows: Tensor, adapters: Tensor) -> Tensor:
         features = first[rows]  # those of adapter 0 are there already

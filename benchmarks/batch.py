@@ -18,10 +18,16 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 from cl_adapters.benchmarks.images import ImageSource, verify_images
-from cl_adapters.benchmarks.prepare import PreparedRun, find_device, open_backbone, prepare
+from cl_adapters.benchmarks.prepare import (
+    PreparedRun,
+    find_device,
+    open_backbone,
+    open_images,
+    prepare,
+)
+from cl_adapters.benchmarks.protocols import apply_protocol, check_images, find_protocol
 from cl_adapters.benchmarks.recipe import RunConfig, read_recipe
 from cl_adapters.benchmarks.runner import Progress, run
-from cl_adapters.benchmarks.sources import open_source
 from cl_adapters.errors import InputError
 from cl_adapters.pretrained import PretrainedViT
 from cl_adapters.strategies import STRATEGIES, find_strategy
@@ -37,13 +43,13 @@ def expand(
     Args:
         given: Recipe keys from the command line; `strategy` may hold several, separated by commas.
         recipe: TOML file with defaults for the keys and a table `options`.
-        seeds: Number of seeds, counted from the recipe's `seed` or 0.
+        seeds: Number of seeds, counted from the recipe's `seed`, its protocol's first, or 0.
         settings: Texts `key=value` or `strategy.key=value` for the strategies' options.
 
     Raises:
         InputError: If a key, a strategy or an option is unknown, or a value breaks its rule.
     """
-    values = {**(read_recipe(recipe) if recipe else {}), **given}
+    values = apply_protocol({**(read_recipe(recipe) if recipe else {}), **given})
     text = str(values.pop("strategy", ""))
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
@@ -86,7 +92,9 @@ def run_batch(
     for config in configs:  # the cheap checks first: opening data and weights takes a while
         find_strategy(config.strategy)
         find_device(config.device)
-    source = open_source(configs[0].source)
+    source = open_images(configs[0])
+    for notice in _protocol_notices(configs[0], source):
+        console.print(f"note: {notice}", highlight=False)
     backbones = _Backbones()
     for config in configs:
         prepare(config, source=source, backbone=backbones.get(config))
@@ -100,6 +108,10 @@ def run_batch(
             folders.append(run(prepared, out, restart=restart, progress=bars))
             bars.finish(_line(prepared, folders[-1]))
     return folders
+
+
+def _protocol_notices(config: RunConfig, source: ImageSource) -> list[str]:
+    return check_images(find_protocol(config.protocol), source) if config.protocol else []
 
 
 class _Backbones:

@@ -8,6 +8,7 @@ import timm
 
 from cl_adapters.adapters import PETS
 from cl_adapters.benchmarks.changes import KINDS
+from cl_adapters.benchmarks.protocols import find_protocol, protocol_names
 from cl_adapters.benchmarks.recipe import SHIFT_SUFFIX
 from cl_adapters.benchmarks.sources import SOURCES
 from cl_adapters.embedded import EMBEDDED
@@ -34,6 +35,7 @@ def list_table(what: str, runs: Path) -> Table:
         "backbones": _backbones,
         "pets": _pets,
         "detectors": _detectors,
+        "protocols": _protocols,
         "policies": lambda: [["policy", "meaning"], *map(list, POLICIES.items())],
         "runs": lambda: _runs(runs),
     }
@@ -88,6 +90,16 @@ def _pets() -> Table:
 def _detectors() -> Table:
     rows = [["detector", "meaning"]]
     return rows + [[name, (kind.__doc__ or "").splitlines()[0]] for name, kind in DETECTORS.items()]
+
+
+def _protocols() -> Table:
+    rows = [["protocol", "classes", "class order", "weights", "pixels", "title"]]
+    for protocol in map(find_protocol, protocol_names()):
+        tags = " or ".join(name.rpartition(".")[2] for name in protocol.backbones)
+        pixels = f"{protocol.pipeline}, {protocol.input_range}"
+        classes = f"{protocol.classes} by {protocol.increment}"
+        rows.append([protocol.name, classes, protocol.class_order, tags, pixels, protocol.title])
+    return rows
 
 
 def _runs(root: Path) -> Table:

@@ -10,19 +10,19 @@ import torch
 from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
 
-from cl_adapters.benchmarks.images import ImageSource
+from cl_adapters.benchmarks.images import ImageSource, natural_key
 from cl_adapters.benchmarks.plans import StreamPlan
 from cl_adapters.benchmarks.recipe import RunConfig
 from cl_adapters.benchmarks.scenarios import plan_stream, stream_name
-from cl_adapters.benchmarks.sources import open_source
-from cl_adapters.benchmarks.transforms import INPUT_RANGES, Preprocess
+from cl_adapters.benchmarks.sources import in_text_order, open_source
+from cl_adapters.benchmarks.transforms import INPUT_RANGES, Preprocess, pipeline_settings
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.pretrained import PretrainedViT, load_backbone
 from cl_adapters.records import RunRecord
 from cl_adapters.strategies import find_strategy
 from cl_adapters.strategies.base import AdapterStrategy
 
-__all__ = ["PreparedRun", "find_device", "open_backbone", "prepare"]
+__all__ = ["PreparedRun", "find_device", "open_backbone", "open_images", "prepare"]
 
 _PACKAGES: Final = (
     "cl-adapters",
@@ -66,7 +66,7 @@ def prepare(
     options = fidelity.official() if config.fidelity == "official" else fidelity()
     options = options.override(config.options)
     device = find_device(config.device)
-    source = source or open_source(config.source)
+    source = source or open_images(config)
     plan = plan_stream(source, config)
     backbone = backbone or open_backbone(config)
     preprocess = _preprocess(config, backbone)
@@ -75,7 +75,7 @@ def prepare(
         config=options,
         seed=config.seed,
         precision=config.precision,
-        fixed_views=config.augment == "none",
+        fixed_views=preprocess.augment == "none",
         device=device,
         # Without metrics: every number is computed from the predictions.
         evaluator=EvaluationPlugin(loggers=[BaseLogger()], collect_all=False),
@@ -89,6 +89,7 @@ def prepare(
             "stream": source.name,
             "data": source.describe(),
             **plan.describe(),
+            **_names(source, config),
             "backbone": backbone.name,
             "weights": backbone.digest,
             "pixels": preprocess.describe(),
@@ -107,6 +108,16 @@ def prepare(
         },
     )
     return PreparedRun(config, source, plan, backbone, preprocess, strategy, record)
+
+
+def open_images(config: RunConfig) -> ImageSource:
+    """Opens the images of a recipe; under a published protocol in the order its authors' code has.
+
+    That code numbers the classes of a folder by their names as text, `10` before `2`, and so a
+    published class order means something else where the names are bare numbers.
+    """
+    source = open_source(config.source)
+    return in_text_order(source) if config.protocol else source
 
 
 def open_backbone(config: RunConfig) -> PretrainedViT:
@@ -137,13 +148,21 @@ def _preprocess(config: RunConfig, backbone: PretrainedViT) -> Preprocess:
     if config.input_range not in INPUT_RANGES:
         raise unknown_name("input range", config.input_range, INPUT_RANGES)
     mean, std = INPUT_RANGES[config.input_range] or (backbone.mean, backbone.std)
+    size = backbone.model.input_shape[1]
+    plain = {"augment": config.augment, "scale": (config.crop_scale, 1.0)}
     return Preprocess(
-        image_size=backbone.model.input_shape[1],
+        image_size=size,
         mean=mean,
         std=std,
-        augment=config.augment,
-        scale=(config.crop_scale, 1.0),
+        **(pipeline_settings(config.pipeline, size) or plain),
     )
+
+
+def _names(source: ImageSource, config: RunConfig) -> dict[str, str]:
+    # The same rule of class order is another order where text and numbers sort differently.
+    names = list(source.classes)
+    is_text = names == sorted(names) != sorted(names, key=natural_key)
+    return {"class_names": "in text order"} if config.protocol and is_text else {}
 
 
 def _safe_name(name: str) -> str:

@@ -34,6 +34,8 @@ SCENARIO_KEYS: Final = {
         "test_images",
     ),
 }  # fmt: skip
+# Keys that a published pixel pipeline settles.
+PLAIN_KEYS: Final = ("augment", "crop_scale")
 
 
 class RunConfig(BaseModel):
@@ -77,6 +79,9 @@ class RunConfig(BaseModel):
     weights: str | None = Field(default=None, description="weight file, or 'random'")
     image_size: int | None = Field(default=None, ge=1, description="side of the input in pixels")
     input_range: str = Field(default="timm", description="timm, pilot_01 or imagenet")
+    pipeline: Literal["plain", "pilot", "lae"] = Field(
+        default="plain", description="from image to input: the keys below, or as PILOT or LAE do"
+    )
     augment: Literal["none", "crop", "crop_flip"] = Field(default="none", description="in training")
     crop_scale: float = Field(
         default=0.5, gt=0, le=1, description="smallest share of a random crop"
@@ -85,6 +90,9 @@ class RunConfig(BaseModel):
     device: str = Field(default="cpu", description="torch device, or 'auto'")
     threads: int | None = Field(default=None, ge=1, description="CPU threads; None: torch's choice")
     fidelity: Literal["default", "official"] = Field(default="default", description="of the method")
+    protocol: str | None = Field(
+        default=None, description="published setting that fixed the other keys"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the strategy")
 
     @classmethod
@@ -111,13 +119,22 @@ class RunConfig(BaseModel):
                 raise InputError(
                     f"recipe key `{name}` must go with scenario {owner!r}, got {config.scenario!r}"
                 )
+        for name in PLAIN_KEYS:
+            if config.pipeline != "plain" and values.get(name) is not None:
+                raise InputError(
+                    f"recipe key `{name}` must go with pipeline 'plain', got {config.pipeline!r}"
+                )
         return config
 
     @model_serializer(mode="wrap")
-    def _leave_out_other_scenarios(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _leave_out_what_has_no_effect(
+        self, handler: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
         # A recipe says nothing that has no effect, and one of a scenario keeps its digest when
         # another scenario gets a key.
         unused = {*_keys_of_others(self.scenario), *(["scenario"] * (self.scenario == "class"))}
+        unused.update(["pipeline"] if self.pipeline == "plain" else PLAIN_KEYS)
+        unused.update(["protocol"] if self.protocol is None else [])
         return {name: value for name, value in handler(self).items() if name not in unused}
 
     @property

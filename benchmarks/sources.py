@@ -31,6 +31,7 @@ __all__ = [
     "array_source",
     "digits_source",
     "folder_source",
+    "in_text_order",
     "open_source",
     "parquet_source",
     "verify_images",
@@ -157,6 +158,23 @@ def _has_folders(folder: Path) -> bool:
 
 def _is_shown(name: str) -> bool:
     return not name.startswith(".")
+
+
+def in_text_order(source: ImageSource) -> ImageSource:
+    """Returns a folder's images with its classes sorted as text, `10` before `2`.
+
+    torchvision's `ImageFolder` numbers them so. Other sources bring the numbers of their classes
+    along and are returned as they are.
+    """
+    names = tuple(sorted(source.classes))
+    if names == source.classes or not isinstance(source.train.store, FileStore):
+        return source
+    place = np.array([names.index(name) for name in source.classes], dtype=np.int64)
+    sets = (
+        LabelledImages(each.store, each.rows, place[each.targets], names, each.domains)
+        for each in (source.train, source.test)
+    )
+    return ImageSource(source.name, names, *sets)
 
 
 def array_source(

@@ -2,13 +2,14 @@
 
 Evaluation: short side resized to S (bicubic, antialiased), centre crop of S x S. Training: the
 same, or torchvision's `RandomResizedCrop` with or without a horizontal flip. Then scaled to [0, 1]
-and normalised.
+and normalised. `PIPELINES` holds what the authors of published results do instead: a resize to 8/7
+of S before the centre crop, and their own crops and filters.
 """
 
 import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,15 @@ from torch import Tensor
 
 from cl_adapters.errors import InputError
 
-__all__ = ["INPUT_RANGES", "Preprocess", "crop_box"]
+__all__ = [
+    "INPUT_RANGES",
+    "PIPELINES",
+    "RATIO",
+    "Preprocess",
+    "Triple",
+    "crop_box",
+    "pipeline_settings",
+]
 
 Triple = tuple[float, float, float]
 Box = tuple[int, int, int, int]
@@ -36,6 +45,33 @@ FILTERS: Final = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
 }
+# Published pipelines by name, as settings of `Preprocess`; `plain` takes the recipe's own. PILOT
+# names bicubic for the test only: its random crop has torchvision's default filter, bilinear.
+PIPELINES: Final[dict[str, dict[str, Any]]] = {
+    "plain": {},
+    "pilot": {
+        "interpolation": "bicubic",
+        "train_interpolation": "bilinear",
+        "augment": "crop_flip",
+        "scale": (0.05, 1.0),
+    },
+    "lae": {"interpolation": "bilinear", "augment": "crop_flip", "scale": (0.08, 1.0)},
+}
+
+
+def pipeline_settings(name: str, image_size: int) -> dict[str, Any]:
+    """Returns what a published pipeline makes of `Preprocess`, for an input of S pixels.
+
+    Args:
+        name: A name in `PIPELINES`.
+        image_size: Side S of the network's input.
+
+    Example:
+        >>> pipeline_settings("lae", 224)["resize"]
+        256
+    """
+    settings = PIPELINES[name]
+    return {**settings, "resize": int(256 / 224 * image_size)} if settings else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +85,8 @@ class Preprocess:
         interpolation: Filter of every resize.
         augment: What training adds: nothing, random resized crops, or these with flips.
         scale: Smallest and largest share of the image's area that a random crop covers.
+        resize: Short side before the centre crop of evaluation, at least S; None for S.
+        train_interpolation: Filter of random crops; None for `interpolation`.
 
     Example:
         >>> pixels = np.full((8, 8, 3), 255, dtype=np.uint8)
@@ -62,6 +100,8 @@ class Preprocess:
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     augment: Literal["none", "crop", "crop_flip"] = "none"
     scale: tuple[float, float] = (0.05, 1.0)
+    resize: int | None = None
+    train_interpolation: Literal["bicubic", "bilinear"] | None = None
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
@@ -71,9 +111,12 @@ class Preprocess:
                 "mean and std must hold three numbers each and std be positive, "
                 f"got {self.mean} and {self.std}"
             )
-        if self.interpolation not in FILTERS:
+        for name in (self.interpolation, self.train_interpolation or self.interpolation):
+            if name not in FILTERS:
+                raise InputError(f"interpolation must be one of {', '.join(FILTERS)}, got {name!r}")
+        if self.resize is not None and self.resize < self.image_size:
             raise InputError(
-                f"interpolation must be one of {', '.join(FILTERS)}, got {self.interpolation!r}"
+                f"resize must be at least the image size, {self.image_size}, got {self.resize}"
             )
         if self.augment not in ("none", "crop", "crop_flip"):
             raise InputError(f"augment must be one of none, crop, crop_flip, got {self.augment!r}")
@@ -86,10 +129,11 @@ class Preprocess:
         return mean, std
 
     def describe(self) -> dict[str, object]:
-        """Returns the settings for a run's fingerprint."""
+        """Returns the settings for a run's fingerprint; those that are None have no effect."""
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
+            if value is not None
         }
 
     def evaluate(self, image: npt.NDArray[np.uint8]) -> Tensor:
@@ -100,7 +144,10 @@ class Preprocess:
             - output: (3, S, S) float32
         """
         picture = _resize_and_crop(
-            Image.fromarray(image), self.image_size, FILTERS[self.interpolation]
+            Image.fromarray(image),
+            self.resize or self.image_size,
+            self.image_size,
+            FILTERS[self.interpolation],
         )
         return self._to_tensor(picture)
 
@@ -123,7 +170,8 @@ class Preprocess:
             image.shape[0], image.shape[1], scale=self.scale, generator=generator
         )
         picture = Image.fromarray(image[top : top + height, left : left + width])
-        picture = picture.resize((self.image_size, self.image_size), FILTERS[self.interpolation])
+        resample = FILTERS[self.train_interpolation or self.interpolation]
+        picture = picture.resize((self.image_size, self.image_size), resample)
         if self.augment == "crop_flip" and torch.rand(1, generator=generator).item() < 0.5:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return self._to_tensor(picture)
@@ -135,19 +183,22 @@ class Preprocess:
         return values.sub_(mean).div_(std)
 
 
-def _resize_and_crop(picture: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
-    """Resizes to short side `size` and cuts out the centre, with torchvision's rounding."""
+def _resize_and_crop(
+    picture: Image.Image, resize: int, size: int, resample: Image.Resampling
+) -> Image.Image:
+    """Resizes the short side to `resize` and cuts out the centre, with torchvision's rounding."""
     short, long = sorted(picture.size)
-    resized = size * long // short
-    start = round((resized - size) / 2)
+    resized = resize * long // short
+    along, across = round((resized - size) / 2), round((resize - size) / 2)
     is_wide = picture.width >= picture.height
-    left, top = (start, 0) if is_wide else (0, start)
+    left, top = (along, across) if is_wide else (across, along)
     if long <= MAX_RATIO * short:
-        whole = picture.resize((resized, size) if is_wide else (size, resized), resample)
+        whole = picture.resize((resized, resize) if is_wide else (resize, resized), resample)
         return whole.crop((left, top, left + size, top + size))
     scale = long / resized
-    low, high = start * scale, min((start + size) * scale, float(long))
-    box = (low, 0.0, high, float(short)) if is_wide else (0.0, low, float(short), high)
+    low, high = along * scale, min((along + size) * scale, float(long))
+    start, end = across * short / resize, (across + size) * short / resize
+    box = (low, start, high, end) if is_wide else (start, low, end, high)
     return picture.resize((size, size), resample, box=box)
 
 

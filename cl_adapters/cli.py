@@ -64,6 +64,10 @@ def run(
     data: Annotated[
         Path | None, typer.Option(help="Image folder or parquet file, instead of --stream.")
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Published setting by name, with --data; see `list protocols`."),
+    ] = None,
     increment: Annotated[int | None, typer.Option(help="Classes an experience.")] = None,
     first: Annotated[
         int | None, typer.Option(help="Classes of the first experience (Bm-IncN).")
@@ -80,7 +84,9 @@ def run(
     shifts: Annotated[
         str | None, typer.Option(help="Kinds of change of a shift stream: rotation,blur,noise")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="How many seeds, from 0 on.", min=1)] = 1,
+    seeds: Annotated[
+        int, typer.Option(help="How many seeds, from 0 or the protocol's first on.", min=1)
+    ] = 1,
     backbone: Annotated[
         str | None, typer.Option(help="timm architecture.tag, or the embedded one.")
     ] = None,
@@ -89,6 +95,9 @@ def run(
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the input in pixels.")] = None,
     input_range: Annotated[str | None, typer.Option(help="timm, pilot_01 or imagenet.")] = None,
+    pipeline: Annotated[
+        str | None, typer.Option(help="Pixels: plain, or pilot or lae as their authors' code.")
+    ] = None,
     augment: Annotated[
         str | None, typer.Option(help="In training: none, crop or crop_flip.")
     ] = None,
@@ -117,11 +126,11 @@ def run(
     """Runs strategies on a stream and records everything; finished runs are not repeated."""
     given = {
         "strategy": strategy, "stream": stream, "data": None if data is None else str(data),
-        "increment": increment, "first": first, "class_order": class_order, "scenario": scenario,
-        "domain_order": domain_order, "shifts": shifts, "backbone": backbone,
+        "protocol": protocol, "increment": increment, "first": first, "class_order": class_order,
+        "scenario": scenario, "domain_order": domain_order, "shifts": shifts, "backbone": backbone,
         "weights": weights, "image_size": image_size, "input_range": input_range,
-        "augment": augment, "crop_scale": crop_scale, "precision": precision, "device": device,
-        "threads": threads, "fidelity": fidelity,
+        "pipeline": pipeline, "augment": augment, "crop_scale": crop_scale,
+        "precision": precision, "device": device, "threads": threads, "fidelity": fidelity,
     }  # fmt: skip
     with _one_sentence():
         logging.basicConfig(level=logging.WARNING)
@@ -160,7 +169,9 @@ def report(
 def list_names(
     what: Annotated[
         str,
-        typer.Argument(help="strategies, streams, backbones, pets, detectors, policies, or runs."),
+        typer.Argument(
+            help="strategies, streams, protocols, backbones, pets, detectors, policies, runs."
+        ),
     ] = "strategies",
     out: Annotated[Path, typer.Option(help="Folder of all runs, for `list runs`.")] = Path("runs"),
 ) -> None:

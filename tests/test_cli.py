@@ -61,7 +61,7 @@ def test_the_report_has_page_figures_and_tables(runs: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "what", ["strategies", "streams", "backbones", "pets", "detectors", "policies"]
+    "what", ["strategies", "streams", "protocols", "backbones", "pets", "detectors", "policies"]
 )
 def test_listings_name_what_exists(what: str) -> None:
     code, text = call("list", what)
@@ -69,6 +69,7 @@ def test_listings_name_what_exists(what: str) -> None:
     expected = {
         "strategies": "ema_decay",
         "streams": "digits",
+        "protocols": "pilot-cifar100-b0inc5",
         "backbones": "vit_pico",
         "pets": "lora",
         "detectors": "descriptor",
@@ -126,6 +127,12 @@ def write_bad_image(folder: Path) -> None:
         (["--strategy", "lae", "--set", "epochs"], "must have the form key=value"),
         (["--strategy", "lae", "--out", "{file}"], "--out must be a folder"),
         ([], "--strategy must name at least one of"),
+        (["--strategy", "lae", "--pipeline", "pilto"], "recipe key `pipeline`: Input should be"),
+        (["--strategy", "lae", "--protocol", "pilot"], "unknown protocol 'pilot'"),
+        (
+            ["--strategy", "lae", "--protocol", "sema-vtab-b0inc10", "--data", "nowhere"],
+            "`increment` must be 10 under protocol 'sema-vtab-b0inc10', got 1",
+        ),
     ],
 )
 def test_bad_input_ends_in_one_sentence_and_exit_code_2(

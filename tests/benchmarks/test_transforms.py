@@ -8,8 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cl_adapters.benchmarks.transforms import INPUT_RANGES, Preprocess, crop_box
+from cl_adapters.benchmarks.recipe import RunConfig
+from cl_adapters.benchmarks.transforms import (
+    INPUT_RANGES,
+    PIPELINES,
+    Preprocess,
+    crop_box,
+    pipeline_settings,
+)
 from cl_adapters.errors import InputError
+from cl_adapters.records import digest
 
 HALF = (0.5, 0.5, 0.5)
 MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
@@ -145,8 +153,130 @@ def test_input_ranges_are_usable() -> None:
         ({"augment": "flip"}, "augment must be one of none, crop, crop_flip, got 'flip'"),
         ({"scale": (0.0, 1.0)}, "scale must satisfy 0 < low <= high <= 1, got"),
         ({"scale": (0.5, 0.4)}, "scale must satisfy"),
+        ({"resize": 7}, "resize must be at least the image size, 8, got 7"),
+        ({"train_interpolation": "box"}, "interpolation must be one of bicubic, bilinear, got"),
     ],
 )
 def test_bad_settings_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Preprocess(**{"image_size": 8, "mean": HALF, "std": HALF, **options})
+
+
+# What the authors' code builds, written down here once more with torchvision's own classes.
+BILINEAR = reference.InterpolationMode.BILINEAR
+PUBLISHED: dict[str, tuple[Any, Any]] = {
+    "pilot": (
+        reference.Compose(
+            [
+                reference.RandomResizedCrop(224, scale=(0.05, 1.0), ratio=(3.0 / 4.0, 4.0 / 3.0)),
+                reference.RandomHorizontalFlip(p=0.5),
+                reference.ToTensor(),
+            ]
+        ),
+        reference.Compose(
+            [reference.Resize(256, BICUBIC), reference.CenterCrop(224), reference.ToTensor()]
+        ),
+    ),
+    "lae": (
+        reference.Compose(
+            [
+                reference.RandomResizedCrop(224, interpolation=BILINEAR),
+                reference.RandomHorizontalFlip(),
+                reference.ToTensor(),
+            ]
+        ),
+        reference.Compose(
+            [reference.Resize(256, BILINEAR), reference.CenterCrop(224), reference.ToTensor()]
+        ),
+    ),
+}
+
+
+def published(name: str, image_size: int = 224) -> Preprocess:
+    mean, std = INPUT_RANGES["pilot_01"]
+    settings = pipeline_settings(name, image_size)
+    return Preprocess(image_size=image_size, mean=mean, std=std, **settings)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    ("height", "width"), [(32, 32), (224, 224), (256, 256), (300, 401), (401, 300), (97, 640)]
+)
+def test_published_evaluation_equals_torchvision(name: str, height: int, width: int) -> None:
+    image = noise(height, width)
+    expected = PUBLISHED[name][1](Image.fromarray(image))
+    assert torch.equal(published(name).evaluate(image), expected)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.integers(0, 30))
+@settings(max_examples=100, deadline=None)
+def test_a_resize_before_the_centre_crop_equals_torchvision(
+    height: int, width: int, size: int, more: int
+) -> None:
+    whole = reference.Compose(
+        [reference.Resize(size + more, BICUBIC), reference.CenterCrop(size), reference.ToTensor()]
+    )
+    image = noise(height, width)
+    expected = whole(Image.fromarray(image))
+    found = Preprocess(
+        image_size=size, mean=(0.0,) * 3, std=(1.0,) * 3, resize=size + more
+    ).evaluate(image)
+    if max(height, width) <= 16 * min(height, width):
+        assert torch.equal(found, expected)
+    else:
+        assert (found - expected).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_training_equals_torchvision_and_needs_no_global_state(name: str) -> None:
+    flips = 0
+    for seed in range(12):
+        image = noise(40 + 30 * seed, 230, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            expected = PUBLISHED[name][0](Image.fromarray(image))
+        before = torch.random.get_rng_state()
+        found = published(name).train(image, torch.Generator().manual_seed(seed))
+        assert torch.equal(torch.random.get_rng_state(), before)
+        assert torch.equal(found, expected)
+        flips += not torch.equal(found, published(name).evaluate(image))
+    assert flips == 12, "every crop differs from the evaluation"
+
+
+def test_pipelines_tell_themselves_apart_in_the_fingerprint() -> None:
+    descriptions = [published(name).describe() for name in PUBLISHED]
+    assert descriptions[0] == {
+        "image_size": 224,
+        "mean": [0.0, 0.0, 0.0],
+        "std": [1.0, 1.0, 1.0],
+        "interpolation": "bicubic",
+        "augment": "crop_flip",
+        "scale": [0.05, 1.0],
+        "resize": 256,
+        "train_interpolation": "bilinear",
+    }
+    assert descriptions[1]["scale"] == [0.08, 1.0]
+    assert descriptions[1]["interpolation"] == "bilinear"
+    assert set(PIPELINES) == {"plain", *PUBLISHED}
+    assert pipeline_settings("plain", 224) == {}
+
+
+def test_old_recipes_keep_their_digest() -> None:
+    """Of the commit before pipelines and protocols; a run of that time must be found again."""
+    values = RunConfig.parse({"strategy": "lae"}).model_dump(mode="json")
+    assert digest(values, 8) == "1a8f66e9"
+
+
+def test_a_pipeline_leaves_out_what_it_settles() -> None:
+    values = RunConfig.parse({"strategy": "lae", "pipeline": "pilot"}).model_dump(mode="json")
+    assert values["pipeline"] == "pilot"
+    assert {"augment", "crop_scale", "protocol"}.isdisjoint(values)
+    assert RunConfig.parse(values).model_dump(mode="json") == values
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("augment", "none"), ("augment", "crop"), ("crop_scale", 0.5)]
+)
+def test_a_pipeline_does_not_go_with_what_it_settles(key: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"`{key}` must go with pipeline 'plain', got 'lae'"):
+        RunConfig.parse({"strategy": "lae", "pipeline": "lae", key: value})

@@ -35,6 +35,7 @@ _LEFT, _BETWEEN, _RIGHT, _BELOW, _BOTTOM = 0.86, 1.5, 0.78, 0.34, 0.5  # inches
 _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SHARES: Final = {
     "right_adapter": ("right adapter", CurveStyle(COLOURS[0], "o", "-")),
+    "right_first_adapter": ("right first adapter", CurveStyle(COLOURS[5], "D", "-.")),
     "saved": ("saved", CurveStyle(COLOURS[2], "^", "--")),
     "spoiled": ("spoiled", CurveStyle(COLOURS[1], "v", ":")),
 }
@@ -175,7 +176,7 @@ def correction_figure(group: Group, row: Row, retrievals: Sequence[Retrieval]) -
         row: The method.
         retrievals: Of its runs.
     """
-    figure = new_figure(6.0, 4.7, group)
+    figure = new_figure(6.4, 4.7, group)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     for name, (label, style) in _SHARES.items():
         _curve(upper, retrievals, name, style, label)

@@ -54,7 +54,8 @@ RETRIEVAL_MEASURES: Final = (
         "Saved",
         "higher",
         "samples predicted right that the first adapter alone would have got wrong",
-        "The prediction is the method's: a vote beside the adapters counts here too.",
+        "By correction or by what the method adds to it, such as a vote beside the adapters; the "
+        "records do not tell them apart.",
     ),
     _share(
         "spoiled",

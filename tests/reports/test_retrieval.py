@@ -363,13 +363,19 @@ def test_correction_is_the_mean_over_seeds_with_its_interval(
     runs = section.retrievals["mos"]
     with figure_style():
         upper, lower = correction_figure(group, section.rows[0], runs).axes
-    lines = dict(zip(("right_adapter", "saved", "spoiled"), upper.get_lines(), strict=True))
+    lines = dict(
+        zip(
+            ("right_adapter", "right_first_adapter", "saved", "spoiled"),
+            upper.get_lines(),
+            strict=True,
+        )
+    )
     lines["rounds"] = lower.get_lines()[0]
     for name, line in lines.items():
         mean = (runs[0].shares[name] + runs[1].shares[name]) / 2
         assert line.get_ydata() == pytest.approx(mean)
         assert list(line.get_xdata()) == [1, 2, 3, 4]
-    assert len(upper.collections) == 3
+    assert len(upper.collections) == 4
     # Two seeds: mean ± 12.706 · half of what they differ by.
     at = 3
     ends = lower.collections[0].get_paths()[0].vertices

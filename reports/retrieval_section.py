@@ -104,9 +104,8 @@ class RetrievalSection:
         text = (
             f"Retrieval of {row.label} over experiences: test images that the adapter of their "
             "experience answered, or was the first asked; that were predicted right though the "
-            "first adapter alone would have got them wrong (saved), and the reverse (spoiled), be "
-            "it by correction or by a vote beside the adapters; and adapters asked an image. "
-            "Bands are 95 % intervals over seeds, none with one seed."
+            "first adapter asked would have got them wrong (saved), and the reverse (spoiled); and "
+            "adapters asked an image. Bands are 95 % intervals over seeds, none with one seed."
         )
         figure = correction_figure(self.group, row, runs)
         yield "correction", f"retrieval-{name}-correction", text, figure

@@ -165,6 +165,36 @@ def report(
         typer.echo(f"report: {summary.html}")
 
 
+@app.command()
+def verify(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories or folders of them.")],
+) -> None:
+    """Compares runs with published results; exit code 1 if a gap is outside its tolerance."""
+    with _one_sentence():
+        _quieten_libraries()
+        from cl_adapters.benchmarks.verify import verify as compare
+        from cl_adapters.reports.load import load_runs
+
+        loaded = load_runs(runs)
+        found = compare(loaded.finished)
+        left_out = [
+            *found.left_out,
+            *((folder, f"is {record.state}") for folder, record in loaded.unfinished),
+            *((broken.folder, f"is broken: {broken.reason}") for broken in loaded.broken),
+        ]
+        if found.cells:
+            _print_table(found.table())
+        for folder, reason in left_out:
+            typer.echo(f"not compared: {folder}: {reason}")
+        if not found.cells:
+            raise InputError(
+                "run folders must hold a finished run with a published result to compare with, "
+                "got none"
+            )
+        if not found.is_good:
+            raise typer.Exit(_FAILED)
+
+
 @app.command("list")
 def list_names(
     what: Annotated[

@@ -29,11 +29,14 @@ __all__ = [
     "ImageSource",
     "LabelledImages",
     "array_source",
+    "class_folders",
     "digits_source",
     "folder_source",
+    "image_paths",
     "in_text_order",
     "open_source",
     "parquet_source",
+    "split_folders",
     "verify_images",
 ]
 
@@ -91,10 +94,8 @@ def folder_source(path: str | Path, *, test_share: float = 0.25) -> ImageSource:
 
 def _read_folder(root: Path, test_share: float) -> ImageSource:
     name = root.resolve().name
-    found = [split for split in SPLIT_FOLDERS if (root / split).is_dir()]
-    # Any other `train` is a class: CIFAR-100 has one.
-    is_split = {"train"} < set(found) or any(_has_folders(root / split) for split in found)
-    if not is_split:
+    found = split_folders(root)
+    if not found:
         images = _scan(root, root)
         train, test = split_off(images, test_share)
         return ImageSource(name, images.classes, train, test)
@@ -113,17 +114,30 @@ def _read_folder(root: Path, test_share: float) -> ImageSource:
     return ImageSource(name, train.classes, train, test)
 
 
+def split_folders(root: Path) -> list[str]:
+    """Returns the names of the split folders of an image folder, none if it holds the classes."""
+    found = [split for split in SPLIT_FOLDERS if (root / split).is_dir()]
+    # Any other `train` is a class: CIFAR-100 has one.
+    is_split = {"train"} < set(found) or any(_has_folders(root / split) for split in found)
+    return found if is_split else []
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Returns the names of the class folders of a folder in natural order."""
+    folders = (entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink())
+    return sorted((entry.name for entry in folders if _is_shown(entry.name)), key=natural_key)
+
+
 def _scan(folder: Path, root: Path) -> LabelledImages:
     """Lists the class folders of one folder and the images below them, sorted."""
     inside = root.resolve()
-    folders = (entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink())
-    classes = sorted((entry.name for entry in folders if _is_shown(entry.name)), key=natural_key)
+    classes = class_folders(folder)
     if not classes:
         raise InputError(f"image folder {str(folder)!r} must hold class folders, got none")
     paths: list[str] = []
     targets: list[int] = []
     for target, name in enumerate(classes):
-        found = sorted(_image_paths(folder / name, inside), key=natural_key)
+        found = sorted(image_paths(folder / name, inside), key=natural_key)
         if not found:
             raise InputError(
                 f"class folder {str(folder / name)!r} must hold images ({' '.join(SUFFIXES)}), "
@@ -136,7 +150,13 @@ def _scan(folder: Path, root: Path) -> LabelledImages:
     )
 
 
-def _image_paths(folder: Path, inside: Path) -> Iterator[str]:
+def image_paths(folder: Path, inside: Path) -> Iterator[str]:
+    """Yields the images at or below a class folder, as paths relative to it.
+
+    Args:
+        folder: The class folder.
+        inside: The whole image folder, resolved; links that lead out of it are passed over.
+    """
     # os.walk does not enter linked folders, so that loops end; files may be linked within the root.
     for where, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if _is_shown(name)]

@@ -1,6 +1,7 @@
 """The command `cl-adapters`.
 
-Exit codes: 0 good, 1 a run failed or was interrupted, 2 bad input. Everything heavy is imported
+Exit codes: 0 good, 1 a run failed or was interrupted, or a check found something (`verify`, `data
+inspect`), 2 bad input. Everything heavy is imported
 inside the commands, so that `--help` answers before torch could load.
 """
 
@@ -27,6 +28,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+data_app = typer.Typer(help="Looks at images before a run does.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 
 def main() -> None:
@@ -193,6 +197,31 @@ def verify(
             )
         if not found.is_good:
             raise typer.Exit(_FAILED)
+
+
+@data_app.command("inspect")
+def inspect_images(
+    path: Annotated[Path, typer.Argument(help="Image folder or parquet file.")],
+) -> None:
+    """Reports classes, sizes, duplicates and damage; exit code 1 if any would spoil a run."""
+    with _one_sentence():
+        _quieten_libraries()
+        from rich.console import Console
+        from rich.progress import Progress
+
+        from cl_adapters.benchmarks.inspect_data import inspect_data
+
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("reading", total=None)
+            found = inspect_data(path, lambda total: bar.update(task, total=total, advance=1))
+        for rows in (found.summary(), found.class_table(), found.finding_table()):
+            if len(rows) > 1:
+                _print_table(rows)
+                typer.echo()
+        if not found.is_good:
+            raise typer.Exit(_FAILED)
+        typer.echo("nothing here would stop a run or distort its results")
 
 
 @app.command("list")

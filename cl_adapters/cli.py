@@ -1,8 +1,8 @@
 """The command `cl-adapters`.
 
 Exit codes: 0 good, 1 a run failed or was interrupted, or a check found something (`verify`, `data
-inspect`), 2 bad input. Everything heavy is imported
-inside the commands, so that `--help` answers before torch could load.
+inspect`), 2 bad input. Everything heavy is imported inside the commands, so that `--help` answers
+before torch could load.
 """
 
 import logging

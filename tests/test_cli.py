@@ -85,7 +85,7 @@ def test_runs_are_listed_with_their_state(runs: Path) -> None:
     assert "5/5" in text
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["report"], ["list"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["report"], ["verify"], ["list"]])
 def test_help_answers_in_under_half_a_second(command: list[str]) -> None:
     call_line = [sys.executable, "-m", "cl_adapters", *command, "--help"]
     seconds = []

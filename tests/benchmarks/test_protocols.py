@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import timm
 from PIL import Image
+from safetensors.torch import save_file
 
+from cl_adapters.benchmarks import protocols
 from cl_adapters.benchmarks.batch import expand, run_batch
 from cl_adapters.benchmarks.images import ImageSource
 from cl_adapters.benchmarks.prepare import open_images, prepare
@@ -18,14 +20,18 @@ from cl_adapters.benchmarks.protocols import (
     check_images,
     find_protocol,
     protocol_names,
+    protocol_table,
     read_protocol,
 )
 from cl_adapters.benchmarks.recipe import RunConfig
 from cl_adapters.benchmarks.sources import array_source, folder_source, in_text_order
 from cl_adapters.benchmarks.streams import class_order, split_classes
+from cl_adapters.benchmarks.verify import differences
 from cl_adapters.errors import InputError
+from cl_adapters.records import RunRecord
 
 NAMES = protocol_names()
+PAGE = Path(__file__).parent.parent.parent / "docs" / "protocols.md"
 IN21K = "vit_base_patch16_224.augreg_in21k"
 
 
@@ -106,6 +112,17 @@ def test_the_file_says_what_the_pixels_go_through(name: str) -> None:
         "crop": 224, "scale": [0.08 if is_lae else 0.05, 1.0], "ratio": [0.75, 1.3333],
         "interpolation": "bilinear", "flip": 0.5,
     }  # fmt: skip
+
+
+def test_the_page_holds_the_table_of_the_files() -> None:
+    text = PAGE.read_text("utf-8")
+    between = text.partition("<!-- protocols:begin -->\n")[2].partition("<!-- protocols:end -->")[0]
+    assert between == protocol_table()
+    for name in NAMES:
+        values = tomllib.loads((PROTOCOLS / f"{name}.toml").read_text("utf-8"))
+        (row,) = [line for line in between.splitlines() if f"`{name}`" in line]
+        assert f"{values['classes']} classes, B0-Inc{values['increment']}" in row
+        assert f"`{values['metrics']['a_last']}`" in row
 
 
 def test_a_protocol_fills_the_recipe(tmp_path: Path) -> None:
@@ -249,3 +266,37 @@ def test_the_wrong_data_are_refused_before_anything_is_written(tmp_path: Path) -
     with pytest.raises(InputError, match="must hold the 200 classes of protocol"):
         run_batch(configs, tmp_path / "runs", quiet=True)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_of_a_protocol_has_the_fingerprint_that_verify_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the file to the record, with a small network and folders of bare numbers."""
+    text = (PROTOCOLS / "pilot-cifar100-b0inc5.toml").read_text("utf-8")
+    for old, new in (
+        ("classes = 100", "classes = 12"),
+        ("_images = 50000", "_images = 12"),
+        ("_images = 10000", "_images = 12"),
+        ("increment = 5", "increment = 4"),
+        (IN21K, "test_vit.r160_in1k"),
+        ("224", "32"),
+        ("resize = 256", "resize = 36"),
+    ):
+        text = text.replace(old, new)
+    (tmp_path / "tiny.toml").write_text(text, "utf-8")
+    monkeypatch.setattr(protocols, "PROTOCOLS", tmp_path)
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "weights.safetensors")
+    images = colours(tmp_path / "images", [str(number) for number in range(12)])
+    given = {
+        "strategy": "simplecil", "protocol": "tiny", "data": str(images),
+        "weights": str(tmp_path / "weights.safetensors"),
+    }  # fmt: skip
+    configs = expand(given, recipe=None, seeds=1, settings=[])
+    (folder,) = run_batch(configs, tmp_path / "runs", quiet=True)
+    record = RunRecord.read(folder)
+    expected = np.array(sorted(map(str, range(12))))[np.random.RandomState(1993).permutation(12)]
+    assert record.classes == expected.tolist()
+    assert record.seed == 1993
+    assert record.fingerprint["pixels"]["resize"] == 36
+    assert differences(record, find_protocol("tiny")) == []
+    assert run_batch(configs, tmp_path / "runs", quiet=True) == [folder], "found again"

@@ -42,7 +42,8 @@ def align_head(
     """Trains a head with cross-entropy over all classes, in place.
 
     Each epoch draws `options.batch_size` new samples a class, shuffles them and takes as many
-    steps as there are classes. SGD with momentum 0.9, learning rate along a cosine to 0 over the epochs.
+    steps as there are classes. SGD with momentum 0.9, learning rate along a cosine to 0 over the
+    epochs.
 
     Args:
         head: Row c is the class with the c-th smallest label in `classes`.

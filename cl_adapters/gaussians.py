@@ -66,7 +66,7 @@ class ClassGaussians(nn.Module):
         num_features: int,
         kind: Statistics = "low_rank",
         *,
-        rank: int = 64,
+        rank: int = 128,
         centroids: int = 10,
     ) -> None:
         super().__init__()

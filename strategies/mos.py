@@ -27,7 +27,7 @@ Differs from the authors' code, unless `fidelity="official"`:
     `merge="per_step"`        once after each step. Theirs ("official") merges 13 times a step: once
                               more for each block of the forward pass, so that block b computes with
                               b + 1 of them and gradients with all.
-    `merge_strength`          beta; theirs is 0.1, which even once a step leaves no difference
+    `merge_strength=0.01`     beta; theirs is 0.1, which even once a step leaves hardly a difference
                               between the sets (a time constant of ten steps).
     `merge_in_evaluation`     theirs goes on merging stored sets with each batch that is evaluated;
                               ours leaves them alone.
@@ -85,7 +85,7 @@ class MOSConfig(StrategyConfig):
     merge: Literal["per_step", "official", "none"] = Field(
         default="per_step", description="when the adapter in training is merged with the stored"
     )
-    merge_strength: float = Field(default=0.1, ge=0, le=1, description="beta")
+    merge_strength: float = Field(default=0.01, ge=0, le=1, description="beta")
     merge_in_evaluation: bool = Field(
         default=False, description="go on merging stored adapters with each batch evaluated"
     )

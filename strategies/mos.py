@@ -46,6 +46,7 @@ then decay); a class that returns belongs to its last experience and keeps the s
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 import torch
@@ -63,7 +64,7 @@ from cl_adapters.heads import UNSEEN_LOGIT, ExperienceHeads, cross_entropy_over
 from cl_adapters.merging import merge_
 from cl_adapters.prototypes import PrototypeHead
 from cl_adapters.retrieval import Retrieval, retrieve
-from cl_adapters.strategies.base import AdapterStrategy, Phase
+from cl_adapters.strategies.base import AdapterStrategy
 from cl_adapters.strategies.config import StrategyConfig
 from cl_adapters.strategies.memo import ExperienceTokens
 
@@ -250,26 +251,16 @@ class MOS(AdapterStrategy):
 
     def forward(self) -> Tensor:
         """Computes the logits of a batch; `official` merges while it does."""
-        official = self.config.merge == "official" and self.is_training
-        blocks = self.backbone.num_blocks
-        if official:
-            self._merge(range(1, blocks + 1))
-        elif self.config.merge_in_evaluation and not self.is_training:
-            self._merge_stored(range(1, blocks + 1))
-        logits = super().forward()
-        if official:
-            self._merge(range(blocks - 1, -1, -1))
-        elif self.config.merge_in_evaluation and not self.is_training:
-            self._merge_stored(range(blocks - 1, -1, -1))
-        return logits
+        with self._merging(evaluation=not self.is_training):
+            return super().forward()
 
     def end_experience(self) -> None:
         """Stores the adapters, keeps statistics, realigns the head, learns to guess."""
         self._store()
-        self._keep_statistics()
+        features, labels = self._keep_statistics()
         if len(self.classes_by_experience) > 1 and self.config.alignment:
             self._align()
-        self._learn_to_guess()
+        self._learn_to_guess(features, labels)
 
     def _store(self) -> None:
         tensors = self.model.working.tensors()
@@ -278,24 +269,22 @@ class MOS(AdapterStrategy):
         self.model.stored.append(tensors)
         self.note("drift", distances=self.model.stored.distances().tolist())
 
-    def _keep_statistics(self) -> None:
+    def _keep_statistics(self) -> tuple[Tensor, Tensor]:
+        """Returns the features of the experience with its own set, and their labels."""
         rows: list[Tensor] = []
         targets: list[Tensor] = []
         self.model.working.eval()
-        blocks = self.backbone.num_blocks
         with self.timed("statistics", len(self.experience.dataset)), torch.no_grad():
             for images, labels in self._plain_images():
-                if self.config.merge == "official":
-                    self._merge(range(1, blocks + 1))
-                rows.append(self._features(images, self.model.working.adapters()))
-                targets.append(labels)
-                if self.config.merge == "official":
-                    self._merge(range(blocks - 1, -1, -1))
-            self.model.working.train()
-            features, labels = torch.cat(rows), torch.cat(targets).to(self.device)
+                with self._merging():
+                    rows.append(self._features(images, self.model.working.adapters()))
+                targets.append(labels.to(self.device))
+            features, labels = torch.cat(rows), torch.cat(targets)
             for label in self.current_classes:
                 if not self.model.classes.add(label, features[labels == label]):
                     self.note("statistics", **{"class": label}, rule="spread of an average class")
+        self.model.working.train()
+        return features, labels
 
     def _align(self) -> None:
         labels = torch.unique(self.model.classes.labels).tolist()
@@ -312,13 +301,17 @@ class MOS(AdapterStrategy):
             align_head(head, self.model.classes, self.generator("alignment"), options)
         self.model.heads.assign(labels, head)
 
-    def _learn_to_guess(self) -> None:
-        drop = self.config.prototype_dropout and len(self.model.stored) > 1
-        dropout, noise = self.config.dropout if drop else 0.0, self._noise("prototypes")
-        with self.timed("prototypes", len(self.experience.dataset)), torch.no_grad():
-            for images, labels in self._plain_images():
+    def _learn_to_guess(self, features: Tensor, labels: Tensor) -> None:
+        """Adds the classes as the first set sees them; in experience 0 that is known already."""
+        if len(self.model.stored) == 1:
+            self.model.guess.add(features, labels)
+            return
+        dropout = self.config.dropout if self.config.prototype_dropout else 0.0
+        noise = self._noise("prototypes")
+        with self.timed("prototypes", len(features)), torch.no_grad():
+            for images, targets in self._plain_images():
                 adapters = self.model.stored.choose(0, dropout=dropout, noise=noise)
-                self.model.guess.add(self._features(images, adapters), labels.to(self.device))
+                self.model.guess.add(self._features(images, adapters), targets.to(self.device))
 
     # --- what it is made of --------------------------------------------------------------------
 
@@ -336,10 +329,6 @@ class MOS(AdapterStrategy):
         owners[list(classes)] = len(self.classes_by_experience) - 1
         self.model.owners = owners.to(self.device)
 
-    def phases(self) -> Iterator[Phase]:
-        """Yields the one phase of training."""
-        yield Phase("train", self.config.epochs)
-
     def begin_epoch(self, epoch: int) -> None:
         """Lowers the learning rates along a cosine that reaches 0 after the experience."""
         for group in self.optimizer.param_groups:
@@ -349,10 +338,14 @@ class MOS(AdapterStrategy):
     def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Returns SGD with momentum 0.9, slower for the head."""
         head = {id(value) for value in self.model.heads.parameters()}
+        rates = {False: self.config.lr, True: self.config.lr * self.config.head_lr}
         groups: list[dict[str, Any]] = [
-            {"params": [value for value in parameters if (id(value) in head) == is_head]}
-            | {"lr": rate, "initial_lr": rate}
-            for is_head, rate in ((False, self.config.lr), (True, self._head_lr))
+            {
+                "params": [value for value in parameters if (id(value) in head) == of_head],
+                "lr": rate,
+                "initial_lr": rate,
+            }
+            for of_head, rate in rates.items()
         ]
         return torch.optim.SGD(groups, momentum=0.9, weight_decay=self.config.weight_decay)
 
@@ -363,16 +356,27 @@ class MOS(AdapterStrategy):
     def _noise(self, purpose: str) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(self.generator(purpose).initial_seed())
 
-    @property
-    def _head_lr(self) -> float:
-        return self.config.lr * self.config.head_lr
+    @contextmanager
+    def _merging(self, *, evaluation: bool = False) -> Iterator[None]:
+        """Merges around a forward pass as the authors' code does inside: once for each block.
+
+        Block b computes with b + 1 merges; what follows the pass, gradients too, sees all.
+        """
+        merge = self._merge_stored if evaluation else self._merge
+        wanted = self.config.merge_in_evaluation if evaluation else self.config.merge == "official"
+        blocks = self.backbone.num_blocks
+        if wanted:
+            merge(range(1, blocks + 1))
+        yield
+        if wanted:
+            merge(range(blocks - 1, -1, -1))
 
     def _merge(self, times: int | Sequence[int]) -> None:
         if self.average is not None:
             tensors = self.model.working.tensors()
             merge_(tensors, self.average, self.config.merge_strength, times)
 
-    def _merge_stored(self, times: Sequence[int]) -> None:
+    def _merge_stored(self, times: int | Sequence[int]) -> None:
         # The first set is merged with nothing.
         for index in range(1, len(self.model.stored)):
             tensors = [value[index] for value in self.model.stored.tensors()]

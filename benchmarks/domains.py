@@ -1,12 +1,17 @@
-"""Domain-incremental streams: one domain an experience, the same classes in each.
+"""Streams over the domains of the data: one an experience, or groups of classes within each.
 
 The domains are a column `domain` of the data. An experience brings the classes that its domain has
 train images of; test images of other classes are left out of it.
+
+Domain-incremental streams bring all classes of a domain at once. Streams of classes and domains
+bring every pair of a group of classes and a domain, one an experience: domain after domain, and
+within each the groups in class order. Classes are new in the first domain and return in the others,
+domains change where a round of groups ends: those are the true changes on record.
 """
 
 import hashlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +21,7 @@ from cl_adapters.benchmarks.plans import Indices, StreamPlan, experience_domains
 from cl_adapters.benchmarks.streams import class_order, order_rule
 from cl_adapters.errors import InputError, unknown_name
 
-__all__ = ["domain_order", "domain_plan"]
+__all__ = ["class_domain_plan", "domain_order", "domain_plan", "pair_up"]
 
 _RULES: Final = ("natural", "seeded")
 _ORDER: Final = 1  # keeps the chance of this order apart from that of the class order
@@ -77,18 +82,85 @@ def domain_plan(
         InputError: If the images have no domains, an order does not fit, a domain has no images on
             one side, or a class has train or test images in none of the domains.
     """
+    everything = range(len(source.classes))
+    return _plan(source, "domain", [everything], order=order, classes=classes, seed=seed)
+
+
+def class_domain_plan(
+    source: ImageSource,
+    groups: Sequence[Sequence[int]],
+    *,
+    order: str | Sequence[str] = "natural",
+    classes: str | Sequence[int] = "seeded",
+    seed: int = 0,
+) -> StreamPlan:
+    """Plans a stream of one group of classes in one domain an experience.
+
+    Args:
+        source: Where the images come from; they need domains.
+        groups: Positions in the class order of each group, see `split_classes`.
+        order: Order of the domains, see `domain_order`.
+        classes: Rule of the class order, see `class_order`.
+        seed: Seed of the run, for the rules `seeded`.
+
+    Raises:
+        InputError: If the images have no domains, an order does not fit, a group has no images in a
+            domain on one side, or a class has train or test images in none of the domains.
+    """
+    return _plan(source, "class_domain", groups, order=order, classes=classes, seed=seed)
+
+
+def pair_up(
+    positions: Indices,
+    domains: npt.NDArray[np.str_],
+    groups: Sequence[Sequence[int]],
+    names: Sequence[str],
+) -> list[Indices]:
+    """Returns the indices, ascending, of the images of each pair: for each domain, each group.
+
+    Args:
+        positions: Class of each image by position in the class order, (N,).
+        domains: Domain of each image, (N,).
+        groups: Positions of each group of classes.
+        names: The domains, in the order of the stream.
+
+    Example:
+        >>> domains = np.array(["a", "b", "a"])
+        >>> [part.tolist() for part in pair_up(np.array([0, 0, 1]), domains, [[0], [1]], ["a"])]
+        [[0], [2]]
+    """
+    return [
+        np.flatnonzero((domains == name) & np.isin(positions, list(group)))
+        for name in names
+        for group in groups
+    ]
+
+
+def _plan(
+    source: ImageSource,
+    scenario: Literal["domain", "class_domain"],
+    groups: Sequence[Sequence[int]],
+    *,
+    order: str | Sequence[str],
+    classes: str | Sequence[int],
+    seed: int,
+) -> StreamPlan:
     train_domains, test_domains = (_domains(source, side) for side in (source.train, source.test))
     names = domain_order(order, [*train_domains.tolist(), *test_domains.tolist()], seed)
     ordered = class_order(classes, len(source.classes), seed)
-    train = [np.flatnonzero(train_domains == name) for name in names]
+    position = np.argsort(ordered)
+    train, test = (
+        pair_up(position[images.targets], domains, groups, names)
+        for images, domains in ((source.train, train_domains), (source.test, test_domains))
+    )
     labels = [np.unique(source.train.targets[rows]) for rows in train]
     test = [
-        np.flatnonzero((test_domains == name) & np.isin(source.test.targets, known))
-        for name, known in zip(names, labels, strict=True)
+        rows[np.isin(source.test.targets[rows], known)]
+        for rows, known in zip(test, labels, strict=True)
     ]
-    _check_images(names, train, test)
+    starts = [source.classes[ordered[group[0]]] for group in groups]
+    _check_images(names, starts if scenario == "class_domain" else [None], train, test)
     _check_classes(source, train, test)
-    position = np.argsort(ordered)
     return StreamPlan(
         rule=order_rule(classes),
         order=ordered,
@@ -96,9 +168,9 @@ def domain_plan(
         experiences=tuple(tuple(sorted(position[each].tolist())) for each in labels),
         train=tuple(train),
         test=tuple(test),
-        domains=tuple(experience_domains(list(names))),
+        domains=tuple(experience_domains([name for name in names for _ in groups])),
         scenario={
-            "scenario": "domain",
+            "scenario": scenario,
             "domain_order": order if order in _RULES else list(names),
             "domains_sha256": _checksum(source, train_domains, test_domains),
         },
@@ -116,12 +188,19 @@ def _domains(source: ImageSource, images: LabelledImages) -> npt.NDArray[np.str_
     return images.domains
 
 
-def _check_images(names: Sequence[str], train: list[Indices], test: list[Indices]) -> None:
+def _check_images(
+    names: Sequence[str],
+    starts: Sequence[str | None],
+    train: list[Indices],
+    test: list[Indices],
+) -> None:
+    pairs = [(name, start) for name in names for start in starts]
     for split, parts in (("train", train), ("test", test)):
-        for name, rows in zip(names, parts, strict=True):
+        for (name, start), rows in zip(pairs, parts, strict=True):
             if not len(rows):
+                whose = "its classes" if start is None else f"the group that class {start!r} begins"
                 raise InputError(
-                    f"domain {name!r} must have at least one {split} image of its classes, got 0"
+                    f"domain {name!r} must have at least one {split} image of {whose}, got 0"
                 )
 
 

@@ -60,7 +60,9 @@ class StreamPlan:
         rule: Name of the class order's rule, or `explicit`.
         order: Index in the source of the class at each position.
         classes: Class names by position.
-        experiences: Positions of the classes that each experience brings, seen or not.
+        experiences: Positions of the classes that each experience brings, seen or not. Where
+            images of a class are dealt out by chance, blurry or returning, it is listed in its own
+            or first experience only: for all seeds alike, and with its test images.
         train: Indices in `source.train` of each experience's images.
         test: Indices in `source.test` of each experience's images.
         domains: The domain of each experience; empty where the stream has none.

@@ -16,6 +16,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 
 from cl_adapters.benchmarks.changes import KINDS
@@ -25,7 +26,7 @@ from cl_adapters.errors import InputError, unknown_name
 __all__ = ["SHIFT_SUFFIX", "RunConfig", "read_recipe"]
 
 SHIFT_SUFFIX: Final = "-shift"
-# Keys that only one scenario has.
+# Keys that not every scenario has; the first scenario here with a key is the one messages name.
 SCENARIO_KEYS: Final = {
     "class": ("increment", "first"),
     "domain": ("domain_order",),
@@ -33,7 +34,15 @@ SCENARIO_KEYS: Final = {
         "shifts", "severity", "transition", "num_experiences", "changes", "recurring",
         "test_images",
     ),
+    "blurry": ("increment", "first", "blur"),
+    "long_tailed": ("increment", "first", "imbalance", "tail", "head_images"),
+    "repetition": ("num_experiences", "repeat"),
+    "class_domain": ("increment", "first", "domain_order"),
 }  # fmt: skip
+# Defaults that differ from those of the first scenario with the key.
+SCENARIO_DEFAULTS: Final[Mapping[str, Mapping[str, object]]] = {
+    "repetition": {"num_experiences": 5},
+}
 # Keys that a published pixel pipeline settles.
 PLAIN_KEYS: Final = ("augment", "crop_scale")
 
@@ -52,8 +61,12 @@ class RunConfig(BaseModel):
     )
     increment: int = Field(default=2, ge=1, description="classes an experience")
     first: int | None = Field(default=None, ge=0, description="classes of the first experience")
-    scenario: Literal["class", "domain", "shift"] = Field(
-        default="class", description="what an experience brings: new classes, a domain, a shift"
+    scenario: Literal[
+        "class", "domain", "class_domain", "blurry", "long_tailed", "repetition", "shift"
+    ] = Field(
+        default="class",
+        description="what an experience brings: new classes, a domain, a shift; classes that leak, "
+        "have fewer images each or return; a group of classes in a domain",
     )
     domain_order: str = Field(
         default="natural", description="natural (by name), seeded, or a list of domains"
@@ -65,11 +78,28 @@ class RunConfig(BaseModel):
     transition: Literal["abrupt", "gradual"] = Field(
         default="abrupt", description="gradual: the share of changed images grows with each stay"
     )
-    num_experiences: int = Field(default=14, description="experiences of a shift stream")
+    num_experiences: int = Field(
+        default=14, description="experiences of a shift stream; of one with repetition: 5"
+    )
     changes: int = Field(default=6, description="experiences with another domain than the last")
     recurring: int = Field(default=2, description="changes that return to a domain seen before")
     test_images: int | None = Field(
         default=None, description="test images an experience of a shift stream; None: all"
+    )
+    blur: float = Field(
+        default=0.1, description="share of each class's train images that leak, in [0, 1)"
+    )
+    imbalance: float = Field(
+        default=10.0, description="train images of the largest class over those of the smallest"
+    )
+    tail: Literal["ordered", "shuffled"] = Field(
+        default="ordered", description="classes get smaller in class order, or by chance"
+    )
+    head_images: int | None = Field(
+        default=None, description="train images of the largest class; None: the source's smallest"
+    )
+    repeat: float = Field(
+        default=0.2, description="probability that a class returns in a later experience"
     )
     class_order: str = Field(default="seeded", description="natural, seeded, numpy1993 or a list")
     seed: int = Field(
@@ -113,18 +143,20 @@ class RunConfig(BaseModel):
             raise InputError(
                 f"recipe key `{place}`: {first['msg']}, got {first['input']!r}"
             ) from error
-        for name in _keys_of_others(config.scenario):
-            if values.get(name) is not None:
-                (owner,) = (each for each, keys in SCENARIO_KEYS.items() if name in keys)
-                raise InputError(
-                    f"recipe key `{name}` must go with scenario {owner!r}, got {config.scenario!r}"
-                )
+        _refuse_others(values, config.scenario)
         for name in PLAIN_KEYS:
             if config.pipeline != "plain" and values.get(name) is not None:
                 raise InputError(
                     f"recipe key `{name}` must go with pipeline 'plain', got {config.pipeline!r}"
                 )
         return config
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_defaults_of_the_scenario(cls, values: Any) -> Any:  # noqa: ANN401
+        if not isinstance(values, Mapping) or not isinstance(values.get("scenario"), str):
+            return values
+        return {**SCENARIO_DEFAULTS.get(values["scenario"], {}), **values}
 
     @model_serializer(mode="wrap")
     def _leave_out_what_has_no_effect(
@@ -144,7 +176,18 @@ class RunConfig(BaseModel):
 
 
 def _keys_of_others(scenario: str) -> list[str]:
-    return [name for each, keys in SCENARIO_KEYS.items() if each != scenario for name in keys]
+    own = SCENARIO_KEYS[scenario]
+    return [name for keys in SCENARIO_KEYS.values() for name in keys if name not in own]
+
+
+def _refuse_others(values: Mapping[str, object], scenario: str) -> None:
+    for name in _keys_of_others(scenario):
+        if values.get(name) is not None:
+            owner, *others = (each for each, keys in SCENARIO_KEYS.items() if name in keys)
+            also = f" (or {', '.join(map(repr, others))})" if others else ""
+            raise InputError(
+                f"recipe key `{name}` must go with scenario {owner!r}, got {scenario!r}{also}"
+            )
 
 
 def _with_scenario(values: Mapping[str, object]) -> dict[str, object]:

@@ -80,13 +80,32 @@ def run(
         str | None, typer.Option(help="natural, seeded, numpy1993, or positions: 3,0,1,2")
     ] = None,
     scenario: Annotated[
-        str | None, typer.Option(help="What an experience brings: class, domain or shift.")
+        str | None,
+        typer.Option(
+            help="What an experience brings: class, domain, shift, blurry, long_tailed, "
+            "repetition or class_domain."
+        ),
     ] = None,
     domain_order: Annotated[
         str | None, typer.Option(help="natural (by name), seeded, or names: photo,sketch")
     ] = None,
     shifts: Annotated[
         str | None, typer.Option(help="Kinds of change of a shift stream: rotation,blur,noise")
+    ] = None,
+    blur: Annotated[
+        float | None, typer.Option(help="blurry: share of each class that leaks, in [0, 1).")
+    ] = None,
+    imbalance: Annotated[
+        float | None, typer.Option(help="long_tailed: largest over smallest class.")
+    ] = None,
+    tail: Annotated[
+        str | None, typer.Option(help="long_tailed: ordered (as the classes come) or shuffled.")
+    ] = None,
+    num_experiences: Annotated[
+        int | None, typer.Option(help="repetition, shift: number of experiences.")
+    ] = None,
+    repeat: Annotated[
+        float | None, typer.Option(help="repetition: probability of a class to return.")
     ] = None,
     seeds: Annotated[
         int, typer.Option(help="How many seeds, from 0 or the protocol's first on.", min=1)
@@ -131,10 +150,12 @@ def run(
     given = {
         "strategy": strategy, "stream": stream, "data": None if data is None else str(data),
         "protocol": protocol, "increment": increment, "first": first, "class_order": class_order,
-        "scenario": scenario, "domain_order": domain_order, "shifts": shifts, "backbone": backbone,
-        "weights": weights, "image_size": image_size, "input_range": input_range,
-        "pipeline": pipeline, "augment": augment, "crop_scale": crop_scale,
-        "precision": precision, "device": device, "threads": threads, "fidelity": fidelity,
+        "scenario": scenario, "domain_order": domain_order, "shifts": shifts, "blur": blur,
+        "imbalance": imbalance, "tail": tail, "num_experiences": num_experiences,
+        "repeat": repeat, "backbone": backbone, "weights": weights, "image_size": image_size,
+        "input_range": input_range, "pipeline": pipeline, "augment": augment,
+        "crop_scale": crop_scale, "precision": precision, "device": device, "threads": threads,
+        "fidelity": fidelity,
     }  # fmt: skip
     with _one_sentence():
         logging.basicConfig(level=logging.WARNING)

@@ -5,8 +5,9 @@ train images of; test images of other classes are left out of it.
 
 Domain-incremental streams bring all classes of a domain at once. Streams of classes and domains
 bring every pair of a group of classes and a domain, one an experience: domain after domain, and
-within each the groups in class order. Classes are new in the first domain and return in the others,
-domains change where a round of groups ends: those are the true changes on record.
+within each the groups in class order. Classes are new in the first domain and return in the others.
+The true changes on record are those of the domain, where a round of groups ends: a detector that
+fires at new classes within a domain gives a false alarm.
 """
 
 import hashlib

@@ -44,6 +44,33 @@ def test_running_writes_one_directory_per_strategy_and_seed(runs: Path) -> None:
     assert {each.state for each in records} == {"finished"}
 
 
+@pytest.mark.parametrize(
+    ("scenario", "options"),
+    [
+        ("blurry", {"increment": 5, "blur": 0.3}),
+        ("long_tailed", {"increment": 5, "imbalance": 20.0, "tail": "shuffled"}),
+        ("repetition", {"num_experiences": 2, "repeat": 0.5}),
+    ],
+)
+def test_scenarios_have_options_and_reports(
+    tmp_path: Path, scenario: str, options: dict[str, float | str]
+) -> None:
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    out = tmp_path / "runs"
+    code, text = call(
+        "run", "--strategy", "simplecil", "--scenario", scenario, *given, *TINY, "--out", str(out)
+    )
+    assert code == 0, text
+    (folder,) = find_runs([out])
+    record = RunRecord.read(folder)
+    assert options.items() <= record.config.items()
+    assert (record.stream, record.fingerprint["scenario"]) == (f"digits-{scenario}", scenario)
+    assert [len(each) for each in record.experiences] == [5, 5]
+    code, text = call("report", str(out), "--out", str(tmp_path / "report"))
+    assert code == 0, text
+    assert f"digits-{scenario}" in text
+
+
 def test_a_second_time_nothing_is_run_again(runs: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("run.json")}
     code, _ = call("run", "--strategy", "lae,simplecil", "--seeds", "2", *QUICK, "--out", str(runs))
@@ -129,6 +156,22 @@ def write_bad_image(folder: Path) -> None:
         ([], "--strategy must name at least one of"),
         (["--strategy", "lae", "--pipeline", "pilto"], "recipe key `pipeline`: Input should be"),
         (["--strategy", "lae", "--protocol", "pilot"], "unknown protocol 'pilot'"),
+        (
+            ["--strategy", "lae", "--blur", "0.2"],
+            "`blur` must go with scenario 'blurry', got 'class'",
+        ),
+        (
+            ["--strategy", "lae", "--scenario", "blurry", "--blur", "1"],
+            "blur must lie in [0, 1), got 1.0",
+        ),
+        (
+            ["--strategy", "lae", "--scenario", "long_tailed", "--imbalance", "1e4"],
+            "imbalance must leave the smallest class an image",
+        ),
+        (
+            ["--strategy", "lae", "--scenario", "repetition"],
+            "recipe key `increment` must go with scenario 'class', got 'repetition'",
+        ),
         (
             ["--strategy", "lae", "--protocol", "sema-vtab-b0inc10", "--data", "nowhere"],
             "`increment` must be 10 under protocol 'sema-vtab-b0inc10', got 1",

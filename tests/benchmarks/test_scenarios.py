@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,13 +22,16 @@ from cl_adapters.benchmarks.prepare import prepare
 from cl_adapters.benchmarks.recipe import RunConfig
 from cl_adapters.benchmarks.repetition import deal_to_occurrences, occurrences, repetition_plan
 from cl_adapters.benchmarks.scenarios import plan_stream
-from cl_adapters.benchmarks.sources import array_source, digits_source
+from cl_adapters.benchmarks.sources import array_source, digits_source, open_source
 from cl_adapters.benchmarks.streams import make_plan, split_classes
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError
 from cl_adapters.records import RunRecord, read_events, read_predictions
 from cl_adapters.reports.groups import group_runs
 from cl_adapters.reports.load import load_runs
+from cl_adapters.strategies.base import AdapterStrategy
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
 
 Numbers = list[int]
 SEEDS = st.integers(0, 99)
@@ -346,6 +350,34 @@ def test_every_method_runs_on_every_scenario(
     RunConfig.parse(record.config)  # the recipe that repeats the run
 
 
+@pytest.mark.parametrize(
+    ("strategy", "scenario"), [("mos", "repetition"), ("sema", "blurry"), ("lae", "blurry")]
+)
+def test_runs_resume_where_classes_return(
+    digits: ImageSource,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
+    scenario: str,
+) -> None:
+    straight = runner.run(prepare(config(scenario, strategy), source=digits), tmp_path / "straight")
+    train = AdapterStrategy.train
+
+    def die(self: AdapterStrategy, experience: Any, **kwargs: Any) -> Any:
+        if experience.current_experience == 2:
+            raise KeyboardInterrupt
+        return train(self, experience, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AdapterStrategy, "train", die)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(prepare(config(scenario, strategy), source=digits), tmp_path / "killed")
+    again = runner.run(prepare(config(scenario, strategy), source=digits), tmp_path / "killed")
+    pd.testing.assert_frame_equal(
+        read_predictions(again), read_predictions(straight), check_exact=True
+    )
+
+
 @pytest.mark.parametrize("scenario", ["blurry", "repetition"])
 def test_class_means_do_not_mind_when_images_come(
     digits: ImageSource, tmp_path: Path, scenario: str
@@ -456,3 +488,22 @@ def test_recipes_say_only_what_their_scenario_has() -> None:
     assert RunConfig.parse(short).num_experiences == 5
     assert RunConfig(**short).num_experiences == 5
     assert RunConfig.parse({**short, "scenario": "shift"}).num_experiences == 14
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", NAMES)
+def test_scenarios_over_real_images(tmp_path: Path, scenario: str) -> None:
+    path = DATA / ("pacs_160.parquet" if scenario == "class_domain" else "gtsrb_64.parquet")
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    source = open_source(path)
+    prepared = prepare(config(scenario), source=source)
+    for images, parts in ((source.train, prepared.plan.train), (source.test, prepared.plan.test)):
+        assert all(len(part) for part in parts)
+        rows = np.concatenate(parts)
+        assert len(set(rows.tolist())) == len(rows)
+        whole = scenario != "long_tailed" or images is source.test
+        assert (len(rows) == len(images)) == whole
+    runner.run(prepared, tmp_path)
+    (run,) = load_runs([tmp_path]).finished
+    assert run.values["a_last_micro"] > 100 / len(source.classes)

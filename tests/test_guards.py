@@ -7,7 +7,7 @@ import pytest
 from cl_adapters.benchmarks import runner
 from cl_adapters.benchmarks.prepare import prepare
 from cl_adapters.benchmarks.recipe import RunConfig
-from cl_adapters.records import read_predictions
+from cl_adapters.records import read_events, read_predictions
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 VIT_TINY = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
@@ -60,3 +60,18 @@ def test_lae_beats_prototypes_and_finetuning_on_traffic_signs(tmp_path: Path) ->
     }
     assert found["lae"] > found["simplecil"] + 5
     assert found["lae"] > found["finetune"] + 20
+
+
+def test_mos_beats_prototypes_on_traffic_signs_and_asks_two_adapters_an_image(
+    tmp_path: Path,
+) -> None:
+    """Frozen features are weak on signs; a pass for the guess and one for the answer suffice."""
+    signs = {"increment": 7, "first": 8, "image_size": 64}
+    found = last_accuracy(tmp_path, "gtsrb_64", strategy="mos", options={"epochs": 3}, **signs)
+    frozen = last_accuracy(tmp_path, "gtsrb_64", strategy="simplecil", **signs)
+    assert found > frozen + 20
+    (folder,) = tmp_path.glob("gtsrb_64/mos/*")
+    passes = [event["passes"] for event in read_events(folder) if event["event"] == "evaluation"]
+    assert len(passes) == 6
+    assert passes[0] == 1
+    assert max(passes) < 2.2

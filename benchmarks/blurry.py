@@ -3,12 +3,13 @@
 Every class has an experience of its own. A share of its training images leaks out of it, spread
 evenly and at random over all other experiences, earlier and later ones; so a class may be met
 before its own experience, and is met again after it. Test images stay with the class's own
-experience, and a record lists a class there only: accuracies are those of the class-incremental
-stream with the same class order.
+experience, and a record lists a class there only: accuracies are over the same test images as those
+of the class-incremental stream with the same class order.
 
 Reference: J. Bang et al., "Rainbow Memory: Continual Learning with a Memory of Diverse Samples",
-CVPR 2021, section 4.1, whose streams "blurry-M" let M per cent of a class leak to other tasks. Not
-implemented from the later i-Blurry (H. Koh et al., ICLR 2022): classes that never leak, its "N".
+CVPR 2021, arXiv:2103.17230, whose blurry streams let M per cent of a task come from other tasks'
+classes. Not implemented from i-Blurry (H. Koh et al., "Online Continual Learning on Class
+Incremental Blurry Task Configuration with Anytime Inference", ICLR 2022): classes that never leak.
 """
 
 from dataclasses import replace

@@ -6,8 +6,8 @@ all else. A class's training images are dealt out evenly to its occurrences, eac
 test images belong to its first experience, and a record lists it there only, so that forgetting is
 that of the classes which an experience was the first to bring.
 
-Reference: H. Hemati et al., "Class-Incremental Learning with Repetition", CoLLAs 2023, section 3:
-its sampling-based generator, with one probability of return for all classes. Differs from it: first
+Reference: H. Hemati et al., "Class-Incremental Learning with Repetition", CoLLAs 2023: as in its
+sampling-based generator, with one probability of return for all classes. Differs from it: first
 occurrences are spread evenly instead of drawn, and no image is seen twice.
 """
 

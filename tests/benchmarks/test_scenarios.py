@@ -131,6 +131,12 @@ def test_without_blur_the_stream_is_class_incremental() -> None:
     assert_same(blurry_plan(source, plan, blur=0, seed=4), plan)
 
 
+def test_a_class_never_leaks_as_a_whole() -> None:
+    parts = leak(np.zeros(6, int), np.array([1]), 3, blur=1 - 1e-12)
+    assert sorted(map(len, parts)) == [1, 2, 3]
+    assert len(parts[1]) == 1
+
+
 def test_the_leak_follows_the_seed_and_leaves_its_arguments_alone() -> None:
     owners, targets = np.array([0, 1, 2]), np.repeat([0, 1, 2], 20)
     parts = [leak(targets, owners, 3, blur=0.5, seed=seed) for seed in (0, 1, 0)]

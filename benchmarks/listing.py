@@ -66,6 +66,10 @@ def _streams() -> Table:
         *rows,
         ["--data PATH", "An image folder or a parquet file of encoded images."],
         ["--scenario class", "New classes in each experience: --increment, --first. The default."],
+        ["--scenario blurry", "New classes, some of whose images come at another time: --blur."],
+        ["--scenario long_tailed", "New classes with ever fewer images: --imbalance, --tail."],
+        ["--scenario repetition", "New classes, and old ones that return: --repeat."],
+        ["--scenario class_domain", "One group of classes in one domain: --increment."],
         ["--scenario domain", "One value of the data's column `domain` an experience."],
         ["--scenario shift", f"All classes, and pixels that change at known points: {kinds}."],
     ]

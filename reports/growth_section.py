@@ -7,12 +7,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from cl_adapters.errors import InputError
 from cl_adapters.reports.groups import Group, Row, file_name
 from cl_adapters.reports.growth import History, read_history
 from cl_adapters.reports.growth_figures import MOST_SEEDS, timeline_figure
 from cl_adapters.reports.growth_tables import DetectionTable, growth_files
-from cl_adapters.reports.load import BrokenRun, LoadedRuns, Run
+from cl_adapters.reports.load import LoadedRuns
 from cl_adapters.reports.parameters_figure import parameters_figure
 from cl_adapters.reports.router_figure import MOST_ROUTED_SEEDS, router_figure
 
@@ -24,18 +23,7 @@ def read_histories(loaded: LoadedRuns) -> dict[Path, History]:
 
     A run with a damaged event is moved to the broken ones, as `load_runs` does with other damage.
     """
-    histories: dict[Path, History] = {}
-    kept: list[Run] = []
-    for run in loaded.finished:
-        try:
-            histories[run.folder] = read_history(run.folder, len(run.record.experiences))
-        except InputError as error:
-            loaded.broken.append(BrokenRun(folder=run.folder, reason=str(error)))
-        else:
-            kept.append(run)
-    loaded.finished = kept
-    loaded.broken.sort(key=lambda run: run.folder)
-    return histories
+    return loaded.read_all(lambda run: read_history(run.folder, len(run.record.experiences)))
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Finds run directories and turns each into a measured run, an unfinished or a broken one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,8 @@ from cl_adapters.records import (
 from cl_adapters.reports import forgetting, metrics
 
 __all__ = ["BrokenRun", "LoadedRuns", "Run", "load_runs", "measure"]
+
+Value = TypeVar("Value")
 
 Floats = NDArray[np.float64]
 
@@ -78,6 +80,27 @@ class LoadedRuns:
     finished: list[Run] = field(default_factory=list)
     unfinished: list[tuple[Path, RunRecord]] = field(default_factory=list)
     broken: list[BrokenRun] = field(default_factory=list)
+
+    def read_all(self, read: Callable[[Run], Value]) -> dict[Path, Value]:
+        """Returns what is read of each finished run, by its folder.
+
+        A run of which it cannot be read becomes a broken one, as with other damage.
+
+        Args:
+            read: Reads one run; raises `InputError` for a damaged one.
+        """
+        values: dict[Path, Value] = {}
+        kept: list[Run] = []
+        for run in self.finished:
+            try:
+                values[run.folder] = read(run)
+            except InputError as error:
+                self.broken.append(BrokenRun(folder=run.folder, reason=str(error)))
+            else:
+                kept.append(run)
+        self.finished = kept
+        self.broken.sort(key=lambda run: run.folder)
+        return values
 
 
 def load_runs(folders: Sequence[Path]) -> LoadedRuns:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from cl_adapters.errors import InputError
 from cl_adapters.reports.groups import Group, Row, file_name
-from cl_adapters.reports.load import BrokenRun, LoadedRuns, Run
+from cl_adapters.reports.load import LoadedRuns
 from cl_adapters.reports.retrieval import Retrieval, measure_retrieval
 from cl_adapters.reports.retrieval_figures import (
     MOST_RETRIEVAL_SEEDS,
@@ -28,20 +27,8 @@ def read_retrievals(loaded: LoadedRuns) -> dict[Path, Retrieval]:
     A run with a damaged table or event is moved to the broken ones, as `load_runs` does with other
     damage.
     """
-    retrievals: dict[Path, Retrieval] = {}
-    kept: list[Run] = []
-    for run in loaded.finished:
-        try:
-            retrieval = measure_retrieval(run)
-        except InputError as error:
-            loaded.broken.append(BrokenRun(folder=run.folder, reason=str(error)))
-            continue
-        kept.append(run)
-        if retrieval is not None:
-            retrievals[run.folder] = retrieval
-    loaded.finished = kept
-    loaded.broken.sort(key=lambda run: run.folder)
-    return retrievals
+    found = loaded.read_all(measure_retrieval)
+    return {folder: each for folder, each in found.items() if each is not None}
 
 
 @dataclass(frozen=True)

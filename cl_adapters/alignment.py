@@ -5,13 +5,13 @@ with Classifier Alignment for Continual Learning on a Pre-trained Model", ICCV 2
 2303.05118 (without its normalisation of logits, as MOS uses it).
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from cl_adapters.gaussians import ClassGaussians
+from cl_adapters.schedule import cosine
 
 __all__ = ["Alignment", "align_head"]
 
@@ -60,7 +60,7 @@ def align_head(
     )
     for epoch in range(options.epochs):
         for group in optimizer.param_groups:
-            group["lr"] = options.lr * (1 + math.cos(math.pi * epoch / options.epochs)) / 2
+            group["lr"] = options.lr * cosine(epoch, options.epochs)
         features, labels = classes.sample(options.batch_size, generator)
         targets = torch.unique(labels, return_inverse=True)[1]
         order = torch.randperm(len(features), generator=generator).to(features.device)

@@ -44,7 +44,6 @@ of classes need not be known (`num_classes` makes the head at once, as theirs, w
 then decay); a class that returns belongs to its last experience and keeps the statistics of all.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Self
@@ -64,6 +63,7 @@ from cl_adapters.heads import UNSEEN_LOGIT, ExperienceHeads, cross_entropy_over
 from cl_adapters.merging import merge_
 from cl_adapters.prototypes import PrototypeHead
 from cl_adapters.retrieval import Retrieval, retrieve
+from cl_adapters.schedule import cosine
 from cl_adapters.strategies.base import AdapterStrategy
 from cl_adapters.strategies.config import StrategyConfig
 from cl_adapters.strategies.memo import ExperienceTokens
@@ -332,8 +332,7 @@ class MOS(AdapterStrategy):
     def begin_epoch(self, epoch: int) -> None:
         """Lowers the learning rates along a cosine that reaches 0 after the experience."""
         for group in self.optimizer.param_groups:
-            share = (1 + math.cos(math.pi * epoch / self.config.epochs)) / 2
-            group["lr"] = group["initial_lr"] * share
+            group["lr"] = group["initial_lr"] * cosine(epoch, self.config.epochs)
 
     def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Returns SGD with momentum 0.9, slower for the head."""

@@ -45,7 +45,6 @@ an untrained descriptor never enter its statistics (theirs, if an experience has
 `500 / descriptor_epochs`); scanning computes no gradients.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self, cast
@@ -60,6 +59,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.expandable import ExpandableSlot, ExpandableViT, RouterKind
 from cl_adapters.growth import Budget, Policy, blocks_to_grow
 from cl_adapters.heads import ExperienceHeads, cross_entropy_over
+from cl_adapters.schedule import cosine
 from cl_adapters.shift import Detector, find_detector
 from cl_adapters.strategies.base import AdapterStrategy, Phase
 from cl_adapters.strategies.config import StrategyConfig
@@ -325,7 +325,7 @@ class SEMA(AdapterStrategy):
     def begin_epoch(self, epoch: int) -> None:
         """Lowers the learning rate along a cosine that reaches 0 after the phase."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * (1 + math.cos(math.pi * epoch / self.config.epochs)) / 2
+            group["lr"] = self.config.lr * cosine(epoch, self.config.epochs)
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over the classes of the current experience."""

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from cl_adapters.adapters import check_positive
 from cl_adapters.errors import InputError, RunError
+from cl_adapters.schedule import cosine
 from cl_adapters.shift.base import Detector, Verdict
 from cl_adapters.shift.calibration import mean_threshold
 
@@ -151,7 +152,7 @@ class DescriptorZScore(Detector):
         seen = []
         with torch.enable_grad():
             for epoch in range(self.epochs):
-                rate = self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+                rate = self.lr * cosine(epoch, self.epochs)
                 optimizer.param_groups[0]["lr"] = rate
                 samples = views[epoch % len(views)]
                 order = torch.randperm(len(samples), generator=generator)

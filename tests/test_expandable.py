@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.expandable import ExpandableSlot, ExpandableViT, RouterKind
@@ -119,3 +120,28 @@ def test_the_slot_reads_the_stream_after_attention_that_is_not_normalised(vit: n
         stream, block = backbone.tokens(images), vit.blocks[0]
         after = stream + block.ls1(block.attn(block.norm1(stream)))
         torch.testing.assert_close(model.slot(0).mean_tokens, after.mean(dim=1))
+
+
+def test_a_training_step_with_twenty_adapters_costs_what_one_with_two_does() -> None:
+    # ViT-Tiny, whose shapes decide the ratio; few tokens, since all of the cost grows with them.
+    vit = AdaptedViT(timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=64))
+    tokens = torch.randn(8, 17, 192, generator=generator())
+
+    def flops(adapters: int) -> int:
+        model = ExpandableViT(
+            vit, expandable=(9, 10, 11), width=16, router="discriminant", generator=generator()
+        )
+        for block in model.expandable:
+            for adapter in range(adapters):
+                if adapter > 0:
+                    model.slot(block).add_adapter(generator())
+                model.slot(block).refer(torch.randn(20, 192, generator=generator()), adapter)
+        model.requires_grad_(requires_grad=False)
+        for block in model.expandable:
+            for value in model.slot(block).newest_parameters():
+                value.requires_grad = True
+        with FlopCounterMode(display=False) as counter:
+            model.features(tokens).square().sum().backward()
+        return counter.get_total_flops()
+
+    assert flops(20) <= 1.25 * flops(2)

@@ -1,16 +1,22 @@
 """Options of strategies: validated, immutable, and part of the run record."""
 
-from collections.abc import Mapping
-from typing import Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Final, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from cl_adapters.adapters import AdapterSet, build_pets
+from cl_adapters.adapters import AdapterSet, build_pets, find_pet
 from cl_adapters.backbone import AdaptedViT
+from cl_adapters.discriminant import LinearDiscriminant
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.heads import ExperienceHeads
+from cl_adapters.prototypes import PrototypeHead
+from cl_adapters.ridge import RidgeHead
 
-__all__ = ["PetConfig", "StrategyConfig", "TrainedConfig"]
+__all__ = ["ClosedHeadConfig", "PetConfig", "StrategyConfig", "TrainedConfig", "TrainedHeadConfig"]
+
+ClosedHead = PrototypeHead | LinearDiscriminant | RidgeHead
 
 
 class StrategyConfig(BaseModel):
@@ -29,6 +35,11 @@ class StrategyConfig(BaseModel):
         """Returns the options under which the strategy computes what its authors' code computes."""
         return cls()
 
+    @property
+    def evaluation_options(self) -> frozenset[str]:
+        """Names of the options that have no part in training, however they are set."""
+        return frozenset()
+
     def override(self, options: Mapping[str, object]) -> Self:
         """Returns a copy with some options changed; text is converted to the option's type.
 
@@ -46,6 +57,9 @@ class StrategyConfig(BaseModel):
             if not first["loc"]:  # a rule between options says itself which
                 raise InputError(f"option {first['ctx']['error']}") from error
             place = ".".join(map(str, first["loc"]))
+            cause = first.get("ctx", {}).get("error")
+            if isinstance(cause, InputError):  # which says the value itself
+                raise InputError(f"option `{place}`: {cause}") from error
             raise InputError(f"option `{place}`: {first['msg']}, got {first['input']!r}") from error
 
 
@@ -57,14 +71,79 @@ class TrainedConfig(StrategyConfig):
     lr: float = Field(default=0.0028125, gt=0, description="constant learning rate of Adam")
 
 
+# Classifiers as pieces, and how each comes about.
+_TRAINED_HEADS: Final = ("linear", "cosine")
+_CLOSED_HEADS: Final = ("prototype", "discriminant", "ridge")
+
+
+def _fitting(head: str, fitting: Sequence[str], others: Sequence[str], reason: str) -> str:
+    if head in others:
+        raise InputError(f"`head` must be one of {', '.join(fitting)}, got {head!r}: {reason}")
+    if head not in fitting:
+        raise unknown_name("head", head, fitting)
+    return head
+
+
+class TrainedHeadConfig(BaseModel):
+    """Which classifier is trained on the adapted features."""
+
+    head: str = Field(default="linear", description="classifier: linear or cosine")
+    head_scale: float = Field(default=10.0, gt=0, description="of the cosines of a cosine head")
+
+    @field_validator("head")
+    @classmethod
+    def _know_head(cls, value: str) -> str:
+        reason = (
+            "it is set in closed form from features that stay as they are, and training changes "
+            "them"
+        )
+        return _fitting(value, _TRAINED_HEADS, _CLOSED_HEADS, reason)
+
+    def build_head(self, num_features: int, *, init_std: float = 0.001) -> ExperienceHeads:
+        """Returns the classifier, without a class yet."""
+        scale = self.head_scale if self.head == "cosine" else None
+        return ExperienceHeads(num_features, init_std=init_std, cosine_scale=scale)
+
+
+class ClosedHeadConfig(BaseModel):
+    """Which classifier is set in closed form on features that stay as they are."""
+
+    head: str = Field(
+        default="prototype", description="classifier: prototype, discriminant or ridge"
+    )
+    ridge: float = Field(default=1.0, gt=0, description="strength of the ridge head")
+
+    @field_validator("head")
+    @classmethod
+    def _know_head(cls, value: str) -> str:
+        reason = "it is trained by gradient descent, and this method trains nothing"
+        return _fitting(value, _CLOSED_HEADS, _TRAINED_HEADS, reason)
+
+    def build_head(self, num_features: int, scale: float) -> ClosedHead:
+        """Returns the classifier, without a class yet."""
+        if self.head == "ridge":
+            return RidgeHead(num_features, scale=scale)
+        if self.head == "discriminant":
+            return LinearDiscriminant(num_features, unit_length=True)
+        return PrototypeHead(num_features, scale=scale)
+
+
 class PetConfig(BaseModel):
     """Which PET goes into which blocks."""
 
-    pet: Literal["adapter", "lora", "prefix"] = Field(default="adapter", description="kind of PET")
+    pet: str = Field(
+        default="adapter", description="kind of PET: adapter, lora, prefix, or file.py:Name"
+    )
     size: int | None = Field(
         default=None, ge=1, description="width, rank or length; None: 5, 5, 10"
     )
     blocks: int = Field(default=5, ge=1, description="how many blocks get a PET, from the first on")
+
+    @field_validator("pet")
+    @classmethod
+    def _know(cls, value: str) -> str:
+        find_pet(value)
+        return value
 
     def build(self, backbone: AdaptedViT, *, seed: int) -> AdapterSet:
         """Returns the PETs for a backbone."""

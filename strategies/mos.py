@@ -66,7 +66,6 @@ from cl_adapters.retrieval import Retrieval, retrieve
 from cl_adapters.schedule import cosine
 from cl_adapters.strategies.base import AdapterStrategy
 from cl_adapters.strategies.config import StrategyConfig
-from cl_adapters.strategies.memo import ExperienceTokens
 
 __all__ = ["MOS", "MOSConfig", "MOSModel", "orthogonality_loss"]
 
@@ -105,6 +104,12 @@ class MOSConfig(StrategyConfig):
     rounds: int = Field(default=4, ge=1, description="most adapters asked for an image")
     ensemble: bool = Field(default=True, description="add the prototypes' vote to the score")
     num_classes: int | None = Field(default=None, ge=1, description="of the stream, if known")
+
+    @property
+    def evaluation_options(self) -> frozenset[str]:
+        """What only inference asks for; none if evaluating changes the stored sets."""
+        options = () if self.merge_in_evaluation else ("retrieval", "rounds", "ensemble")
+        return frozenset(options)
 
     @classmethod
     def official(cls) -> Self:
@@ -275,10 +280,10 @@ class MOS(AdapterStrategy):
         targets: list[Tensor] = []
         self.model.working.eval()
         with self.timed("statistics", len(self.experience.dataset)), torch.no_grad():
-            for images, labels in self._plain_images():
+            for images, labels in self.plain_images():
                 with self._merging():
                     rows.append(self._features(images, self.model.working.adapters()))
-                targets.append(labels.to(self.device))
+                targets.append(labels)
             features, labels = torch.cat(rows), torch.cat(targets)
             for label in self.current_classes:
                 if not self.model.classes.add(label, features[labels == label]):
@@ -309,9 +314,9 @@ class MOS(AdapterStrategy):
         dropout = self.config.dropout if self.config.prototype_dropout else 0.0
         noise = self._noise("prototypes")
         with self.timed("prototypes", len(features)), torch.no_grad():
-            for images, targets in self._plain_images():
+            for images, targets in self.plain_images():
                 adapters = self.model.stored.choose(0, dropout=dropout, noise=noise)
-                self.model.guess.add(self._features(images, adapters), targets.to(self.device))
+                self.model.guess.add(self._features(images, adapters), targets)
 
     # --- what it is made of --------------------------------------------------------------------
 
@@ -381,11 +386,6 @@ class MOS(AdapterStrategy):
             tensors = [value[index] for value in self.model.stored.tensors()]
             averages = [value[index] for value in self.model.before.tensors()]
             merge_(tensors, averages, self.config.merge_strength, times)
-
-    def _plain_images(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields the experience without augmentation."""
-        dataset = self.experience.dataset.eval()
-        return ExperienceTokens(dataset, lambda images: images, keep=False).batches()
 
     def _features(self, images: Tensor, adapters: AdapterSet) -> Tensor:
         with self.autocast():

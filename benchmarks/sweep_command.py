@@ -1,0 +1,131 @@
+"""What `cl-adapters sweep` does: read a grid, check it, run what is left, say how it went."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cl_adapters.benchmarks.engines import Workers, check, run_local
+from cl_adapters.benchmarks.images import verify_images
+from cl_adapters.benchmarks.live import SweepView
+from cl_adapters.benchmarks.recipe import read_recipe
+from cl_adapters.benchmarks.sweep import (
+    PlannedRun,
+    estimate,
+    expand_grid,
+    plan_sweep,
+    title,
+)
+from cl_adapters.errors import InputError
+
+__all__ = ["Plan", "run_sweep", "sweep_grid"]
+
+
+def sweep_grid(
+    path: Path | None, given: Mapping[str, Any], settings: Sequence[str]
+) -> dict[str, Any]:
+    """Returns a grid: a file's, and over it what the command line says.
+
+    Args:
+        path: TOML file, or None.
+        given: Values of keys; texts hold several, separated by commas; None for what is not given.
+        settings: Texts `key=1,2,3`.
+
+    Raises:
+        InputError: If the file is not TOML or a setting has no value.
+    """
+    grid = read_recipe(path) if path else {}
+    for key, value in given.items():
+        if value is not None:
+            grid[key] = value.split(",") if isinstance(value, str) else value
+    options = dict(grid.get("options", {}))
+    for text in settings:
+        key, equals, values = text.partition("=")
+        if not equals or not key or not values:
+            raise InputError(f"--set must have the form key=1,2,3, got {text!r}")
+        options[key.strip()] = values.split(",")
+    return {**grid, "options": options}
+
+
+class Plan:
+    """The runs of a grid, how far they have come, and what the rest will cost.
+
+    Args:
+        grid: What `sweep_grid` returned.
+        out: Folder of all runs.
+
+    Raises:
+        InputError: If anything in the grid is unknown or breaks its rule.
+    """
+
+    def __init__(self, grid: Mapping[str, Any], out: Path) -> None:
+        self.out = out
+        self.runs: list[PlannedRun] = plan_sweep(expand_grid(grid), out)
+
+    @property
+    def left(self) -> list[PlannedRun]:
+        """The runs that are not finished."""
+        return [each for each in self.runs if each.state != "finished"]
+
+    def table(self) -> list[list[str]]:
+        """Returns a row a run, the header first."""
+        rows = [["run", "state", "experiences"]]
+        for each in self.runs:
+            record = each.record
+            done = f"{record.experiences_done}/{len(record.experiences)}" if record else ""
+            rows.append([title(each.config), each.state, done])
+        return rows
+
+    def cost(self) -> str:
+        """Returns what is left to do and what it will take, in a sentence."""
+        found = estimate(self.runs, self.out)
+        text = f"{len(self.runs)} runs, {len(self.left)} to do"
+        if not self.left:
+            return text
+        if found.seconds is None or found.bytes is None:
+            return f"{text}; nothing comparable has been measured in {self.out} yet"
+        text += f": about {found.seconds / 60:.0f} min on one core, {found.bytes / 1e6:.0f} MB"
+        return text + (f", without {len(found.unknown)} of unknown cost" if found.unknown else "")
+
+
+def run_sweep(
+    plan: Plan, resources: tuple[int | None, int, str], *, retries: int, quiet: bool
+) -> bool:
+    """Runs what is left of a plan and says how it went; returns whether all runs are finished.
+
+    Args:
+        plan: The plan.
+        resources: Runs at once (None: cores over threads), threads of each, indices of GPUs.
+        retries: More tries of a run that fails for a reason outside it.
+        quiet: Print only what failed.
+
+    Raises:
+        InputError: If a recipe cannot run; nothing has been written then.
+    """
+    workers = _workers(*resources)
+    console = Console(stderr=True, quiet=quiet)
+    left = [each.config for each in plan.left]
+    console.print(plan.cost(), highlight=False, soft_wrap=True)
+    opened = {config.source: check(config) for config in left}
+    for source in opened.values():
+        verify_images(source, lambda: None)
+    seconds = estimate(plan.runs, plan.out).seconds
+    with SweepView(console, plan.out, len(left), workers.count, seconds) as view:
+        outcomes = run_local(left, plan.out, workers, retries=retries, watch=view)
+    failed = [each for each in outcomes if each.error is not None]
+    errors = Console(stderr=True)
+    for each in failed:
+        errors.print(f"failed: {title(each.config)}: {each.error}", highlight=False, soft_wrap=True)
+    console.print(f"{len(plan.runs) - len(failed)} of {len(plan.runs)} runs are finished")
+    return not failed
+
+
+def _workers(count: int | None, threads: int, gpus: str) -> Workers:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    indices = [each.strip() for each in gpus.split(",") if each.strip()]
+    if not all(each.isdigit() for each in indices):
+        raise InputError(f"--gpus must be numbers separated by commas, got {gpus!r}")
+    found = tuple(map(int, indices))
+    return Workers(count or len(found) or max(1, (cores or 1) // threads), threads, found)

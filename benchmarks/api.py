@@ -1,0 +1,51 @@
+"""Runs from Python: what `cl-adapters run` does, as one call."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cl_adapters.benchmarks.batch import expand, run_batch
+from cl_adapters.strategies import STRATEGY_NAMES
+from cl_adapters.strategies.base import AdapterStrategy
+
+__all__ = ["run"]
+
+
+def run(
+    strategy: str | type[AdapterStrategy] | Sequence[str | type[AdapterStrategy]],
+    *,
+    seeds: int = 1,
+    out: str | Path = "runs",
+    options: Mapping[str, object] | None = None,
+    quiet: bool = True,
+    **recipe: object,
+) -> list[Path]:
+    """Runs strategies on a stream, records everything and returns the run directories.
+
+    A finished run is not repeated; one that was stopped continues.
+
+    Args:
+        strategy: Names or classes, one or several. A class stands at the top level of a file, whose
+            checksum goes into the record; a script that calls `run` does so under
+            `if __name__ == "__main__":`.
+        seeds: Number of seeds, from 0 or the recipe's `seed` on.
+        out: Folder of all runs.
+        options: Options of the strategies; `strategy.option` sets it for one of them.
+        quiet: Show no progress.
+        **recipe: Any key of a recipe, such as `stream="digits"` or `increment=5`.
+
+    Raises:
+        InputError: If anything named is unknown, missing, broken or does not fit.
+        RunError: If a run cannot go on.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (path,) = run("simplecil", increment=5, image_size=16, out=folder)
+        ...     (path / "run.json").is_file()
+        True
+    """
+    several = [strategy] if isinstance(strategy, str | type) else strategy
+    names = ",".join(map(STRATEGY_NAMES.reference, several))
+    values = {"strategy": names, **recipe, "options": dict(options or {})}
+    configs = expand(values, recipe=None, seeds=seeds, settings=())
+    return run_batch(configs, Path(out), quiet=quiet)

@@ -1,0 +1,89 @@
+"""The batteries by kind and name, for `cl-adapters check`."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cl_adapters.adapters import find_pet
+from cl_adapters.battery import run_battery
+from cl_adapters.benchmarks.sources import SOURCE_NAMES
+from cl_adapters.benchmarks.stream_checks import STREAM_CHECKS
+from cl_adapters.checks import ADAPTER_CHECKS
+from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.shift import find_detector
+from cl_adapters.shift.checks import DETECTOR_CHECKS
+from cl_adapters.strategies import find_strategy
+from cl_adapters.strategies.checks import STRATEGY_CHECKS
+from cl_adapters.strategies.trial import Trial
+
+__all__ = ["Outcome", "check_plugin"]
+
+_FEATURES: Final = 8  # of what detectors are tried on
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check said.
+
+    Attributes:
+        name: The check.
+        rule: What it asks for, in words.
+        sentences: One for each rule that is broken.
+    """
+
+    name: str
+    rule: str
+    sentences: Sequence[str]
+
+
+def check_plugin(
+    kind: str, name: str, *, settings: Sequence[str] = (), checks: Iterable[str] | None = None
+) -> Iterator[Outcome]:
+    """Runs a battery on what a name stands for, and yields each check's outcome as it comes.
+
+    Args:
+        kind: strategy, detector, adapter or stream.
+        name: As for `cl-adapters run`.
+        settings: Texts `key=value` for the options of a strategy.
+        checks: Names of the checks; None runs all.
+
+    Raises:
+        InputError: If the kind, the name, an option or a check is unknown.
+    """
+    if kind not in _BATTERIES:
+        raise unknown_name("kind", kind, _BATTERIES)
+    if settings and kind != "strategy":
+        raise InputError(f"--set must go with a strategy, got {kind} {name!r}")
+    battery, open_subject = _BATTERIES[kind]
+    chosen = list(battery if checks is None else checks)
+    run_battery(battery, None, [each for each in chosen if each not in battery])  # refuses them
+    subject = open_subject(name, dict(map(_pair, settings)))
+    for each in chosen:
+        found = [line.partition(": ")[2] for line in run_battery(battery, subject, [each])]
+        yield Outcome(each, (battery[each].__doc__ or "").splitlines()[0], found)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set must have the form key=value, got {text!r}")
+    return key.strip(), value.strip()
+
+
+def _strategy(name: str, options: Mapping[str, str]) -> Trial:
+    trial = Trial(find_strategy(name), options)
+    trial.config  # noqa: B018 - an unknown option is refused before any check
+    return trial
+
+
+def _detector(name: str, _: Mapping[str, str]) -> Callable[[int], Any]:
+    kind = find_detector(name)
+    return lambda seed: kind(_FEATURES, seed=seed)
+
+
+_BATTERIES: Final[dict[str, tuple[Mapping[str, Any], Callable[[str, Mapping[str, str]], Any]]]] = {
+    "strategy": (STRATEGY_CHECKS, _strategy),
+    "detector": (DETECTOR_CHECKS, _detector),
+    "adapter": (ADAPTER_CHECKS, lambda name, _: find_pet(name)),
+    "stream": (STREAM_CHECKS, lambda name, _: SOURCE_NAMES.find(name)),
+}

@@ -1,0 +1,1 @@
+"""What `cl-adapters new` writes: sound examples under the names that it replaces."""

@@ -1,0 +1,99 @@
+"""MyStrategy: one PET, averaged over all steps.
+
+A PET and the heads are trained on each experience; an average follows the PET, answers, and is
+where the next experience starts. Replace this by what your method does, in three sentences.
+
+Reference: authors, title, venue, year, arXiv id.
+
+With theta the PET in training and theta_bar its average:
+
+    start        theta <- theta_bar
+    learning     cross-entropy over the classes of the experience
+    averaging    theta_bar <- momentum theta_bar + (1 - momentum) theta, after every step
+    inference    the heads on the features with theta_bar
+
+Differs from the authors' code: nothing yet.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from cl_adapters.adapters import AdapterSet
+from cl_adapters.backbone import AdaptedViT
+from cl_adapters.heads import ExperienceHeads, cross_entropy_over
+from cl_adapters.strategies.base import AdapterStrategy
+from cl_adapters.strategies.config import PetConfig, TrainedConfig
+
+__all__ = ["MyStrategy", "MyStrategyConfig", "blend"]
+
+
+class MyStrategyConfig(TrainedConfig, PetConfig):
+    """Options of MyStrategy: each is one of `--set`, validated and recorded."""
+
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of the averaged PET")
+
+
+def blend(average: Tensor, value: Tensor, momentum: float) -> Tensor:
+    """Returns the average after one more value: the paper's formula, without any state.
+
+    Example:
+        >>> blend(torch.tensor(1.0), torch.tensor(0.0), 0.75).item()
+        0.75
+    """
+    return momentum * average + (1 - momentum) * value
+
+
+class MyStrategyModel(nn.Module):
+    """The backbone, the PET in training, its average, and the heads."""
+
+    def __init__(self, backbone: AdaptedViT, pets: Sequence[AdapterSet]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.online, self.average = pets
+        self.average.requires_grad_(requires_grad=False)
+        self.heads = ExperienceHeads(backbone.embed_dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns logits: of the PET in training in train mode, of its average in eval mode.
+
+        Shape:
+            images: (B, 3, S, S). Output: (B, C).
+        """
+        pets = self.online if self.training else self.average
+        logits: Tensor = self.heads(self.backbone(images, pets))
+        return logits
+
+
+class MyStrategy(AdapterStrategy):
+    """Trains one PET on each experience in turn and answers with its average."""
+
+    config_class = MyStrategyConfig
+    config: MyStrategyConfig
+    model: MyStrategyModel
+
+    def build_model(self, backbone: AdaptedViT) -> MyStrategyModel:
+        """Returns the backbone with two equal PETs and no heads yet."""
+        pets = [self.config.build(backbone, seed=self.seed) for _ in range(2)]
+        return MyStrategyModel(backbone, pets)
+
+    def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:
+        """Adds a head for the classes that have none."""
+        self.model.heads.grow(classes, generator)
+
+    def begin_experience(self) -> None:
+        """Starts from the average."""
+        self.model.online.load_state_dict(self.model.average.state_dict())
+
+    def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Returns the cross-entropy over the classes of the experience."""
+        return cross_entropy_over(self.current_classes, logits, targets)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Lets the average follow."""
+        pairs = zip(self.model.average.parameters(), self.model.online.parameters(), strict=True)
+        for average, value in pairs:
+            average.copy_(blend(average, value, self.config.momentum))

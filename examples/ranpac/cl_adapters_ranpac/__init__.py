@@ -1,0 +1,1 @@
+"""RanPAC as a plugin of cl-adapters."""

@@ -5,6 +5,8 @@
         predictions.parquet   one row per (experience trained, test sample) (`PREDICTION_COLUMNS`)
         retrieval.parquet     the same rows, how a method chose an adapter (`RETRIEVAL_COLUMNS`);
                               only of methods that do
+        examples.parquet      small pictures of test images that were right once and are wrong at
+                              the end (`EXAMPLE_COLUMNS`); only of finished runs that found some
         events.jsonl          one JSON object a line: always `event`, `experience`, `seconds`
         checkpoints/          one folder per finished experience: what was learned, nothing frozen
 
@@ -20,9 +22,19 @@ Kinds of events with their further keys; a reader passes over those that it does
     active       block, adapter (that the experience belongs to), changed (whether the detector of
                  the one before fired)
     router       block, weights (a row for each test experience: mean weight of each adapter)
+    votes        experiences (of the test stream) and, for each of them: images, differ (images on
+                 which the online and the offline expert choose different classes) and, of these,
+                 online_right, offline_right, vote_right (how many each, and their vote, got right)
     statistics   class, rule: how the statistics of a class that is too small were completed
     drift        distances (square: relative distance of stored adapter set j from i, row i)
+    reused       run (whose training this is: it differs only in how it evaluates)
     domain       domain, changed, seen_before, severity: the truth about the stream
+    segment      start (images of the stream before it) and images (in it) of an experience that was
+                 announced; announced (images that had come by then), score, threshold (null where
+                 nothing was detected) and delay (images since the latest true change; null before
+                 the first) of its announcement, all null in the first one; the truth that is
+                 hidden: changes (where in the stream; those in the segment), origins (pairs of an
+                 experience and how many of the images are its)
 
 Needs no torch. Column and key names change only together with `FORMAT_VERSION`. Every file is
 written to a temporary name in the same folder, flushed to disk and renamed, so that a reader sees
@@ -46,6 +58,7 @@ import pyarrow.parquet as pq
 from cl_adapters.errors import InputError
 
 __all__ = [
+    "EXAMPLE_COLUMNS",
     "FORMAT_VERSION",
     "PREDICTION_COLUMNS",
     "RETRIEVAL_COLUMNS",
@@ -57,9 +70,11 @@ __all__ = [
     "digest",
     "find_runs",
     "read_events",
+    "read_examples",
     "read_predictions",
     "read_retrieval",
     "truncate_events",
+    "write_examples",
     "write_predictions",
     "write_retrieval",
 ]
@@ -69,7 +84,8 @@ FORMAT_VERSION: Final = 1
 RunState = Literal["running", "finished", "failed", "interrupted"]
 
 # experience: index of the experience after whose training the prediction was made (0-based).
-# sample: index in the source's test split.
+# sample: index in the source's test split; of a task-free run over a stream that tests images again
+# and again, that plus N times the experience of the hidden truth, N - 1 the largest index.
 # target, prediction: class by position in `RunRecord.classes`.
 # confidence: probability of the prediction. nll: -log probability of the target, natural log.
 # target_experience: the experience of the test stream that the sample belongs to.
@@ -96,6 +112,21 @@ RETRIEVAL_COLUMNS: Final[dict[str, pa.DataType]] = {
     "uncorrected": pa.int32(),
     "visited": pa.list_(pa.int32()),
     "adapter": pa.int32(),
+}
+
+# sample, target, target_experience: as above.
+# right_experience: the last experience after which the prediction was right; right_confidence: the
+# probability that it then had. prediction, confidence: after the last experience.
+# image: a PNG file of at most 64 x 64 pixels, of the pixels before any preprocessing.
+EXAMPLE_COLUMNS: Final[dict[str, pa.DataType]] = {
+    "sample": pa.int32(),
+    "target": pa.int32(),
+    "target_experience": pa.int32(),
+    "right_experience": pa.int32(),
+    "right_confidence": pa.float32(),
+    "prediction": pa.int32(),
+    "confidence": pa.float32(),
+    "image": pa.binary(),
 }
 
 
@@ -234,6 +265,20 @@ def read_retrieval(folder: Path) -> pd.DataFrame:
         InputError: If the file is damaged or lacks a column.
     """
     return _read_table(folder / "retrieval.parquet", RETRIEVAL_COLUMNS)
+
+
+def write_examples(folder: Path, frame: pd.DataFrame) -> None:
+    """Writes `examples.parquet` into `folder`, atomically, with the published columns only."""
+    _write_table(folder / "examples.parquet", frame, EXAMPLE_COLUMNS)
+
+
+def read_examples(folder: Path) -> pd.DataFrame:
+    """Reads the pictures of what a run forgot; empty if it kept none.
+
+    Raises:
+        InputError: If the file is damaged or lacks a column.
+    """
+    return _read_table(folder / "examples.parquet", EXAMPLE_COLUMNS)
 
 
 def _write_table(path: Path, frame: pd.DataFrame, columns: Mapping[str, pa.DataType]) -> None:

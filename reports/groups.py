@@ -96,6 +96,24 @@ class Group:
         counts_classes = all(row.progress == row.classes_seen for row in self.rows)
         return f"Number of {'classes seen' if counts_classes else 'experiences learned'}"
 
+    def seeds_of(self, row: Row) -> str:
+        """Returns how many seeds a row has, and of how many if it lacks some that others have."""
+        every = {seed for each in self.rows for seed in each.seeds}
+        return (
+            str(len(row.seeds))
+            if len(row.seeds) == len(every)
+            else (f"{len(row.seeds)} of {len(every)}")
+        )
+
+    def seeds_text(self, row: Row) -> str:
+        """Returns `seeds_of` in words."""
+        seeds = self.seeds_of(row)
+        return f"{seeds} seed{'s' * (seeds != '1')}"
+
+    def name_of(self, row: Row) -> str:
+        """Returns a row's label with its seeds, as legends and titles show it."""
+        return f"{row.label}, {self.seeds_text(row)}"
+
     @property
     def mixed(self) -> str:
         """The mark on every table and figure that mixes protocols; empty if none does."""

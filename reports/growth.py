@@ -11,10 +11,11 @@ from typing import Annotated, Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cl_adapters.errors import InputError
 from cl_adapters.records import read_events
+from cl_adapters.reports.events import name_event, parse_event
 
 __all__ = ["Domain", "History", "Scan", "linear_growth", "read_history", "strain"]
 
@@ -195,26 +196,13 @@ def read_history(folder: Path, num_experiences: int) -> History:
 
 
 def _parsed(kind: str, line: dict[str, Any], num_experiences: int) -> _Event:
-    try:
-        event = _KINDS[kind].model_validate(line)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"])) or "values"
-        message = first["msg"].removeprefix("Value error, ")
-        shown = repr(first["input"])[:60]
-        raise InputError(
-            f"events.jsonl: {name} of {_an(kind)} event: {message}, got {shown}"
-        ) from error
+    event = parse_event(_KINDS[kind], line)
     if event.experience >= num_experiences:
         raise InputError(
-            f"events.jsonl: experience of {_an(kind)} event must lie in [0, {num_experiences}), "
+            f"events.jsonl: experience of {name_event(kind)} event must lie in [0, {num_experiences}), "
             f"got {event.experience}"
         )
     return event
-
-
-def _an(kind: str) -> str:
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _once(kind: str, events: Sequence[Any]) -> dict[tuple[int, int], Any]:
@@ -223,7 +211,7 @@ def _once(kind: str, events: Sequence[Any]) -> dict[tuple[int, int], Any]:
         key = (event.experience, getattr(event, "block", 0))
         if key in found:
             raise InputError(
-                f"events.jsonl: {_an(kind)} event must stand once per experience and block, "
+                f"events.jsonl: {name_event(kind)} event must stand once per experience and block, "
                 f"got two for experience {key[0]}"
             )
         found[key] = event

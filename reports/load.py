@@ -20,6 +20,7 @@ from cl_adapters.records import (
     read_predictions,
 )
 from cl_adapters.reports import forgetting, metrics
+from cl_adapters.reports.detail import Detail, measure_detail, phase_seconds
 
 __all__ = ["BrokenRun", "LoadedRuns", "Run", "load_runs", "measure"]
 
@@ -54,6 +55,7 @@ class Run:
         seen: Micro accuracy over all classes seen, after each experience.
         forgetting: `forgetting_from_best` as it stood after each experience.
         classes: Accuracy of each class at the end, by position in the class order.
+        detail: What is looked at of one method in depth.
     """
 
     folder: Path
@@ -63,6 +65,7 @@ class Run:
     seen: Floats
     forgetting: Floats
     classes: "pd.Series[float]"
+    detail: Detail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +140,8 @@ def measure(folder: Path, record: RunRecord) -> Run:
     _check_predictions(predictions, record)
     matrix = metrics.accuracy_matrix(predictions)
     seen = metrics.micro_accuracy(predictions)
-    values = _scores(predictions, matrix, seen) | _costs(read_events(folder), record)
+    events = read_events(folder)
+    values = _scores(predictions, matrix, seen) | _costs(events, record)
     return Run(
         folder=folder,
         record=record,
@@ -146,6 +150,7 @@ def measure(folder: Path, record: RunRecord) -> Run:
         seen=seen,
         forgetting=forgetting.forgetting_over_time(matrix),
         classes=metrics.class_accuracy(predictions),
+        detail=measure_detail(predictions, len(record.classes), phase_seconds(events)),
     )
 
 

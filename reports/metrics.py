@@ -15,6 +15,7 @@ __all__ = [
     "ECE_BINS",
     "accuracy_matrix",
     "class_accuracy",
+    "confidence_bins",
     "ece",
     "micro_accuracy",
     "task_mean_accuracy",
@@ -99,6 +100,17 @@ def class_accuracy(predictions: pd.DataFrame) -> "pd.Series[float]":
     return is_right.groupby(last["target"]).mean().rename("accuracy")
 
 
+def confidence_bins(confidence: Floats) -> NDArray[np.int64]:
+    """Returns the bin of each confidence, counted from 0; see `ece`.
+
+    Example:
+        >>> confidence_bins(np.array([0.0, 0.05, 0.2, 1.0])).tolist()
+        [0, 0, 2, 14]
+    """
+    scaled = np.ceil(confidence.astype(np.float64) * ECE_BINS).astype(np.int64)
+    return np.clip(scaled, 1, ECE_BINS) - 1
+
+
 def ece(confidence: Floats, is_correct: NDArray[np.bool_]) -> float:
     """Returns the expected calibration error in percent, over 15 bins of equal width on [0, 1].
 
@@ -114,7 +126,7 @@ def ece(confidence: Floats, is_correct: NDArray[np.bool_]) -> float:
     """
     if confidence.size == 0:
         return float("nan")
-    scaled = np.ceil(confidence.astype(np.float64) * ECE_BINS).astype(np.int64)
-    bins = np.clip(scaled, 1, ECE_BINS) - 1
-    gap = np.bincount(bins, weights=confidence - is_correct, minlength=ECE_BINS)
+    gap = np.bincount(
+        confidence_bins(confidence), weights=confidence - is_correct, minlength=ECE_BINS
+    )
     return float(100.0 * np.abs(gap).sum() / confidence.size)

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Final, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cl_adapters.errors import InputError
 from cl_adapters.records import RETRIEVAL_COLUMNS, read_events, read_retrieval
+from cl_adapters.reports.events import parse_event
 from cl_adapters.reports.load import Run
 from cl_adapters.reports.metrics import accuracy_matrix
 
@@ -30,7 +31,7 @@ class Retrieval:
     """How one run chose adapters.
 
     Attributes:
-        shares: Values of `retrieval_tables.RETRIEVAL_MEASURES` by name, one an experience trained;
+        shares: Values of `tables.retrieval.RETRIEVAL_MEASURES` by name, one an experience trained;
             NaN where nothing was evaluated.
         rounds: [t, r] is the share of images that asked r + 1 adapters after experience t.
         confusion: [i, k] is the share of the images of experience i that adapter k answered after
@@ -195,7 +196,7 @@ def _last_drift(run: Run) -> Floats | None:
     for line in read_events(run.folder):
         if line["event"] != "drift":
             continue
-        event = _parsed(line)
+        event = parse_event(_Drift, line)
         if event.experience >= num_experiences or event.experience in found:
             raise InputError(
                 "events.jsonl: a drift event must stand once per experience in "
@@ -203,15 +204,3 @@ def _last_drift(run: Run) -> Floats | None:
             )
         found[event.experience] = event.matrix
     return found.get(num_experiences - 1)
-
-
-def _parsed(line: dict[str, Any]) -> _Drift:
-    try:
-        return _Drift.model_validate(line)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"])) or "values"
-        message = first["msg"].removeprefix("Value error, ")
-        raise InputError(
-            f"events.jsonl: {name} of a drift event: {message}, got {repr(first['input'])[:60]}"
-        ) from error

@@ -6,6 +6,8 @@ from typing import Final
 
 from cl_adapters.reports.definitions import format_number
 from cl_adapters.reports.groups import Group, Row
+from cl_adapters.reports.paired import difference, paired_rows
+from cl_adapters.reports.pareto import frontier
 
 __all__ = ["sentences"]
 
@@ -13,8 +15,13 @@ _LEADS: Final = ("leads on A_last (micro)", "A_last (micro)")
 _FORGETS: Final = ("forgets least (from best)", "forgetting from best")
 
 
-def sentences(group: Group) -> list[str]:
-    """Returns who leads on `a_last_micro` and who forgets least, by how much and how surely."""
+def sentences(group: Group, baseline: Row | None = None) -> list[str]:
+    """Returns who leads on `a_last_micro`, who forgets least, and what is worth its cost.
+
+    Args:
+        group: The methods.
+        baseline: What the leader is held against, seed by seed.
+    """
     rivals = [row for row in group.rows if not row.is_upper_bound]
     bounds = [row for row in group.rows if row.is_upper_bound]
     said = []
@@ -22,6 +29,7 @@ def sentences(group: Group) -> list[str]:
         said.append(_leader(rivals, "a_last_micro", _LEADS, -1))
         if not all(math.isnan(_mean(row, "forgetting_from_best")) for row in rivals):
             said.append(_leader(rivals, "forgetting_from_best", _FORGETS, 1))
+        said += [*_against(group, rivals[0], baseline), *_worth(rivals)]
     elif rivals:
         said.append(_alone(rivals[0]))
     for row in bounds:
@@ -65,6 +73,36 @@ def _leader(rows: Sequence[Row], name: str, words: tuple[str, str], sign: int) -
     points = f"{format_number(abs(best - _mean(ranked[1], name)), 2)} points"
     second = f"{ranked[1].label} ({_shown(ranked[1], name)})"
     return f"{first}, {points} from the next, {second}; {_certainty(ranked[0], ranked[1], name)}."
+
+
+def _against(group: Group, leader: Row, baseline: Row | None) -> list[str]:
+    if baseline is None or baseline is leader:
+        return []
+    pairs = [row for row in paired_rows(group, baseline) if row.label == leader.label]
+    if not pairs or len(pairs[0].runs) < 2:
+        return []
+    interval = difference(pairs[0], baseline, "a_last_micro")
+    mean, half = float(interval.mean), float(interval.half_width)
+    size = f"{format_number(abs(mean), 2)} ± {format_number(half, 2)} points"
+    where = "above" if mean > 0 else "below"
+    sure = "" if abs(mean) > half else ", an interval that holds 0"
+    text = f"{leader.label} lies {size} {where} {baseline.label} on A_last (micro)"
+    return [f"Seed by seed, {text}, over {interval.num_seeds} pairs{sure}."]
+
+
+def _worth(rivals: Sequence[Row]) -> list[str]:
+    costs = [_mean(row, "train_seconds") for row in rivals]
+    scores = [_mean(row, "a_last_micro") for row in rivals]
+    if any(map(math.isnan, costs)):
+        return []
+    named = [
+        f"{rivals[i].label} ({format_number(scores[i], 1)} % in {format_number(costs[i], 0)} s)"
+        for i in frontier(costs, scores)
+    ]
+    if len(named) == 1:
+        return [f"{named[0]} is both the most accurate and the quickest to train."]
+    listed = f"{', '.join(named[:-1])} and {named[-1]}"
+    return [f"No rival is both more accurate and quicker to train than {listed}."]
 
 
 def _certainty(first: Row, second: Row, name: str) -> str:

@@ -32,7 +32,7 @@ What is outside the method is chosen for the run, not by `fidelity`: the authors
 """
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -43,12 +43,13 @@ from cl_adapters.backbone import AdaptedViT
 from cl_adapters.heads import ExperienceHeads, cross_entropy_over
 from cl_adapters.merging import PAPER_DECAY, auto_decay, ema_update
 from cl_adapters.strategies.base import AdapterStrategy
-from cl_adapters.strategies.config import PetConfig, TrainedConfig
+from cl_adapters.strategies.config import PetConfig, TrainedConfig, TrainedHeadConfig
+from cl_adapters.strategies.usage import Votes
 
 __all__ = ["LAE", "LAEConfig", "LAEModel", "ensemble"]
 
 
-class LAEConfig(TrainedConfig, PetConfig):
+class LAEConfig(TrainedConfig, PetConfig, TrainedHeadConfig):
     """Options of LAE; the defaults are the paper's for CIFAR-100 in ten experiences."""
 
     freeze_epochs: int = Field(default=3, ge=0, description="epochs that train the head alone")
@@ -100,6 +101,7 @@ class LAEModel(nn.Module):
         self.offline.requires_grad_(requires_grad=False)
         self.heads = heads
         self.votes_offline = False
+        self.votes: tuple[Tensor, Tensor] | None = None  # classes chosen in the last evaluation
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the online logits in train mode, log-probabilities of the ensemble in eval mode.
@@ -109,9 +111,12 @@ class LAEModel(nn.Module):
         """
         tokens = self.backbone.tokens(images)
         online = self._logits(tokens, self.online)
+        self.votes = None
         if self.training or not self.votes_offline:
             return online
-        return ensemble(online, self._logits(tokens, self.offline))
+        offline = self._logits(tokens, self.offline)
+        self.votes = online.argmax(dim=1), offline.argmax(dim=1)
+        return ensemble(online, offline)
 
     def _logits(self, tokens: Tensor, pets: AdapterSet) -> Tensor:
         features = self.backbone.features(self.backbone.run(tokens, adapters=pets))
@@ -126,10 +131,14 @@ class LAE(AdapterStrategy):
     config: LAEConfig
     model: LAEModel
 
+    def __init__(self, **arguments: Any) -> None:  # noqa: ANN401 - those of AdapterStrategy
+        super().__init__(**arguments)
+        self.plugins.append(Votes())
+
     def build_model(self, backbone: AdaptedViT) -> LAEModel:
         """Returns the backbone with two equal PETs and no heads yet."""
         online, offline = (self.config.build(backbone, seed=self.seed) for _ in range(2))
-        heads = ExperienceHeads(backbone.embed_dim, init_std=self.config.head_init_std)
+        heads = self.config.build_head(backbone.embed_dim, init_std=self.config.head_init_std)
         return LAEModel(backbone, (online, offline), heads)
 
     def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:

@@ -69,6 +69,11 @@ def write_events(folder: Path, num_experiences: int) -> None:
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
     """Returns a function that writes one run directory below `tmp_path / "runs"`."""
+    return run_maker(tmp_path)
+
+
+def run_maker(root: Path) -> MakeRun:
+    """Returns a function that writes one run directory below `root / "runs"`."""
 
     def make(
         strategy: str = "lae",
@@ -99,7 +104,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             parameters={"backbone": 300_000, "added": 12_345},
             **changes,
         )
-        place = folder or tmp_path / "runs" / record.directory
+        place = folder or root / "runs" / record.directory
         record.write(place)
         frame = make_predictions(list(sizes), per_class, decay, seed + 17, sees_future=sees_future)
         write_predictions(place, frame)

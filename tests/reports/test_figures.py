@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from cl_adapters.reports import figures
-from cl_adapters.reports.figure_files import embed, figure_style
+from cl_adapters.reports.figures.curves import accuracy_figure, forgetting_figure
+from cl_adapters.reports.figures.experiences import experience_figure
+from cl_adapters.reports.figures.files import embed, figure_style
+from cl_adapters.reports.figures.matrix import matrix_figure
 from cl_adapters.reports.groups import Group, group_runs
 from cl_adapters.reports.load import load_runs
 from tests.reports.conftest import MakeRun
@@ -25,7 +27,7 @@ def test_curves_show_the_numbers_and_bands_need_two_seeds(
     make_run("finetune", 0, decay=0.25)
     group = _group(tmp_path)
     with figure_style():
-        (axes,) = figures.accuracy_figure(group).axes
+        (axes,) = accuracy_figure(group).axes
     lines = axes.get_lines()
     assert lines[0].get_xdata() == pytest.approx([2, 4, 6, 8])
     expected = np.mean([run.seen for run in group.rows[0].runs], axis=0)
@@ -33,7 +35,7 @@ def test_curves_show_the_numbers_and_bands_need_two_seeds(
     assert len(axes.collections) == 1
     (legend,) = axes.figure.legends
     texts = [text.get_text() for text in legend.get_texts()]
-    assert texts == ["lae, 3 seeds", "finetune, 1 seed"]
+    assert texts == ["lae, 3 seeds", "finetune, 1 of 3 seeds"]
 
 
 def test_many_methods_can_be_told_apart_without_colour(make_run: MakeRun, tmp_path: Path) -> None:
@@ -41,9 +43,9 @@ def test_many_methods_can_be_told_apart_without_colour(make_run: MakeRun, tmp_pa
         make_run("m", options={"rank": number}, sizes=(1,) * 12, per_class=4)
     group = _group(tmp_path)
     with figure_style():
-        (axes,) = figures.forgetting_figure(group).axes
-        panels = figures.experience_figure(group).axes
-        heat, _ = figures.matrix_figure(group, group.rows[0]).axes
+        (axes,) = forgetting_figure(group).axes
+        panels = experience_figure(group).axes
+        (heat,) = matrix_figure(group, group.rows[0]).axes
     lines = axes.get_lines()
     looks = {(line.get_marker(), str(vars(line)["_dash_pattern"])) for line in lines}
     assert len(looks) == 12
@@ -57,7 +59,7 @@ def test_heat_map_carries_its_numbers_on_a_shared_scale(make_run: MakeRun, tmp_p
     make_run()
     group = _group(tmp_path)
     with figure_style():
-        heat, _ = figures.matrix_figure(group, group.rows[0]).axes
+        (heat,) = matrix_figure(group, group.rows[0]).axes
     assert len(heat.texts) == 10
     assert heat.images[0].get_clim() == (0, 100)
     assert heat.texts[0].get_text() == f"{group.rows[0].runs[0].matrix[0, 0]:.0f}"
@@ -69,7 +71,7 @@ def test_a_method_keeps_its_colour_when_others_overtake_it(
     def colours() -> dict[str, str]:
         group = _group(tmp_path)
         with figure_style():
-            (axes,) = figures.accuracy_figure(group).axes
+            (axes,) = accuracy_figure(group).axes
         pairs = zip(group.rows, axes.get_lines(), strict=True)
         return {row.label: to_hex(line.get_color()) for row, line in pairs}
 
@@ -98,8 +100,8 @@ def test_experiences_that_bring_no_new_class_are_counted_themselves(
     (folder / "run.json").write_text(json.dumps(record))
     group = _group(tmp_path)
     with figure_style():
-        (axes,) = figures.accuracy_figure(group).axes
-        panel = figures.experience_figure(group).axes[0]
+        (axes,) = accuracy_figure(group).axes
+        panel = experience_figure(group).axes[0]
     assert axes.get_xlabel() == "Number of experiences learned"
     assert axes.get_lines()[0].get_xdata() == pytest.approx([1, 2, 3])
     assert panel.get_lines()[0].get_xdata() == pytest.approx([1, 2, 3])

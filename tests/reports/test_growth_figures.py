@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cl_adapters.records import append_event, append_events
-from cl_adapters.reports.figure_files import figure_style
+from cl_adapters.reports.figures.files import figure_style
+from cl_adapters.reports.figures.parameters import parameters_figure
+from cl_adapters.reports.figures.router import MOST_ROUTED_SEEDS, router_figure
+from cl_adapters.reports.figures.timeline import MOST_SEEDS, timeline_figure
 from cl_adapters.reports.groups import Group, group_runs
 from cl_adapters.reports.growth import History, read_history
-from cl_adapters.reports.growth_figures import MOST_SEEDS, timeline_figure
 from cl_adapters.reports.load import load_runs
-from cl_adapters.reports.parameters_figure import parameters_figure
-from cl_adapters.reports.router_figure import MOST_ROUTED_SEEDS, router_figure
 from tests.reports.conftest import MakeRun
 from tests.reports.growing import COST, write_growth
 
@@ -211,12 +211,12 @@ def test_parameters_stand_beside_linear_growth(make_run: MakeRun, tmp_path: Path
     with figure_style():
         (axes,) = parameters_figure(group, histories).axes
     curves = {str(line.get_label()): line for line in axes.get_lines()}
-    assert curves["lae"].get_ydata() == pytest.approx([4_000] * 6)
+    assert curves["lae, 1 seed"].get_ydata() == pytest.approx([4_000] * 6)
     # Three blocks grow with `rotation` at 1 and `gaussian noise` at 4; the head adds 200 each time.
     grown = np.array([0, 3, 3, 3, 6, 6]) * COST
     head = 5_000 + 200 * np.arange(6)
-    assert curves["sema"].get_ydata() == pytest.approx(head + grown)
+    assert curves["sema, 1 seed"].get_ydata() == pytest.approx(head + grown)
     (linear,) = (line for line in axes.get_lines() if line.get_label() == "_linear")
     assert linear.get_ydata() == pytest.approx(head + 3 * COST * np.arange(6))
     texts = {text.get_text() for text in axes.figure.legends[0].get_texts()}
-    assert texts == {"sema", "lae", "linear growth"}
+    assert texts == {"sema, 1 seed", "lae, 1 seed", "linear growth"}

@@ -6,21 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cl_adapters.reports.definitions import COLUMNS, format_number
+from cl_adapters.reports.definitions import COLUMNS, Column, format_number
 from cl_adapters.reports.groups import Group, group_runs
 from cl_adapters.reports.load import load_runs
 from cl_adapters.reports.recipes import recipe_text
 from cl_adapters.reports.summary import sentences
-from cl_adapters.reports.tables import (
-    cells,
-    latex_table,
-    markdown_table,
+from cl_adapters.reports.tables.comparison import (
+    comparison_table,
     shown_columns,
     table_files,
 )
+from cl_adapters.reports.tables.markup import Cell
 from tests.reports.conftest import MakeRun
 
 BY_NAME = {column.name: column for column in COLUMNS}
+
+
+def cells(group: Group, column: Column) -> list[Cell]:
+    return comparison_table(group).cells(column)
 
 
 def _group(tmp_path: Path) -> Group:
@@ -86,9 +89,16 @@ def test_curves_and_matrix_hold_every_point(group: Group) -> None:
 def test_names_are_escaped_for_markdown_and_latex(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a|b_$x<i>&\\", folder=tmp_path / "runs" / "x")
     group = _group(tmp_path)
-    assert r"a\|b\_\$x\<i\>&\\" in markdown_table(group)
-    assert r"a\textbar{}b\_\$x\textless{}i\textgreater{}\&\textbackslash{}" in latex_table(group)
-    lines = [line for line in markdown_table(group).splitlines() if line.startswith("|")]
+    assert r"a\|b\_\$x\<i\>&\\" in comparison_table(group).sheet().markdown()
+    assert (
+        r"a\textbar{}b\_\$x\textless{}i\textgreater{}\&\textbackslash{}"
+        in comparison_table(group).sheet().latex()
+    )
+    lines = [
+        line
+        for line in comparison_table(group).sheet().markdown().splitlines()
+        if line.startswith("|")
+    ]
     counts = {line.replace(r"\|", "").count("|") for line in lines}
     assert len(counts) == 1
 
@@ -98,7 +108,7 @@ def test_one_experience_shows_an_en_dash_for_forgetting(make_run: MakeRun, tmp_p
     group = _group(tmp_path)
     (cell,) = cells(group, BY_NAME["forgetting_from_best"])
     assert cell.text == "\u2013"
-    assert "--" in latex_table(group)
+    assert "--" in comparison_table(group).sheet().latex()
 
 
 def test_recipe_repeats_the_config(make_run: MakeRun) -> None:
@@ -121,10 +131,12 @@ def test_recipe_repeats_the_config(make_run: MakeRun) -> None:
 
 
 def test_summary_says_who_leads_and_how_surely(group: Group) -> None:
-    first, second, third = sentences(group)
+    first, second, cost, third = sentences(group)
     assert first.startswith("lae leads on A_last (micro) with ")
     assert first.endswith("their 95 % intervals do not overlap.")
     assert second.startswith("lae forgets least")
+    assert cost.startswith("lae (")
+    assert cost.endswith("is both the most accurate and the quickest to train.")
     assert third.startswith("joint, the upper bound")
 
 

@@ -245,7 +245,7 @@ def _head_generator(strategy: LAE) -> torch.Generator:
     [
         ({"ema_decay": "1.5"}, r"must be 'auto' or lie in \[0, 1\], got 1.5"),
         ({"freeze_epochs": 5}, "`freeze_epochs` must be below `epochs`, 5, got 5"),
-        ({"pet": "lorra"}, "option `pet`: .*'adapter', 'lora' or 'prefix', got 'lorra'"),
+        ({"pet": "lorra"}, "option `pet`: .*unknown pet 'lorra'; did you mean 'lora'"),
         ({"epochs": "many"}, "option `epochs`: .*valid integer.*, got 'many'"),
         ({"epoch": 3}, "unknown option 'epoch'; did you mean 'epochs'"),
         ({"lr": -1}, "option `lr`: .*greater than 0, got -1"),
@@ -254,3 +254,47 @@ def _head_generator(strategy: LAE) -> torch.Generator:
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         LAEConfig().override(options)
+
+
+def test_votes_are_counted_where_the_experts_differ(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    """Against both experts asked one image at a time; no further pass of the backbone."""
+    stream = make_stream([[0, 1], [2, 3]])
+    strategy = build(tiny_vit, epochs=2, freeze_epochs=1)
+    strategy.train(stream.train_stream[0])
+    strategy.eval(stream.test_stream[:1])
+    assert strategy.take_events(0) == []  # one expert alone
+    strategy.train(stream.train_stream[1])
+    strategy.take_events(1)
+    # After so few steps the experts still agree: the offline one is moved away.
+    for value in strategy.model.offline.parameters():
+        value.data += 0.5 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0))
+    before = strategy.backbone.num_passes
+    strategy.eval(stream.test_stream)
+    num_images = sum(len(each.dataset) for each in stream.test_stream)
+    assert strategy.backbone.num_passes - before == 2 * num_images
+    (event,) = strategy.take_events(1)
+    assert event["event"] == "votes"
+    assert event["experiences"] == [0, 1]
+    model = strategy.model.eval()
+    for i, each in enumerate(stream.test_stream):
+        counts = dict.fromkeys(
+            ("images", "differ", "online_right", "offline_right", "vote_right"), 0
+        )
+        for image, label, *_ in each.dataset:
+            with torch.no_grad():
+                tokens = model.backbone.tokens(image[None])
+                online, offline = (
+                    int(model._logits(tokens, pets).argmax())
+                    for pets in (model.online, model.offline)
+                )
+                vote = int(model(image[None]).argmax())
+            differs = online != offline
+            counts["images"] += 1
+            counts["differ"] += differs
+            counts["online_right"] += differs and online == int(label)
+            counts["offline_right"] += differs and offline == int(label)
+            counts["vote_right"] += differs and vote == int(label)
+        assert {name: event[name][i] for name in counts} == counts
+    assert sum(event["differ"]) > 0

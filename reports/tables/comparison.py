@@ -1,4 +1,4 @@
-"""The comparison as rows of text, and its CSV, Markdown and LaTeX forms."""
+"""The comparison, and all that its figures are drawn from as CSV."""
 
 import math
 
@@ -6,9 +6,10 @@ import numpy as np
 
 from cl_adapters.reports.definitions import COLUMNS, Column
 from cl_adapters.reports.groups import Group
-from cl_adapters.reports.markup import Cell, Sheet, csv_text, heading, interval_cells
+from cl_adapters.reports.tables.markup import csv_text
+from cl_adapters.reports.tables.scores import ScoreTable
 
-__all__ = ["cells", "latex_table", "markdown_table", "shown_columns", "table_files"]
+__all__ = ["comparison_table", "shown_columns", "table_files"]
 
 
 def shown_columns(group: Group) -> list[Column]:
@@ -26,76 +27,28 @@ def shown_columns(group: Group) -> list[Column]:
     ]
 
 
-def cells(group: Group, column: Column) -> list[Cell]:
-    """Returns one column of the comparison, a cell a row; the best of several is marked."""
-    intervals = [row.interval(column.name) for row in group.rows]
-    return interval_cells(column, intervals, [not row.is_upper_bound for row in group.rows])
+def comparison_table(group: Group) -> ScoreTable:
+    """Returns the final table of a group."""
+    return ScoreTable(
+        group=group,
+        rows=group.rows,
+        columns=shown_columns(group),
+        interval=lambda row, column: row.interval(column.name),
+        stem="comparison",
+        caption="mean and 95 % interval over seeds (Student's t); best in bold.",
+        notes=group.notes,
+    )
 
 
 def table_files(group: Group) -> dict[str, str]:
     """Returns the text of every table of a group by file name."""
     slug = group.slug
-    return {
-        f"{slug}-comparison.csv": _comparison_csv(group),
-        f"{slug}-comparison.md": markdown_table(group),
-        f"{slug}-comparison.tex": latex_table(group),
+    return comparison_table(group).files() | {
         f"{slug}-runs.csv": _runs_csv(group),
         f"{slug}-curves.csv": _curves_csv(group),
         f"{slug}-matrix.csv": _matrix_csv(group),
         f"{slug}-classes.csv": _classes_csv(group),
     }
-
-
-def _caption(group: Group) -> str:
-    mark = f" {group.mixed[0].upper()}{group.mixed[1:]}." if group.mixed else ""
-    return f"{group.stream}: mean and 95 % interval over seeds (Student's t); best in bold.{mark}"
-
-
-def _sheet(group: Group) -> Sheet:
-    shown = shown_columns(group)
-    columns = [cells(group, column) for column in shown]
-    return Sheet(
-        caption=_caption(group),
-        headings=["Method", "Seeds", *map(heading, shown)],
-        rows=[
-            (row.label, len(row.seeds), [column[number] for column in columns])
-            for number, row in enumerate(group.rows)
-        ],
-        notes=group.notes,
-    )
-
-
-def markdown_table(group: Group) -> str:
-    """Returns the comparison as a Markdown table."""
-    return _sheet(group).markdown()
-
-
-def latex_table(group: Group) -> str:
-    """Returns the comparison as a LaTeX table for the booktabs package."""
-    return _sheet(group).latex()
-
-
-def _comparison_csv(group: Group) -> str:
-    columns = shown_columns(group)
-    header = ["stream", "protocol", "mixed_protocols", "method", "num_seeds", "seeds"]
-    for column in columns:
-        header += [f"{column.name}_mean", f"{column.name}_ci95"]
-    rows = []
-    for row in group.rows:
-        seeds = " ".join(map(str, row.seeds))
-        line: list[object] = [
-            group.stream,
-            row.protocol,
-            group.mixed,
-            row.label,
-            len(row.seeds),
-            seeds,
-        ]
-        for column in columns:
-            interval = row.interval(column.name)
-            line += [float(interval.mean), float(interval.half_width)]
-        rows.append(line)
-    return csv_text(header, rows)
 
 
 def _runs_csv(group: Group) -> str:

@@ -1,6 +1,6 @@
 """The timeline of growth: which block grew at which experience, score against threshold.
 
-Call inside `figure_files.figure_style()`. Experiences and adapters are counted from 1 in figures,
+Call inside `files.figure_style()`. Experiences and adapters are counted from 1 in figures,
 blocks from 0, as timm counts them.
 """
 
@@ -17,8 +17,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cl_adapters.reports.figure_parts import (
+from cl_adapters.reports.figures.parts import (
     COLOURS,
+    ON_DARK,
+    ON_LIGHT,
     mark_mixed,
     short_label,
 )
@@ -31,6 +33,7 @@ MOST_SEEDS: Final = 6  # panels of a timeline
 _MOST_NUMBERED: Final = 24  # experiences up to which each marker carries its adapter
 _STRAINS: Final = colormaps["PuOr_r"]
 _NOT_SCANNED: Final = "#DDDDDD"
+_SHADES: Final = 24  # between no strain and firing
 _KEYS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
     (
         "grown",
@@ -66,8 +69,7 @@ def timeline_figure(group: Group, row: Row, histories: Sequence[History]) -> Fig
     height = top + depth + _BOTTOM
     figure = Figure((_WIDTH, height))
     mark_mixed(figure, group)
-    plural = "s" * (len(row.seeds) > 1)
-    title = f"{short_label(row.label, 60)}, {len(row.seeds)} seed{plural}"
+    title = f"{short_label(row.label, 60)}, {group.seeds_text(row)}"
     figure.text(_LEFT / _WIDTH, 1 - (top - 0.06) / height, title, fontsize=10, va="bottom")
     place = height - top
     width = _WIDTH - _LEFT - _RIGHT
@@ -140,9 +142,7 @@ def _name_domains(axes: Axes, history: History, size: float) -> None:
 def _panel(axes: Axes, history: History, *, is_last: bool) -> None:
     blocks = history.blocks
     _bands(axes, history)
-    for line, block in enumerate(blocks, start=1):
-        for t in range(history.num_experiences):
-            _cell(axes, history, t, block, line)
+    _cells(axes, history)
     left = [t for t in range(1, history.num_experiences) if history.has_left(t)]
     if left:
         axes.plot(left, [0] * len(left), "v", color="#000000", markersize=5, label="_left")
@@ -179,42 +179,59 @@ def _bands(axes: Axes, history: History) -> None:
             axes.axvline(t - 0.5, color="#333333", linewidth=1.1, zorder=1, label="_change")
 
 
-def _cell(axes: Axes, history: History, t: int, block: int, line: int) -> None:
+def _cells(axes: Axes, history: History) -> None:
+    # Cells that look alike are drawn at once: one by one they would take most of the time.
+    alike: dict[tuple[str, float], list[tuple[int, int]]] = {}
+    for line, block in enumerate(history.blocks, start=1):
+        for t in range(history.num_experiences):
+            state, level = _look(history, t, block)
+            alike.setdefault((state, level), []).append((t, line))
+            if state != "blind":
+                _number(axes, history, (t, block), line, level)
+    for (state, level), places in alike.items():
+        x, y = zip(*places, strict=True)
+        axes.plot(x, y, linestyle="none", label=f"_{state}", **_marker(history, state, level))
+
+
+def _look(history: History, t: int, block: int) -> tuple[str, float]:
     scans = history.cells.get((t, block), ())
-    has_grown = (t, block) in history.growths
-    if not scans and not has_grown and t > 0:
-        axes.plot(t, line, "_", color="#777777", markersize=6, label="_blind")
-        return
-    strains = [strain(scan.scores[scan.adapter], scan.thresholds[scan.adapter]) for scan in scans]
-    level = float(np.clip(max(strains, default=math.nan), 0, 2))
-    colour: Any = _STRAINS(level / 2) if strains else _NOT_SCANNED
     state = _state(history, t, block)
+    if not scans:
+        return state, math.nan if state == "blind" else -1.0
+    strains = [strain(scan.scores[scan.adapter], scan.thresholds[scan.adapter]) for scan in scans]
+    level = float(np.clip(max(strains), 0, 2))
+    # Colours that no eye tells apart are one; 1, where a detector fires, stays exactly itself.
+    return state, 1 + round((level - 1) * _SHADES) / _SHADES
+
+
+def _marker(history: History, state: str, level: float) -> dict[str, Any]:
+    if state == "blind":
+        return {"marker": "_", "color": "#777777", "markersize": 6}
     shape, size = {"kept": ("o", 13.5), "refused": ("D", 10.5)}.get(state, ("s", 13.0))
-    is_numbered = history.num_experiences <= _MOST_NUMBERED
-    axes.plot(
-        t,
-        line,
-        shape,
-        markersize=size if is_numbered else 0.55 * size,
-        markerfacecolor=colour,
-        markeredgecolor="#000000" if has_grown else "#555555",
-        markeredgewidth=1.9 if has_grown else 0.7,
-        label=f"_{state}",
-        zorder=3,
-    )
-    adapter = history.active.get((t, block), (None, False))[0]
-    if adapter is not None and is_numbered:
-        ink = "#FFFFFF" if abs(level - 1) > 0.62 else "#000000"
-        axes.text(
-            t,
-            line + 0.03,
-            str(adapter + 1),
-            ha="center",
-            va="center",
-            fontsize=7.5,
-            color=ink,
-            zorder=4,
-        )
+    is_grown = state == "grown"
+    return {
+        "marker": shape,
+        "markersize": size if history.num_experiences <= _MOST_NUMBERED else 0.55 * size,
+        "markerfacecolor": _NOT_SCANNED if level < 0 else _STRAINS(level / 2),
+        "markeredgecolor": "#000000" if is_grown else "#555555",
+        "markeredgewidth": 1.9 if is_grown else 0.7,
+        "zorder": 3,
+    }
+
+
+def _number(axes: Axes, history: History, cell: tuple[int, int], line: int, level: float) -> None:
+    adapter = history.active.get(cell, (None, False))[0]
+    if adapter is None or history.num_experiences > _MOST_NUMBERED:
+        return
+    ink = ON_DARK if level >= 0 and abs(level - 1) > 0.62 else ON_LIGHT
+    kwargs: dict[str, Any] = {
+        "ha": "center",
+        "va": "center",
+        "fontsize": 7.5,
+        "color": ink,
+        "zorder": 4,
+    }
+    axes.text(cell[0], line + 0.03, str(adapter + 1), **kwargs)
 
 
 def _state(history: History, t: int, block: int) -> str:
@@ -222,6 +239,8 @@ def _state(history: History, t: int, block: int) -> str:
         return "grown"
     if t == 0:
         return "first"
+    if (t, block) not in history.cells:
+        return "blind"
     return "refused" if any(scan.fired for scan in history.cells[t, block]) else "kept"
 
 

@@ -4,19 +4,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from matplotlib.figure import Figure
-
-from cl_adapters.reports.groups import Group, Row, file_name
-from cl_adapters.reports.load import LoadedRuns
-from cl_adapters.reports.retrieval import Retrieval, measure_retrieval
-from cl_adapters.reports.retrieval_figures import (
+from cl_adapters.reports.figures.files import Drawing
+from cl_adapters.reports.figures.retrieval import (
     MOST_RETRIEVAL_SEEDS,
     choice_figure,
     correction_figure,
     has_distances,
 )
-from cl_adapters.reports.retrieval_tables import RetrievalTable
+from cl_adapters.reports.groups import Group, Row, file_name
+from cl_adapters.reports.load import LoadedRuns
+from cl_adapters.reports.retrieval import Retrieval, measure_retrieval
+from cl_adapters.reports.tables.retrieval import RetrievalTable
 
 __all__ = ["RetrievalSection", "read_retrievals"]
 
@@ -66,14 +66,18 @@ class RetrievalSection:
         """Returns the text of every table by file name."""
         return self.table.files()
 
-    def figures(self) -> Iterator[tuple[str, str, str, Figure]]:
-        """Yields kind, name, caption and figure of every drawing."""
+    def context(self) -> dict[str, Any]:
+        """Returns what the page shows beside the figures."""
+        return {"retrieval": self.table.scores if self.rows else None}
+
+    def figures(self) -> Iterator[Drawing]:
+        """Yields every drawing."""
         numbers = {row.label: number for number, row in enumerate(self.group.rows, start=1)}
         for row in self.rows:
-            yield from self._of_row(row, f"{numbers[row.label]:02d}-{file_name(row.label)}")
+            yield from self._of_row(numbers[row.label], row)
 
-    def _of_row(self, row: Row, name: str) -> Iterator[tuple[str, str, str, Figure]]:
-        runs = self.retrievals[row.label]
+    def _of_row(self, number: int, row: Row) -> Iterator[Drawing]:
+        runs, name = self.retrievals[row.label], f"{number:02d}-{file_name(row.label)}"
         text = (
             f"Retrieval of {row.label}, after the last experience: which adapter answered the test "
             "images of each experience, in per cent of the row"
@@ -82,17 +86,30 @@ class RetrievalSection:
         if is_pair:
             text += (
                 "; and how far stored adapter j (column) lies from i (row), relative to the size "
-                "of i; white: not known"
+                "of i; blank: not known"
             )
         if len(runs) > MOST_RETRIEVAL_SEEDS:
             text += f". The first {MOST_RETRIEVAL_SEEDS} of {len(runs)} seeds"
         kind = "choice" if is_pair else "answers"  # alone on the page at its own width
-        yield kind, f"retrieval-{name}", f"{text}.", choice_figure(self.group, row, runs)
+        yield Drawing(
+            kind=kind,
+            name=f"retrieval-{name}",
+            text=f"{text}.",
+            figure=choice_figure(self.group, row, runs),
+            table="retrieval-adapters",
+            row=number,
+        )
         text = (
             f"Retrieval of {row.label} over experiences: test images that the adapter of their "
             "experience answered, or was the first asked; that were predicted right though the "
             "first adapter asked would have got them wrong (saved), and the reverse (spoiled); and "
             "adapters asked an image. Bands are 95 % intervals over seeds, none with one seed."
         )
-        figure = correction_figure(self.group, row, runs)
-        yield "correction", f"retrieval-{name}-correction", text, figure
+        yield Drawing(
+            kind="correction",
+            name=f"retrieval-{name}-correction",
+            text=text,
+            figure=correction_figure(self.group, row, runs),
+            table="retrieval-runs",
+            row=number,
+        )

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 
 from cl_adapters.reports.definitions import Better, Column
 from cl_adapters.reports.groups import Group, Row
-from cl_adapters.reports.markup import Cell, Sheet, csv_text, heading, interval_cells
 from cl_adapters.reports.retrieval import Retrieval
 from cl_adapters.reports.seeds import Interval, mean_interval
+from cl_adapters.reports.tables.markup import csv_text, definition
+from cl_adapters.reports.tables.scores import ScoreTable
 
 __all__ = ["RETRIEVAL_MEASURES", "RetrievalTable"]
 
@@ -92,26 +94,31 @@ class RetrievalTable:
         self.rows = rows
         self._retrievals = retrievals
 
+    @cached_property
+    def scores(self) -> ScoreTable:
+        """Means and intervals."""
+        return ScoreTable(
+            group=self.group,
+            rows=self.rows,
+            columns=RETRIEVAL_MEASURES,
+            interval=self.interval,
+            stem="retrieval",
+            caption="how adapters were chosen; mean and 95 % interval over seeds (Student's t); "
+            "best in bold.",
+            notes=[*map(definition, RETRIEVAL_MEASURES)],
+        )
+
     def interval(self, row: Row, column: Column) -> Interval:
         """Returns mean and interval over the seeds."""
         runs = self._retrievals[row.label]
         return mean_interval(np.array([run.shares[column.name][-1] for run in runs]))
 
-    def cells(self, column: Column) -> list[Cell]:
-        """Returns one column, a cell a row."""
-        intervals = [self.interval(row, column) for row in self.rows]
-        return interval_cells(column, intervals, [not row.is_upper_bound for row in self.rows])
-
     def files(self) -> dict[str, str]:
         """Returns the table and what it comes from by file name; nothing without rows."""
         if not self.rows:
             return {}
-        start, sheet = f"{self.group.slug}-retrieval", self._sheet()
-        files = {
-            f"{start}.csv": self._means_csv(),
-            f"{start}.md": sheet.markdown(),
-            f"{start}.tex": sheet.latex(),
-        }
+        start = f"{self.group.slug}-retrieval"
+        files = self.scores.files()
         names = [column.name for column in RETRIEVAL_MEASURES]
         parts = {
             "runs": (["experience", *names], _measures),
@@ -127,37 +134,6 @@ class RetrievalTable:
         for row in self.rows:
             for seed, run in zip(row.seeds, self._retrievals[row.label], strict=True):
                 yield [row.protocol, row.label, seed], run
-
-    def _sheet(self) -> Sheet:
-        columns = [self.cells(column) for column in RETRIEVAL_MEASURES]
-        mark = self.group.mixed and f" {self.group.mixed[0].upper()}{self.group.mixed[1:]}."
-        return Sheet(
-            caption=f"{self.group.stream}: how adapters were chosen; mean and 95 % interval over "
-            f"seeds (Student's t); best in bold.{mark}",
-            headings=["Method", "Seeds", *map(heading, RETRIEVAL_MEASURES)],
-            rows=[
-                (row.label, len(row.seeds), [column[number] for column in columns])
-                for number, row in enumerate(self.rows)
-            ],
-            notes=[
-                f"{column.heading}: {column.formula}. {column.remark}".strip()
-                for column in RETRIEVAL_MEASURES
-            ],
-        )
-
-    def _means_csv(self) -> str:
-        header = ["stream", "protocol", "mixed_protocols", "method", "num_seeds", "seeds"]
-        for column in RETRIEVAL_MEASURES:
-            header += [f"{column.name}_mean", f"{column.name}_ci95"]
-        rows = []
-        for row in self.rows:
-            names = [self.group.stream, row.protocol, self.group.mixed, row.label]
-            line: list[object] = [*names, len(row.seeds), " ".join(map(str, row.seeds))]
-            for column in RETRIEVAL_MEASURES:
-                interval = self.interval(row, column)
-                line += [float(interval.mean), float(interval.half_width)]
-            rows.append(line)
-        return csv_text(header, rows)
 
 
 def _measures(run: Retrieval) -> Iterator[list[object]]:

@@ -11,12 +11,12 @@ import numpy as np
 from cl_adapters.reports.definitions import Column, format_number
 from cl_adapters.reports.seeds import Interval
 
-__all__ = ["Cell", "Sheet", "csv_text", "heading", "interval_cells"]
+__all__ = ["Cell", "Sheet", "best_of", "csv_text", "definition", "heading", "interval_cell"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One value of the comparison: mean and interval as text, and whether it is the best."""
+    """One value of a table: mean and interval as text, and whether it stands out."""
 
     mean: str
     half_width: str
@@ -28,37 +28,42 @@ class Cell:
         return f"{self.mean} ± {self.half_width}" if self.half_width else self.mean
 
 
-def interval_cells(
-    column: Column, intervals: Sequence[Interval], is_rival: Sequence[bool]
-) -> list[Cell]:
-    """Returns one column of a table, a cell a row; the best of several rivals is marked.
+def best_of(column: Column, intervals: Sequence[Interval], is_rival: Sequence[bool]) -> list[bool]:
+    """Returns which values are the best of a column; none if all rivals are level.
 
     Args:
-        column: What is shown.
+        column: Says in which direction it improves.
         intervals: Mean and interval of each row.
         is_rival: Whether a row may be the best.
     """
     means = [float(interval.mean) for interval in intervals]
-    rivals = [
-        mean
-        for mean, is_one in zip(means, is_rival, strict=True)
-        if is_one and not math.isnan(mean)
-    ]
-    best = None
-    if len(set(rivals)) > 1 and column.better != "neither":
-        best = max(rivals) if column.better == "higher" else min(rivals)
-    column_cells = []
-    for mean, interval, is_one in zip(means, intervals, is_rival, strict=True):
-        half = float(interval.half_width)
-        is_plain = math.isnan(half) or (half == 0.0 and column.unit != "%")
-        column_cells.append(
-            Cell(
-                mean=format_number(mean, column.digits),
-                half_width="" if is_plain else format_number(half, column.digits),
-                is_best=best is not None and mean == best and is_one,
-            )
-        )
-    return column_cells
+    pairs = list(zip(means, is_rival, strict=True))
+    rivals = [mean for mean, is_one in pairs if is_one and not math.isnan(mean)]
+    if len(set(rivals)) < 2 or column.better == "neither":
+        return [False] * len(means)
+    best = max(rivals) if column.better == "higher" else min(rivals)
+    return [is_one and mean == best for mean, is_one in pairs]
+
+
+def interval_cell(
+    column: Column, interval: Interval, *, is_best: bool = False, is_signed: bool = False
+) -> Cell:
+    """Returns a mean and its interval as text; without one where there is none.
+
+    Args:
+        column: Says how many digits are shown.
+        interval: Mean and interval.
+        is_best: Whether the cell stands out.
+        is_signed: Whether a number above 0 gets a plus sign.
+    """
+    mean, half = float(interval.mean), float(interval.half_width)
+    is_plain = math.isnan(half) or (half == 0.0 and column.unit != "%" and not is_signed)
+    text = format_number(mean, column.digits)
+    return Cell(
+        mean=f"+{text}" if is_signed and mean > 0 and text.strip("0.") else text,
+        half_width="" if is_plain else format_number(half, column.digits),
+        is_best=is_best,
+    )
 
 
 def heading(column: Column) -> str:
@@ -68,6 +73,11 @@ def heading(column: Column) -> str:
     return f"{column.heading}{unit}{arrow}"
 
 
+def definition(column: Column) -> str:
+    """Returns a column's heading with its formula and remark, as below a table."""
+    return f"{column.heading}: {column.formula}. {column.remark}".strip()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
     """A table of text.
@@ -75,21 +85,21 @@ class Sheet:
     Attributes:
         caption: What it shows.
         headings: Two for label and seeds, then one a column.
-        rows: Label, number of seeds and the cells of each row.
+        rows: Label, seeds and the cells of each row.
         notes: What a reader must know, below the table.
     """
 
     caption: str
     headings: Sequence[str]
-    rows: Sequence[tuple[str, int, Sequence[Cell]]]
+    rows: Sequence[tuple[str, str, Sequence[Cell]]]
     notes: Sequence[str]
 
     def markdown(self) -> str:
         """Returns a Markdown table."""
         lines = [list(self.headings), ["---"] + ["---:"] * (len(self.headings) - 1)]
-        for label, num_seeds, cells in self.rows:
+        for label, seeds, cells in self.rows:
             texts = [f"**{cell.text}**" if cell.is_best else cell.text for cell in cells]
-            lines.append([_escape_markdown(label), str(num_seeds), *texts])
+            lines.append([_escape_markdown(label), seeds, *texts])
         body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         notes = "".join(f"\n- {_escape_markdown(note)}" for note in self.notes)
         return f"{_escape_markdown(self.caption)}\n\n{body}\n{notes and notes + chr(10)}"
@@ -97,13 +107,13 @@ class Sheet:
     def latex(self) -> str:
         """Returns a LaTeX table for the booktabs package."""
         lines = [" & ".join(map(_escape_latex, self.headings)) + r" \\", r"\midrule"]
-        for label, num_seeds, cells in self.rows:
+        for label, seeds, cells in self.rows:
             texts = [_escape_latex(cell.text) for cell in cells]
             bold = [
                 rf"\textbf{{{text}}}" if cell.is_best else text
                 for text, cell in zip(texts, cells, strict=True)
             ]
-            lines.append(" & ".join([_escape_latex(label), str(num_seeds), *bold]) + r" \\")
+            lines.append(" & ".join([_escape_latex(label), seeds, *bold]) + r" \\")
         notes = [f"% {note}" for note in self.notes]
         head = [r"\begin{table}", r"\centering", rf"\caption{{{_escape_latex(self.caption)}}}"]
         begin = [rf"\begin{{tabular}}{{l{'r' * (len(self.headings) - 1)}}}", r"\toprule"]

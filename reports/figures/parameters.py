@@ -1,6 +1,6 @@
 """The figure of what growth costs: parameters over experiences beside linear growth.
 
-Call inside `figure_files.figure_style()`.
+Call inside `files.figure_style()`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from cl_adapters.reports.figure_parts import CurveStyle, curve_styles, new_figure, short_label
+from cl_adapters.reports.figures.parts import (
+    CurveStyle,
+    curve_styles,
+    draw_curve,
+    new_figure,
+    short_label,
+)
 from cl_adapters.reports.groups import Group
-from cl_adapters.reports.growth import Floats, History, linear_growth
+from cl_adapters.reports.growth import History, linear_growth
 from cl_adapters.reports.seeds import mean_interval
 
 __all__ = ["parameters_figure"]
@@ -29,13 +35,17 @@ def parameters_figure(group: Group, histories: Mapping[str, Sequence[History]]) 
         group: The methods.
         histories: Of the runs of each row, by label.
     """
-    num_columns = 1 if max(len(short_label(row.label)) for row in group.rows) > 30 else 2
+    names = [short_label(group.name_of(row), 60) for row in group.rows]
+    num_columns = 1 if max(map(len, names)) > 32 else 2
     figure = new_figure(6.4, 3.9 + 0.22 * -(-(len(group.rows) + 1) // num_columns), group)
     axes = figure.subplots()
     styles = curve_styles(group)
     for row in group.rows:
         added = np.stack([run.added for run in histories[row.label]])
-        _curve(axes, added, styles[row.label], short_label(row.label))
+        interval, style = mean_interval(added), styles[row.label]
+        x = np.arange(1, interval.mean.size + 1).tolist()
+        look = {"label": short_label(group.name_of(row), 60), "markevery": 1}
+        draw_curve(axes, x, interval, style, limits=(0, np.inf), **look)
     _linear_lines(axes, histories, styles)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=num_columns)
@@ -44,24 +54,6 @@ def parameters_figure(group: Group, histories: Mapping[str, Sequence[History]]) 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
     _scale(axes)
     return figure
-
-
-def _curve(axes: Axes, added: Floats, style: CurveStyle, label: str) -> None:
-    interval = mean_interval(added)
-    x = np.arange(1, interval.mean.size + 1)
-    known = ~np.isnan(interval.mean)
-    axes.plot(
-        x[known],
-        interval.mean[known],
-        color=style.colour,
-        marker=style.marker,
-        linestyle=style.line,
-        label=label,
-    )
-    if interval.num_seeds > 1:
-        low = np.maximum(interval.mean - interval.half_width, 0)[known]
-        high = (interval.mean + interval.half_width)[known]
-        axes.fill_between(x[known], low, high, color=style.colour, alpha=0.12, linewidth=0)
 
 
 def _linear_lines(

@@ -1,6 +1,6 @@
 """The figures of retrieval: which adapter answered, how far adapters lie apart, what it brought.
 
-Call inside `figure_files.figure_style()`. Experiences and adapters are counted from 1 in figures.
+Call inside `files.figure_style()`. Experiences and adapters are counted from 1 in figures.
 """
 
 import math
@@ -15,9 +15,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cl_adapters.reports.figure_parts import (
+from cl_adapters.reports.figures.parts import (
     COLOURS,
+    ON_DARK,
+    ON_LIGHT,
     CurveStyle,
+    draw_curve,
     mark_mixed,
     new_figure,
     short_label,
@@ -30,7 +33,7 @@ __all__ = ["MOST_RETRIEVAL_SEEDS", "choice_figure", "correction_figure", "has_di
 
 MOST_RETRIEVAL_SEEDS: Final = 3
 _MOST_NUMBERED: Final = 10  # experiences up to which a heat map carries its numbers
-_COLOURS: Final = colormaps["cividis"].with_extremes(bad="#FFFFFF")
+_COLOURS: Final = colormaps["cividis"].with_extremes(bad="none")
 _LEFT, _BETWEEN, _RIGHT, _BELOW, _BOTTOM = 0.86, 1.5, 0.78, 0.34, 0.5  # inches
 _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SHARES: Final = {
@@ -146,7 +149,7 @@ def _heat_map(axes: Axes, column: _Column, values: Floats) -> None:
 
 def _write_numbers(axes: Axes, column: _Column, values: Floats) -> None:
     for i, k in np.argwhere(~np.isnan(values)):
-        ink = "#000000" if values[i, k] > 0.55 * column.most else "#FFFFFF"
+        ink = ON_LIGHT if values[i, k] > 0.55 * column.most else ON_DARK
         text = f"{values[i, k]:.{column.digits}f}" if values[i, k] else "0"
         axes.text(k, i, text, ha="center", va="center", color=ink, fontsize=7)
 
@@ -181,8 +184,7 @@ def correction_figure(group: Group, row: Row, retrievals: Sequence[Retrieval]) -
     for name, (label, style) in _SHARES.items():
         _curve(upper, retrievals, name, style, label)
     _curve(lower, retrievals, "rounds", CurveStyle("#000000", "s", "-"), "")
-    plural = "s" * (len(row.seeds) > 1)
-    upper.set_title(f"{short_label(row.label, 44)}, {len(row.seeds)} seed{plural}", fontsize=9.5)
+    upper.set_title(f"{short_label(row.label, 44)}, {group.seeds_text(row)}", fontsize=9.5)
     upper.set_ylabel("Test images (%)")
     upper.set_ylim(-2, 102)
     lower.set_ylabel("Adapters asked\n(mean)")
@@ -200,19 +202,6 @@ def _curve(
     axes: Axes, retrievals: Sequence[Retrieval], name: str, style: CurveStyle, label: str
 ) -> None:
     interval = mean_interval(np.stack([run.shares[name] for run in retrievals]))
-    x = np.arange(1, interval.mean.size + 1)
-    known = ~np.isnan(interval.mean)
-    axes.plot(
-        x[known],
-        interval.mean[known],
-        color=style.colour,
-        marker=style.marker,
-        linestyle=style.line,
-        markevery=max(1, len(x) // 20),
-        label=label,
-    )
-    if interval.num_seeds > 1:
-        least, most = (1.0, np.inf) if name == "rounds" else (0.0, 100.0)
-        low, high = interval.mean - interval.half_width, interval.mean + interval.half_width
-        band = (np.clip(low, least, most)[known], np.clip(high, least, most)[known])
-        axes.fill_between(x[known], *band, color=style.colour, alpha=0.12, linewidth=0)
+    x = np.arange(1, interval.mean.size + 1).tolist()
+    limits = (1.0, np.inf) if name == "rounds" else (0.0, 100.0)
+    draw_curve(axes, x, interval, style, limits=limits, label=label)

@@ -4,16 +4,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from matplotlib.figure import Figure
-
+from cl_adapters.reports.figures.files import Drawing
+from cl_adapters.reports.figures.parameters import parameters_figure
+from cl_adapters.reports.figures.router import MOST_ROUTED_SEEDS, router_figure
+from cl_adapters.reports.figures.timeline import MOST_SEEDS, timeline_figure
 from cl_adapters.reports.groups import Group, Row, file_name
 from cl_adapters.reports.growth import History, read_history
-from cl_adapters.reports.growth_figures import MOST_SEEDS, timeline_figure
-from cl_adapters.reports.growth_tables import DetectionTable, growth_files
 from cl_adapters.reports.load import LoadedRuns
-from cl_adapters.reports.parameters_figure import parameters_figure
-from cl_adapters.reports.router_figure import MOST_ROUTED_SEEDS, router_figure
+from cl_adapters.reports.tables.growth import DetectionTable, growth_files
 
 __all__ = ["GrowthSection", "read_histories"]
 
@@ -63,11 +63,18 @@ class GrowthSection:
             return {}
         return growth_files(self.group, self.rows, self.histories) | self.detection.files()
 
-    def figures(self) -> Iterator[tuple[str, str, str, Figure]]:
-        """Yields kind, name, caption and figure of every drawing."""
+    def context(self) -> dict[str, Any]:
+        """Returns what the page shows beside the figures."""
+        return {
+            "grows": bool(self.rows),
+            "detection": self.detection.scores if self.detection.rows else None,
+        }
+
+    def figures(self) -> Iterator[Drawing]:
+        """Yields every drawing."""
         for number, row in enumerate(self.group.rows, start=1):
             if row in self.rows:
-                yield from self._of_row(row, f"{number:02d}-{file_name(row.label)}")
+                yield from self._of_row(number, row)
         runs = [run for row in self.rows for run in self.histories[row.label]]
         if any(run.num_experiences > 1 for run in runs):
             linear = (
@@ -78,24 +85,34 @@ class GrowthSection:
             )
             text = f"Parameters beside the backbone, mean and 95 % interval over seeds; {linear}."
             figure = parameters_figure(self.group, self.histories)
-            yield "parameters", "parameters", text, figure
+            yield Drawing(kind="parameters", name="parameters", text=text, figure=figure)
 
-    def _of_row(self, row: Row, name: str) -> Iterator[tuple[str, str, str, Figure]]:
-        runs = self.histories[row.label]
+    def _of_row(self, number: int, row: Row) -> Iterator[Drawing]:
+        runs, name = self.histories[row.label], f"{number:02d}-{file_name(row.label)}"
         text = (
             f"Growth of {row.label}: colour is the highest score of any window over its "
             "threshold, of the adapter that fits best; above 1 it fires. Adapters are counted "
             f"from 1, blocks from 0.{_first(len(runs), MOST_SEEDS)}"
         )
-        yield "timeline", f"growth-{name}", text, timeline_figure(self.group, row, runs)
+        yield Drawing(
+            kind="timeline",
+            name=f"growth-{name}",
+            text=text,
+            figure=timeline_figure(self.group, row, runs),
+            table="growth",
+            row=number,
+        )
         num_routed = sum(bool(run.router) for run in runs)
         if num_routed:
             text = (
                 f"Router of {row.label}: mean weight of each adapter on the test images of each "
-                "experience, after the last one; white: a seed has no such adapter."
+                "experience, after the last one; blank: a seed has no such adapter."
                 f"{_first(num_routed, MOST_ROUTED_SEEDS)}"
             )
-            yield "router", f"router-{name}", text, router_figure(self.group, row, runs)
+            figure = router_figure(self.group, row, runs)
+            yield Drawing(
+                kind="router", name=f"router-{name}", text=text, figure=figure, row=number
+            )
 
 
 def _first(num_seeds: int, most: int) -> str:

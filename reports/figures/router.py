@@ -1,11 +1,11 @@
 """The heat map of a router: how much the test images of each experience use each adapter.
 
-Call inside `figure_files.figure_style()`. Counted as in `growth_figures`.
+Call inside `files.figure_style()`. Counted as in `timeline`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from matplotlib import colormaps
@@ -14,7 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from cl_adapters.reports.figure_parts import mark_mixed, short_label
+from cl_adapters.reports.figures.parts import ON_DARK, ON_LIGHT, mark_mixed, short_label
 from cl_adapters.reports.groups import Group, Row, clean_text
 from cl_adapters.reports.growth import Floats, History
 
@@ -134,8 +134,7 @@ def _panel(axes: Axes, history: History, block: int, most: int) -> None:
     weights: Floats = history.router.get(block, np.empty((0, 0)))
     if weights.size:
         axes.imshow(weights, cmap=_COLOURS, norm=Normalize(0, 1), aspect="auto")
-    for t in range(len(weights)):
-        _ring(axes, history, t, block)
+        _rings(axes, history, block)
     axes.set_xlim(-0.5, max(most, 1) - 0.5)
     axes.set_ylim(max(len(weights), 1) - 0.5, -0.5)
     step = 1 if most <= 8 else 2 if most <= 20 else 5
@@ -150,9 +149,20 @@ def _panel(axes: Axes, history: History, block: int, most: int) -> None:
     axes.spines[["left", "bottom"]].set_visible(False)
 
 
-def _ring(axes: Axes, history: History, t: int, block: int) -> None:
-    adapter = history.active.get((t, block), (None, False))[0]
+def _rings(axes: Axes, history: History, block: int) -> None:
     weights = history.router[block]
-    if adapter is not None and adapter < weights.shape[1]:
-        ink = "#000000" if weights[t, adapter] > 0.55 else "#FFFFFF"
-        axes.plot(adapter, t, "o", markersize=3.5, markerfacecolor="none", markeredgecolor=ink)
+    inks: dict[str, list[tuple[int, int]]] = {}
+    for t in range(len(weights)):
+        adapter = history.active.get((t, block), (None, False))[0]
+        if adapter is not None and adapter < weights.shape[1]:
+            ink = ON_LIGHT if weights[t, adapter] > 0.55 else ON_DARK
+            inks.setdefault(ink, []).append((adapter, t))
+    look: dict[str, Any] = {
+        "marker": "o",
+        "markersize": 3.5,
+        "markerfacecolor": "none",
+        "linestyle": "none",
+    }
+    for ink, places in inks.items():
+        x, y = zip(*places, strict=True)
+        axes.plot(x, y, markeredgecolor=ink, **look)

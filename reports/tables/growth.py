@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -9,8 +10,9 @@ from cl_adapters.reports.definitions import DETECTION_COLUMNS, Column
 from cl_adapters.reports.detection import detection
 from cl_adapters.reports.groups import Group, Row
 from cl_adapters.reports.growth import History, strain
-from cl_adapters.reports.markup import Cell, Sheet, csv_text, heading, interval_cells
 from cl_adapters.reports.seeds import Interval, mean_interval
+from cl_adapters.reports.tables.markup import csv_text, definition
+from cl_adapters.reports.tables.scores import ScoreTable
 
 __all__ = ["LETTERS", "DetectionTable", "growth_files"]
 
@@ -40,62 +42,30 @@ class DetectionTable:
             row.label: [detection(history) for history in histories[row.label]] for row in self.rows
         }
 
+    @cached_property
+    def scores(self) -> ScoreTable:
+        """Means and intervals."""
+        return ScoreTable(
+            group=self.group,
+            rows=self.rows,
+            columns=DETECTION_COLUMNS,
+            interval=self.interval,
+            stem="detection",
+            caption="changes found; mean and 95 % interval over seeds (Student's t); best in bold.",
+            notes=[LETTERS, *map(definition, DETECTION_COLUMNS)],
+        )
+
     def interval(self, row: Row, column: Column) -> Interval:
         """Returns mean and interval over the seeds at which a value is defined."""
         values = [values[column.name] for values in self._values[row.label]]
         known = [value for value in values if not math.isnan(value)]
         return mean_interval(np.array(known or [math.nan]))
 
-    def cells(self, column: Column) -> list[Cell]:
-        """Returns one column, a cell a row."""
-        intervals = [self.interval(row, column) for row in self.rows]
-        return interval_cells(column, intervals, [True] * len(self.rows))
-
     def files(self) -> dict[str, str]:
         """Returns the table and the values of each run by file name; nothing without rows."""
         if not self.rows:
             return {}
-        slug = self.group.slug
-        sheet = self._sheet()
-        return {
-            f"{slug}-detection.csv": self._means_csv(),
-            f"{slug}-detection.md": sheet.markdown(),
-            f"{slug}-detection.tex": sheet.latex(),
-            f"{slug}-detection-runs.csv": self._runs_csv(),
-        }
-
-    def _sheet(self) -> Sheet:
-        columns = [self.cells(column) for column in DETECTION_COLUMNS]
-        definitions = [
-            f"{column.heading}: {column.formula}. {column.remark}".strip()
-            for column in DETECTION_COLUMNS
-        ]
-        mark = self.group.mixed and f" {self.group.mixed[0].upper()}{self.group.mixed[1:]}."
-        return Sheet(
-            caption=f"{self.group.stream}: changes found; mean and 95 % interval over seeds "
-            f"(Student's t); best in bold.{mark}",
-            headings=["Method", "Seeds", *map(heading, DETECTION_COLUMNS)],
-            rows=[
-                (row.label, len(row.seeds), [column[number] for column in columns])
-                for number, row in enumerate(self.rows)
-            ],
-            notes=[LETTERS, *definitions],
-        )
-
-    def _means_csv(self) -> str:
-        header = ["stream", "protocol", "mixed_protocols", "method", "num_seeds", "seeds"]
-        for column in DETECTION_COLUMNS:
-            header += [f"{column.name}_mean", f"{column.name}_ci95"]
-        rows = []
-        for row in self.rows:
-            seeds = " ".join(map(str, row.seeds))
-            names = [self.group.stream, row.protocol, self.group.mixed, row.label]
-            line: list[object] = [*names, len(row.seeds), seeds]
-            for column in DETECTION_COLUMNS:
-                interval = self.interval(row, column)
-                line += [float(interval.mean), float(interval.half_width)]
-            rows.append(line)
-        return csv_text(header, rows)
+        return self.scores.files() | {f"{self.group.slug}-detection-runs.csv": self._runs_csv()}
 
     def _runs_csv(self) -> str:
         names = [column.name for column in DETECTION_COLUMNS]

@@ -1,0 +1,93 @@
+"""The curves of a comparison: accuracy so far and forgetting, with intervals over seeds."""
+
+import math
+from typing import Final
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cl_adapters.reports.definitions import format_number
+from cl_adapters.reports.figures.interactive import Chart, Curve, Point, curve_id
+from cl_adapters.reports.figures.parts import curve_styles, draw_curve, new_figure, short_label
+from cl_adapters.reports.groups import Group, Row
+
+__all__ = ["accuracy_figure", "curve_chart", "forgetting_figure"]
+
+_PERCENT: Final = (0.0, 100.0)
+
+
+def accuracy_figure(group: Group) -> Figure:
+    """Draws the accuracy over all classes seen against their number, with bands over seeds."""
+    figure = _curves(group, "seen", "Accuracy over all classes seen (%)")
+    figure.axes[0].set_ylim(_lowest(group), 101.0)
+    return figure
+
+
+def forgetting_figure(group: Group) -> Figure:
+    """Draws the mean forgetting from best against the progress, with bands."""
+    figure = _curves(group, "forgetting", "Forgetting from best (points)")
+    figure.axes[0].set_ylim(bottom=0)
+    return figure
+
+
+def _curves(group: Group, name: str, heading: str) -> Figure:
+    labels = [short_label(group.name_of(row), 60) for row in group.rows]
+    num_columns = 1 if max(map(len, labels)) > 32 else 2
+    figure = new_figure(6.4, 3.9 + 0.22 * -(-len(labels) // num_columns), group)
+    axes = figure.subplots()
+    styles = curve_styles(group)
+    handles = []
+    for number, row in enumerate(group.rows):
+        gid = curve_id(number, "line")
+        interval, style = row.interval(name), styles[row.label]
+        line, band = draw_curve(axes, row.progress, interval, style, limits=_PERCENT, gid=gid)
+        handles.append(line)
+        if band is not None:
+            band.set_gid(curve_id(number, "band"))
+    axes.set_xlabel(group.progress_heading)
+    axes.set_ylabel(heading)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
+    figure.legend(handles, labels, loc="outside lower center", ncols=num_columns)
+    return figure
+
+
+def _lowest(group: Group) -> float:
+    # From 0, unless every curve and band stays in the upper half.
+    intervals = [row.interval("seen") for row in group.rows]
+    lows = [interval.mean - np.nan_to_num(interval.half_width) for interval in intervals]
+    lowest = min(float(np.nanmin(low)) for low in lows)
+    return 0.0 if lowest < 50 else float(10 * np.floor((lowest - 8) / 10))
+
+
+def curve_chart(group: Group, name: str) -> Chart:
+    """Returns what the page shows of one of these figures.
+
+    Args:
+        group: The methods.
+        name: `seen` or `forgetting`.
+    """
+    styles = curve_styles(group)
+    return Chart(
+        by="x",
+        curves=[
+            Curve(
+                number=number,
+                label=group.name_of(row),
+                look=styles[row.label],
+                points=_points(group, row, name),
+            )
+            for number, row in enumerate(group.rows)
+        ],
+    )
+
+
+def _points(group: Group, row: Row, name: str) -> list[Point]:
+    interval, unit = row.interval(name), group.progress_heading.removeprefix("Number of ")
+    points = []
+    for place, mean, half in zip(row.progress, interval.mean, interval.half_width, strict=True):
+        if not math.isnan(mean):
+            spread = "" if math.isnan(half) else f" ± {format_number(float(half), 2)}"
+            text = f"{format_number(float(mean), 2)}{spread}"
+            points.append(Point(0, place, float(mean), f"{place} {unit}", text))
+    return points

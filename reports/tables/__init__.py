@@ -1,0 +1,1 @@
+"""The tables: rows of text for the page, and the same as CSV, Markdown and LaTeX."""

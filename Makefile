@@ -5,7 +5,7 @@ READY := .venv/.ready
 # One process a core, a file of tests to one process: they share what is slow to set up.
 SPLIT := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow lint docs clean
 
 demo: $(READY)
 	$(BIN)/cl-adapters run --strategy lae,simplecil,finetune --stream digits --seeds 3 \
@@ -24,10 +24,15 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The site: pages of docs/ and the docstrings, into site/; any warning is an error.
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $(READY)
 
 clean:
-	rm -rf .venv runs report
+	rm -rf .venv runs report site

@@ -28,7 +28,9 @@ from cl_adapters.benchmarks.prepare import (
 from cl_adapters.benchmarks.protocols import apply_protocol, check_images, find_protocol
 from cl_adapters.benchmarks.recipe import RunConfig, read_recipe
 from cl_adapters.benchmarks.runner import Progress, run
+from cl_adapters.benchmarks.watch import Announcer
 from cl_adapters.errors import InputError
+from cl_adapters.plugins import label
 from cl_adapters.pretrained import PretrainedViT
 from cl_adapters.strategies import STRATEGIES, find_strategy
 
@@ -95,16 +97,20 @@ def run_batch(
     source = open_images(configs[0])
     for notice in _protocol_notices(configs[0], source):
         console.print(f"note: {notice}", highlight=False)
-    backbones = _Backbones()
+    backbones, announcer = _Backbones(), Announcer()
+    if any(config.task_free for config in configs):
+        console.print("note: task-free: looking at all training images first", highlight=False)
     for config in configs:
-        prepare(config, source=source, backbone=backbones.get(config))
+        prepare(config, source=source, backbone=backbones.get(config), announcer=announcer)
     for notice in backbones.notices:
         console.print(f"note: {notice}", highlight=False)
     with _ctrl_c_is_heard() as stopped, _Bars(console, stopped) as bars:
         _verify(source, bars)
         folders = []
         for config in configs:
-            prepared = prepare(config, source=source, backbone=backbones.get(config))
+            prepared = prepare(
+                config, source=source, backbone=backbones.get(config), announcer=announcer
+            )
             folders.append(run(prepared, out, restart=restart, progress=bars))
             bars.finish(_line(prepared, folders[-1]))
     return folders
@@ -172,6 +178,10 @@ class _Bars(Progress):
             raise KeyboardInterrupt
         self._bars.update(self._task, advance=images, doing=text)
 
+    def note(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self._console.print(f"note: {text}", highlight=False, soft_wrap=True)
+
     def finish(self, line: str) -> None:
         """Says that a run has ended."""
         self._console.print(line, highlight=False, soft_wrap=True)
@@ -202,7 +212,7 @@ def _verify(source: ImageSource, bars: _Bars) -> None:
 
 
 def _line(prepared: PreparedRun, folder: Path) -> str:
-    return f"{prepared.config.strategy} seed {prepared.config.seed}: {folder}"
+    return f"{prepared.record.strategy} seed {prepared.config.seed}: {folder}"
 
 
 def _options_by_strategy(
@@ -214,10 +224,9 @@ def _options_by_strategy(
     pairs = [*shared.items(), *map(_pair, settings)]
     options: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, value in pairs:
-        first, _, rest = key.partition(".")
-        path = rest if first in names and rest else key
+        owner, path = _split_owner(key, names)
         option, _, part = path.partition(".")
-        takers = [first] if path != key else [name for name in names if option in known[name]]
+        takers = [owner] if owner else [name for name in names if option in known[name]]
         if not takers:
             kinds = ", ".join(f"{name}: {', '.join(sorted(known[name]))}" for name in names)
             raise InputError(
@@ -229,6 +238,15 @@ def _options_by_strategy(
             else:
                 options[name][option] = value
     return {name: _typed(name, options[name]) for name in names}
+
+
+def _split_owner(key: str, names: Sequence[str]) -> tuple[str | None, str]:
+    # `my_method.py:MyMethod.epochs` and `my_method.MyMethod.epochs` are the same option.
+    for name in names:
+        for start in (f"{name}.", f"{label(name)}."):
+            if key.startswith(start) and key != start:
+                return name, key.removeprefix(start)
+    return None, key
 
 
 def _flat(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,21 +2,23 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import timm
 
-from cl_adapters.adapters import PETS
+from cl_adapters.adapters import PET_NAMES
 from cl_adapters.benchmarks.changes import KINDS
 from cl_adapters.benchmarks.protocols import find_protocol, protocol_names
 from cl_adapters.benchmarks.recipe import SHIFT_SUFFIX
-from cl_adapters.benchmarks.sources import SOURCES
+from cl_adapters.benchmarks.sources import SOURCE_NAMES, SOURCES
 from cl_adapters.embedded import EMBEDDED
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.growth import POLICIES
+from cl_adapters.plugins import Entry
+from cl_adapters.pretrained import BACKBONE_NAMES
 from cl_adapters.records import RunRecord, find_runs
-from cl_adapters.shift import DETECTORS
-from cl_adapters.strategies import STRATEGIES
+from cl_adapters.shift import DETECTOR_NAMES
+from cl_adapters.strategies import STRATEGY_NAMES
 
 __all__ = ["list_table"]
 
@@ -45,18 +47,25 @@ def list_table(what: str, runs: Path) -> Table:
 
 
 def _strategies() -> Table:
-    rows = [["strategy", "option", "default", "meaning"]]
-    for name, strategy in STRATEGIES.items():
-        doc = (strategy.__doc__ or "").splitlines()[0]
-        rows.append([name, "", "", doc])
-        fields = strategy.config_class.model_fields.items()
-        rows += [["", key, str(field.default), field.description or ""] for key, field in fields]
+    rows = [["strategy", "option", "default", "meaning", "from"]]
+    for entry in STRATEGY_NAMES.entries():
+        rows.append([entry.name, "", "", _meaning(entry), entry.origin])
+        if entry.value is not None:
+            fields = entry.value.config_class.model_fields.items()
+            rows += [["", key, str(each.default), each.description or ""] for key, each in fields]
     return rows
 
 
+def _meaning(entry: Entry[Any]) -> str:
+    """Returns the first line of what an object says about itself, or what is wrong with it."""
+    if entry.value is None:
+        return f"broken: {entry.problem}"
+    return next(iter((entry.value.__doc__ or "").splitlines()), "")
+
+
 def _streams() -> Table:
-    rows = [["stream", "meaning"]]
-    rows += [[name, (make.__doc__ or "").splitlines()[0]] for name, make in SOURCES.items()]
+    rows = [["stream", "meaning", "from"]]
+    rows += [[each.name, _meaning(each), each.origin] for each in SOURCE_NAMES.entries()]
     rows += [
         [f"{name}{SHIFT_SUFFIX}", f"Changing domains over {name}; same as --scenario shift."]
         for name in SOURCES
@@ -72,6 +81,7 @@ def _streams() -> Table:
         ["--scenario class_domain", "One group of classes in one domain: --increment."],
         ["--scenario domain", "One value of the data's column `domain` an experience."],
         ["--scenario shift", f"All classes, and pixels that change at known points: {kinds}."],
+        ["--task-free DETECTOR", "Any of these; a detector must announce where experiences begin."],
     ]
 
 
@@ -82,18 +92,26 @@ def _backbones() -> Table:
     return [
         ["backbone", "weights"],
         [EMBEDDED, "in the package"],
+        *(
+            [each.name, f"{each.origin} {each.problem and _meaning(each)}".rstrip()]
+            for each in BACKBONE_NAMES.entries()
+        ),
         *([name, "timm's hub or --weights"] for name in names),
     ]
 
 
 def _pets() -> Table:
-    rows = [["pet", "slot", "default size"]]
-    return rows + [[name, pet.slot, str(pet.default_size)] for name, pet in PETS.items()]
+    rows = [["pet", "slot", "default size", "from"]]
+    for entry in PET_NAMES.entries():
+        pet = entry.value
+        what = [_meaning(entry), ""] if pet is None else [pet.slot, str(pet.default_size)]
+        rows.append([entry.name, *what, entry.origin])
+    return rows
 
 
 def _detectors() -> Table:
-    rows = [["detector", "meaning"]]
-    return rows + [[name, (kind.__doc__ or "").splitlines()[0]] for name, kind in DETECTORS.items()]
+    rows = [["detector", "meaning", "from"]]
+    return rows + [[each.name, _meaning(each), each.origin] for each in DETECTOR_NAMES.entries()]
 
 
 def _protocols() -> Table:

@@ -41,12 +41,14 @@ class Observer(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no typ
         self._answers: list[tuple[int, torch.Tensor, torch.Tensor]] = []
         self._since = 0.0
         self._passes = 0
+        self._images = 0
         self.phases: dict[str, tuple[float, int]] = {}
         self.evaluation: tuple[float, int, int] = (0.0, 0, 0)
 
     def before_training_exp(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
         """Forgets the timings of the experience before."""
         self.phases = {}
+        self._images = 0
 
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
         """Starts the clock of an epoch."""
@@ -54,6 +56,7 @@ class Observer(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no typ
 
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
         """Reports a batch."""
+        self._images += len(strategy.mb_y)  # replayed ones too
         epoch = f"epoch {strategy.clock.train_exp_epochs + 1}/{strategy.train_epochs}"
         self._on_progress(f"{strategy.phase} {epoch}", len(strategy.mb_y))
 
@@ -61,7 +64,8 @@ class Observer(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no typ
         """Adds an epoch to its phase."""
         seconds, images = self.phases.get(strategy.phase, (0.0, 0))
         seconds += time.perf_counter() - self._since
-        self.phases[strategy.phase] = (seconds, images + len(strategy.adapted_dataset))
+        self.phases[strategy.phase] = (seconds, images + self._images)
+        self._images = 0
 
     def before_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
         """Starts the clock of an evaluation."""
@@ -96,7 +100,7 @@ class Observer(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no typ
             outputs = torch.cat([out for each, out, _ in self._outputs if each == evaluated])
             targets = torch.cat([target for each, _, target in self._outputs if each == evaluated])
             frame = _rows(outputs.double(), targets)
-            frame["sample"] = self._plan.test[evaluated]
+            frame["sample"] = self._plan.samples(evaluated)
             frame["target_experience"] = evaluated
             frames.append(frame)
         rows = pd.concat(frames, ignore_index=True)

@@ -1,19 +1,22 @@
 """The plan of a stream: what each experience holds, before any image is read.
 
-Inside a stream a class is its position in the class order, 0 to C - 1.
+Inside a stream a class is its position in the class order, 0 to C - 1. In a stream that does not
+tell where its experiences end, those of the plan are the segments that were announced, and the
+stream as it really is stands beside them as the hidden truth.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from cl_adapters.benchmarks.changes import PixelChange
 from cl_adapters.benchmarks.images import LabelledImages
-from cl_adapters.benchmarks.stores import ChangedStore
+from cl_adapters.benchmarks.stores import ChangedStore, PickedStore
 
-__all__ = ["ExperienceDomain", "Indices", "StreamPlan", "experience_domains"]
+__all__ = ["ExperienceDomain", "HiddenTruth", "Indices", "StreamPlan", "experience_domains"]
 
 Indices = npt.NDArray[np.int64]
 
@@ -67,6 +70,7 @@ class StreamPlan:
         test: Indices in `source.test` of each experience's images.
         domains: The domain of each experience; empty where the stream has none.
         scenario: What a run's fingerprint says beside the class order and the experiences.
+        hidden: Where the experiences are segments that were announced, the stream as it really is.
     """
 
     rule: str
@@ -77,11 +81,13 @@ class StreamPlan:
     test: tuple[Indices, ...]
     domains: tuple[ExperienceDomain, ...] = ()
     scenario: Mapping[str, object] = field(default_factory=dict)
+    hidden: "HiddenTruth | None" = None
 
     def describe(self) -> dict[str, object]:
         """Returns the plan for a run's fingerprint: equal for all seeds of one rule."""
         order = list(self.order) if self.rule == "explicit" else self.rule
-        sizes = [len(each) for each in self.experiences]
+        told = self.hidden.plan if self.hidden else self
+        sizes = [len(each) for each in told.experiences]
         return {"class_order": order, "experiences": sizes, **self.scenario}
 
     @property
@@ -108,6 +114,74 @@ class StreamPlan:
             return taken
         store = ChangedStore(images.store, change)
         return LabelledImages(store, taken.rows, taken.targets, taken.classes)
+
+    def pick(
+        self, images: LabelledImages, indices: Indices, experiences: Indices
+    ) -> LabelledImages:
+        """Returns some of the images, each with the pixels that its own experience has it in.
+
+        Args:
+            images: Train or test images of the source.
+            indices: Which of them, (N,).
+            experiences: The experience of each, (N,).
+        """
+        taken = images.take(indices)
+        changes = [self.change(each) for each in range(len(self.experiences))]
+        if not any(changes):
+            return taken
+        stores = [ChangedStore(images.store, each) if each else images.store for each in changes]
+        pairs = zip(experiences.tolist(), taken.rows.tolist(), strict=True)
+        picked = PickedStore([(stores[experience], row) for experience, row in pairs])
+        return LabelledImages(picked, np.arange(len(taken)), taken.targets, taken.classes)
+
+    def part(
+        self, images: LabelledImages, split: Literal["train", "test"], experience: int
+    ) -> LabelledImages:
+        """Returns the train or the test images of an experience as it has them.
+
+        Args:
+            images: Those of the source's split.
+            split: Which split that is.
+            experience: The experience.
+        """
+        indices = (self.train if split == "train" else self.test)[experience]
+        if self.hidden is None:
+            return self.images(images, indices, experience)
+        origins = self.hidden.train if split == "train" else self.hidden.test
+        return self.hidden.plan.pick(images, indices, origins[experience])
+
+    def samples(self, experience: int) -> Indices:
+        """Returns the number of each test image of an experience in a run's predictions."""
+        indices = self.test[experience]
+        return indices if self.hidden is None else self.hidden.samples(indices, experience)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HiddenTruth:
+    """What a stream really is whose experiences are segments that were announced.
+
+    Attributes:
+        plan: The stream with its own experiences, of which no strategy is told.
+        train: The experience of `plan` that each train image of a segment comes from.
+        test: The same of its test images.
+        facts: The keys of each segment's event `segment`, see `cl_adapters.records`.
+    """
+
+    plan: StreamPlan
+    train: tuple[Indices, ...]
+    test: tuple[Indices, ...]
+    facts: tuple[Mapping[str, object], ...]
+
+    def samples(self, indices: Indices, segment: int) -> Indices:
+        """Returns the number of each test image of a segment in a run's predictions.
+
+        That is the index; where the truth tests an image in several experiences, which a segment
+        may hold together, it is index + N · experience, with N - 1 the largest index.
+        """
+        every = np.concatenate(self.plan.test)
+        if len(np.unique(every)) == len(every):
+            return indices
+        return indices + (int(every.max()) + 1) * self.test[segment]
 
 
 def experience_domains(names: list[str]) -> list[ExperienceDomain]:

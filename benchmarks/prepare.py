@@ -4,25 +4,44 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import torch
+from avalanche.benchmarks.scenarios import CLScenario
 from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
 
+from cl_adapters.adapters import PET_NAMES
+from cl_adapters.benchmarks.features import Eye
 from cl_adapters.benchmarks.images import ImageSource, natural_key
 from cl_adapters.benchmarks.plans import StreamPlan
 from cl_adapters.benchmarks.recipe import RunConfig
-from cl_adapters.benchmarks.scenarios import plan_stream, stream_name
-from cl_adapters.benchmarks.sources import in_text_order, open_source
+from cl_adapters.benchmarks.scenarios import plan_segments, plan_stream, stream_name
+from cl_adapters.benchmarks.sources import SOURCE_NAMES, in_text_order, open_source
+from cl_adapters.benchmarks.stores import Pixels
+from cl_adapters.benchmarks.streams import make_benchmark
 from cl_adapters.benchmarks.transforms import INPUT_RANGES, Preprocess, pipeline_settings
+from cl_adapters.benchmarks.watch import Announcer
 from cl_adapters.errors import InputError, unknown_name
-from cl_adapters.pretrained import PretrainedViT, load_backbone
+from cl_adapters.plugins import Registry, label
+from cl_adapters.pretrained import BACKBONE_NAMES, PretrainedViT, load_backbone
 from cl_adapters.records import RunRecord
-from cl_adapters.strategies import find_strategy
+from cl_adapters.shift import DETECTOR_NAMES, find_detector
+from cl_adapters.strategies import STRATEGY_NAMES, find_strategy
 from cl_adapters.strategies.base import AdapterStrategy
+from cl_adapters.strategies.config import StrategyConfig
 
-__all__ = ["PreparedRun", "find_device", "open_backbone", "open_images", "prepare"]
+__all__ = [
+    "PreparedRun",
+    "build_strategy",
+    "find_device",
+    "make_record",
+    "method_options",
+    "open_backbone",
+    "open_images",
+    "prepare",
+]
 
 _PACKAGES: Final = (
     "cl-adapters",
@@ -47,9 +66,27 @@ class PreparedRun:
     strategy: AdapterStrategy
     record: RunRecord
 
+    @property
+    def threads(self) -> int | None:
+        """CPU threads; None for torch's choice."""
+        return self.config.threads
+
+    def benchmark(self) -> CLScenario:
+        """Returns Avalanche's train and test streams."""
+        return make_benchmark(self.source, self.plan, self.preprocess)
+
+    def test_pixels(self, experience: int, sample: int) -> Pixels:
+        """Returns a test image as its experience has it, before any preprocessing."""
+        place = int(np.flatnonzero(self.plan.samples(experience) == sample)[0])
+        return self.plan.part(self.source.test, "test", experience).read(place)
+
 
 def prepare(
-    config: RunConfig, *, source: ImageSource | None = None, backbone: PretrainedViT | None = None
+    config: RunConfig,
+    *,
+    source: ImageSource | None = None,
+    backbone: PretrainedViT | None = None,
+    announcer: Announcer | None = None,
 ) -> PreparedRun:
     """Checks a recipe and opens everything that it names.
 
@@ -57,57 +94,106 @@ def prepare(
         config: The recipe.
         source: An opened source to share between runs; None opens the recipe's.
         backbone: A loaded backbone to share between runs; None loads the recipe's.
+        announcer: What finds the boundaries of task-free runs, to share what it computes; None
+            makes one.
 
     Raises:
         InputError: If anything in the recipe is unknown, missing or does not fit.
     """
-    strategy_class = find_strategy(config.strategy)
-    fidelity = strategy_class.config_class
-    options = fidelity.official() if config.fidelity == "official" else fidelity()
-    options = options.override(config.options)
-    device = find_device(config.device)
+    config = config.identified()
+    method_options(config)  # the cheap checks first
+    find_device(config.device)
+    if config.task_free is not None:
+        find_detector(config.task_free)
     source = source or open_images(config)
     plan = plan_stream(source, config)
     backbone = backbone or open_backbone(config)
     preprocess = _preprocess(config, backbone)
-    strategy = strategy_class(
+    eye = Eye(
+        backbone=backbone,
+        preprocess=preprocess,
+        device=find_device(config.device),
+        precision=config.precision,
+    )
+    plan = plan_segments(source, plan, config, eye, announcer or Announcer())
+    strategy = build_strategy(config, backbone, fixed_views=preprocess.augment == "none")
+    fingerprint = {
+        "stream": source.name,
+        "data": source.describe(),
+        **plan.describe(),
+        **_names(source, config),
+        "backbone": backbone.name,
+        "weights": backbone.digest,
+        "pixels": preprocess.describe(),
+    }
+    record = make_record(config, plan, stream_name(source, config), fingerprint)
+    return PreparedRun(config, source, plan, backbone, preprocess, strategy, record)
+
+
+def method_options(config: RunConfig) -> StrategyConfig:
+    """Returns the options of a recipe's strategy.
+
+    Raises:
+        InputError: If the strategy or an option is unknown, or a value breaks its rule.
+    """
+    kind = find_strategy(config.strategy).config_class
+    options = kind.official() if config.fidelity == "official" else kind()
+    return options.override(config.options)
+
+
+def build_strategy(
+    config: RunConfig, backbone: PretrainedViT, *, fixed_views: bool
+) -> AdapterStrategy:
+    """Returns the strategy of a recipe, as it begins.
+
+    Args:
+        config: The recipe.
+        backbone: What it stands on.
+        fixed_views: Whether the training images are the same in each epoch.
+    """
+    return find_strategy(config.strategy)(
         backbone=backbone.model,
-        config=options,
+        config=method_options(config),
         seed=config.seed,
         precision=config.precision,
-        fixed_views=preprocess.augment == "none",
-        device=device,
+        fixed_views=fixed_views,
+        device=find_device(config.device),
         # Without metrics: every number is computed from the predictions.
         evaluator=EvaluationPlugin(loggers=[BaseLogger()], collect_all=False),
     )
-    record = RunRecord(
-        strategy=config.strategy,
-        stream=_safe_name(stream_name(source, config)),
+
+
+def make_record(
+    config: RunConfig, plan: StreamPlan, stream: str, fingerprint: dict[str, object]
+) -> RunRecord:
+    """Returns the record of a run that has not begun.
+
+    Args:
+        config: The recipe.
+        plan: What its stream holds.
+        stream: What the stream is called.
+        fingerprint: The protocol.
+    """
+    return RunRecord(
+        strategy=label(config.strategy),
+        stream=_safe_name(stream),
         seed=config.seed,
         config=config.model_dump(mode="json"),
-        fingerprint={
-            "stream": source.name,
-            "data": source.describe(),
-            **plan.describe(),
-            **_names(source, config),
-            "backbone": backbone.name,
-            "weights": backbone.digest,
-            "pixels": preprocess.describe(),
-        },
+        fingerprint=fingerprint,
         classes=list(plan.classes),
         experiences=[list(each) for each in plan.experiences],
         versions={
             "python": platform.python_version(),
             **{name: version(name) for name in _PACKAGES},
+            **_plugin_versions(config),
         },
         host={
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count() or 1,
             "threads": config.threads or torch.get_num_threads(),
-            "device": str(device),
+            "device": str(find_device(config.device)),
         },
     )
-    return PreparedRun(config, source, plan, backbone, preprocess, strategy, record)
 
 
 def open_images(config: RunConfig) -> ImageSource:
@@ -163,6 +249,19 @@ def _names(source: ImageSource, config: RunConfig) -> dict[str, str]:
     names = list(source.classes)
     is_text = names == sorted(names) != sorted(names, key=natural_key)
     return {"class_names": "in text order"} if config.protocol and is_text else {}
+
+
+def _plugin_versions(config: RunConfig) -> dict[str, str]:
+    """Returns the versions of the installed packages that the recipe's names come from."""
+    named: list[tuple[Registry[Any], str]] = [
+        (STRATEGY_NAMES, config.strategy),
+        (SOURCE_NAMES, config.source),
+        (BACKBONE_NAMES, config.backbone),
+        *((DETECTOR_NAMES, name) for name in [config.task_free] if name is not None),
+        *((DETECTOR_NAMES, value) for key, value in config.options.items() if key == "detector"),
+        *((PET_NAMES, value) for key, value in config.options.items() if key == "pet"),
+    ]
+    return dict(filter(None, (names.version(name) for names, name in named)))
 
 
 def _safe_name(name: str) -> str:

@@ -22,6 +22,7 @@ from pydantic import (
 from cl_adapters.benchmarks.changes import KINDS
 from cl_adapters.embedded import EMBEDDED
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.plugins import source_digests
 
 __all__ = ["SHIFT_SUFFIX", "RunConfig", "read_recipe"]
 
@@ -43,6 +44,8 @@ SCENARIO_KEYS: Final = {
 SCENARIO_DEFAULTS: Final[Mapping[str, Mapping[str, object]]] = {
     "repetition": {"num_experiences": 5},
 }
+# Keys that only a task-free stream has.
+TASK_FREE_KEYS: Final = ("reference", "window", "patience", "false_alarm", "max_images")
 # Keys that a published pixel pipeline settles.
 PLAIN_KEYS: Final = ("augment", "crop_scale")
 
@@ -101,6 +104,23 @@ class RunConfig(BaseModel):
     repeat: float = Field(
         default=0.2, description="probability that a class returns in a later experience"
     )
+    task_free: str | None = Field(
+        default=None,
+        description="name of a detector that has to announce where experiences begin; None: told",
+    )
+    reference: int = Field(
+        default=96, ge=20, description="task-free: images of a segment that its detector knows"
+    )
+    window: int = Field(default=32, ge=20, description="task-free: images judged together")
+    patience: int = Field(
+        default=1, ge=1, description="task-free: strange windows in a row that make a boundary"
+    )
+    false_alarm: float = Field(
+        default=0.002, gt=0, lt=1, description="task-free: share of known windows that may fire"
+    )
+    max_images: int | None = Field(
+        default=None, ge=1, description="task-free: most images of a segment; None: any number"
+    )
     class_order: str = Field(default="seeded", description="natural, seeded, numpy1993 or a list")
     seed: int = Field(
         default=0, ge=0, lt=2**32, description="of class order, weights and order of images"
@@ -124,6 +144,9 @@ class RunConfig(BaseModel):
         default=None, description="published setting that fixed the other keys"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the strategy")
+    plugins: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of each file that a name here leads to"
+    )
 
     @classmethod
     def parse(cls, values: Mapping[str, object]) -> Self:
@@ -144,6 +167,8 @@ class RunConfig(BaseModel):
                 f"recipe key `{place}`: {first['msg']}, got {first['input']!r}"
             ) from error
         _refuse_others(values, config.scenario)
+        if config.task_free is None:
+            _refuse_task_free(values)
         for name in PLAIN_KEYS:
             if config.pipeline != "plain" and values.get(name) is not None:
                 raise InputError(
@@ -167,12 +192,34 @@ class RunConfig(BaseModel):
         unused = {*_keys_of_others(self.scenario), *(["scenario"] * (self.scenario == "class"))}
         unused.update(["pipeline"] if self.pipeline == "plain" else PLAIN_KEYS)
         unused.update(["protocol"] if self.protocol is None else [])
+        unused.update(["task_free", *TASK_FREE_KEYS] if self.task_free is None else [])
+        unused.update([] if self.plugins else ["plugins"])
         return {name: value for name, value in handler(self).items() if name not in unused}
 
     @property
     def source(self) -> str:
         """Name or path of where the images come from."""
         return self.data or self.stream
+
+    def identified(self) -> Self:
+        """Returns the recipe with the digests of the files that its names lead to.
+
+        So a changed file is another recipe, hence another run.
+
+        Raises:
+            InputError: If the recipe names a digest that its file no longer has.
+        """
+        found = source_digests(
+            self.strategy, self.source, self.backbone, self.options, self.task_free
+        )
+        for name, digest in self.plugins.items():
+            if found.get(name) != digest:
+                raise InputError(
+                    f"plugin {name!r} must be as the recipe knows it, SHA-256 {digest[:8]}, got "
+                    f"{found.get(name, 'no file')[:8]}; without the recipe's key `plugins` the "
+                    "file runs as it is"
+                )
+        return self.model_copy(update={"plugins": found})
 
 
 def _keys_of_others(scenario: str) -> list[str]:
@@ -187,6 +234,14 @@ def _refuse_others(values: Mapping[str, object], scenario: str) -> None:
             also = f" (or {', '.join(map(repr, others))})" if others else ""
             raise InputError(
                 f"recipe key `{name}` must go with scenario {owner!r}, got {scenario!r}{also}"
+            )
+
+
+def _refuse_task_free(values: Mapping[str, object]) -> None:
+    for name in TASK_FREE_KEYS:
+        if values.get(name) is not None:
+            raise InputError(
+                f"recipe key `{name}` must go with key `task_free`, got {values[name]!r} alone"
             )
 
 

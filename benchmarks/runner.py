@@ -1,13 +1,12 @@
 """Runs one recipe into one run directory: train, evaluate, record, and continue where it stopped.
 
-The only place that seeds global random states (transforms and dropout draw from them) and that
-times. The global states are as before when `run` returns. After each experience predictions,
-events and a checkpoint are written first and `run.json` last; `experiences_done` in it is what
-counts, so a run that was killed at any moment continues from the last finished experience and ends
-with the predictions of an uninterrupted one.
+The place that seeds global random states (transforms and dropout draw from them) and that times.
+The global states are as before when `run` returns. After each experience predictions, events and a
+checkpoint are written first and `run.json` last; `experiences_done` in it is what counts, so a run
+that was killed at any moment continues from the last finished experience and ends with the
+predictions of an uninterrupted one.
 """
 
-import random
 import resource
 import shutil
 import sys
@@ -16,30 +15,57 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
 from cl_adapters.benchmarks.checkpoints import read_checkpoint, write_checkpoint
+from cl_adapters.benchmarks.examples import draw_examples
 from cl_adapters.benchmarks.observer import Observer
-from cl_adapters.benchmarks.prepare import PreparedRun
-from cl_adapters.benchmarks.streams import make_benchmark
+from cl_adapters.benchmarks.plans import StreamPlan
+from cl_adapters.benchmarks.reuse import find_trained, learn
 from cl_adapters.errors import InputError, RunError
+from cl_adapters.randomness import kept_random_states, seed_random_states
 from cl_adapters.records import (
     RunRecord,
     append_event,
     append_events,
+    read_events,
     read_predictions,
     read_retrieval,
     truncate_events,
+    write_examples,
     write_predictions,
     write_retrieval,
 )
+from cl_adapters.strategies.base import AdapterStrategy
 
-__all__ = ["Progress", "run"]
+__all__ = ["Progress", "Runnable", "run"]
+
+
+class Runnable(Protocol):
+    """What can be run: a prepared recipe, or a strategy over a benchmark that is not ours."""
+
+    @property
+    def strategy(self) -> AdapterStrategy:
+        """What learns; used up by the run."""
+
+    @property
+    def plan(self) -> StreamPlan:
+        """What each experience holds."""
+
+    @property
+    def record(self) -> RunRecord:
+        """What goes into `run.json`."""
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads; None for torch's choice."""
+
+    def benchmark(self) -> Any:  # noqa: ANN401 - Avalanche ships no types
+        """Returns Avalanche's train and test streams, classes by position in the plan's order."""
 
 
 class Progress:
@@ -51,9 +77,12 @@ class Progress:
     def advance(self, text: str, images: int) -> None:
         """Images were dealt with; `text` says what is going on."""
 
+    def note(self, text: str) -> None:
+        """Something happens that the user may not expect."""
+
 
 def run(
-    prepared: PreparedRun,
+    prepared: Runnable,
     out: Path,
     *,
     restart: bool = False,
@@ -61,10 +90,11 @@ def run(
 ) -> Path:
     """Runs what was prepared and returns its run directory.
 
-    A finished run is left as it is; an unfinished one continues.
+    A finished run is left as it is; an unfinished one continues, unless its strategy keeps what no
+    checkpoint holds: then it begins again.
 
     Args:
-        prepared: What `prepare` returned; used up by the run.
+        prepared: What `prepare` returned, or its like; used up by the run.
         out: Folder of all runs.
         restart: Begin again, dropping what is there.
         progress: What to tell the caller.
@@ -74,15 +104,19 @@ def run(
         RunError: If the loss is no longer finite.
     """
     folder = out / prepared.record.directory
+    progress = progress or Progress()
     _make_folder(folder)
     try:
         with FileLock(folder / ".lock", timeout=0):
             if restart:
                 _clear(folder)
             record = _continue_from(folder, prepared.record)
+            record = _first_if_needed(folder, record, prepared, progress)
             if record.state != "finished":
-                with _threads(prepared.config.threads), _kept_random_states():
-                    _run_all(prepared, record, folder, progress or Progress())
+                options = prepared.strategy.config.evaluation_options
+                trained = None if restart else find_trained(folder, record, options)
+                with _threads(prepared.threads), kept_random_states():
+                    _run_all(prepared, record, folder, progress, trained)
     except Timeout as error:
         raise InputError(
             f"run directory {str(folder)!r} must have one writer, another is at work"
@@ -130,14 +164,36 @@ def _continue_from(folder: Path, planned: RunRecord) -> RunRecord:
     return found
 
 
-def _run_all(prepared: PreparedRun, record: RunRecord, folder: Path, progress: Progress) -> None:
-    benchmark = make_benchmark(prepared.source, prepared.plan, prepared.preprocess)
+def _first_if_needed(
+    folder: Path, found: RunRecord, prepared: Runnable, progress: Progress
+) -> RunRecord:
+    """Returns the record to go on with: a new one where a begun run cannot be continued."""
+    is_begun = found.experiences_done > 0 and found.state != "finished"
+    if prepared.strategy.resumes or not is_begun:
+        return found
+    progress.note(
+        f"{found.strategy} seed {found.seed} begins again from the first experience, since a "
+        "checkpoint does not hold all that it keeps"
+    )
+    _clear(folder)
+    return _continue_from(folder, prepared.record)
+
+
+def _run_all(
+    prepared: Runnable,
+    record: RunRecord,
+    folder: Path,
+    progress: Progress,
+    trained: Path | None,
+) -> None:
+    benchmark = prepared.benchmark()
     observer = Observer(prepared.plan, progress.advance)
     prepared.strategy.plugins.insert(0, observer)
     done = record.experiences_done
     found = read_predictions(folder), read_retrieval(folder)
     tables = [[table[table["experience"] < done]] for table in found]
     truncate_events(folder, done)
+    _check_segments(folder, prepared.plan)
     if done:
         state = read_checkpoint(folder / "checkpoints", done - 1)
         prepared.strategy.restore(state, list(benchmark.train_stream[:done]))
@@ -146,13 +202,36 @@ def _run_all(prepared: PreparedRun, record: RunRecord, folder: Path, progress: P
     with _noted_end(record, folder):
         for experience in range(done, len(record.experiences)):
             since = time.perf_counter()
-            new = _run_experience(prepared, benchmark, observer, experience)
+            new = _run_experience(prepared, benchmark, observer, experience, trained)
             tables = [[*table, rows] for table, rows in zip(tables, new, strict=True)]
             whole = [pd.concat(table, ignore_index=True) for table in tables]
             _store(prepared, record, folder, observer, whole)
             record.seconds += time.perf_counter() - since
             record.experiences_done = experience + 1
             record.write(folder)
+        _keep_examples(prepared, folder)
+
+
+def _keep_examples(prepared: Runnable, folder: Path) -> None:
+    # A benchmark that is not ours has tensors, no pictures.
+    pixels = getattr(prepared, "test_pixels", None)
+    if pixels is not None:
+        examples = draw_examples(read_predictions(folder), pixels)
+        if len(examples):
+            write_examples(folder, examples)
+
+
+def _check_segments(folder: Path, plan: StreamPlan) -> None:
+    # Features that another machine computes may differ in the last digit, and a boundary with them.
+    planned = plan.hidden.facts if plan.hidden else ()
+    for event in read_events(folder):
+        if event["event"] == "segment" and any(
+            event[key] != planned[event["experience"]][key] for key in ("start", "images")
+        ):
+            raise InputError(
+                f"run directory {str(folder)!r} must go on with the segments that it began with, "
+                f"but segment {event['experience']} now differs; use --restart"
+            )
 
 
 @contextmanager
@@ -177,21 +256,24 @@ def _noted_end(record: RunRecord, folder: Path) -> Iterator[None]:
 
 
 def _run_experience(
-    prepared: PreparedRun,
+    prepared: Runnable,
     benchmark: Any,  # noqa: ANN401 - Avalanche ships no types
     observer: Observer,
     experience: int,
+    trained: Path | None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Returns the rows of `predictions.parquet` and of `retrieval.parquet`."""
-    _seed_global_states(prepared.config.seed, experience)
-    prepared.strategy.train(benchmark.train_stream[experience], eval_streams=[])
-    prepared.strategy.eval(benchmark.test_stream[: experience + 1])
+    seed_random_states(prepared.record.seed, experience)
+    learn(prepared.strategy, benchmark.train_stream[experience], trained)
+    # A segment that was announced without a change brings no test images of its own.
+    seen = [each for each in benchmark.test_stream[: experience + 1] if len(each.dataset)]
+    prepared.strategy.eval(seen)
     predictions = observer.predictions(experience)
     return predictions, observer.retrieval(predictions)
 
 
 def _store(
-    prepared: PreparedRun,
+    prepared: Runnable,
     record: RunRecord,
     folder: Path,
     observer: Observer,
@@ -200,7 +282,7 @@ def _store(
     predictions, retrieval = tables
     experience = record.experiences_done
     model = prepared.strategy.model
-    backbone = sum(value.numel() for value in prepared.backbone.model.parameters())
+    backbone = sum(value.numel() for value in prepared.strategy.backbone.parameters())
     added = sum(value.numel() for value in prepared.strategy.learned_state().values())
     trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
     record.parameters = {"backbone": backbone, "added": added}
@@ -213,6 +295,8 @@ def _store(
     if prepared.plan.domains:
         truth = prepared.plan.domains[experience].truth()
         append_event(folder, "domain", experience, 0, **truth)
+    if prepared.plan.hidden:
+        append_event(folder, "segment", experience, 0, **prepared.plan.hidden.facts[experience])
     seconds, images, passes = observer.evaluation
     append_event(folder, "evaluation", experience, seconds, images=images, passes=passes / images)
     append_event(
@@ -228,29 +312,11 @@ def _store(
     write_checkpoint(folder / "checkpoints", experience, prepared.strategy.learned_state())
 
 
-def _total_images(prepared: PreparedRun, done: int) -> int:
+def _total_images(prepared: Runnable, done: int) -> int:
     # Every image of an experience once an epoch, and all test images so far after each experience.
     plan, epochs = prepared.plan, prepared.strategy.train_epochs
     train, test = ([len(rows) for rows in parts] for parts in (plan.train, plan.test))
     return sum(epochs * train[t] + sum(test[: t + 1]) for t in range(done, len(train)))
-
-
-def _seed_global_states(seed: int, experience: int) -> None:
-    mixed = int(np.random.SeedSequence([seed, experience]).generate_state(1)[0])
-    random.seed(mixed)
-    np.random.seed(mixed)  # noqa: NPY002 - for third-party transforms that draw from it
-    torch.manual_seed(mixed)
-
-
-@contextmanager
-def _kept_random_states() -> Iterator[None]:
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
 
 
 @contextmanager

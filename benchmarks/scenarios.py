@@ -5,6 +5,7 @@ from typing import Final
 
 from cl_adapters.benchmarks.blurry import blurry_plan
 from cl_adapters.benchmarks.domains import class_domain_plan, domain_plan
+from cl_adapters.benchmarks.features import Eye
 from cl_adapters.benchmarks.images import ImageSource
 from cl_adapters.benchmarks.long_tailed import long_tailed_plan
 from cl_adapters.benchmarks.plans import StreamPlan
@@ -12,8 +13,10 @@ from cl_adapters.benchmarks.recipe import RunConfig
 from cl_adapters.benchmarks.repetition import repetition_plan
 from cl_adapters.benchmarks.shifts import Schedule, shift_plan
 from cl_adapters.benchmarks.streams import make_plan, split_classes
+from cl_adapters.benchmarks.task_free import flow_images, flow_of, task_free_plan
+from cl_adapters.benchmarks.watch import Announcer, Watch
 
-__all__ = ["plan_stream", "stream_name"]
+__all__ = ["plan_segments", "plan_stream", "stream_name"]
 
 
 def plan_stream(source: ImageSource, config: RunConfig) -> StreamPlan:
@@ -25,9 +28,41 @@ def plan_stream(source: ImageSource, config: RunConfig) -> StreamPlan:
     return _PLANNERS[config.scenario](source, config)
 
 
+def plan_segments(
+    source: ImageSource, plan: StreamPlan, config: RunConfig, eye: Eye, announcer: Announcer
+) -> StreamPlan:
+    """Returns a recipe's stream without boundaries, its experiences being what is announced.
+
+    Args:
+        source: Where the images come from.
+        plan: The recipe's stream with boundaries.
+        config: The recipe; one that is not task-free leaves the plan as it is.
+        eye: What sees the images.
+        announcer: What finds the boundaries.
+
+    Raises:
+        InputError: If the detector is unknown or a number is out of its range.
+    """
+    if config.task_free is None:
+        return plan
+    watch = Watch(
+        detector=config.task_free,
+        reference=config.reference,
+        window=config.window,
+        patience=config.patience,
+        false_alarm=config.false_alarm,
+        max_images=config.max_images,
+    )
+    images = flow_images(source, plan, flow_of(plan, config.seed))
+    boundaries = announcer.boundaries(images, eye, watch, config.seed)
+    return task_free_plan(source, plan, boundaries, seed=config.seed, watch=watch)
+
+
 def stream_name(source: ImageSource, config: RunConfig) -> str:
-    """Returns the name of a recipe's stream: its source, then the scenario unless it is `class`."""
-    return source.name if config.scenario == "class" else f"{source.name}-{config.scenario}"
+    """Returns the name of a recipe's stream: its source, its scenario unless `class`, task-free."""
+    scenario = [] if config.scenario == "class" else [config.scenario]
+    mode = [] if config.task_free is None else ["task_free"]
+    return "-".join([source.name, *scenario, *mode])
 
 
 def _class(source: ImageSource, config: RunConfig) -> StreamPlan:

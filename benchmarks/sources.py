@@ -7,7 +7,7 @@ raises `InputError`; damaged images are found by `verify_images`, which decodes 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,11 @@ from cl_adapters.benchmarks.images import (
 from cl_adapters.benchmarks.parquet import parquet_source
 from cl_adapters.benchmarks.stores import ArrayStore, FileStore
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.plugins import Registry, check_call, is_reference
 
 __all__ = [
     "SOURCES",
+    "SOURCE_NAMES",
     "ImageSource",
     "LabelledImages",
     "array_source",
@@ -285,18 +287,36 @@ def _as_pixels(label: str, images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 SOURCES: Final[dict[str, Callable[[], ImageSource]]] = {"digits": digits_source}
 
 
+def _accept(value: object) -> Callable[[], ImageSource]:
+    check_call(value)
+    opened = cast("Callable[[], ImageSource]", value)
+
+    def make() -> ImageSource:
+        source = opened()
+        if not isinstance(source, ImageSource):
+            raise InputError(f"a stream's function must return an ImageSource, got {source!r}")
+        return source
+
+    make.__doc__ = value.__doc__
+    return make
+
+
+SOURCE_NAMES: Final = Registry("stream", "cl_adapters.streams", SOURCES, _accept)
+
+
 def open_source(name: str | Path) -> ImageSource:
-    """Returns the source of a name in `SOURCES` or at a path.
+    """Returns the source of a name or at a path.
 
     Args:
-        name: `digits`, the path of an image folder, of a `.parquet` file or of a folder of them.
+        name: `digits`, a stream of one's own (`file.py:name`, or of an installed package), the path
+            of an image folder, of a `.parquet` file or of a folder of them.
 
     Raises:
         InputError: If it is neither a known name nor a path that can be read as images.
     """
-    if isinstance(name, str) and name in SOURCES:
-        return SOURCES[name]()
     path = Path(name)
+    if isinstance(name, str) and _is_named(name, path):
+        return SOURCE_NAMES.find(name)()
     is_table = path.suffix.lower() == ".parquet"
     if path.is_dir():
         return parquet_source(path) if any(path.glob("*.parquet")) else folder_source(path)
@@ -307,3 +327,9 @@ def open_source(name: str | Path) -> ImageSource:
             f"data {str(name)!r} must be an image folder or a .parquet file that exists"
         )
     raise unknown_name("stream or data path", str(name), SOURCES)
+
+
+def _is_named(name: str, path: Path) -> bool:
+    # A folder with a colon in its name is a folder.
+    could_be = is_reference(name) or (len(path.parts) == 1 and name in SOURCE_NAMES)
+    return name in SOURCES or (could_be and not path.exists())

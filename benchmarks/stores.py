@@ -14,7 +14,15 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from cl_adapters.errors import InputError
 
-__all__ = ["ArrayStore", "ArrowStore", "ChangedStore", "FileStore", "ImageStore", "decode_image"]
+__all__ = [
+    "ArrayStore",
+    "ArrowStore",
+    "ChangedStore",
+    "FileStore",
+    "ImageStore",
+    "PickedStore",
+    "decode_image",
+]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -203,3 +211,29 @@ class ChangedStore:
     def name(self, row: int) -> str:
         """Returns how to call the original."""
         return self.store.name(row)
+
+
+@dataclass(frozen=True, eq=False)
+class PickedStore:
+    """Images picked from several stores.
+
+    Attributes:
+        picks: Store and row there of each image.
+    """
+
+    picks: Sequence[tuple[ImageStore, int]]
+
+    def encoded(self, row: int) -> bytes | memoryview:
+        """Returns what identifies the image where it was picked."""
+        store, place = self.picks[row]
+        return store.encoded(place)
+
+    def pixels(self, row: int) -> Pixels:
+        """Returns the image as uint8 (H, W, 3)."""
+        store, place = self.picks[row]
+        return store.pixels(place)
+
+    def name(self, row: int) -> str:
+        """Returns how to call the image where it was picked."""
+        store, place = self.picks[row]
+        return store.name(place)

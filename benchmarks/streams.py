@@ -5,10 +5,10 @@ classes of experience t are the next ones after those of t - 1. Nothing here tou
 state.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from operator import index
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,8 @@ from cl_adapters.errors import InputError, unknown_name
 __all__ = [
     "StreamPlan",
     "class_order",
+    "experience_dataset",
+    "join_streams",
     "make_benchmark",
     "make_plan",
     "order_rule",
@@ -192,7 +194,24 @@ def make_benchmark(source: ImageSource, plan: StreamPlan, preprocess: Preprocess
         name: [_dataset(images, plan, preprocess, group, t) for t in experiences]
         for name, images, group in (("train", source.train, "train"), ("test", source.test, "eval"))
     }
-    return with_task_labels(with_classes_timeline(benchmark_from_datasets(**streams)))
+    return join_streams(**streams)
+
+
+def join_streams(
+    train: Sequence[TaskAwareSupervisedClassificationDataset],
+    test: Sequence[TaskAwareSupervisedClassificationDataset],
+) -> CLScenario:
+    """Returns the benchmark of what `experience_dataset` made, one an experience.
+
+    Like Avalanche's older benchmarks, and much code written for them, it knows `n_classes` and
+    `n_experiences`.
+    """
+    benchmark = with_task_labels(
+        with_classes_timeline(benchmark_from_datasets(train=list(train), test=list(test)))
+    )
+    benchmark.n_classes = len({label for each in train for label in each.targets.uniques})
+    benchmark.n_experiences = len(train)
+    return benchmark
 
 
 def _dataset(
@@ -202,16 +221,34 @@ def _dataset(
     group: str,
     experience: int,
 ) -> TaskAwareSupervisedClassificationDataset:
-    indices = (plan.train if group == "train" else plan.test)[experience]
-    targets = plan.positions(images)[indices].tolist()
-    groups = TransformGroups(
-        {"train": (preprocess.train, None), "eval": (preprocess.evaluate, None)}
-    )
+    part = plan.part(images, "train" if group == "train" else "test", experience)
+    targets = plan.positions(part).tolist()
+    decoded = ImageDataset(part, targets)
+    transforms = {"train": preprocess.train, "eval": preprocess.evaluate}
+    return experience_dataset(decoded, targets, transforms, group)
+
+
+def experience_dataset(
+    images: Dataset[Any],
+    targets: Sequence[int],
+    transforms: Mapping[str, Callable[[Any], Any]],
+    group: str,
+) -> TaskAwareSupervisedClassificationDataset:
+    """Returns Avalanche's dataset of one experience, with task label 0.
+
+    Args:
+        images: Pairs of what the transforms take and a label.
+        targets: The labels.
+        transforms: What makes the network's input, for `train` and for `eval`.
+        group: Which of them the dataset starts with.
+    """
+    groups = TransformGroups({name: (change, None) for name, change in transforms.items()})
     dataset = TaskAwareSupervisedClassificationDataset(
-        [ImageDataset(plan.images(images, indices, experience), targets)],
+        [images],
         data_attributes=[
             DataAttribute(targets, "targets"),
-            TaskLabels(ConstantSequence(0, len(targets))),
+            # Avalanche reads the first item of a constant sequence, even of an empty one.
+            TaskLabels(ConstantSequence(0, len(targets)) if targets else []),
         ],
         transform_groups=groups,
     )

@@ -24,15 +24,28 @@ L prefix length.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.plugins import Registry
 
-__all__ = ["PETS", "AdapterSet", "Bottleneck", "KeyValueLoRA", "Prefix", "Slot", "build_pets"]
+__all__ = [
+    "PETS",
+    "PET_NAMES",
+    "AdapterSet",
+    "Bottleneck",
+    "KeyValueLoRA",
+    "Pet",
+    "Prefix",
+    "Slot",
+    "as_pet",
+    "build_pets",
+    "find_pet",
+]
 
 Slot = Literal["attention", "key_value", "prefix", "mlp"]
 Activation = Literal["relu", "gelu"]
@@ -220,17 +233,62 @@ class AdapterSet(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Pet:
+class Pet:
+    """A kind of PET.
+
+    Attributes:
+        slot: Where it goes.
+        default_size: Width, rank or length.
+        make: From `embed_dim`, size and a generator of initial weights to a module.
+    """
+
     slot: Slot
     default_size: int
     make: Callable[[int, int, torch.Generator], nn.Module]
 
 
-PETS: Final[dict[str, _Pet]] = {
-    "adapter": _Pet("attention", 5, lambda dim, size, rng: Bottleneck(dim, size, generator=rng)),
-    "lora": _Pet("key_value", 5, lambda dim, size, rng: KeyValueLoRA(dim, size, generator=rng)),
-    "prefix": _Pet("prefix", 10, lambda dim, size, rng: Prefix(dim, size, generator=rng)),
+PETS: Final[dict[str, Pet]] = {
+    "adapter": Pet("attention", 5, lambda dim, size, rng: Bottleneck(dim, size, generator=rng)),
+    "lora": Pet("key_value", 5, lambda dim, size, rng: KeyValueLoRA(dim, size, generator=rng)),
+    "prefix": Pet("prefix", 10, lambda dim, size, rng: Prefix(dim, size, generator=rng)),
 }
+
+
+def as_pet(value: object) -> Pet:
+    """Returns what a module class means as a PET.
+
+    Args:
+        value: An `nn.Module` class with the class attributes `slot` and `default_size`, called as
+            `Name(embed_dim, size, generator=generator)`; or a `Pet`.
+
+    Raises:
+        InputError: If it is neither; the sentence begins with the rule.
+    """
+    if isinstance(value, Pet):
+        return value
+    slot, size = getattr(value, "slot", None), getattr(value, "default_size", None)
+    is_module = isinstance(value, type) and issubclass(value, nn.Module)
+    if not is_module or slot not in get_args(Slot) or not isinstance(size, int):
+        raise InputError(
+            f"must be an nn.Module class with `slot`, one of {', '.join(get_args(Slot))}, and a "
+            f"whole number `default_size`, got {value!r}"
+        )
+    kind = cast("Callable[..., nn.Module]", value)
+    return Pet(cast("Slot", slot), size, lambda dim, size, rng: kind(dim, size, generator=rng))
+
+
+PET_NAMES: Final = Registry("pet", "cl_adapters.adapters", PETS, as_pet)
+
+
+def find_pet(name: str) -> Pet:
+    """Returns the PET of a name: built in, `file.py:Name`, or of an installed package.
+
+    `as_pet` says what a class of one's own must be.
+
+    Raises:
+        InputError: If there is none; near names are suggested.
+    """
+    return PET_NAMES.find(name)
 
 
 def build_pets(
@@ -244,7 +302,8 @@ def build_pets(
     """Builds LAE's modules: one of the named kind in each block (methods of LAE, section 4.1).
 
     Args:
-        name: `adapter` (beside attention, GELU), `lora` (on K and V) or `prefix`.
+        name: `adapter` (beside attention, GELU), `lora` (on K and V), `prefix`, or one of
+            the user's, see `find_pet`.
         embed_dim: D, width of the stream.
         blocks: The blocks that get one; LAE uses the first five.
         size: Width, rank or length; None takes the paper's 5, 5 and 10.
@@ -253,9 +312,7 @@ def build_pets(
     Raises:
         InputError: If the name is unknown or the size is not positive.
     """
-    if name not in PETS:
-        raise unknown_name("pet", name, PETS)
-    pet = PETS[name]
+    pet = find_pet(name)
     chosen = pet.default_size if size is None else size
     return AdapterSet(
         {(pet.slot, block): pet.make(embed_dim, chosen, generator) for block in blocks}

@@ -113,12 +113,16 @@ class AdaptedViT(nn.Module):
             images: (B, C, S, S). Output: (B, N, D).
 
         Raises:
-            InputError: If the shape does not fit or a pixel is not finite.
+            InputError: If the shape or the type does not fit or a pixel is not finite.
         """
         if tuple(images.shape[1:]) != self.input_shape:
             raise InputError(
                 f"images must have shape (B, {', '.join(map(str, self.input_shape))}) for this "
                 f"backbone, got {tuple(images.shape)}"
+            )
+        if not images.is_floating_point():
+            raise InputError(
+                f"pixels must be floating-point numbers, scaled by a transform, got {images.dtype}"
             )
         if not bool(torch.isfinite(images).all()):
             worst = int((~torch.isfinite(images)).flatten(1).any(dim=1).nonzero()[0])

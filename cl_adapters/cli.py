@@ -86,6 +86,16 @@ def run(
             "repetition or class_domain."
         ),
     ] = None,
+    task_free: Annotated[
+        str | None,
+        typer.Option(
+            help="Tell no boundaries: the detector of this name has to announce where experiences "
+            "begin; see `list detectors`."
+        ),
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(help="task-free: images that the detector judges together.")
+    ] = None,
     domain_order: Annotated[
         str | None, typer.Option(help="natural (by name), seeded, or names: photo,sketch")
     ] = None,
@@ -150,7 +160,8 @@ def run(
     given = {
         "strategy": strategy, "stream": stream, "data": None if data is None else str(data),
         "protocol": protocol, "increment": increment, "first": first, "class_order": class_order,
-        "scenario": scenario, "domain_order": domain_order, "shifts": shifts, "blur": blur,
+        "scenario": scenario, "task_free": task_free, "window": window,
+        "domain_order": domain_order, "shifts": shifts, "blur": blur,
         "imbalance": imbalance, "tail": tail, "num_experiences": num_experiences,
         "repeat": repeat, "backbone": backbone, "weights": weights, "image_size": image_size,
         "input_range": input_range, "pipeline": pipeline, "augment": augment,
@@ -178,12 +189,24 @@ def report(
     force: Annotated[
         bool, typer.Option("--force", help="Compare runs of different protocols.")
     ] = False,
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="Method that the others are held against; by default simplecil."),
+    ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            help="Formats of every figure: svg,png,pdf. By default all three of the comparison's, "
+            "svg of those of one method."
+        ),
+    ] = None,
 ) -> None:
     """Writes report.html, the figures and the tables of finished runs."""
     with _one_sentence():
         from cl_adapters.reports.report import write_report
 
-        summary = write_report(runs, out, force=force)
+        chosen = None if formats is None else [each.strip() for each in formats.split(",")]
+        summary = write_report(runs, out, force=force, baseline=baseline, formats=chosen)
         for line in (*summary.sentences, *summary.notes):
             typer.echo(line)
         _print_table(summary.table)
@@ -243,6 +266,117 @@ def inspect_images(
         if not found.is_good:
             raise typer.Exit(_FAILED)
         typer.echo("nothing here would stop a run or distort its results")
+
+
+@app.command()
+def sweep(
+    grid: Annotated[
+        Path | None, typer.Argument(help="TOML file: a recipe in which a list is an axis.")
+    ] = None,
+    strategy: Annotated[str | None, typer.Option(help="Strategies, separated by commas.")] = None,
+    stream: Annotated[
+        str | None, typer.Option(help="Built-in streams, separated by commas.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe files, separated by commas; each is a stream.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many seeds.", min=1)] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Values of an option: key=1,2,3 or strategy.key=1,2,3."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    workers: Annotated[
+        int | None, typer.Option(help="Runs at once; by default cores over --threads.", min=1)
+    ] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads of each run.", min=1)] = 1,
+    gpus: Annotated[str, typer.Option(help="GPUs to hand out, one a worker: 0,1")] = "",
+    retries: Annotated[
+        int, typer.Option(help="More tries of a run that fails for a reason outside it.", min=0)
+    ] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print the plan and what it will cost.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
+) -> None:
+    """Runs a grid of strategies, streams, seeds and options; goes on where it was stopped."""
+    with _one_sentence():
+        logging.basicConfig(level=logging.WARNING)
+        _quieten_libraries()
+        from cl_adapters.benchmarks.sweep_command import Plan, run_sweep, sweep_grid
+
+        given = {"strategy": strategy, "stream": stream, "recipe": recipe, "seeds": seeds}
+        plan = Plan(sweep_grid(grid, given, options or []), out)
+        if dry_run:
+            _print_table(plan.table())
+            typer.echo(plan.cost())
+            return
+        if not run_sweep(plan, (workers, threads, gpus), retries=retries, quiet=quiet):
+            raise typer.Exit(_FAILED)
+
+
+@app.command()
+def doctor(
+    out: Annotated[Path, typer.Option(help="Folder that runs would go to.")] = Path("runs"),
+) -> None:
+    """Looks at versions, devices, speed and disk, and says what to mend; exit code 1 if need be."""
+    with _one_sentence():
+        _quieten_libraries()
+        from cl_adapters.benchmarks.doctor import examine
+
+        findings = examine(out)
+        _print_table([["check", "found"], *([each.check, each.found] for each in findings)])
+        advised = [each for each in findings if each.advice]
+        for each in advised:
+            typer.echo(f"{each.check}: {each.found}: {each.advice}")
+        if advised:
+            raise typer.Exit(_FAILED)
+        typer.echo("nothing here would stop a run")
+
+
+@app.command()
+def check(
+    kind: Annotated[str, typer.Argument(help="strategy, detector, adapter or stream.")],
+    name: Annotated[str, typer.Argument(help="Its name, or file.py:Name.")],
+    options: Annotated[
+        list[str] | None, typer.Option("--set", help="Option of a strategy: key=value.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Names of checks, separated by commas; else all.")
+    ] = None,
+) -> None:
+    """Tests a strategy, detector, adapter or stream; exit code 1 if it breaks a rule."""
+    with _one_sentence():
+        _quieten_libraries()
+        from cl_adapters.benchmarks.conformance import check_plugin
+
+        chosen = None if only is None else [each.strip() for each in only.split(",")]
+        broken = 0
+        for found in check_plugin(kind, name, settings=options or [], checks=chosen):
+            typer.echo(f"{'BROKEN' if found.sentences else 'ok':<7}{found.name:<14}{found.rule}")
+            for sentence in found.sentences:
+                typer.echo(f"{'':<21}{sentence}")
+            broken += bool(found.sentences)
+        if broken:
+            typer.echo(f"{name}: {broken} checks found a broken rule")
+            raise typer.Exit(_FAILED)
+        typer.echo(f"{name} is sound")
+
+
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="strategy, detector, adapter or stream.")],
+    name: Annotated[str, typer.Argument(help="Name of the file to write, such as my_method.")],
+    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path(),
+) -> None:
+    """Writes a strategy, detector, adapter or stream to start from, with its test."""
+    with _one_sentence():
+        from cl_adapters.benchmarks.scaffold import new_files, next_steps
+
+        paths = new_files(kind, name, out)
+        typer.echo(f"wrote {' and '.join(map(str, paths))}; next:")
+        for line in next_steps(kind, paths[0]):
+            typer.echo(f"  {line}")
 
 
 @app.command("list")

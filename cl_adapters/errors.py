@@ -23,7 +23,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
         "unknown strategy 'lea'; did you mean 'lae'? Known: finetune, lae"
     """
     names = sorted(known)
-    near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    lowered = {each.lower(): each for each in names}
+    near = [lowered[each] for each in get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
     hint = f"; did you mean {' or '.join(repr(match) for match in near)}?" if near else "."
     return InputError(f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}")
 

@@ -28,6 +28,8 @@ class ExperienceHeads(nn.Module):
         num_features: F.
         init_std: Standard deviation of the initial weights; None draws them as a fresh linear layer
             has them, uniform in +-1 / sqrt(F) (SEMA). Biases start at 0.
+        cosine_scale: Makes the logits this multiple of the cosines between features and weights,
+            without biases; None for linear layers.
 
     Example:
         >>> heads = ExperienceHeads(4)
@@ -36,8 +38,15 @@ class ExperienceHeads(nn.Module):
         [[0.0, -1000.0, 0.0]]
     """
 
-    def __init__(self, num_features: int, *, init_std: float | None = 0.001) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        init_std: float | None = 0.001,
+        cosine_scale: float | None = None,
+    ) -> None:
         super().__init__()
+        self.cosine_scale = cosine_scale
         self.num_features = num_features
         self.init_std = init_std
         self.layers = nn.ModuleList()
@@ -49,12 +58,15 @@ class ExperienceHeads(nn.Module):
         if not new:
             return
         # Made without torch's own initialisation, which would draw from the global random state.
-        layer = nn.Linear(self.num_features, len(new), device="meta").to_empty(device="cpu")
+        is_linear = self.cosine_scale is None
+        layer = nn.Linear(self.num_features, len(new), bias=is_linear, device="meta")
+        layer = layer.to_empty(device="cpu")
         if self.init_std is None:
             nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
         else:
             nn.init.normal_(layer.weight, std=self.init_std, generator=generator)
-        nn.init.zeros_(layer.bias)
+        if is_linear:
+            nn.init.zeros_(layer.bias)
         self.layers.append(layer)
         self.classes.extend(new)
 
@@ -67,9 +79,16 @@ class ExperienceHeads(nn.Module):
         columns = max(self.classes, default=-1) + 1
         logits = features.new_full((features.shape[0], columns), UNSEEN_LOGIT, dtype=torch.float32)
         if self.classes:
-            seen = torch.cat([layer(features) for layer in self.layers], dim=1)
+            seen = torch.cat([self._logits(layer, features) for layer in self.layers], dim=1)
             logits[:, self.classes] = seen.float()
         return logits
+
+    def _logits(self, layer: nn.Module, features: Tensor) -> Tensor:
+        if self.cosine_scale is None:
+            return cast("Tensor", layer(features))
+        weight = nn.functional.normalize(cast("Tensor", layer.weight), dim=1)
+        rows = nn.functional.normalize(features, dim=1)
+        return self.cosine_scale * nn.functional.linear(rows, weight)
 
     @torch.no_grad()
     def joined(self, labels: Sequence[int]) -> nn.Linear:

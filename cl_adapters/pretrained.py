@@ -11,10 +11,10 @@ Nothing is unpickled: safetensors, npz without objects, and `.pt` with `weights_
 import hashlib
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import safetensors
 import timm
@@ -27,8 +27,16 @@ from torch import Tensor, nn
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.embedded import EMBEDDED, check_embedded_file
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.plugins import Registry, check_call
 
-__all__ = ["RANDOM_WEIGHTS", "PretrainedViT", "load_backbone", "state_digest"]
+__all__ = [
+    "BACKBONE_NAMES",
+    "RANDOM_WEIGHTS",
+    "PretrainedViT",
+    "frozen_backbone",
+    "load_backbone",
+    "state_digest",
+]
 
 RANDOM_WEIGHTS: Final = "random"
 
@@ -69,6 +77,48 @@ def state_digest(module: nn.Module) -> str:
     return sha.hexdigest()[:16]
 
 
+def frozen_backbone(
+    vit: nn.Module,
+    name: str,
+    *,
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5),
+) -> PretrainedViT:
+    """Returns a timm `VisionTransformer` of one's own, with its weights, as a frozen backbone.
+
+    Args:
+        vit: The network, without a classifier (`num_classes=0`).
+        name: What it is called in records.
+        mean: Channel means that the weights expect, for pixels in [0, 1].
+        std: Channel standard deviations that the weights expect.
+
+    Raises:
+        InputError: If the network is not a `VisionTransformer` of plain pre-norm blocks.
+    """
+    model = AdaptedViT(vit)
+    vit.float()
+    return PretrainedViT(model, name, name, state_digest(vit), mean, std)
+
+
+def _accept(value: object) -> Callable[..., PretrainedViT]:
+    check_call(value, image_size=None)
+    return cast("Callable[..., PretrainedViT]", value)
+
+
+BACKBONE_NAMES: Final = Registry[Callable[..., PretrainedViT]](
+    "backbone", "cl_adapters.backbones", {}, _accept
+)
+
+
+def _plugged_in(name: str, weights: str | Path | None, image_size: int | None) -> PretrainedViT:
+    if weights is not None:
+        raise InputError(f"weights of backbone {name!r} are its own, got {str(weights)!r}")
+    loaded = BACKBONE_NAMES.find(name)(image_size=image_size)
+    if not isinstance(loaded, PretrainedViT):
+        raise InputError(f"backbone {name!r} must return a PretrainedViT, got {loaded!r}")
+    return loaded
+
+
 def load_backbone(
     name: str,
     *,
@@ -80,7 +130,9 @@ def load_backbone(
 
     Args:
         name: timm architecture with tag, such as `vit_tiny_patch16_224.augreg_in21k_ft_in1k`, or
-            the embedded `vit_pico_patch4_32`. A bare architecture takes timm's default tag.
+            the embedded `vit_pico_patch4_32`, or a function of one's own that takes
+            `image_size` (`file.py:name`, or of an installed package). A bare architecture takes
+            timm's default tag.
         weights: Path of a `.safetensors`, `.npz`, `.pt`, `.pth` or `.bin` file; `random` for
             untrained weights drawn with `seed`; None for the weights that the name stands for
             (embedded in the package, else from timm's hub, which needs the network).
@@ -92,6 +144,8 @@ def load_backbone(
         InputError: If the name is unknown, the file is missing, cannot be read safely or does not
             fit, or the size does not fit the patches.
     """
+    if name in BACKBONE_NAMES:
+        return _plugged_in(name, weights, image_size)
     architecture, tag, notices = _resolve(name)
     full_name = f"{architecture}.{tag}" if tag else architecture
     config = get_pretrained_cfg(full_name)

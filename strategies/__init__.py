@@ -1,8 +1,14 @@
-"""The methods, by name. One file a method; a new one adds a line here."""
+"""The methods, by name. One file a method; a new one adds a line here.
 
+Beside them stand Avalanche's own, as `avalanche:NAME`.
+"""
+
+from inspect import isabstract
 from typing import Final
 
-from cl_adapters.errors import unknown_name
+from cl_adapters.errors import InputError
+from cl_adapters.plugins import Registry
+from cl_adapters.strategies.avalanche_methods import PREFIX, avalanche_names, find_avalanche
 from cl_adapters.strategies.base import AdapterStrategy
 from cl_adapters.strategies.finetune import Finetune
 from cl_adapters.strategies.joint import Joint
@@ -11,7 +17,7 @@ from cl_adapters.strategies.mos import MOS
 from cl_adapters.strategies.sema import SEMA
 from cl_adapters.strategies.simplecil import SimpleCIL
 
-__all__ = ["STRATEGIES", "find_strategy"]
+__all__ = ["STRATEGIES", "STRATEGY_NAMES", "find_strategy"]
 
 STRATEGIES: Final[dict[str, type[AdapterStrategy]]] = {
     "finetune": Finetune,
@@ -23,12 +29,22 @@ STRATEGIES: Final[dict[str, type[AdapterStrategy]]] = {
 }
 
 
+def _accept(value: object) -> type[AdapterStrategy]:
+    if isinstance(value, type) and issubclass(value, AdapterStrategy) and not isabstract(value):
+        return value
+    raise InputError(
+        f"must be a class derived from AdapterStrategy with `build_model`, got {value!r}"
+    )
+
+
+_BUILT_IN: Final = {**STRATEGIES, **{name: find_avalanche(name) for name in avalanche_names()}}
+STRATEGY_NAMES: Final = Registry("strategy", "cl_adapters.strategies", _BUILT_IN, _accept)
+
+
 def find_strategy(name: str) -> type[AdapterStrategy]:
-    """Returns the strategy of a name.
+    """Returns the strategy of a name: built in, `file.py:Name`, or of an installed package.
 
     Raises:
         InputError: If there is none; near names are suggested.
     """
-    if name not in STRATEGIES:
-        raise unknown_name("strategy", name, STRATEGIES)
-    return STRATEGIES[name]
+    return find_avalanche(name) if name.startswith(PREFIX) else STRATEGY_NAMES.find(name)

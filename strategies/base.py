@@ -1,9 +1,10 @@
 """What every strategy shares: Avalanche's plumbing, once.
 
-`AdapterStrategy` turns Avalanche's template into eight questions that a method answers:
+`AdapterStrategy` turns Avalanche's template into nine questions that a method answers:
 
     build_model(backbone)   the frozen backbone and what is learned beside it
     grow(classes)           make room for classes that have not been seen
+    begin_data()            what comes before an experience's images are touched
     begin_experience()      copy, freeze or reset before an experience
     phases()                what an experience is made of: names and numbers of epochs
     begin_epoch(epoch)      change what is trained between epochs
@@ -21,6 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 import torch
@@ -35,7 +37,7 @@ from cl_adapters.heads import UNSEEN_LOGIT
 from cl_adapters.retrieval import Retrieval
 from cl_adapters.strategies.config import StrategyConfig, TrainedConfig
 
-__all__ = ["AdapterStrategy", "Phase", "TemplateArgs"]
+__all__ = ["AdapterStrategy", "Phase", "TemplateArgs", "classes_of"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
 
     config_class: ClassVar[type[StrategyConfig]] = StrategyConfig
     learns_by_gradient: ClassVar[bool] = True
+    # Whether `restore` brings back all that matters for the experiences to come.
+    resumes: bool = True
 
     def __init__(
         self,
@@ -97,7 +101,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
             optimizer=_no_optimizer(),  # each experience makes its own
             train_mb_size=self.config.batch_size,
             train_epochs=getattr(self.config, "epochs", 1),
-            **{"eval_mb_size": 64, **template},
+            **{"eval_mb_size": 64, **template, **self.template_arguments()},
         )
         self.model.to(self.device)
 
@@ -109,6 +113,13 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
 
     def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Makes room for the classes of an experience, of which some may have been seen."""
+
+    def template_arguments(self) -> dict[str, Any]:
+        """Returns further arguments for the constructor of Avalanche's template."""
+        return {}
+
+    def begin_data(self) -> None:
+        """Comes first in each experience, before its images are touched; nothing by default."""
 
     def begin_experience(self) -> None:
         """Prepares training; `classes_by_experience` and `num_steps` are up to date."""
@@ -198,8 +209,12 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         self.model.to(self.device)
 
     def meet(self, experience: Any) -> None:  # noqa: ANN401 - Avalanche ships no types
-        """Learns which classes an experience brings; trains nothing."""
-        classes = tuple(sorted(int(label) for label in experience.dataset.targets.uniques))
+        """Learns which classes an experience brings; trains nothing.
+
+        Raises:
+            InputError: If its dataset does not say its labels, or a label is no class number.
+        """
+        classes = classes_of(experience.dataset)
         self.classes_by_experience.append(classes)
         self.grow(classes, self.generator("weights"))
         self.model.to(self.device)
@@ -235,6 +250,16 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         seconds, before = self.timings.get(name, (0.0, 0))
         self.timings[name] = (seconds + time.perf_counter() - since, before + images)
 
+    def plain_images(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the images of the current experience, not augmented and in order, and labels.
+
+        For statistics after training, or instead of it.
+        """
+        dataset = self.experience.dataset.eval()
+        # A loader draws a number for its workers: from a generator of its own, not torch's global.
+        for images, labels, *_ in DataLoader(dataset, batch_size=64, generator=torch.Generator()):
+            yield images.to(self.device), labels.to(self.device).long()
+
     def generator(self, purpose: str) -> torch.Generator:
         """Returns a fresh source of randomness for one purpose in the current experience."""
         index = len(self.classes_by_experience)
@@ -242,6 +267,12 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         return torch.Generator().manual_seed(self.seed * 1_000_000_007 + index * 7919 + offset)
 
     # --- Avalanche's hooks ---------------------------------------------------------------------
+
+    @property
+    def mb_y(self) -> Tensor:
+        """Labels of the current batch, (B,) int64 whatever whole numbers the dataset has."""
+        labels: Tensor = super().mb_y
+        return labels.long()
 
     def make_train_dataloader(
         self,
@@ -329,6 +360,10 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
                 self.training_epoch(**kwargs)
                 self._after_training_epoch(**kwargs)
 
+    def _before_training_exp(self, **kwargs: Any) -> None:  # noqa: ANN401
+        self.begin_data()
+        super()._before_training_exp(**kwargs)
+
     def _after_update(self, **kwargs: Any) -> None:  # noqa: ANN401
         self.after_step()
         super()._after_update(**kwargs)
@@ -336,6 +371,25 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
     def _after_training_exp(self, **kwargs: Any) -> None:  # noqa: ANN401
         self.end_experience()
         super()._after_training_exp(**kwargs)
+
+
+def classes_of(dataset: Any) -> tuple[int, ...]:  # noqa: ANN401 - Avalanche ships no types
+    """Returns the labels that occur in one of Avalanche's datasets, sorted.
+
+    Raises:
+        InputError: If it does not say its labels, or one is no class number.
+    """
+    targets = getattr(dataset, "targets", None)
+    if targets is None:
+        raise InputError(
+            "dataset of an experience must have `targets`, which Avalanche's "
+            f"`as_classification_dataset` gives it, got a {type(dataset).__name__} without"
+        )
+    labels: list[Any] = sorted(targets.uniques)
+    for label in labels:
+        if not isinstance(label, Real) or label % 1 != 0 or label < 0:
+            raise InputError(f"labels must be whole numbers from 0 on, got {label!r}")
+    return tuple(map(int, labels))
 
 
 def _no_optimizer() -> torch.optim.Optimizer:

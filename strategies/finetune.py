@@ -13,14 +13,14 @@ from pydantic import Field
 from torch import Tensor
 
 from cl_adapters.backbone import AdaptedViT
-from cl_adapters.heads import AdaptedClassifier, ExperienceHeads, cross_entropy_over
+from cl_adapters.heads import AdaptedClassifier, cross_entropy_over
 from cl_adapters.strategies.base import AdapterStrategy
-from cl_adapters.strategies.config import PetConfig, TrainedConfig
+from cl_adapters.strategies.config import PetConfig, TrainedConfig, TrainedHeadConfig
 
 __all__ = ["Finetune", "FinetuneConfig"]
 
 
-class FinetuneConfig(TrainedConfig, PetConfig):
+class FinetuneConfig(TrainedConfig, PetConfig, TrainedHeadConfig):
     """Options of Finetune; the PET is LAE's."""
 
     mask_old_classes: bool = Field(default=False, description="loss over the current classes only")
@@ -36,7 +36,7 @@ class Finetune(AdapterStrategy):
     def build_model(self, backbone: AdaptedViT) -> AdaptedClassifier:
         """Returns the backbone with one PET a block and no heads yet."""
         pets = self.config.build(backbone, seed=self.seed)
-        return AdaptedClassifier(backbone, pets, ExperienceHeads(backbone.embed_dim))
+        return AdaptedClassifier(backbone, pets, self.config.build_head(backbone.embed_dim))
 
     def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds a head for the new classes."""

@@ -13,14 +13,14 @@ from avalanche.benchmarks.utils import concat_datasets
 from torch import Tensor
 
 from cl_adapters.backbone import AdaptedViT
-from cl_adapters.heads import AdaptedClassifier, ExperienceHeads, cross_entropy_over
+from cl_adapters.heads import AdaptedClassifier, cross_entropy_over
 from cl_adapters.strategies.base import AdapterStrategy
-from cl_adapters.strategies.config import PetConfig, TrainedConfig
+from cl_adapters.strategies.config import PetConfig, TrainedConfig, TrainedHeadConfig
 
 __all__ = ["Joint", "JointConfig"]
 
 
-class JointConfig(TrainedConfig, PetConfig):
+class JointConfig(TrainedConfig, PetConfig, TrainedHeadConfig):
     """Options of Joint; the PET is LAE's."""
 
 
@@ -35,7 +35,7 @@ class Joint(AdapterStrategy):
         """Returns the backbone with one PET a block and no heads yet."""
         self._datasets: list[Any] = []
         pets = self.config.build(backbone, seed=self.seed)
-        return AdaptedClassifier(backbone, pets, ExperienceHeads(backbone.embed_dim))
+        return AdaptedClassifier(backbone, pets, self.config.build_head(backbone.embed_dim))
 
     def meet(self, experience: Any) -> None:  # noqa: ANN401 - Avalanche ships no types
         """Keeps the data of the experience beside what every strategy keeps."""

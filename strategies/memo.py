@@ -90,7 +90,9 @@ class ExperienceTokens:
         return torch.split(torch.arange(len(self)), _BATCH)
 
     def _loader(self, parts: Sequence[Tensor]) -> Iterable[list[Tensor]]:
-        return DataLoader(self._dataset, batch_sampler=[part.tolist() for part in parts])
+        # A loader draws a number for its workers: from a generator of its own, not torch's global.
+        batches = [part.tolist() for part in parts]
+        return DataLoader(self._dataset, batch_sampler=batches, generator=torch.Generator())
 
     @torch.no_grad()
     def _tokens(self) -> Tensor | None:

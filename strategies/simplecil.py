@@ -20,14 +20,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cl_adapters.backbone import AdaptedViT
-from cl_adapters.prototypes import PrototypeHead
+from cl_adapters.ridge import RidgeHead
 from cl_adapters.strategies.base import AdapterStrategy
-from cl_adapters.strategies.config import StrategyConfig
+from cl_adapters.strategies.config import ClosedHead, ClosedHeadConfig, StrategyConfig
 
 __all__ = ["PrototypeClassifier", "SimpleCIL", "SimpleCILConfig"]
 
 
-class SimpleCILConfig(StrategyConfig):
+class SimpleCILConfig(StrategyConfig, ClosedHeadConfig):
     """Options of SimpleCIL."""
 
     batch_size: int = Field(default=64, ge=1, description="images in a step")
@@ -35,15 +35,15 @@ class SimpleCILConfig(StrategyConfig):
 
 
 class PrototypeClassifier(nn.Module):
-    """A frozen backbone and class means over its features."""
+    """A frozen backbone and class means, or another closed form, over its features."""
 
-    def __init__(self, backbone: AdaptedViT, head: PrototypeHead) -> None:
+    def __init__(self, backbone: AdaptedViT, head: ClosedHead) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns scaled cosines to the class means.
+        """Returns the head's logits: scaled cosines to the class means.
 
         Shape:
             images: (B, 3, S, S). Output: (B, C).
@@ -62,7 +62,7 @@ class SimpleCIL(AdapterStrategy):
 
     def build_model(self, backbone: AdaptedViT) -> PrototypeClassifier:
         """Returns the backbone with no prototypes yet."""
-        head = PrototypeHead(backbone.embed_dim, scale=self.config.cosine_scale)
+        head = self.config.build_head(backbone.embed_dim, self.config.cosine_scale)
         return PrototypeClassifier(backbone, head)
 
     def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:  # noqa: ARG002
@@ -83,3 +83,8 @@ class SimpleCIL(AdapterStrategy):
         self.model.head.add(features, self.mb_y)
         logits: Tensor = self.model.head(features)
         return logits
+
+    def end_experience(self) -> None:
+        """Solves a ridge regression; other heads are up to date after each image."""
+        if isinstance(self.model.head, RidgeHead):
+            self.model.head.solve(self.config.ridge)

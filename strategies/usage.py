@@ -1,4 +1,4 @@
-"""How much each test experience uses each adapter of a routed slot."""
+"""What evaluation shows of a method beside its predictions: routers used, votes that differ."""
 
 from collections import defaultdict
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cl_adapters.expandable import ExpandableViT
 
-__all__ = ["RouterUsage"]
+__all__ = ["RouterUsage", "Votes"]
 
 
 class RouterUsage(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no types
@@ -42,3 +42,37 @@ class RouterUsage(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no 
                 for experience, images in sorted(self._images.items())
             ]
             strategy.note("router", block=block, weights=rows)
+
+
+class Votes(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no types
+    """Notes, after each evaluation, a `votes` event: where two voters differ, and who was right.
+
+    The model says what its voters chose as `votes`, a pair of classes for each image of the last
+    batch, or None where it asked one alone; then there is nothing to note.
+    """
+
+    def before_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
+        """Starts with empty sums."""
+        self._counts: dict[int, Tensor] = {}
+
+    def after_eval_iteration(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+        """Counts a batch."""
+        if strategy.model.votes is None:
+            return
+        first, second = strategy.model.votes
+        targets, differ = strategy.mb_y, first != second
+        is_right = strategy.mb_output.argmax(dim=1) == targets
+        claims = (first == targets, second == targets, is_right)
+        among = [(differ & claim).sum().item() for claim in claims]
+        counts = torch.tensor([len(targets), differ.sum().item(), *among])
+        experience = strategy.experience.current_experience
+        self._counts[experience] = self._counts.get(experience, torch.zeros_like(counts)) + counts
+
+    def after_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+        """Notes the counts, a number for each test experience in order."""
+        if not self._counts:
+            return
+        table = torch.stack([counts for _, counts in sorted(self._counts.items())])
+        names = ("images", "differ", "online_right", "offline_right", "vote_right")
+        columns = zip(names, table.T.tolist(), strict=True)
+        strategy.note("votes", experiences=sorted(self._counts), **dict(columns))

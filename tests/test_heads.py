@@ -107,3 +107,14 @@ def test_unknown_names_come_with_near_ones() -> None:
     text = str(unknown_name("strategy", "simpelcil", ["simplecil", "lae"]))
     assert text == "unknown strategy 'simpelcil'; did you mean 'simplecil'? Known: lae, simplecil"
     assert "did you mean" not in str(unknown_name("strategy", "zzz", ["lae"]))
+
+
+def test_a_cosine_head_scales_the_cosines_and_has_no_biases() -> None:
+    heads = ExperienceHeads(4, cosine_scale=3.0)
+    heads.grow([0, 2], torch.Generator().manual_seed(0))
+    features = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+    weight = heads.layers[0].weight
+    expected = 3 * torch.nn.functional.cosine_similarity(features[:, None], weight[None], dim=2)
+    assert torch.allclose(heads(features)[:, [0, 2]], expected, atol=1e-6)
+    assert torch.allclose(heads(7 * features), heads(features), atol=1e-5)
+    assert [name for name, _ in heads.named_parameters()] == ["layers.0.weight"]

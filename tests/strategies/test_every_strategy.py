@@ -1,4 +1,4 @@
-"""What holds for each strategy by name, driven from plain Avalanche code."""
+"""What holds for each strategy by name, beside the battery (`test_checks.py`)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,6 @@ from torch.utils.data import TensorDataset
 
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.errors import InputError, RunError
-from cl_adapters.heads import UNSEEN_LOGIT
 from cl_adapters.strategies import STRATEGIES, find_strategy
 from cl_adapters.strategies.base import AdapterStrategy
 
@@ -69,81 +68,19 @@ def test_plain_avalanche_code_drives_it(
     assert any(key.startswith("ExperienceForgetting") for key in results)
 
 
-def test_it_leaves_the_backbone_bit_identical(
-    name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
-) -> None:
-    before = {key: value.clone() for key, value in tiny_vit.state_dict().items()}
-    strategy = build(name, tiny_vit)
-    benchmark = make_stream(EXPERIENCES)
-    strategy.train(benchmark.train_stream)
-    strategy.eval(benchmark.test_stream)
-    assert all(torch.equal(before[key], value) for key, value in tiny_vit.state_dict().items())
-    assert not any(key.startswith("backbone") for key in strategy.learned_state())
-
-
-def test_it_predicts_classes_seen_only(
-    name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
-) -> None:
-    strategy = build(name, tiny_vit)
-    stream = make_stream(EXPERIENCES).train_stream
-    seen: set[int] = set()
-    for experience, classes in zip(stream, EXPERIENCES, strict=True):
-        strategy.train(experience)
-        seen |= set(classes)
-        with torch.no_grad():
-            outputs = strategy.model.eval()(torch.randn(32, 3, 32, 32))
-        assert set(outputs.argmax(dim=1).tolist()) <= seen
-        assert set(strategy.classes_seen) == seen
-
-
 def train_and_predict(strategy: AdapterStrategy, benchmark: Any, images: Tensor) -> Tensor:
     strategy.train(benchmark.train_stream)
     with torch.no_grad():
         return strategy.model.eval()(images)
 
 
-def test_one_seed_gives_one_result_whatever_ran_before(
+def test_another_seed_gives_another_result(
     name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
 ) -> None:
     images = torch.randn(16, 3, 32, 32)
-    benchmark = make_stream(EXPERIENCES)
-    torch.manual_seed(11)
-    one = train_and_predict(build(name, tiny_vit, seed=3), benchmark, images)
-    torch.manual_seed(12)
-    two = train_and_predict(build(name, tiny_vit, seed=3), benchmark, images)
-    assert torch.equal(one, two)
-    if name != "simplecil":  # class means depend on nothing random
-        other = train_and_predict(build(name, tiny_vit, seed=4), benchmark, images)
-        assert not torch.equal(one, other)
-
-
-def test_the_global_random_state_is_not_touched(
-    name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
-) -> None:
-    benchmark = make_stream(EXPERIENCES)
-    state = torch.random.get_rng_state()
-    strategy = build(name, tiny_vit)
-    # torch's loader itself draws one number per pass for its workers; nothing else may.
-    assert torch.equal(state, torch.random.get_rng_state())
-    strategy.meet(benchmark.train_stream[0])
-    assert torch.equal(state, torch.random.get_rng_state())
-
-
-def test_restoring_after_each_experience_equals_the_straight_run(
-    name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
-) -> None:
-    images = torch.randn(16, 3, 32, 32)
-    benchmark = make_stream(EXPERIENCES)
-    straight = train_and_predict(build(name, tiny_vit), benchmark, images)
-    state: dict[str, Tensor] = {}
-    for index, experience in enumerate(benchmark.train_stream):
-        fresh = build(name, tiny_vit)
-        if index:
-            fresh.restore(state, benchmark.train_stream[:index])
-        fresh.train(experience)
-        state = {key: value.clone() for key, value in fresh.learned_state().items()}
-    with torch.no_grad():
-        assert torch.equal(fresh.model.eval()(images), straight)
+    benchmark = make_stream(EXPERIENCES[:1])
+    one, two = (train_and_predict(build(name, tiny_vit, seed=s), benchmark, images) for s in (3, 4))
+    assert torch.equal(one, two) == (name == "simplecil")  # class means depend on nothing random
 
 
 def test_a_state_that_does_not_fit_is_refused(
@@ -154,30 +91,6 @@ def test_a_state_that_does_not_fit_is_refused(
     strategy.train(benchmark.train_stream[0])
     with pytest.raises(InputError, match="checkpoint must fit strategy .* after 2 experiences"):
         build(name, tiny_vit).restore(strategy.learned_state(), benchmark.train_stream[:2])
-
-
-def test_it_survives_one_class_one_image_and_returning_classes(
-    name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
-) -> None:
-    strategy = build(name, tiny_vit)
-    per_class = 10 if name == "sema" else 1  # its detectors take statistics
-    for experience in make_stream([[2], [2, 0], [0]], per_class=per_class).train_stream:
-        strategy.train(experience)
-    with torch.no_grad():
-        outputs = strategy.model.eval()(torch.randn(4, 3, 32, 32))
-    assert torch.isfinite(outputs).all()
-    assert (outputs[:, 1] <= UNSEEN_LOGIT / 20).all()
-
-
-def test_it_runs_in_bfloat16(
-    name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
-) -> None:
-    strategy = build(name, tiny_vit, precision="bf16")
-    benchmark = make_stream(EXPERIENCES)
-    strategy.train(benchmark.train_stream)
-    strategy.eval(benchmark.test_stream)
-    learned = strategy.learned_state().values()
-    assert not any(value.dtype in {torch.bfloat16, torch.float16} for value in learned)
 
 
 def test_bad_pixels_stop_it_with_one_sentence(

@@ -38,7 +38,5 @@ def parse_event(model: type[Event], line: Mapping[str, Any]) -> Event:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"])) or "values"
         message = first["msg"].removeprefix("Value error, ")
-        shown = repr(first["input"])[:60]
-        raise InputError(
-            f"events.jsonl: {name} of {name_event(str(line['event']))} event: {message}, got {shown}"
-        ) from error
+        kind, shown = name_event(str(line["event"])), repr(first["input"])[:60]
+        raise InputError(f"events.jsonl: {name} of {kind} event: {message}, got {shown}") from error

@@ -199,8 +199,8 @@ def _parsed(kind: str, line: dict[str, Any], num_experiences: int) -> _Event:
     event = parse_event(_KINDS[kind], line)
     if event.experience >= num_experiences:
         raise InputError(
-            f"events.jsonl: experience of {name_event(kind)} event must lie in [0, {num_experiences}), "
-            f"got {event.experience}"
+            f"events.jsonl: experience of {name_event(kind)} event must lie in "
+            f"[0, {num_experiences}), got {event.experience}"
         )
     return event
 

@@ -25,7 +25,7 @@ _VARIANT_KEYS: Final = ("fidelity", "precision", "augment")
 _LABEL_LENGTH: Final = 60
 
 # Strategies that see all data at once: shown in the comparison, never its winner.
-UPPER_BOUNDS: Final = frozenset({"joint"})
+UPPER_BOUNDS: Final = frozenset({"joint", "avalanche.Cumulative"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -208,7 +208,7 @@ def test_an_unknown_option_is_refused_with_code_2() -> None:
 def start(out: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "cl_adapters", "run", "--strategy", "finetune", *TINY]
     return subprocess.Popen(
-        [*command, "--set", "epochs=10", "--out", str(out)],
+        [*command, "--set", "epochs=4", "--out", str(out)],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -34,7 +34,7 @@ from cl_adapters.plugins import label
 from cl_adapters.pretrained import PretrainedViT
 from cl_adapters.strategies import STRATEGIES, find_strategy
 
-__all__ = ["expand", "run_batch"]
+__all__ = ["expand", "flat_options", "run_batch", "split_owner"]
 
 
 def expand(
@@ -62,7 +62,7 @@ def expand(
         raise InputError(f"recipe key `options` must be a table, got {shared!r}")
     if not isinstance(start, int):
         raise InputError(f"recipe key `seed` must be a whole number, got {start!r}")
-    options = _options_by_strategy(names, _flat(shared), settings)
+    options = _options_by_strategy(names, flat_options(shared), settings)
     return [
         RunConfig.parse(
             {**values, "strategy": name, "seed": start + seed, "options": options[name]}
@@ -224,7 +224,7 @@ def _options_by_strategy(
     pairs = [*shared.items(), *map(_pair, settings)]
     options: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, value in pairs:
-        owner, path = _split_owner(key, names)
+        owner, path = split_owner(key, names)
         option, _, part = path.partition(".")
         takers = [owner] if owner else [name for name in names if option in known[name]]
         if not takers:
@@ -240,7 +240,8 @@ def _options_by_strategy(
     return {name: _typed(name, options[name]) for name in names}
 
 
-def _split_owner(key: str, names: Sequence[str]) -> tuple[str | None, str]:
+def split_owner(key: str, names: Sequence[str]) -> tuple[str | None, str]:
+    """Returns the strategy that `strategy.option` names, None for a plain option, and the rest."""
     # `my_method.py:MyMethod.epochs` and `my_method.MyMethod.epochs` are the same option.
     for name in names:
         for start in (f"{name}.", f"{label(name)}."):
@@ -249,7 +250,8 @@ def _split_owner(key: str, names: Sequence[str]) -> tuple[str | None, str]:
     return None, key
 
 
-def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
+def flat_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a table of options without tables in it."""
     # A recipe's `[options.lae]` with `pet = "lora"` says what `lae.pet=lora` says to `--set`.
     flat: dict[str, Any] = {}
     for key, value in options.items():

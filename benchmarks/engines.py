@@ -23,6 +23,7 @@ from cl_adapters.benchmarks.images import ImageSource
 from cl_adapters.benchmarks.prepare import PreparedRun, open_backbone, open_images, prepare
 from cl_adapters.benchmarks.recipe import RunConfig
 from cl_adapters.benchmarks.runner import run
+from cl_adapters.benchmarks.watch import Announcer
 from cl_adapters.errors import InputError, RunError
 
 __all__ = ["Outcome", "Watch", "Workers", "check", "run_local", "run_one"]
@@ -219,7 +220,8 @@ def _prepared(config: RunConfig) -> PreparedRun:
     source = _kept("images", (config.source, config.protocol), lambda: open_images(config))
     weights = (config.backbone, config.weights, config.image_size)
     backbone = _kept("backbone", weights, lambda: open_backbone(config))
-    return prepare(config, source=source, backbone=backbone)
+    announcer = _kept("announcer", None, Announcer)
+    return prepare(config, source=source, backbone=backbone, announcer=announcer)
 
 
 _LAST: Final[dict[str, tuple[object, Any]]] = {}

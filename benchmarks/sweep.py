@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from cl_adapters.benchmarks.batch import expand
+from cl_adapters.benchmarks.batch import expand, flat_options, split_owner
 from cl_adapters.benchmarks.recipe import RunConfig
 from cl_adapters.errors import InputError
 from cl_adapters.records import RunRecord, digest, find_runs
@@ -106,13 +106,7 @@ def _flat(options: object) -> Axes:
     """Returns the axes of a table of options, `[lae] pet` as `lae.pet`."""
     if not isinstance(options, dict):
         raise InputError(f"grid key `options` must be a table, got {options!r}")
-    flat: Axes = {}
-    for key, value in options.items():
-        inner = value.items() if isinstance(value, dict) else [("", value)]
-        for part, each in inner:
-            name = f"{key}.{part}".rstrip(".")
-            flat[name] = _axis(f"options.{name}", each)
-    return flat
+    return {key: _axis(f"options.{key}", each) for key, each in flat_options(options).items()}
 
 
 def _options_by_strategy(strategies: Sequence[str], options: Axes) -> dict[str, Axes]:
@@ -123,20 +117,17 @@ def _options_by_strategy(strategies: Sequence[str], options: Axes) -> dict[str, 
     """
     taken: dict[str, Axes] = {name: {} for name in strategies}
     known = {name: find_strategy(name).config_class.model_fields for name in strategies}
-    for key, values in sorted(options.items(), key=lambda item: _owner(item[0], strategies)):
-        owner = _owner(key, strategies)
+    owned = {key: split_owner(key, strategies) for key in options}
+    for key in sorted(options, key=lambda each: owned[each][0] is not None):
+        owner, option = owned[key]
         takers = [owner] if owner else [n for n in strategies if key.partition(".")[0] in known[n]]
         if not takers:
             raise InputError(
                 f"grid key `options.{key}` must be an option of one of {', '.join(strategies)}"
             )
         for name in takers:
-            taken[name][key.removeprefix(f"{owner}.") if owner else key] = values
+            taken[name][option] = options[key]
     return taken
-
-
-def _owner(key: str, strategies: Sequence[str]) -> str:
-    return next((name for name in strategies if key.startswith(f"{name}.")), "")
 
 
 def _points(axes: Axes) -> Iterator[dict[str, Any]]:

@@ -84,23 +84,25 @@ class LoadedRuns:
     unfinished: list[tuple[Path, RunRecord]] = field(default_factory=list)
     broken: list[BrokenRun] = field(default_factory=list)
 
-    def read_all(self, read: Callable[[Run], Value]) -> dict[Path, Value]:
-        """Returns what is read of each finished run, by its folder.
+    def read_all(self, read: Callable[[Run], Value | None]) -> dict[Path, Value]:
+        """Returns what is read of each finished run that has it, by its folder.
 
         A run of which it cannot be read becomes a broken one, as with other damage.
 
         Args:
-            read: Reads one run; raises `InputError` for a damaged one.
+            read: Reads one run, None if there is nothing; raises `InputError` for a damaged one.
         """
         values: dict[Path, Value] = {}
         kept: list[Run] = []
         for run in self.finished:
             try:
-                values[run.folder] = read(run)
+                value = read(run)
             except InputError as error:
                 self.broken.append(BrokenRun(folder=run.folder, reason=str(error)))
             else:
                 kept.append(run)
+                if value is not None:
+                    values[run.folder] = value
         self.finished = kept
         self.broken.sort(key=lambda run: run.folder)
         return values

@@ -27,8 +27,7 @@ def read_retrievals(loaded: LoadedRuns) -> dict[Path, Retrieval]:
     A run with a damaged table or event is moved to the broken ones, as `load_runs` does with other
     damage.
     """
-    found = loaded.read_all(measure_retrieval)
-    return {folder: each for folder, each in found.items() if each is not None}
+    return loaded.read_all(measure_retrieval)
 
 
 @dataclass(frozen=True)

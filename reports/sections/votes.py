@@ -21,8 +21,7 @@ def read_all_votes(loaded: LoadedRuns) -> dict[Path, Votes]:
 
     A run with a damaged event is moved to the broken ones, as `load_runs` does with other damage.
     """
-    found = loaded.read_all(read_votes)
-    return {folder: each for folder, each in found.items() if each is not None}
+    return loaded.read_all(read_votes)
 
 
 @dataclass(frozen=True)

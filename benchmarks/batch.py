@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from cl_adapters.benchmarks.checkpoints import CHECKPOINT_MINUTES
 from cl_adapters.benchmarks.images import ImageSource, verify_images
 from cl_adapters.benchmarks.prepare import (
     PreparedRun,
@@ -73,7 +74,12 @@ def expand(
 
 
 def run_batch(
-    configs: Sequence[RunConfig], out: Path, *, restart: bool = False, quiet: bool = False
+    configs: Sequence[RunConfig],
+    out: Path,
+    *,
+    restart: bool = False,
+    quiet: bool = False,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> list[Path]:
     """Runs recipes one after the other and returns their run directories.
 
@@ -84,6 +90,7 @@ def run_batch(
         out: Folder of all runs.
         restart: Begin again instead of continuing.
         quiet: Show nothing. Without it, one line a run where the output is not a terminal.
+        checkpoint_minutes: Time between two checkpoints inside an experience, at least 0.
 
     Raises:
         InputError: If anything that a recipe names is unknown, missing or does not fit.
@@ -111,7 +118,15 @@ def run_batch(
             prepared = prepare(
                 config, source=source, backbone=backbones.get(config), announcer=announcer
             )
-            folders.append(run(prepared, out, restart=restart, progress=bars))
+            folders.append(
+                run(
+                    prepared,
+                    out,
+                    restart=restart,
+                    progress=bars,
+                    checkpoint_minutes=checkpoint_minutes,
+                )
+            )
             bars.finish(_line(prepared, folders[-1]))
     return folders
 

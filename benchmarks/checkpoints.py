@@ -1,60 +1,225 @@
-"""Checkpoints of a run: what was learned after each experience, without the frozen backbone.
+"""Checkpoints of a run: what was learned, without the frozen backbone, and how to go on from there.
 
-    checkpoints/experience-0003/learned.safetensors   tensors by name
-    checkpoints/experience-0003/checkpoint.json       format, experience, SHA-256 of the tensors
+    checkpoints/experience-0003/      after an experience
+        learned.safetensors           tensors by name
+        checkpoint.json               format, facts, SHA-256 of the tensors and of the rest
+    checkpoints/inside-0004/          while an experience is trained, the last two
+        000007/                       the same two files; the numbers rise
 
-Nothing is pickled. A checkpoint is complete when its JSON file is there, which is written last.
+Nothing is pickled. A checkpoint is complete when its JSON file is there, which is written last; one
+that is damaged does not count, and the one before it is used.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+import shutil
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final
 
 from safetensors.torch import load, save
 from torch import Tensor
 
 from cl_adapters.errors import InputError
-from cl_adapters.records import FORMAT_VERSION, atomic_path
+from cl_adapters.randomness import random_states
+from cl_adapters.records import FORMAT_VERSION, atomic_path, check_format, check_seal, seal
+from cl_adapters.strategies.base import AdapterStrategy
+from cl_adapters.strategies.resuming import Point
 
-__all__ = ["read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "CHECKPOINT_MINUTES",
+    "DamagedError",
+    "Inside",
+    "last_whole",
+    "points_of",
+    "read_checkpoint",
+    "write_checkpoint",
+]
+
+CHECKPOINT_MINUTES: Final = 10.0
+
+Found = tuple[dict[str, Tensor], dict[str, Any]]
 
 
-def write_checkpoint(folder: Path, experience: int, state: Mapping[str, Tensor]) -> None:
+class DamagedError(InputError):
+    """Raised when a checkpoint is missing, incomplete or not as it was written."""
+
+
+def write_checkpoint(
+    folder: Path,
+    experience: int,
+    state: Mapping[str, Tensor],
+) -> None:
     """Writes what was learned up to and including an experience."""
-    place = folder / f"experience-{experience:04d}"
-    data = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
-    facts = {
-        "format": FORMAT_VERSION,
-        "experience": experience,
-        "sha256": hashlib.sha256(data).hexdigest(),
-    }
-    with atomic_path(place / "learned.safetensors") as path:
-        path.write_bytes(data)
-    with atomic_path(place / "checkpoint.json") as path:
-        path.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+    _write(folder / f"experience-{experience:04d}", state, {"experience": experience})
 
 
 def read_checkpoint(folder: Path, experience: int) -> dict[str, Tensor]:
     """Reads what was learned up to and including an experience.
 
     Raises:
-        InputError: If the checkpoint is missing, damaged, or of another format.
+        DamagedError: If the checkpoint is missing or not as it was written.
+        InputError: If it has a newer format.
     """
-    place = folder / f"experience-{experience:04d}"
+    return _read(folder / f"experience-{experience:04d}")[0]
+
+
+def last_whole(folder: Path, done: int) -> tuple[int, dict[str, Tensor], str]:
+    """Returns the last of a run's checkpoints that is whole.
+
+    Args:
+        folder: The folder of its checkpoints.
+        done: Number of experiences that the run has finished.
+
+    Returns:
+        How many experiences it stands for, its tensors (none for 0), and what is wrong with the
+        first that was passed over, empty if none was.
+
+    Raises:
+        InputError: If one has a newer format.
+    """
+    problem = ""
+    for experience in range(done - 1, -1, -1):
+        try:
+            return experience + 1, read_checkpoint(folder, experience), problem
+        except DamagedError as error:
+            problem = problem or str(error)
+    return 0, {}, problem
+
+
+def _write(place: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    data = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+    values = {
+        "format": FORMAT_VERSION,
+        **facts,
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    with atomic_path(place / "learned.safetensors") as path:
+        path.write_bytes(data)
+    with atomic_path(place / "checkpoint.json") as path:
+        path.write_text(json.dumps(seal(values)) + "\n", "utf-8")
+
+
+def _read(place: Path) -> Found:
     try:
         facts = json.loads((place / "checkpoint.json").read_text("utf-8"))
         data = (place / "learned.safetensors").read_bytes()
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"checkpoint {place} must be complete, got: {error}; use --restart"
-        ) from error
-    if facts.get("format") != FORMAT_VERSION:
-        raise InputError(
-            f"checkpoint {place} must have format {FORMAT_VERSION}, got {facts.get('format')!r}"
-        )
-    if hashlib.sha256(data).hexdigest() != facts.get("sha256"):
-        raise InputError(
-            f"checkpoint {place} must match its checksum, but it was damaged; use --restart"
-        )
-    return dict(load(data))
+        raise DamagedError(f"checkpoint {place} must be complete, got: {error}") from error
+    if not isinstance(facts, dict):
+        raise DamagedError(f"checkpoint {place} must hold its facts, got {facts!r}")
+    check_format(facts.get("format"), f"checkpoint {place}")
+    is_sealed = check_seal(facts)
+    if not is_sealed or hashlib.sha256(data).hexdigest() != facts.get("sha256"):
+        raise DamagedError(f"checkpoint {place} must match its checksum, but it was damaged")
+    return dict(load(data)), facts
+
+
+class Inside:
+    """Keeps points of the experience in training, the last two; a `Keeper`.
+
+    Args:
+        folder: The folder of the run's checkpoints.
+        minutes: Time between two of them, at least 0; 0 keeps one after each step.
+    """
+
+    def __init__(self, folder: Path, minutes: float) -> None:
+        self._folder, self._pause = folder, 60 * minutes
+        self._experience = 0
+        self._since = time.monotonic()
+        self._number = 0
+        self._begun = 0.0
+
+    def begin(self, experience: int) -> Found | None:
+        """Turns to an experience; returns its last whole checkpoint, if there is one.
+
+        Raises:
+            InputError: If one has a newer format.
+        """
+        self._experience, self._number = experience, 0
+        found: Found | None = None
+        for place in sorted(self._places(), reverse=True):
+            self._number = max(self._number, int(place.name) + 1)
+            try:
+                found = _read(place)
+                break
+            except DamagedError:
+                continue
+        self._since = time.monotonic()
+        self._begun = time.perf_counter() - (found[1]["seconds"] if found else 0.0)
+        return found
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on the experience so far, with that before an interruption."""
+        return time.perf_counter() - self._begun
+
+    def is_due(self) -> bool:
+        """Says whether the time has come to keep another."""
+        return time.monotonic() - self._since >= self._pause
+
+    def keep(self, points: Sequence[Point]) -> None:
+        """Writes the ends of the phases so far and the present moment."""
+        tensors = {
+            f"{index}.{name}": value
+            for index, point in enumerate(points)
+            for name, value in point.tensors.items()
+        }
+        moments = [
+            {"phase": each.phase, "epoch": each.epoch, "facts": dict(each.facts)} for each in points
+        ]
+        self._keep(tensors, {"points": moments})
+
+    def keep_trained(self, strategy: AdapterStrategy, plugin: Mapping[str, Any]) -> None:
+        """Writes what a strategy is when an experience is trained and not yet evaluated.
+
+        Args:
+            strategy: The strategy.
+            plugin: What the observer knows.
+        """
+        events = strategy.take_events(self._experience)
+        for event in events:
+            strategy.note(**event)
+        facts = {
+            "events": events,
+            "timings": strategy.timings,
+            "random": random_states(),
+            "observer": dict(plugin),
+        }
+        self._keep(strategy.learned_state(), {"trained": facts})
+
+    def _keep(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        common = {"experience": self._experience, "seconds": self.seconds}
+        _write(self._place() / f"{self._number:06d}", tensors, {**common, **facts})
+        self._number += 1
+        for place in sorted(self._places())[:-2]:
+            shutil.rmtree(place)
+        self._since = time.monotonic()
+
+    def drop(self) -> None:
+        """Removes what was kept inside of experiences: they are finished, or begin again."""
+        for place in self._folder.glob("inside-*"):
+            shutil.rmtree(place)
+
+    def _place(self) -> Path:
+        return self._folder / f"inside-{self._experience:04d}"
+
+    def _places(self) -> list[Path]:
+        place = self._place()
+        return [each for each in place.iterdir() if each.name.isdigit()] if place.is_dir() else []
+
+
+def points_of(found: Found) -> list[Point]:
+    """Returns the points that a checkpoint inside an experience holds."""
+    tensors, facts = found
+    points = []
+    for index, each in enumerate(facts["points"]):
+        start = f"{index}."
+        own = {
+            name.removeprefix(start): value
+            for name, value in tensors.items()
+            if name.startswith(start)
+        }
+        points.append(Point(each["phase"], each["epoch"], own, each["facts"]))
+    return points

@@ -4,16 +4,16 @@ The observer changes nothing: a run with it and one without it learn the same.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from avalanche.core import SupervisedPlugin
 
 from cl_adapters.benchmarks.plans import StreamPlan
 from cl_adapters.records import PREDICTION_COLUMNS, RETRIEVAL_COLUMNS
+from cl_adapters.strategies.resuming import ResumablePlugin
 
 __all__ = ["Observer"]
 
@@ -21,7 +21,7 @@ __all__ = ["Observer"]
 OnProgress = Callable[[str, int], None]
 
 
-class Observer(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no types
+class Observer(ResumablePlugin):
     """Collects what a run records.
 
     Args:
@@ -44,6 +44,20 @@ class Observer(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no typ
         self._images = 0
         self.phases: dict[str, tuple[float, int]] = {}
         self.evaluation: tuple[float, int, int] = (0.0, 0, 0)
+
+    def facts(self) -> dict[str, Any]:
+        """Returns the phases so far, and the time and images of the epoch under way."""
+        seconds = time.perf_counter() - self._since
+        return {"phases": self.phases, "seconds": seconds, "images": self._images}
+
+    def take_facts(self, facts: Mapping[str, Any]) -> None:
+        """Goes on counting where `facts` was."""
+        phases = facts["phases"].items()
+        self.phases = {name: (seconds, images) for name, (seconds, images) in phases}
+        self._since = time.perf_counter() - facts["seconds"]
+        self._images = facts["images"]
+        done = self._images + sum(images for _, images in self.phases.values())
+        self._on_progress("continuing", done)
 
     def before_training_exp(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
         """Forgets the timings of the experience before."""

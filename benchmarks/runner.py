@@ -2,15 +2,14 @@
 
 The place that seeds global random states (transforms and dropout draw from them) and that times.
 The global states are as before when `run` returns. After each experience predictions, events and a
-checkpoint are written first and `run.json` last; `experiences_done` in it is what counts, so a run
-that was killed at any moment continues from the last finished experience and ends with the
-predictions of an uninterrupted one.
+checkpoint are written first and `run.json` last; `experiences_done` in it is what counts. In a long
+experience its training is kept every few minutes. So a run that was killed at any moment continues
+from the last checkpoint that is whole and ends with the predictions of an uninterrupted one.
 """
 
 import resource
 import shutil
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -21,17 +20,28 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from cl_adapters.benchmarks.checkpoints import read_checkpoint, write_checkpoint
+from cl_adapters.benchmarks.checkpoints import (
+    CHECKPOINT_MINUTES,
+    Inside,
+    last_whole,
+    points_of,
+    write_checkpoint,
+)
 from cl_adapters.benchmarks.examples import draw_examples
 from cl_adapters.benchmarks.observer import Observer
 from cl_adapters.benchmarks.plans import StreamPlan
 from cl_adapters.benchmarks.reuse import find_trained, learn
 from cl_adapters.errors import InputError, RunError
-from cl_adapters.randomness import kept_random_states, seed_random_states
+from cl_adapters.randomness import (
+    kept_random_states,
+    seed_random_states,
+    set_random_states,
+)
 from cl_adapters.records import (
     RunRecord,
     append_event,
     append_events,
+    check_whole,
     read_events,
     read_predictions,
     read_retrieval,
@@ -87,6 +97,7 @@ def run(
     *,
     restart: bool = False,
     progress: Progress | None = None,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> Path:
     """Runs what was prepared and returns its run directory.
 
@@ -98,6 +109,8 @@ def run(
         out: Folder of all runs.
         restart: Begin again, dropping what is there.
         progress: What to tell the caller.
+        checkpoint_minutes: Time between two checkpoints inside an experience; 0 writes one after
+            each step. Changes nothing about the result.
 
     Raises:
         InputError: If the directory holds another recipe's run or another process writes to it.
@@ -106,22 +119,35 @@ def run(
     folder = out / prepared.record.directory
     progress = progress or Progress()
     _make_folder(folder)
+    with _only_writer(folder):
+        if restart:
+            _clear(folder)
+        record = _continue_from(folder, prepared.record)
+        record = _first_if_needed(folder, record, prepared, progress)
+        if record.state != "finished":
+            options = prepared.strategy.config.evaluation_options
+            trained = None if restart else find_trained(folder, record, options)
+            session = _Session(prepared, folder, progress, trained, checkpoint_minutes)
+            with _threads(prepared.threads), kept_random_states():
+                session.run(record)
+    return folder
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            if restart:
-                _clear(folder)
-            record = _continue_from(folder, prepared.record)
-            record = _first_if_needed(folder, record, prepared, progress)
-            if record.state != "finished":
-                options = prepared.strategy.config.evaluation_options
-                trained = None if restart else find_trained(folder, record, options)
-                with _threads(prepared.threads), kept_random_states():
-                    _run_all(prepared, record, folder, progress, trained)
+        lock.acquire()
     except Timeout as error:
         raise InputError(
             f"run directory {str(folder)!r} must have one writer, another is at work"
         ) from error
-    return folder
+    except OSError as error:
+        raise InputError(f"run directory {str(folder)!r} must be writable, got: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _make_folder(folder: Path) -> None:
@@ -147,6 +173,7 @@ def _continue_from(folder: Path, planned: RunRecord) -> RunRecord:
         planned.started = _now()
         return planned
     found = RunRecord.read(folder)
+    check_whole(folder)
     for part in ("config", "fingerprint", "classes"):
         if getattr(found, part) != getattr(planned, part):
             raise InputError(
@@ -179,37 +206,96 @@ def _first_if_needed(
     return _continue_from(folder, prepared.record)
 
 
-def _run_all(
-    prepared: Runnable,
-    record: RunRecord,
-    folder: Path,
-    progress: Progress,
-    trained: Path | None,
-) -> None:
-    benchmark = prepared.benchmark()
-    observer = Observer(prepared.plan, progress.advance)
-    prepared.strategy.plugins.insert(0, observer)
-    done = record.experiences_done
-    found = read_predictions(folder), read_retrieval(folder)
-    tables = [[table[table["experience"] < done]] for table in found]
-    truncate_events(folder, done)
-    _check_segments(folder, prepared.plan)
-    if done:
-        state = read_checkpoint(folder / "checkpoints", done - 1)
-        prepared.strategy.restore(state, list(benchmark.train_stream[:done]))
-    progress.start(f"{record.strategy} seed {record.seed}", _total_images(prepared, done))
-    record.write(folder)
-    with _noted_end(record, folder):
-        for experience in range(done, len(record.experiences)):
-            since = time.perf_counter()
-            new = _run_experience(prepared, benchmark, observer, experience, trained)
-            tables = [[*table, rows] for table, rows in zip(tables, new, strict=True)]
-            whole = [pd.concat(table, ignore_index=True) for table in tables]
-            _store(prepared, record, folder, observer, whole)
-            record.seconds += time.perf_counter() - since
-            record.experiences_done = experience + 1
-            record.write(folder)
-        _keep_examples(prepared, folder)
+class _Session:
+    """What is left of a run, from the last checkpoint to its end or to the next interruption."""
+
+    def __init__(
+        self,
+        prepared: Runnable,
+        folder: Path,
+        progress: Progress,
+        trained: Path | None,
+        checkpoint_minutes: float,
+    ) -> None:
+        self._prepared, self._folder, self._progress = prepared, folder, progress
+        self._trained = trained
+        self._strategy = prepared.strategy
+        self._inside = Inside(folder / "checkpoints", checkpoint_minutes)
+        self._observer = Observer(prepared.plan, progress.advance)
+
+    def run(self, record: RunRecord) -> None:
+        """Trains, evaluates and stores one experience after the other."""
+        prepared, folder = self._prepared, self._folder
+        self._benchmark = prepared.benchmark()
+        prepared.strategy.plugins.insert(0, self._observer)
+        done = self._restore(record)
+        found = read_predictions(folder), read_retrieval(folder)
+        tables = [[table[table["experience"] < done]] for table in found]
+        truncate_events(folder, done)
+        _check_segments(folder, prepared.plan)
+        self._progress.start(f"{record.strategy} seed {record.seed}", _total_images(prepared, done))
+        record.write(folder)
+        with _noted_end(record, folder):
+            for experience in range(done, len(record.experiences)):
+                new = self._experience(experience)
+                tables = [[*table, rows] for table, rows in zip(tables, new, strict=True)]
+                whole = [pd.concat(table, ignore_index=True) for table in tables]
+                _store(prepared, record, folder, self._observer, whole)
+                record.seconds += self._inside.seconds
+                record.experiences_done = experience + 1
+                record.write(folder)
+                self._inside.drop()
+            _keep_examples(prepared, folder)
+
+    def _restore(self, record: RunRecord) -> int:
+        """Returns to the last experience whose checkpoint is whole; says how many those are."""
+        done, state, problem = last_whole(self._folder / "checkpoints", record.experiences_done)
+        now = self._prepared.record.versions
+        other = [name for name in now if record.versions.get(name) != now[name]]
+        if record.experiences_done and other:
+            self._progress.note(
+                f"{record.strategy} seed {record.seed} goes on under another version of "
+                f"{', '.join(other)}: the rest may differ from an uninterrupted run"
+            )
+        if problem:
+            again = f"from experience {done} on" if done else "from the first experience on"
+            self._progress.note(f"{problem}; the run is done again {again}")
+            record.experiences_done = done
+        if done:
+            self._strategy.restore(state, list(self._benchmark.train_stream[:done]))
+        return done
+
+    def _experience(self, experience: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Returns the rows of `predictions.parquet` and of `retrieval.parquet`."""
+        seed_random_states(self._prepared.record.seed, experience)
+        self._train(experience)
+        # A segment that was announced without a change brings no test images of its own.
+        stream = self._benchmark.test_stream[: experience + 1]
+        self._strategy.eval([each for each in stream if len(each.dataset)])
+        predictions = self._observer.predictions(experience)
+        return predictions, self._observer.retrieval(predictions)
+
+    def _train(self, experience: int) -> None:
+        found = self._inside.begin(experience)
+        given = self._benchmark.train_stream[experience]
+        if not self._strategy.resumes_inside:
+            learn(self._strategy, given, self._trained)
+            return
+        self._strategy.keeper = self._inside
+        if found is not None and "trained" in found[1]:
+            facts = found[1]["trained"]
+            self._strategy.restore(found[0], [given])
+            for event in facts["events"]:
+                self._strategy.note(**event)
+            self._strategy.timings = {name: tuple(each) for name, each in facts["timings"].items()}
+            self._observer.take_facts(facts["observer"])
+            set_random_states(facts["random"])
+            return
+        if found is not None:
+            self._strategy.go_on_from(points_of(found))
+        learn(self._strategy, given, self._trained)
+        if self._inside.is_due():
+            self._inside.keep_trained(self._strategy, self._observer.facts())
 
 
 def _keep_examples(prepared: Runnable, folder: Path) -> None:
@@ -253,23 +339,6 @@ def _noted_end(record: RunRecord, folder: Path) -> Iterator[None]:
         if record.state != "finished":
             with suppress(OSError):  # a full disk: the record of the last experience stays
                 record.write(folder)
-
-
-def _run_experience(
-    prepared: Runnable,
-    benchmark: Any,  # noqa: ANN401 - Avalanche ships no types
-    observer: Observer,
-    experience: int,
-    trained: Path | None,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns the rows of `predictions.parquet` and of `retrieval.parquet`."""
-    seed_random_states(prepared.record.seed, experience)
-    learn(prepared.strategy, benchmark.train_stream[experience], trained)
-    # A segment that was announced without a change brings no test images of its own.
-    seen = [each for each in benchmark.test_stream[: experience + 1] if len(each.dataset)]
-    prepared.strategy.eval(seen)
-    predictions = observer.predictions(experience)
-    return predictions, observer.retrieval(predictions)
 
 
 def _store(

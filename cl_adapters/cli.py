@@ -53,7 +53,7 @@ def _one_sentence() -> Iterator[None]:
         raise typer.Exit(_FAILED) from error
     except KeyboardInterrupt as error:
         typer.echo(
-            "cl-adapters: stopped; the same command continues from the last experience", err=True
+            "cl-adapters: stopped; the same command continues from the last checkpoint", err=True
         )
         raise typer.Exit(_FAILED) from error
 
@@ -154,6 +154,10 @@ def run(
     restart: Annotated[
         bool, typer.Option("--restart/--resume", help="Begin again, or continue.")
     ] = False,
+    checkpoint_minutes: Annotated[
+        float,
+        typer.Option(help="Between two checkpoints inside an experience; 0: each step.", min=0),
+    ] = 10.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
 ) -> None:
     """Runs strategies on a stream and records everything; finished runs are not repeated."""
@@ -179,7 +183,7 @@ def run(
             seeds=seeds,
             settings=options or [],
         )
-        run_batch(configs, out, restart=restart, quiet=quiet)
+        run_batch(configs, out, restart=restart, quiet=quiet, checkpoint_minutes=checkpoint_minutes)
 
 
 @app.command()

@@ -9,6 +9,7 @@
                               the end (`EXAMPLE_COLUMNS`); only of finished runs that found some
         events.jsonl          one JSON object a line: always `event`, `experience`, `seconds`
         checkpoints/          one folder per finished experience: what was learned, nothing frozen
+                              (`cl_adapters.benchmarks.checkpoints`)
 
 Kinds of events with their further keys; a reader passes over those that it does not know:
 
@@ -36,14 +37,21 @@ Kinds of events with their further keys; a reader passes over those that it does
                  hidden: changes (where in the stream; those in the segment), origins (pairs of an
                  experience and how many of the images are its)
 
-Needs no torch. Column and key names change only together with `FORMAT_VERSION`. Every file is
-written to a temporary name in the same folder, flushed to disk and renamed, so that a reader sees
-the old file or the new one.
+Needs no torch. Column and key names change only together with `FORMAT_VERSION`; a newer format is
+refused, an older one is read as what it means today:
+
+    2   `run.json` and each `checkpoint.json` hold a `checksum` of all else in them
+    1   as 2, without
+
+Every file is written to a temporary name in the same folder, flushed to disk and renamed, so that a
+reader sees the old file or the new one. Tables have a checksum a page.
 """
 
 import hashlib
 import json
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -67,19 +75,23 @@ __all__ = [
     "append_event",
     "append_events",
     "atomic_path",
+    "check_format",
+    "check_seal",
+    "check_whole",
     "digest",
     "find_runs",
     "read_events",
     "read_examples",
     "read_predictions",
     "read_retrieval",
+    "seal",
     "truncate_events",
     "write_examples",
     "write_predictions",
     "write_retrieval",
 ]
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 RunState = Literal["running", "finished", "failed", "interrupted"]
 
@@ -141,19 +153,76 @@ def digest(value: object, length: int = 16) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
+def seal(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values with the `checksum` of them all.
+
+    Example:
+        >>> sealed = seal({"format": 2, "seed": 1})
+        >>> check_seal(sealed), check_seal({**sealed, "seed": 7})
+        (True, False)
+    """
+    return {**values, "checksum": digest(values, 64)}
+
+
+def check_seal(values: Mapping[str, Any]) -> bool:
+    """Says whether the values are those that `seal` was given; format 1 could not say."""
+    rest = {name: value for name, value in values.items() if name != "checksum"}
+    if values.get("format") == 1 and "checksum" not in values:
+        return True
+    return values.get("checksum") == digest(rest, 64)
+
+
+def check_format(version: object, place: str) -> None:
+    """Refuses what a newer version has written, or none.
+
+    Args:
+        version: What the file says.
+        place: How to call it in a message.
+
+    Raises:
+        InputError: If this version cannot read it.
+    """
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise InputError(f"{place} must have a format from 1 to {FORMAT_VERSION}, got {version!r}")
+    if version > FORMAT_VERSION:
+        raise InputError(
+            f"{place} must have a format from 1 to {FORMAT_VERSION}, got {version}: a newer "
+            "cl-adapters has written it; update this one"
+        )
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` that replaces it if the block ends well."""
+    """Yields a temporary path beside `path` that replaces it if the block ends well.
+
+    A Ctrl-C that comes meanwhile counts when the file is written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _ctrl_c_waits():
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread has handlers
+        return
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        signal.signal(signal.SIGINT, before)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -216,7 +285,8 @@ class RunRecord:
     def write(self, folder: Path) -> None:
         """Writes `run.json` into `folder`, atomically."""
         with atomic_path(folder / "run.json") as path:
-            path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", "utf-8")
+            values = seal(asdict(self))
+            path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> "RunRecord":
@@ -226,17 +296,34 @@ class RunRecord:
             InputError: If the file is missing, is not a record, or comes from a newer format.
         """
         path = folder / "run.json"
-        try:
-            values = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} must be a readable run record, got: {error}") from error
+        values = _read_json(path)
         names = {item.name for item in fields(cls)}
         if not isinstance(values, dict) or not names <= set(values):
             missing = sorted(names - set(values)) if isinstance(values, dict) else sorted(names)
             raise InputError(f"{path} must hold every key of a run record, lacks {missing}")
-        if values["format"] != FORMAT_VERSION:
-            raise InputError(f"{path} must have format {FORMAT_VERSION}, got {values['format']!r}")
-        return cls(**{name: values[name] for name in names})
+        check_format(values["format"], str(path))
+        # Format 1 means the same; a later one that does not is turned into the present one here.
+        return cls(**{**{name: values[name] for name in names}, "format": FORMAT_VERSION})
+
+
+def _read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} must be a readable run record, got: {error}") from error
+
+
+def check_whole(folder: Path) -> None:
+    """Refuses a `run.json` that is not as it was written; for who goes on with it.
+
+    Raises:
+        InputError: If it was damaged, or edited by hand.
+    """
+    path = folder / "run.json"
+    if not check_seal(_read_json(path)):
+        raise InputError(
+            f"{path} must match its checksum, but it was damaged or edited; use --restart"
+        )
 
 
 def write_predictions(folder: Path, frame: pd.DataFrame) -> None:
@@ -285,7 +372,7 @@ def _write_table(path: Path, frame: pd.DataFrame, columns: Mapping[str, pa.DataT
     schema = pa.schema(list(columns.items()))
     table = pa.Table.from_pandas(frame[list(columns)], schema=schema, preserve_index=False)
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def _read_table(path: Path, columns: Mapping[str, pa.DataType]) -> pd.DataFrame:
@@ -294,7 +381,8 @@ def _read_table(path: Path, columns: Mapping[str, pa.DataType]) -> pd.DataFrame:
             {name: np.empty(0, kind.to_pandas_dtype()) for name, kind in columns.items()}
         )
     try:
-        frame: pd.DataFrame = pq.read_table(path, columns=list(columns)).to_pandas()
+        table = pq.read_table(path, columns=list(columns), page_checksum_verification=True)
+        frame: pd.DataFrame = table.to_pandas()
     except (OSError, pa.ArrowException) as error:
         name = path.stem
         raise InputError(f"{path} must be a readable {name} table, got: {error}") from error
@@ -325,7 +413,7 @@ def append_events(folder: Path, events: Iterable[Mapping[str, object]]) -> None:
         events: Each with `event`, `experience`, `seconds` and the further keys of its kind.
     """
     lines = [json.dumps(dict(event), ensure_ascii=False) + "\n" for event in events]
-    with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
+    with _ctrl_c_waits(), (folder / "events.jsonl").open("a", encoding="utf-8") as file:
         file.writelines(lines)
         file.flush()
         os.fsync(file.fileno())

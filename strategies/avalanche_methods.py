@@ -142,6 +142,8 @@ class AvalancheMethod(AdapterStrategy):
     config_class = AvalancheConfig
     config: AvalancheConfig
     model: BorrowingClassifier
+    # What plugins keep between steps, and how they mix batches, is theirs.
+    resumes_inside = False
 
     def __init__(self, **arguments: Any) -> None:  # noqa: ANN401 - those of AdapterStrategy
         config = arguments.pop("config", None) or self.config_class()

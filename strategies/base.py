@@ -23,21 +23,34 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, ClassVar, Literal, TypedDict, Unpack
+from typing import Any, ClassVar, Final, Literal, TypedDict, Unpack
 
 import torch
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.heads import UNSEEN_LOGIT
+from cl_adapters.randomness import as_text, from_text, random_states, set_random_states
 from cl_adapters.retrieval import Retrieval
 from cl_adapters.strategies.config import StrategyConfig, TrainedConfig
+from cl_adapters.strategies.resuming import (
+    Keeper,
+    Point,
+    ResumablePlugin,
+    ShuffledBatches,
+    SkippableBatches,
+    load_optimizer,
+    optimizer_tensors,
+)
 
-__all__ = ["AdapterStrategy", "Phase", "TemplateArgs", "classes_of"]
+__all__ = ["EXPLODED", "AdapterStrategy", "Phase", "TemplateArgs", "classes_of"]
+
+# No training comes back from such a loss; a class that no head knows yet costs a thousand.
+EXPLODED: Final = 1e6
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,12 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
     learns_by_gradient: ClassVar[bool] = True
     # Whether `restore` brings back all that matters for the experiences to come.
     resumes: bool = True
+    # Whether an experience can go on in its middle (`cl_adapters.strategies.resuming`).
+    resumes_inside: ClassVar[bool] = True
+    # Who keeps points of the experience in training; None keeps none.
+    keeper: Keeper | None = None
+    # The order of the images in training, of which a pass may begin in the middle.
+    order: SkippableBatches
 
     def __init__(
         self,
@@ -96,6 +115,9 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         self.timings: dict[str, tuple[float, int]] = {}
         self.classes_by_experience: list[tuple[int, ...]] = []
         self.num_steps = 0
+        self._ends: list[Point] = []  # of the phases of the experience in training
+        self._to_reach: list[Point] = []
+        self._now = (0, 0, "")  # phase, epoch, and what drew the order of its images
         super().__init__(
             model=self.build_model(backbone),
             optimizer=_no_optimizer(),  # each experience makes its own
@@ -148,6 +170,13 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
 
     def end_experience(self) -> None:
         """Follows the last epoch of an experience, before any evaluation."""
+
+    def generators(self) -> Mapping[str, torch.Generator]:
+        """Returns, by name, what training steps draw from.
+
+        Beside the order of the images and torch's global source, which are seen to.
+        """
+        return {}
 
     def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Returns the optimiser of an experience."""
@@ -207,6 +236,15 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
                 f"experiences, got other tensors"
             )
         self.model.to(self.device)
+
+    def go_on_from(self, points: Sequence[Point]) -> None:
+        """Lets the next experience that is trained go on where its training was interrupted.
+
+        Args:
+            points: What its `keeper` was given last. The strategy is as it was before that
+                experience, and so are the global random states.
+        """
+        self._to_reach = list(points)
 
     def meet(self, experience: Any) -> None:  # noqa: ANN401 - Avalanche ships no types
         """Learns which classes an experience brings; trains nothing.
@@ -283,13 +321,19 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         """Shuffles with the strategy's own generator."""
         # An experience smaller than one batch would have nothing left without its last batch.
         can_drop = len(self.adapted_dataset) >= self.train_mb_size
-        self.dataloader = DataLoader(
-            self.adapted_dataset,
-            batch_size=self.train_mb_size,
-            shuffle=shuffle,
+        images: Any = self.adapted_dataset
+        generator = self.generator("order")
+        self.order = ShuffledBatches(
+            RandomSampler(images, generator=generator) if shuffle else SequentialSampler(images),
+            self.train_mb_size,
             drop_last=can_drop and getattr(self.config, "drop_last", False),
+            generator=generator,
+        )
+        self.dataloader = DataLoader(
+            images,
+            batch_sampler=self.order,
             num_workers=num_workers,
-            generator=self.generator("order"),
+            generator=generator,
             pin_memory=self.device.type == "cuda",
         )
         self.num_steps = len(self.dataloader) * self.train_epochs
@@ -326,14 +370,17 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         return nn.functional.cross_entropy(logits, self.mb_y)
 
     def backward(self) -> None:
-        """Computes gradients, unless the loss is no longer a number."""
+        """Computes gradients, unless the loss has exploded or is no longer a number."""
         if not self.learns_by_gradient:
             return
-        if not bool(torch.isfinite(self.loss).all()):
+        value = self.loss.item()
+        if not abs(value) < EXPLODED:  # neither is NaN
+            rates = sorted({group["lr"] for group in self.optimizer.param_groups}, reverse=True)
             raise RunError(
-                f"loss must stay finite, got {self.loss.item()} in experience "
+                f"loss must stay finite and below {EXPLODED:g}, got {value:g} in experience "
                 f"{len(self.classes_by_experience) - 1}, epoch {self.clock.train_exp_epochs}, "
-                f"step {self.clock.train_exp_iterations}"
+                f"batch {self.clock.train_epoch_iterations} at learning rate "
+                f"{', '.join(f'{rate:g}' for rate in rates)}; a lower one may help"
             )
         super().backward()
 
@@ -349,16 +396,99 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
         # Avalanche runs `train_epochs` epochs; here each phase says how many.
-        for phase in self.phases():
-            for epoch in range(phase.epochs):
-                self.phase = phase.name
-                self.begin_epoch(epoch)
-                self._before_training_epoch(**kwargs)
-                if self._stop_training:  # type: ignore[has-type] # Avalanche ships no types
-                    self._stop_training = False
-                    return
-                self.training_epoch(**kwargs)
-                self._after_training_epoch(**kwargs)
+        reach, self._to_reach, self._ends = self._to_reach, [], []
+        for number, phase in enumerate(self.phases()):
+            start = reach[number] if number < len(reach) else None
+            if not self._train_phase(number, phase, start, **kwargs):
+                return
+            if self.keeper is not None:
+                self._ends.append(self._point(number, phase.epochs, self.order.place(), 0))
+
+    def _train_phase(
+        self,
+        number: int,
+        phase: Phase,
+        start: Point | None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> bool:
+        """Trains a phase, or what is left of it; returns whether training goes on."""
+        first = start.epoch if start else 0
+        for epoch in range(phase.epochs):
+            self.phase = phase.name
+            self.begin_epoch(epoch)
+            if epoch < first:
+                continue
+            self._before_training_epoch(**kwargs)
+            if self._stop_training:  # type: ignore[has-type] # Avalanche ships no types
+                self._stop_training = False
+                return False
+            if start and epoch == first:  # after what prepares an epoch, whatever that changed
+                self._go_to(start)
+            self._now = number, epoch, self.order.place()
+            self.training_epoch(**kwargs)
+            self._after_training_epoch(**kwargs)
+        if start and first == phase.epochs:
+            self._go_to(start)
+        return True
+
+    # --- points of an experience ---------------------------------------------------------------
+
+    def _point(self, phase: int, epoch: int, order: str, skip: int) -> Point:
+        """Returns the present moment of an experience.
+
+        Args:
+            phase: Its phase.
+            epoch: Its epoch.
+            order: What `order` says of its place before the pass.
+            skip: Batches of the pass that are done.
+        """
+        optimizer, groups = optimizer_tensors(self.optimizer)
+        learned = self.learned_state().items()
+        facts = {
+            "order": order,
+            "skip": skip,
+            "groups": groups,
+            "random": random_states(),
+            "generators": {
+                name: as_text(source.get_state()) for name, source in self.generators().items()
+            },
+            "clock": {name: each for name, each in vars(self.clock).items() if _is_count(each)},
+            "plugins": [each.facts() for each in self.plugins if isinstance(each, ResumablePlugin)],
+        }
+        tensors = {f"model.{name}": value.detach().clone() for name, value in learned}
+        return Point(phase, epoch, {**tensors, **optimizer}, facts)
+
+    def _go_to(self, point: Point) -> None:
+        """Takes up an experience at a point, its preparations being done."""
+        start = "model."
+        state = {
+            name.removeprefix(start): value
+            for name, value in point.tensors.items()
+            if name.startswith(start)
+        }
+        if set(state) != set(self.learned_state()):
+            raise InputError(
+                f"a point of an experience must fit strategy {type(self).__name__} in phase "
+                f"{point.phase}, got other tensors"
+            )
+        self.model.load_state_dict(state, strict=False)
+        facts = point.facts
+        load_optimizer(self.optimizer, point.tensors, facts["groups"])
+        for name, source in self.generators().items():
+            source.set_state(from_text(facts["generators"][name]))
+        for name, count in facts["clock"].items():
+            setattr(self.clock, name, count)
+        self.order.go_to(facts["order"], facts["skip"])
+        plugins = [each for each in self.plugins if isinstance(each, ResumablePlugin)]
+        for plugin, known in zip(plugins, facts["plugins"], strict=True):
+            plugin.take_facts(known)
+        set_random_states(facts["random"])
+
+    def _after_training_iteration(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super()._after_training_iteration(**kwargs)
+        if self.keeper is not None and self.keeper.is_due():
+            now = self._point(*self._now, self.clock.train_epoch_iterations)
+            self.keeper.keep([*self._ends, now])
 
     def _before_training_exp(self, **kwargs: Any) -> None:  # noqa: ANN401
         self.begin_data()
@@ -390,6 +520,10 @@ def classes_of(dataset: Any) -> tuple[int, ...]:  # noqa: ANN401 - Avalanche shi
         if not isinstance(label, Real) or label % 1 != 0 or label < 0:
             raise InputError(f"labels must be whole numbers from 0 on, got {label!r}")
     return tuple(map(int, labels))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int)
 
 
 def _no_optimizer() -> torch.optim.Optimizer:

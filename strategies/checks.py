@@ -33,6 +33,7 @@ from cl_adapters.strategies.probes import (
     module_parts,
     same_bits,
 )
+from cl_adapters.strategies.resuming import Point
 from cl_adapters.strategies.trial import EXPERIENCES, TinyStream, Trial, copied
 
 __all__ = ["STRATEGY_CHECKS", "check_strategy"]
@@ -231,6 +232,56 @@ def _resumes(trial: Trial) -> Iterator[str]:
         yield "a restored strategy must answer as the straight run does, got other logits"
 
 
+class _Stopped(Exception):  # noqa: N818 - no error: it ends a training early
+    """Raised in the middle of an experience, as if the process had been killed."""
+
+
+class _StopAt:
+    """Lets training go on until a step, keeps where it stands there, and ends it."""
+
+    def __init__(self, step: int) -> None:
+        self._left = step
+        self.points: list[Point] = []
+
+    def is_due(self) -> bool:
+        self._left -= 1
+        return self._left == 0
+
+    def keep(self, points: list[Point]) -> None:
+        self.points = points
+        raise _Stopped
+
+
+def _resumes_inside(trial: Trial) -> Iterator[str]:
+    """Goes on in the middle of an experience to where the straight run ends."""
+    experiences = TinyStream().benchmark.train_stream
+    if not (trial.build().resumes and trial.build().resumes_inside):
+        return
+    for number, step in ((0, 2), (1, 5)):
+        begun, stop = trial.build(), _StopAt(step)
+        begun.keeper = stop
+        try:
+            _train_from(begun, trial, experiences, number)
+        except _Stopped:
+            begun = trial.build()
+            begun.go_on_from(stop.points)
+            _train_from(begun, trial, experiences, number)
+        names = changed(trial.straight.states[number], begun.learned_state())
+        if names:
+            yield (
+                f"experience {number}, stopped after step {step} and taken up again, must teach "
+                f"what the straight run learned, but {names[0]!r} differs; declare what steps draw "
+                "from in `generators`, or set `resumes_inside` to False"
+            )
+            return
+
+
+def _train_from(strategy: AdapterStrategy, trial: Trial, experiences: Any, number: int) -> None:  # noqa: ANN401
+    if number:
+        strategy.restore(trial.straight.states[number - 1], list(experiences[:number]))
+    strategy.train(experiences[number])
+
+
 def _small(trial: Trial) -> Iterator[str]:
     """Survives one class and classes that return; learns one image, or refuses it in a sentence."""
     run = trial.train(trial.build(), TinyStream(experiences=((2,), (2, 0), (0,))))
@@ -338,6 +389,7 @@ STRATEGY_CHECKS: Final[dict[str, Callable[[Trial], Iterator[str]]]] = {
     "seen_classes": _seen_classes,
     "seeds": _seeds,
     "resumes": _resumes,
+    "resumes_inside": _resumes_inside,
     "small": _small,
     "released": _released,
     "growth": _growth,

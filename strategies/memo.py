@@ -70,12 +70,15 @@ class ExperienceTokens:
         for inputs, targets, *_ in self.read(parts):
             yield (inputs if inputs.ndim == 3 else self._compute(inputs)), targets
 
-    def training_batches(self, size: int, generator: torch.Generator) -> Iterable[list[Tensor]]:
-        """Returns what Avalanche's loop reads, a new order at each pass.
+    def training_batches(self, order: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+        """Returns what Avalanche's loop reads.
+
+        Args:
+            order: Gives the indices of each batch, in a new order at each pass.
 
         Its minibatches hold tokens where they are kept, else images; the orders are the same.
         """
-        return _TrainingBatches(self, size, generator)
+        return _TrainingBatches(self, order)
 
     def read(self, parts: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         """Yields tokens if they are kept, else images; targets; task labels."""
@@ -108,11 +111,11 @@ class ExperienceTokens:
 
 
 class _TrainingBatches:
-    def __init__(self, source: ExperienceTokens, size: int, generator: torch.Generator) -> None:
-        self._source, self._size, self._generator = source, size, generator
+    def __init__(self, source: ExperienceTokens, order: Iterable[Tensor]) -> None:
+        self._source, self._order = source, order
 
     def __len__(self) -> int:
-        return -(-len(self._source) // self._size)
+        return len(self._order)  # type: ignore[arg-type] # what is given here has a length
 
     def __iter__(self) -> Iterator[list[Tensor]]:
-        return self._source.read(self._source.shuffled(self._size, self._generator))
+        return self._source.read(list(self._order))

@@ -353,6 +353,11 @@ class MOS(AdapterStrategy):
         ]
         return torch.optim.SGD(groups, momentum=0.9, weight_decay=self.config.weight_decay)
 
+    def generators(self) -> dict[str, torch.Generator]:
+        """Returns what the adapters' dropout draws from."""
+        noise = self.model.working.noise
+        return {} if noise is None else {"dropout": noise}
+
     def retrieval(self) -> Retrieval | None:
         """Returns how the batch evaluated last was answered."""
         return self.model.retrieval

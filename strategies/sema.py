@@ -65,6 +65,7 @@ from cl_adapters.shift import Detector, find_detector
 from cl_adapters.strategies.base import AdapterStrategy, Phase
 from cl_adapters.strategies.config import StrategyConfig
 from cl_adapters.strategies.memo import ExperienceTokens
+from cl_adapters.strategies.resuming import ShuffledParts
 from cl_adapters.strategies.usage import RouterUsage
 
 __all__ = ["SEMA", "SEMAConfig", "SEMAModel"]
@@ -424,8 +425,9 @@ class SEMA(AdapterStrategy):
         if len(self.classes_by_experience) == 1:
             return
         # From here on the blocks before the first expandable one are frozen.
-        order = self.generator("order")
-        batches: Any = self._tokens.training_batches(self.train_mb_size, order)
+        count, generator = len(self._tokens), self.generator("order")
+        self.order = ShuffledParts(count, self.train_mb_size, generator)
+        batches: Any = self._tokens.training_batches(self.order)
         self.dataloader = batches
 
     def _prefix(self, images: Tensor) -> Tensor:

@@ -1,6 +1,9 @@
 """The run directory: round trips, atomic writes, torn files."""
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -101,8 +104,60 @@ def test_a_record_of_another_format_is_refused(tmp_path: Path) -> None:
     record().write(tmp_path)
     values = json.loads((tmp_path / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps({**values, "format": 99}))
-    with pytest.raises(InputError, match="must have format 1, got 99"):
+    with pytest.raises(InputError, match="from 1 to 2, got 99: a newer cl-adapters has written"):
         RunRecord.read(tmp_path)
+    for broken in (0, "2", None, True):
+        (tmp_path / "run.json").write_text(json.dumps({**values, "format": broken}))
+        with pytest.raises(InputError, match=f"a format from 1 to 2, got {broken!r}"):
+            RunRecord.read(tmp_path)
+
+
+def test_a_record_of_format_1_is_read_and_written_as_today(tmp_path: Path) -> None:
+    record().write(tmp_path)
+    values = json.loads((tmp_path / "run.json").read_text())
+    del values["checksum"]
+    (tmp_path / "run.json").write_text(json.dumps({**values, "format": 1}))
+    records.check_whole(tmp_path)
+    assert RunRecord.read(tmp_path) == record()
+    RunRecord.read(tmp_path).write(tmp_path)
+    assert json.loads((tmp_path / "run.json").read_text())["format"] == records.FORMAT_VERSION
+
+
+def test_who_goes_on_with_a_record_that_was_changed_is_stopped(tmp_path: Path) -> None:
+    record().write(tmp_path)
+    records.check_whole(tmp_path)
+    text = (tmp_path / "run.json").read_text()
+    (tmp_path / "run.json").write_text(text.replace('"seed": 3', '"seed": 2'))
+    assert RunRecord.read(tmp_path).seed == 2, "a report may read it all the same"
+    with pytest.raises(InputError, match="must match its checksum, but it was damaged or edited"):
+        records.check_whole(tmp_path)
+
+
+def test_a_flipped_bit_in_a_table_is_noticed(tmp_path: Path) -> None:
+    records.write_predictions(tmp_path, frame(500).assign(sample=range(0, 1500, 3)))
+    path = tmp_path / "predictions.parquet"
+    data = bytearray(path.read_bytes())
+    data[60] ^= 1  # in the first page; without a checksum another number would be read
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="must be a readable predictions table"):
+        records.read_predictions(tmp_path)
+
+
+def test_ctrl_c_during_a_write_counts_when_it_is_done(tmp_path: Path) -> None:
+    reached = []
+
+    def write() -> None:
+        with records.atomic_path(tmp_path / "file") as path:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)  # where a KeyboardInterrupt would come
+            path.write_text("whole")
+            reached.append("end")
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert reached == ["end"]
+    assert (tmp_path / "file").read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 def test_damaged_predictions_are_refused(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -205,17 +204,20 @@ def change_config(folder: Path) -> None:
     record.write(folder)
 
 
-def damage_checkpoint(folder: Path) -> None:
+def edit(folder: Path) -> None:
+    text = (folder / "run.json").read_text()
+    (folder / "run.json").write_text(text.replace('"finished"', '"running"'))
+
+
+def unfinish(folder: Path, done: int) -> None:
     record = RunRecord.read(folder)
-    record.state, record.experiences_done = "running", 2
+    record.state, record.experiences_done = "running", done
     record.write(folder)
-    path = folder / "checkpoints/experience-0001/learned.safetensors"
+
+
+def damage(folder: Path, experience: int) -> None:
+    path = folder / f"checkpoints/experience-{experience:04d}/learned.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-
-
-def remove_checkpoint(folder: Path) -> None:
-    damage_checkpoint(folder)
-    shutil.rmtree(folder / "checkpoints")
 
 
 def lose_predictions(folder: Path) -> None:
@@ -237,8 +239,7 @@ def test_lost_predictions_are_noticed(source: ImageSource, tmp_path: Path, state
     ("spoil", "message"),
     [
         (change_config, "must belong to this recipe, but its config differs"),
-        (damage_checkpoint, "must match its checksum, but it was damaged; use --restart"),
-        (remove_checkpoint, "must be complete, got: .*; use --restart"),
+        (edit, "must match its checksum, but it was damaged or edited; use --restart"),
     ],
 )
 def test_a_spoilt_directory_is_refused_and_kept(
@@ -252,6 +253,63 @@ def test_a_spoilt_directory_is_refused_and_kept(
     assert (folder / "predictions.parquet").read_bytes() == predictions
 
 
+class Notes(runner.Progress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize("damaged", [[1], [0, 1], []])
+def test_of_damaged_checkpoints_the_one_before_is_used(
+    source: ImageSource, tmp_path: Path, damaged: list[int]
+) -> None:
+    """Experiences 0 and 1 are done; what is lost with a checkpoint is trained again."""
+    folder, progress = run(source, tmp_path), Notes()
+    expected = (folder / "predictions.parquet").read_bytes()
+    unfinish(folder, done=2)
+    for experience in damaged:
+        damage(folder, experience)
+    runner.run(prepare(config(), source=source), tmp_path, progress=progress)
+    assert (folder / "predictions.parquet").read_bytes() == expected
+    again = {(): [], (1,): ["again from experience 1 on"], (0, 1): ["again from the first"]}
+    wanted = again[tuple(damaged)]
+    assert len(progress.notes) == len(wanted)
+    for note, text in zip(progress.notes, wanted, strict=True):
+        assert "experience-0001 must match its checksum" in note
+        assert text in note
+
+
+def test_a_checkpoint_of_a_newer_format_is_refused_and_one_of_format_1_read(
+    source: ImageSource, tmp_path: Path
+) -> None:
+    folder = run(source, tmp_path)
+    expected = (folder / "predictions.parquet").read_bytes()
+    path = folder / "checkpoints/experience-0001/checkpoint.json"
+    facts = json.loads(path.read_text())
+    unfinish(folder, done=2)
+    path.write_text(json.dumps({**facts, "format": 99}))
+    with pytest.raises(InputError, match="experience-0001 must have a format .*, got 99: a newer"):
+        run(source, tmp_path)
+    path.write_text(
+        json.dumps({key: facts[key] for key in ("experience", "sha256")} | {"format": 1})
+    )
+    run(source, tmp_path)
+    assert (folder / "predictions.parquet").read_bytes() == expected
+
+
+def test_another_version_is_said(source: ImageSource, tmp_path: Path) -> None:
+    folder, progress = run(source, tmp_path), Notes()
+    record = RunRecord.read(folder)
+    record.state, record.experiences_done = "running", 2
+    record.versions = {**record.versions, "torch": "1.0"}
+    record.write(folder)
+    runner.run(prepare(config(), source=source), tmp_path, progress=progress)
+    (note,) = progress.notes
+    assert note.startswith("lae seed 0 goes on under another version of torch: the rest may differ")
+
+
 def test_a_failed_run_says_why_and_keeps_what_it_had(
     source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,10 +321,11 @@ def test_a_failed_run_says_why_and_keeps_what_it_had(
         return loss(self, logits, targets) * factor
 
     monkeypatch.setattr(type(prepared.strategy), "batch_loss", explode)
-    with pytest.raises(RunError, match="loss must stay finite, got inf in experience 1"):
+    with pytest.raises(RunError, match="loss must stay finite .*, got inf in experience 1"):
         runner.run(prepared, tmp_path)
     (folder,) = (path.parent for path in tmp_path.rglob("run.json"))
     record = RunRecord.read(folder)
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["experience-0000"]
     assert (record.state, record.experiences_done) == ("failed", 1)
     assert "experience 1" in str(record.error)
     assert read_predictions(folder)["experience"].unique().tolist() == [0]
@@ -303,6 +362,13 @@ def test_a_folder_that_cannot_be_made_is_named(source: ImageSource, tmp_path: Pa
     (tmp_path / "stripes").write_text("a file where the runs should go")
     with pytest.raises(InputError, match="must be writable"):
         run(source, tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(source: ImageSource, tmp_path: Path) -> None:
+    prepared = prepare(config(), source=source)
+    (tmp_path / prepared.record.directory / ".lock").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"run directory .* must be writable, got: .*\.lock"):
+        runner.run(prepared, tmp_path)
 
 
 def expand(settings: list[str], strategy: str = "lae,simplecil", **given: Any) -> list[RunConfig]:

@@ -192,6 +192,17 @@ class ForgetsOnResume(SimpleCIL):
         self.model.head.sums *= self.trained
 
 
+class CountsSteps(Finetune):
+    """Weighs later steps more, and keeps the count where no checkpoint looks."""
+
+    def begin_experience(self) -> None:
+        self.steps = 0
+
+    def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        self.steps += 1
+        return super().batch_loss(logits, targets) * self.steps
+
+
 class NeedsTwoClasses(SimpleCIL):
     """Divides by the number of classes less one."""
 
@@ -337,6 +348,7 @@ OFFENDERS: list[tuple[type[SimpleCIL] | type[Finetune], str, str]] = [
     (SetsThreads, "global_state", "torch's number of threads must stay"),
     (SetsTheEnvironment, "global_state", "the environment must stay"),
     (ForgetsOnResume, "resumes", "experience 1, trained from a checkpoint, must teach what"),
+    (CountsSteps, "resumes_inside", "stopped after step 2 and taken up again, must teach what"),
     (NeedsTwoClasses, "small", "must leave the logits finite"),
     (CrashesOnReturn, "small", "must run through, got KeyError: 'seen before'"),
     (RefusesTooLate, "small", "must be refused before anything changes"),

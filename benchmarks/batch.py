@@ -31,6 +31,7 @@ from cl_adapters.benchmarks.recipe import RunConfig, read_recipe
 from cl_adapters.benchmarks.runner import Progress, run
 from cl_adapters.benchmarks.watch import Announcer
 from cl_adapters.errors import InputError
+from cl_adapters.memo import Memo
 from cl_adapters.plugins import label
 from cl_adapters.pretrained import PretrainedViT
 from cl_adapters.strategies import STRATEGIES, find_strategy
@@ -79,6 +80,7 @@ def run_batch(
     *,
     restart: bool = False,
     quiet: bool = False,
+    memo: Memo | None = None,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> list[Path]:
     """Runs recipes one after the other and returns their run directories.
@@ -90,6 +92,7 @@ def run_batch(
         out: Folder of all runs.
         restart: Begin again instead of continuing.
         quiet: Show nothing. Without it, one line a run where the output is not a terminal.
+        memo: Where strategies keep what frozen parts compute; None keeps nothing.
         checkpoint_minutes: Time between two checkpoints inside an experience, at least 0.
 
     Raises:
@@ -112,11 +115,15 @@ def run_batch(
     for notice in backbones.notices:
         console.print(f"note: {notice}", highlight=False)
     with _ctrl_c_is_heard() as stopped, _Bars(console, stopped) as bars:
-        _verify(source, bars)
+        _verify(source, bars, memo)
         folders = []
         for config in configs:
             prepared = prepare(
-                config, source=source, backbone=backbones.get(config), announcer=announcer
+                config,
+                source=source,
+                backbone=backbones.get(config),
+                announcer=announcer,
+                memo=memo,
             )
             folders.append(
                 run(
@@ -128,6 +135,7 @@ def run_batch(
                 )
             )
             bars.finish(_line(prepared, folders[-1]))
+        _say_trouble(memo, bars)
     return folders
 
 
@@ -221,9 +229,14 @@ def _ctrl_c_is_heard() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _verify(source: ImageSource, bars: _Bars) -> None:
+def _verify(source: ImageSource, bars: _Bars, memo: Memo | None) -> None:
     bars.start("checking images", len(source.train) + len(source.test))
-    verify_images(source, lambda: bars.advance("", 1))
+    verify_images(source, lambda: bars.advance("", 1), memo)
+
+
+def _say_trouble(memo: Memo | None, bars: _Bars) -> None:
+    if memo is not None and memo.trouble is not None:
+        bars.note(memo.trouble)
 
 
 def _line(prepared: PreparedRun, folder: Path) -> str:

@@ -25,6 +25,7 @@ from cl_adapters.benchmarks.recipe import RunConfig
 from cl_adapters.benchmarks.runner import run
 from cl_adapters.benchmarks.watch import Announcer
 from cl_adapters.errors import InputError, RunError
+from cl_adapters.memo import open_memo
 
 __all__ = ["Outcome", "Watch", "Workers", "check", "run_local", "run_one"]
 
@@ -56,11 +57,13 @@ class Workers:
         count: Number of processes.
         threads: CPU threads of each.
         gpus: Indices of GPUs, handed out one a worker; empty leaves devices as they are.
+        memo: Folder that they share for what frozen parts compute, or `off`; None: as `open_memo`.
     """
 
     count: int = 1
     threads: int = 1
     gpus: tuple[int, ...] = ()
+    memo: str | None = None
 
 
 # Called about once a second with the recipes that are under way and with what has ended so far.
@@ -126,7 +129,7 @@ class _LocalSweep:
         while self._waiting and len(under_way) < (1 if self._suspects else self._workers.count):
             config = self._configs[self._waiting[0]]
             try:
-                future = pool.submit(run_one, config, self._out)
+                future = pool.submit(run_one, config, self._out, self._workers.memo)
             except BrokenProcessPool:
                 return False
             under_way[future] = self._waiting.popleft()
@@ -197,7 +200,7 @@ def check(config: RunConfig) -> ImageSource:
     return _prepared(config).source
 
 
-def run_one(config: RunConfig, out: Path) -> Outcome:
+def run_one(config: RunConfig, out: Path, memo: str | None = None) -> Outcome:
     """Runs a recipe, or what is left of it, in this process; a worker's work.
 
     Raises:
@@ -205,7 +208,7 @@ def run_one(config: RunConfig, out: Path) -> Outcome:
     """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return Outcome(config, folder=run(_prepared(config), out))
+        return Outcome(config, folder=run(_prepared(config, memo), out))
     except InputError as error:
         return Outcome(config, error=str(error), final=True)
     except (RunError, OSError) as error:
@@ -216,12 +219,13 @@ def run_one(config: RunConfig, out: Path) -> Outcome:
         signal.signal(signal.SIGINT, before)
 
 
-def _prepared(config: RunConfig) -> PreparedRun:
+def _prepared(config: RunConfig, memo: str | None = "off") -> PreparedRun:
     source = _kept("images", (config.source, config.protocol), lambda: open_images(config))
     weights = (config.backbone, config.weights, config.image_size)
     backbone = _kept("backbone", weights, lambda: open_backbone(config))
     announcer = _kept("announcer", None, Announcer)
-    return prepare(config, source=source, backbone=backbone, announcer=announcer)
+    opened = _kept("memo", memo, lambda: open_memo(memo))
+    return prepare(config, source=source, backbone=backbone, announcer=announcer, memo=opened)
 
 
 _LAST: Final[dict[str, tuple[object, Any]]] = {}

@@ -7,19 +7,27 @@ its bytes.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import PIL
+import torch
 
 from cl_adapters.benchmarks.stores import ImageStore, Pixels
 from cl_adapters.errors import InputError
+from cl_adapters.memo import Memo
 
 __all__ = ["ImageSource", "LabelledImages", "natural_key", "split_off", "verify_images"]
 
 Indices = npt.NDArray[np.int64]
+
+_BATCH: Final = 64
+# Where a memo keeps which images could be decoded, by Pillow's version.
+_DECODED: Final = f"decoded-{PIL.__version__}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,18 +176,39 @@ def split_off(
     return images.take(np.flatnonzero(~is_test)), images.take(np.flatnonzero(is_test))
 
 
-def verify_images(source: ImageSource, on_image: Callable[[], None] | None = None) -> None:
+def verify_images(
+    source: ImageSource, on_image: Callable[[], None] | None = None, memo: Memo | None = None
+) -> None:
     """Decodes every image once, so that a damaged one is found before a run starts.
 
     Args:
         source: The source to check.
         on_image: Called after each image, for a progress bar.
+        memo: Where it is kept which images have been decoded before; None decodes all.
 
     Raises:
         InputError: At the first image that cannot be decoded; the text names it.
     """
+    on_image = on_image or (lambda: None)
     for images in (source.train, source.test):
-        for index in range(len(images)):
-            images.read(index)
-            if on_image is not None:
+        for start in range(0, len(images), _BATCH):
+            part = range(start, min(start + _BATCH, len(images)))
+            if memo is None:
+                _decode(images, part)
+            else:
+                keys = [images.digests[index] for index in part]
+                memo.rows(
+                    _DECODED,
+                    keys,
+                    lambda places: _decode(images, [part[place] for place in places]),  # noqa: B023 - called at once
+                )
+            for _ in part:
                 on_image()
+    if memo is not None:
+        memo.flush()
+
+
+def _decode(images: LabelledImages, indices: Sequence[int]) -> torch.Tensor:
+    for index in indices:
+        images.read(index)
+    return torch.ones(len(indices), 1, dtype=torch.uint8)

@@ -24,6 +24,7 @@ from cl_adapters.benchmarks.streams import make_benchmark
 from cl_adapters.benchmarks.transforms import INPUT_RANGES, Preprocess, pipeline_settings
 from cl_adapters.benchmarks.watch import Announcer
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.memo import Memo
 from cl_adapters.plugins import Registry, label
 from cl_adapters.pretrained import BACKBONE_NAMES, PretrainedViT, load_backbone
 from cl_adapters.records import RunRecord
@@ -87,6 +88,7 @@ def prepare(
     source: ImageSource | None = None,
     backbone: PretrainedViT | None = None,
     announcer: Announcer | None = None,
+    memo: Memo | None = None,
 ) -> PreparedRun:
     """Checks a recipe and opens everything that it names.
 
@@ -96,6 +98,7 @@ def prepare(
         backbone: A loaded backbone to share between runs; None loads the recipe's.
         announcer: What finds the boundaries of task-free runs, to share what it computes; None
             makes one.
+        memo: Where the strategy keeps what frozen parts compute; None keeps nothing.
 
     Raises:
         InputError: If anything in the recipe is unknown, missing or does not fit.
@@ -116,7 +119,7 @@ def prepare(
         precision=config.precision,
     )
     plan = plan_segments(source, plan, config, eye, announcer or Announcer())
-    strategy = build_strategy(config, backbone, fixed_views=preprocess.augment == "none")
+    strategy = build_strategy(config, backbone, fixed_views=preprocess.augment == "none", memo=memo)
     fingerprint = {
         "stream": source.name,
         "data": source.describe(),
@@ -142,7 +145,7 @@ def method_options(config: RunConfig) -> StrategyConfig:
 
 
 def build_strategy(
-    config: RunConfig, backbone: PretrainedViT, *, fixed_views: bool
+    config: RunConfig, backbone: PretrainedViT, *, fixed_views: bool, memo: Memo | None = None
 ) -> AdapterStrategy:
     """Returns the strategy of a recipe, as it begins.
 
@@ -150,6 +153,7 @@ def build_strategy(
         config: The recipe.
         backbone: What it stands on.
         fixed_views: Whether the training images are the same in each epoch.
+        memo: Where it keeps what frozen parts compute; None keeps nothing.
     """
     return find_strategy(config.strategy)(
         backbone=backbone.model,
@@ -157,6 +161,7 @@ def build_strategy(
         seed=config.seed,
         precision=config.precision,
         fixed_views=fixed_views,
+        memo=memo,
         device=find_device(config.device),
         # Without metrics: every number is computed from the predictions.
         evaluator=EvaluationPlugin(loggers=[BaseLogger()], collect_all=False),

@@ -32,6 +32,7 @@ from cl_adapters.benchmarks.observer import Observer
 from cl_adapters.benchmarks.plans import StreamPlan
 from cl_adapters.benchmarks.reuse import find_trained, learn
 from cl_adapters.errors import InputError, RunError
+from cl_adapters.memo import Memo
 from cl_adapters.randomness import (
     kept_random_states,
     seed_random_states,
@@ -234,6 +235,8 @@ class _Session:
         truncate_events(folder, done)
         _check_segments(folder, prepared.plan)
         self._progress.start(f"{record.strategy} seed {record.seed}", _total_images(prepared, done))
+        if prepared.strategy.memo is not None:
+            prepared.strategy.memo.take_counts()  # of what came before the run
         record.write(folder)
         with _noted_end(record, folder):
             for experience in range(done, len(record.experiences)):
@@ -361,6 +364,7 @@ def _store(
     for name, (seconds, images) in (*observer.phases.items(), *prepared.strategy.timings.items()):
         append_event(folder, "phase", experience, seconds, name=name, images=images)
     append_events(folder, prepared.strategy.take_events(experience))
+    _note_memo(prepared.strategy.memo, folder, experience)
     if prepared.plan.domains:
         truth = prepared.plan.domains[experience].truth()
         append_event(folder, "domain", experience, 0, **truth)
@@ -379,6 +383,15 @@ def _store(
     )
     append_event(folder, "memory", experience, 0, peak_bytes=_peak_bytes(prepared.strategy.device))
     write_checkpoint(folder / "checkpoints", experience, prepared.strategy.learned_state())
+
+
+def _note_memo(memo: Memo | None, folder: Path, experience: int) -> None:
+    if memo is None:
+        append_event(folder, "memo", experience, 0, mode="off", read=0, computed=0)
+        return
+    memo.flush()
+    read, computed = memo.take_counts()
+    append_event(folder, "memo", experience, 0, mode="exact", read=read, computed=computed)
 
 
 def _total_images(prepared: Runnable, done: int) -> int:

@@ -5,6 +5,7 @@ classes of experience t are the next ones after those of t - 1. Nothing here tou
 state.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from operator import index
@@ -27,6 +28,7 @@ from cl_adapters.benchmarks.images import ImageSource, LabelledImages
 from cl_adapters.benchmarks.plans import StreamPlan
 from cl_adapters.benchmarks.transforms import Preprocess
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.records import digest
 
 __all__ = [
     "StreamPlan",
@@ -225,7 +227,14 @@ def _dataset(
     targets = plan.positions(part).tolist()
     decoded = ImageDataset(part, targets)
     transforms = {"train": preprocess.train, "eval": preprocess.evaluate}
-    return experience_dataset(decoded, targets, transforms, group)
+    keys = _pixel_keys(part, preprocess)
+    return experience_dataset(decoded, targets, transforms, group, pixel_keys=keys)
+
+
+def _pixel_keys(images: LabelledImages, preprocess: Preprocess) -> list[bytes]:
+    """Returns a digest of what evaluation shows of each image: equal for equal inputs only."""
+    pipeline = digest(preprocess.describe_evaluation(), length=64).encode()
+    return [hashlib.sha256(pipeline + image).digest() for image in images.digests]
 
 
 def experience_dataset(
@@ -233,6 +242,8 @@ def experience_dataset(
     targets: Sequence[int],
     transforms: Mapping[str, Callable[[Any], Any]],
     group: str,
+    *,
+    pixel_keys: Sequence[bytes] = (),
 ) -> TaskAwareSupervisedClassificationDataset:
     """Returns Avalanche's dataset of one experience, with task label 0.
 
@@ -241,6 +252,7 @@ def experience_dataset(
         targets: The labels.
         transforms: What makes the network's input, for `train` and for `eval`.
         group: Which of them the dataset starts with.
+        pixel_keys: Digest of what `eval` makes of each image, for a memo; empty if unknown.
     """
     groups = TransformGroups({name: (change, None) for name, change in transforms.items()})
     dataset = TaskAwareSupervisedClassificationDataset(
@@ -249,6 +261,7 @@ def experience_dataset(
             DataAttribute(targets, "targets"),
             # Avalanche reads the first item of a constant sequence, even of an empty one.
             TaskLabels(ConstantSequence(0, len(targets)) if targets else []),
+            *([DataAttribute(pixel_keys, "pixel_keys")] if pixel_keys else []),
         ],
         transform_groups=groups,
     )

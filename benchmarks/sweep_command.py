@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cl_adapters.benchmarks.sweep import (
     title,
 )
 from cl_adapters.errors import InputError
+from cl_adapters.memo import open_memo
 
 __all__ = ["Plan", "run_sweep", "sweep_grid"]
 
@@ -91,7 +93,12 @@ class Plan:
 
 
 def run_sweep(
-    plan: Plan, resources: tuple[int | None, int, str], *, retries: int, quiet: bool
+    plan: Plan,
+    resources: tuple[int | None, int, str],
+    *,
+    retries: int,
+    quiet: bool,
+    memo: str | None = None,
 ) -> bool:
     """Runs what is left of a plan and says how it went; returns whether all runs are finished.
 
@@ -100,17 +107,19 @@ def run_sweep(
         resources: Runs at once (None: cores over threads), threads of each, indices of GPUs.
         retries: More tries of a run that fails for a reason outside it.
         quiet: Print only what failed.
+        memo: Folder for what frozen parts compute, or `off`; None: as `open_memo`.
 
     Raises:
         InputError: If a recipe cannot run; nothing has been written then.
     """
-    workers = _workers(*resources)
+    workers = replace(_workers(*resources), memo=memo)
+    known = open_memo(memo)
     console = Console(stderr=True, quiet=quiet)
     left = [each.config for each in plan.left]
     console.print(plan.cost(), highlight=False, soft_wrap=True)
     opened = {config.source: check(config) for config in left}
     for source in opened.values():
-        verify_images(source, lambda: None)
+        verify_images(source, memo=known)
     seconds = estimate(plan.runs, plan.out).seconds
     with SweepView(console, plan.out, len(left), workers.count, seconds) as view:
         outcomes = run_local(left, plan.out, workers, retries=retries, watch=view)

@@ -136,6 +136,11 @@ class Preprocess:
             if value is not None
         }
 
+    def describe_evaluation(self) -> dict[str, object]:
+        """Returns the settings that decide about `evaluate`."""
+        others = ("augment", "scale", "train_interpolation")
+        return {key: value for key, value in self.describe().items() if key not in others}
+
     def evaluate(self, image: npt.NDArray[np.uint8]) -> Tensor:
         """Returns the network's input for an image, without chance.
 

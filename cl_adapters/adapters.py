@@ -231,6 +231,11 @@ class AdapterSet(nn.Module):
         """The first block with a filled slot; 0 if there is none."""
         return min((block for _, block in self._keys), default=0)
 
+    @property
+    def stop_block(self) -> int:
+        """The block after the last with a filled slot; 0 if there is none."""
+        return max((block + 1 for _, block in self._keys), default=0)
+
 
 @dataclass(frozen=True)
 class Pet:

@@ -154,6 +154,11 @@ def run(
     restart: Annotated[
         bool, typer.Option("--restart/--resume", help="Begin again, or continue.")
     ] = False,
+    memo: Annotated[
+        str | None,
+        typer.Option(help="Folder for what frozen parts compute, or 'off'; your cache by default."),
+    ] = None,
+    memo_gigabytes: Annotated[float, typer.Option(help="Most that it takes on disk.")] = 4.0,
     checkpoint_minutes: Annotated[
         float,
         typer.Option(help="Between two checkpoints inside an experience; 0: each step.", min=0),
@@ -176,6 +181,7 @@ def run(
         logging.basicConfig(level=logging.WARNING)
         _quieten_libraries()
         from cl_adapters.benchmarks.batch import expand, run_batch
+        from cl_adapters.memo import open_memo
 
         configs = expand(
             {name: value for name, value in given.items() if value is not None},
@@ -183,7 +189,15 @@ def run(
             seeds=seeds,
             settings=options or [],
         )
-        run_batch(configs, out, restart=restart, quiet=quiet, checkpoint_minutes=checkpoint_minutes)
+        kept = open_memo(memo, gigabytes=memo_gigabytes)
+        run_batch(
+            configs,
+            out,
+            restart=restart,
+            quiet=quiet,
+            memo=kept,
+            checkpoint_minutes=checkpoint_minutes,
+        )
 
 
 @app.command()
@@ -298,6 +312,10 @@ def sweep(
     retries: Annotated[
         int, typer.Option(help="More tries of a run that fails for a reason outside it.", min=0)
     ] = 1,
+    memo: Annotated[
+        str | None,
+        typer.Option(help="Folder for what frozen parts compute, or 'off'; your cache by default."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the plan and what it will cost.")
     ] = False,
@@ -315,7 +333,8 @@ def sweep(
             _print_table(plan.table())
             typer.echo(plan.cost())
             return
-        if not run_sweep(plan, (workers, threads, gpus), retries=retries, quiet=quiet):
+        resources = workers, threads, gpus
+        if not run_sweep(plan, resources, retries=retries, quiet=quiet, memo=memo):
             raise typer.Exit(_FAILED)
 
 

@@ -34,9 +34,11 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.heads import UNSEEN_LOGIT
+from cl_adapters.memo import Memo
 from cl_adapters.randomness import as_text, from_text, random_states, set_random_states
 from cl_adapters.retrieval import Retrieval
 from cl_adapters.strategies.config import StrategyConfig, TrainedConfig
+from cl_adapters.strategies.frozen import FrozenPart, FrozenRows, part_digest
 from cl_adapters.strategies.resuming import (
     Keeper,
     Point,
@@ -82,11 +84,15 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         precision: `bf16` computes forward passes under autocast; parameters stay in float32.
         fixed_views: Says that the training images are not augmented at random, so that what the
             frozen part computes from them may be kept for an experience.
+        memo: Where the rows of `frozen_part` are kept on disk, for later evaluations and other
+            runs; None keeps none. Only for datasets that say which images are equal, as ours do.
         **template: Arguments of Avalanche's `SupervisedTemplate`.
     """
 
     config_class: ClassVar[type[StrategyConfig]] = StrategyConfig
     learns_by_gradient: ClassVar[bool] = True
+    # Whether training needs nothing of an image but the row of `frozen_part`, without augmentation.
+    trains_on_frozen_rows: ClassVar[bool] = False
     # Whether `restore` brings back all that matters for the experiences to come.
     resumes: bool = True
     # Whether an experience can go on in its middle (`cl_adapters.strategies.resuming`).
@@ -104,12 +110,15 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         seed: int = 0,
         precision: Literal["fp32", "bf16"] = "fp32",
         fixed_views: bool = False,
+        memo: Memo | None = None,
         **template: Unpack[TemplateArgs],
     ) -> None:
         self.config = config or self.config_class()
         self.seed = seed
         self.precision = precision
         self.fixed_views = fixed_views
+        self.memo = memo
+        self._evaluated_part: FrozenPart | None = None
         self.phase = "train"
         self._events: list[dict[str, Any]] = []
         self.timings: dict[str, tuple[float, int]] = {}
@@ -171,6 +180,13 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
     def end_experience(self) -> None:
         """Follows the last epoch of an experience, before any evaluation."""
 
+    def frozen_part(self) -> FrozenPart | None:
+        """Returns the part of the model, from images on, that is not in training; None by default.
+
+        In evaluation the model then gets the rows of this part in place of images.
+        """
+        return None
+
     def generators(self) -> Mapping[str, torch.Generator]:
         """Returns, by name, what training steps draw from.
 
@@ -206,6 +222,25 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         """Returns the context that computes in the strategy's precision."""
         enabled = self.precision == "bf16"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def freeze(self, compute: Callable[[Tensor], Tensor], *modules: nn.Module) -> FrozenPart:
+        """Returns a part of the model for `frozen_part` or `train_on_frozen`.
+
+        Args:
+            compute: From images (B, C, S, S) on the strategy's device to rows (B, ...).
+            *modules: All that it computes with; none for rows that are not to be kept on disk.
+        """
+
+        def rows(images: Tensor) -> Tensor:
+            with self.autocast():
+                return compute(images.to(self.device))
+
+        if self.memo is None or not modules:
+            return FrozenPart(rows, device=self.device)
+        passes = self.backbone.num_passes  # the digest's own are no pass of an image
+        space = part_digest(rows, modules, self.backbone.input_shape)
+        self.backbone.num_passes = passes
+        return FrozenPart(rows, space, self.device)
 
     def learned_state(self) -> dict[str, Tensor]:
         """Returns every tensor that was learned: the model's state without the frozen backbone."""
@@ -288,6 +323,19 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         seconds, before = self.timings.get(name, (0.0, 0))
         self.timings[name] = (seconds + time.perf_counter() - since, before + images)
 
+    def frozen_rows(
+        self,
+        dataset: Any,  # noqa: ANN401 - Avalanche ships no types
+        part: FrozenPart,
+    ) -> FrozenRows:
+        """Returns what a frozen part makes of a dataset without augmentation.
+
+        Args:
+            dataset: Avalanche's dataset, its images those of the group `eval`.
+            part: The part.
+        """
+        return FrozenRows(dataset, part, same=True, keep=False, memo=self.memo)
+
     def plain_images(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the images of the current experience, not augmented and in order, and labels.
 
@@ -321,22 +369,57 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         """Shuffles with the strategy's own generator."""
         # An experience smaller than one batch would have nothing left without its last batch.
         can_drop = len(self.adapted_dataset) >= self.train_mb_size
-        images: Any = self.adapted_dataset
+        whole: Any = self.adapted_dataset
         generator = self.generator("order")
         self.order = ShuffledBatches(
-            RandomSampler(images, generator=generator) if shuffle else SequentialSampler(images),
+            RandomSampler(whole, generator=generator) if shuffle else SequentialSampler(whole),
             self.train_mb_size,
             drop_last=can_drop and getattr(self.config, "drop_last", False),
             generator=generator,
         )
-        self.dataloader = DataLoader(
-            images,
+        images: Any = DataLoader(
+            whole,
             batch_sampler=self.order,
-            num_workers=num_workers,
             generator=generator,
+            num_workers=num_workers,
             pin_memory=self.device.type == "cuda",
         )
+        self._images = self.dataloader = images
+        if self.trains_on_frozen_rows:
+            self.train_on_frozen(self.frozen_part())
         self.num_steps = len(self.dataloader) * self.train_epochs
+
+    def train_on_frozen(self, part: FrozenPart | None) -> None:
+        """Trains from now on with the rows of a part in place of images; None goes back to images.
+
+        The images of the experience must be those of the group `eval`. The order is the same as
+        over images. Rows are kept on disk where the part has a space, else in memory; where they
+        would not be kept at all, training goes on with images.
+        """
+        self.dataloader = self._images
+        if part is None:
+            return
+        keep = not part.space
+        rows = FrozenRows(self.adapted_dataset, part, same=True, keep=keep, memo=self.memo)
+        if rows.is_known:
+            places: Any = range(len(rows))
+            order = DataLoader(
+                places,
+                collate_fn=torch.tensor,
+                batch_sampler=self.order,
+                generator=self.order.generator,
+            )
+            self.dataloader = rows.training_batches(order, images=False)
+
+    def make_eval_dataloader(self, **kwargs: Any) -> None:  # noqa: ANN401
+        """Reads what the frozen part made of the images, where that is kept, else the images."""
+        part = self._evaluated_part
+        rows = None if part is None else self.frozen_rows(self.adapted_dataset, part)
+        if rows is None or not rows.is_known:
+            super().make_eval_dataloader(**kwargs)
+        else:
+            order = rows.in_order(self.eval_mb_size)
+            self.dataloader = rows.training_batches(order, images=False)
 
     def check_model_and_optimizer(self, **_: Any) -> None:  # noqa: ANN401
         """Grows the model and makes the optimiser over what is trainable, frozen parts left out."""
@@ -493,6 +576,10 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
     def _before_training_exp(self, **kwargs: Any) -> None:  # noqa: ANN401
         self.begin_data()
         super()._before_training_exp(**kwargs)
+
+    def _before_eval(self, **kwargs: Any) -> None:  # noqa: ANN401
+        self._evaluated_part = None if self.memo is None else self.frozen_part()
+        super()._before_eval(**kwargs)
 
     def _after_update(self, **kwargs: Any) -> None:  # noqa: ANN401
         self.after_step()

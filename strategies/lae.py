@@ -103,25 +103,37 @@ class LAEModel(nn.Module):
         self.votes_offline = False
         self.votes: tuple[Tensor, Tensor] | None = None  # classes chosen in the last evaluation
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """Returns the online logits in train mode, log-probabilities of the ensemble in eval mode.
 
         Shape:
-            images: (B, 3, S, S). Output: (B, C).
+            inputs: images (B, 3, S, S); in train mode also online features (B, D).
+            Output: (B, C).
         """
-        tokens = self.backbone.tokens(images)
-        online = self._logits(tokens, self.online)
         self.votes = None
-        if self.training or not self.votes_offline:
-            return online
-        offline = self._logits(tokens, self.offline)
+        both = not self.training and self.votes_offline
+        experts = (self.online, self.offline) if both else (self.online,)
+        features = inputs if inputs.ndim == 2 else self.features(inputs, *experts)
+        logits: Tensor = self.heads(features)
+        if not both:
+            return logits
+        online, offline = logits.chunk(2)
         self.votes = online.argmax(dim=1), offline.argmax(dim=1)
         return ensemble(online, offline)
 
-    def _logits(self, tokens: Tensor, pets: AdapterSet) -> Tensor:
-        features = self.backbone.features(self.backbone.run(tokens, adapters=pets))
-        logits: Tensor = self.heads(features)
-        return logits
+    def features(self, images: Tensor, *experts: AdapterSet) -> Tensor:
+        """Returns the features that each expert sees, one expert after the other.
+
+        What lies before the first PET is computed once, what lies after the last in one batch.
+
+        Shape:
+            images: (B, 3, S, S). Output: (E * B, D).
+        """
+        start, stop = experts[0].first_block, experts[0].stop_block
+        shared = self.backbone.run(self.backbone.tokens(images), 0, start)
+        adapted = [self.backbone.run(shared, start, stop, adapters=pets) for pets in experts]
+        tokens = adapted[0] if len(adapted) == 1 else torch.cat(adapted)
+        return self.backbone.features(self.backbone.run(tokens, stop))
 
 
 class LAE(AdapterStrategy):
@@ -160,6 +172,13 @@ class LAE(AdapterStrategy):
         frozen = len(self.classes_by_experience) > 1 and epoch < self.config.freeze_epochs
         self.phase = "freeze" if frozen else "train"
         self.model.online.requires_grad_(requires_grad=not frozen)
+        if self.fixed_views and epoch in {0, self.config.freeze_epochs}:
+            # The head then learns on features that are computed once.
+            part = self.freeze(self._online_features) if frozen else None
+            self.train_on_frozen(part)
+
+    def _online_features(self, images: Tensor) -> Tensor:
+        return self.model.features(images, self.model.online)
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over the classes of the current experience."""

@@ -64,7 +64,7 @@ from cl_adapters.schedule import cosine
 from cl_adapters.shift import Detector, find_detector
 from cl_adapters.strategies.base import AdapterStrategy, Phase
 from cl_adapters.strategies.config import StrategyConfig
-from cl_adapters.strategies.memo import ExperienceTokens
+from cl_adapters.strategies.frozen import FrozenPart, FrozenRows
 from cl_adapters.strategies.resuming import ShuffledParts
 from cl_adapters.strategies.usage import RouterUsage
 
@@ -416,29 +416,30 @@ class SEMA(AdapterStrategy):
         self._grown: list[int] = []
         self._votes = {block: Counter[int]() for block in self.blocks}
         self._left = dict.fromkeys(self.blocks, False)
-        self._tokens = ExperienceTokens(
+        first = len(self.classes_by_experience) == 1
+        self._tokens = FrozenRows(
             self.adapted_dataset,
-            self._prefix,
-            keep=self.fixed_views,
+            self.freeze(self.model.prefix) if first else self.frozen_part(),
+            same=self.fixed_views,
             megabytes=self.config.memo_megabytes,
+            memo=self.memo,
         )
-        if len(self.classes_by_experience) == 1:
-            return
-        # From here on the blocks before the first expandable one are frozen.
-        count, generator = len(self._tokens), self.generator("order")
-        self.order = ShuffledParts(count, self.train_mb_size, generator)
-        batches: Any = self._tokens.training_batches(self.order)
-        self.dataloader = batches
+        if not first:
+            # From here on the blocks before the first expandable one are frozen.
+            count, generator = len(self._tokens), self.generator("order")
+            self.order = ShuffledParts(count, self.train_mb_size, generator)
+            self.dataloader = self._tokens.training_batches(self.order, images=True)
 
-    def _prefix(self, images: Tensor) -> Tensor:
-        with self.autocast():
-            return self.model.prefix(images.to(self.device))
+    def frozen_part(self) -> FrozenPart:
+        """Returns the blocks before the first expandable one, frozen after the first experience."""
+        adapters = (self.model.adapters.at("mlp", block) for block in range(self.blocks[0]))
+        return self.freeze(self.model.prefix, self.backbone, *filter(None, adapters))
 
-    def _plain_tokens(self) -> ExperienceTokens:
+    def _plain_tokens(self) -> FrozenRows:
         """Returns the experience without augmentation."""
         if self.fixed_views:
             return self._tokens
-        return ExperienceTokens(self.experience.dataset.eval(), self._prefix, keep=False)
+        return self.frozen_rows(self.experience.dataset.eval(), self.frozen_part())
 
     def _windows(self, number: int) -> Iterator[Tensor]:
         parts = self._tokens.shuffled(

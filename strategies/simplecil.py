@@ -23,6 +23,7 @@ from cl_adapters.backbone import AdaptedViT
 from cl_adapters.ridge import RidgeHead
 from cl_adapters.strategies.base import AdapterStrategy
 from cl_adapters.strategies.config import ClosedHead, ClosedHeadConfig, StrategyConfig
+from cl_adapters.strategies.frozen import FrozenPart
 
 __all__ = ["PrototypeClassifier", "SimpleCIL", "SimpleCILConfig"]
 
@@ -42,13 +43,18 @@ class PrototypeClassifier(nn.Module):
         self.backbone = backbone
         self.head = head
 
-    def forward(self, images: Tensor) -> Tensor:
+    def features(self, inputs: Tensor) -> Tensor:
+        """Returns the features of images (B, 3, S, S), or what is given as such, (B, D)."""
+        features: Tensor = inputs if inputs.ndim == 2 else self.backbone(inputs)
+        return features
+
+    def forward(self, inputs: Tensor) -> Tensor:
         """Returns the head's logits: scaled cosines to the class means.
 
         Shape:
-            images: (B, 3, S, S). Output: (B, C).
+            inputs: images (B, 3, S, S) or features (B, D). Output: (B, C).
         """
-        logits: Tensor = self.head(self.backbone(images))
+        logits: Tensor = self.head(self.features(inputs))
         return logits
 
 
@@ -59,6 +65,7 @@ class SimpleCIL(AdapterStrategy):
     config: SimpleCILConfig
     model: PrototypeClassifier
     learns_by_gradient: ClassVar[bool] = False
+    trains_on_frozen_rows: ClassVar[bool] = True
 
     def build_model(self, backbone: AdaptedViT) -> PrototypeClassifier:
         """Returns the backbone with no prototypes yet."""
@@ -68,6 +75,10 @@ class SimpleCIL(AdapterStrategy):
     def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:  # noqa: ARG002
         """Makes room for the new classes."""
         self.model.head.grow(classes)
+
+    def frozen_part(self) -> FrozenPart:
+        """Returns the whole backbone."""
+        return self.freeze(self.backbone, self.backbone)
 
     def train_dataset_adaptation(self, **kwargs: Any) -> None:  # noqa: ANN401
         """Reads the training images without augmentation."""
@@ -79,7 +90,7 @@ class SimpleCIL(AdapterStrategy):
         if not self.is_training:
             return super().forward()
         with self.autocast():
-            features = self.backbone(self.mb_x)
+            features = self.model.features(self.mb_x)
         self.model.head.add(features, self.mb_y)
         logits: Tensor = self.model.head(features)
         return logits

@@ -1,12 +1,18 @@
 """The tiny frozen ViT and the two-experience stream that most tests share."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
 # One thread, here and in the commands that tests start: the networks are tiny, and on a machine
 # that is shared two threads wait for each other most of the time. Set before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
+# What frozen parts compute is kept for this session only, not in the user's cache.
+os.environ["CL_ADAPTERS_MEMO"] = tempfile.mkdtemp(prefix="cl-adapters-memo-")
+atexit.register(shutil.rmtree, os.environ["CL_ADAPTERS_MEMO"], ignore_errors=True)
 
 import pytest
 import timm

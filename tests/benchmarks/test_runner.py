@@ -69,7 +69,7 @@ def test_a_run_directory_holds_what_design_says(source: ImageSource, tmp_path: P
     predictions = read_predictions(folder)
     assert predictions.groupby("experience").size().tolist() == [8, 16, 24]
     kinds = {(event["event"], event["experience"]) for event in read_events(folder)}
-    wanted = ("phase", "evaluation", "parameters", "memory")
+    wanted = ("phase", "evaluation", "parameters", "memory", "memo")
     voted = {("votes", 1), ("votes", 2)}  # in experience 0 LAE's online expert answers alone
     assert kinds == {(kind, experience) for kind in wanted for experience in range(3)} | voted
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [

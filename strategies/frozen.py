@@ -1,0 +1,196 @@
+"""The images of a dataset as the rows that a frozen part of the network makes of them.
+
+Where the images are the same at each use, their rows are computed once: kept in memory for as long
+as the experience lasts, and on disk for later experiences and other runs where there is a memo.
+Otherwise they are computed at each use, without gradients.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cl_adapters.memo import Memo
+
+__all__ = ["FrozenPart", "FrozenRows", "part_digest"]
+
+_BATCH = 64  # images a pass when the order does not matter
+
+
+@dataclass(frozen=True)
+class FrozenPart:
+    """A part of a network, from images on, that stays as it is for a while.
+
+    Attributes:
+        compute: From images (B, 3, S, S) to rows (B, ...), on the network's device.
+        space: Digest of all that decides about the rows, the name of their space in a memo; empty
+            if they are not to be kept on disk.
+        device: Where rows from disk are wanted; None leaves them on the CPU.
+    """
+
+    compute: Callable[[Tensor], Tensor]
+    space: str = ""
+    device: torch.device | None = None
+
+
+def part_digest(
+    compute: Callable[[Tensor], Tensor], modules: Sequence[nn.Module], shape: Sequence[int]
+) -> str:
+    """Returns a digest of a frozen part: of its weights, and of what it makes of two images.
+
+    The images stand for what weights do not say: the number of heads, the precision, the machine's
+    arithmetic. Two parts with one digest give the same rows, bit for bit.
+
+    Args:
+        compute: The part.
+        modules: What holds its weights.
+        shape: Shape (C, S, S) of an image.
+    """
+    found = hashlib.sha256()
+    for module in modules:
+        for name, value in module.state_dict().items():
+            found.update(name.encode())
+            found.update(_bytes(value))
+    probes = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found.update(_bytes(compute(probes)))
+    return found.hexdigest()
+
+
+def _bytes(value: Tensor) -> memoryview:
+    plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return plain.numpy().data
+
+
+class FrozenRows:
+    """Rows (N, ...) of the N images of a dataset.
+
+    Args:
+        dataset: Avalanche's dataset of the experience. Its attribute `pixel_keys`, where it has
+            one, says which images are equal as its group `eval` shows them.
+        part: What computes the rows.
+        same: Whether the images are those of the group `eval` at each use.
+        keep: Whether rows may be kept in memory.
+        megabytes: Most memory for what is kept.
+        memo: Where rows are kept on disk; None keeps none.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,  # noqa: ANN401 - Avalanche ships no types
+        part: FrozenPart,
+        *,
+        same: bool,
+        keep: bool = True,
+        megabytes: float = 1024,
+        memo: Memo | None = None,
+    ) -> None:
+        self._dataset = dataset
+        self._part = part
+        self._keep = same and keep
+        self._limit = megabytes * 2**20
+        self._kept: Tensor | None = None
+        self._keys = list(getattr(dataset, "pixel_keys", ())) if same and part.space else []
+        self._memo = memo if self._keys else None
+        self.targets = torch.tensor([int(label) for label in dataset.targets])
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def shuffled(
+        self, size: int, generator: torch.Generator, *, merge_last: bool = False
+    ) -> list[Tensor]:
+        """Returns the images' indices, shuffled and cut into parts.
+
+        Args:
+            size: Images a part.
+            generator: Source of the order.
+            merge_last: Let a last, smaller part join the one before.
+        """
+        parts = list(torch.split(torch.randperm(len(self), generator=generator), size))
+        if merge_last and len(parts) > 1 and len(parts[-1]) < size:
+            parts[-2:] = [torch.cat(parts[-2:])]
+        return parts
+
+    def in_order(self, size: int = _BATCH) -> list[Tensor]:
+        """Returns the images' indices, cut into parts."""
+        return list(torch.split(torch.arange(len(self)), size))
+
+    def batches(self, parts: Iterable[Tensor] | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields rows and targets.
+
+        Args:
+            parts: Indices of each batch; None goes through all images in order.
+        """
+        for part in self.in_order() if parts is None else parts:
+            yield self.rows(part), self.targets[part]
+
+    def rows(self, part: Tensor) -> Tensor:
+        """Returns the rows of some images.
+
+        Shape:
+            part: (B,) indices. Output: (B, ...).
+        """
+        kept = self._all()
+        return self._computed(part) if kept is None else kept[part]
+
+    def training_batches(self, orders: Iterable[Tensor], *, images: bool) -> "TrainingBatches":
+        """Returns what Avalanche's loop reads: rows or images; targets; task labels.
+
+        Args:
+            orders: Gives the parts of an order each time it is gone through.
+            images: Read images where rows would be computed at each use: what follows the frozen
+                part then takes them, in one pass.
+        """
+        return TrainingBatches(self, orders, images=images)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether rows are kept, in memory or on disk."""
+        return self._memo is not None or self._all() is not None
+
+    def read(self, part: Tensor) -> Tensor:
+        """Returns images, as the dataset's transforms show them."""
+        return torch.stack([self._dataset[index][0] for index in part.tolist()])
+
+    @torch.no_grad()
+    def _computed(self, part: Tensor) -> Tensor:
+        if self._memo is None:
+            return self._part.compute(self.read(part))
+        keys = [self._keys[index] for index in part.tolist()]
+        rows = self._memo.rows(
+            self._part.space,
+            keys,
+            lambda places: self._part.compute(self.read(part[torch.tensor(places)])),
+        )
+        return rows if self._part.device is None else rows.to(self._part.device)
+
+    def _all(self) -> Tensor | None:
+        if self._keep and self._kept is None:
+            rows: list[Tensor] = []
+            for part in self.in_order():
+                rows.append(self._computed(part))
+                if rows[0][0].nbytes * len(self) > self._limit:
+                    self._keep = False
+                    return None
+            self._kept = torch.cat(rows)
+        return self._kept
+
+
+class TrainingBatches:
+    """Minibatches for Avalanche's loop, one order at each pass."""
+
+    def __init__(self, source: FrozenRows, orders: Iterable[Tensor], *, images: bool) -> None:
+        self._source, self._orders, self._images = source, orders, images
+
+    def __len__(self) -> int:
+        return len(self._orders)  # type: ignore[arg-type] # what is given here has a length
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        source = self._source
+        read = source.read if self._images and not source.is_known else source.rows
+        for part in self._orders:
+            yield [read(part), source.targets[part], torch.zeros_like(part)]

@@ -163,6 +163,7 @@ class LAE(AdapterStrategy):
         if len(self.classes_by_experience) == 2:
             self.model.offline.load_state_dict(self.model.online.state_dict())
         self.model.online.requires_grad_(requires_grad=True)
+        self._is_frozen = False
         self.decay = (
             auto_decay(self.num_steps) if self.config.ema_decay == "auto" else self.config.ema_decay
         )
@@ -172,10 +173,10 @@ class LAE(AdapterStrategy):
         frozen = len(self.classes_by_experience) > 1 and epoch < self.config.freeze_epochs
         self.phase = "freeze" if frozen else "train"
         self.model.online.requires_grad_(requires_grad=not frozen)
-        if self.fixed_views and epoch in {0, self.config.freeze_epochs}:
+        if self.fixed_views and frozen != self._is_frozen:
             # The head then learns on features that are computed once.
-            part = self.freeze(self._online_features) if frozen else None
-            self.train_on_frozen(part)
+            self.train_on_frozen(self.freeze(self._online_features) if frozen else None)
+            self._is_frozen = frozen
 
     def _online_features(self, images: Tensor) -> Tensor:
         return self.model.features(images, self.model.online)

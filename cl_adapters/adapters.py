@@ -15,7 +15,8 @@ References: Gao et al., "A Unified Continual Learning Framework with General Par
 Tuning" (LAE), ICCV 2023, arXiv:2303.10070. Wang et al., "Self-Expansion of Pre-trained Models with
 Mixture of Adapters for Continual Learning" (SEMA), CVPR 2025, arXiv:2403.18886. Sun et al.,
 "MOS: Model Surgery for Pre-Trained Model-Based Class-Incremental Learning", AAAI 2025,
-arXiv:2412.09441.
+arXiv:2412.09441. He, Zhou, Ma, Berg-Kirkpatrick, Neubig, "Towards a Unified View of
+Parameter-Efficient Transfer Learning" (the parallel adapter), ICLR 2022, arXiv:2110.04366.
 
 Shapes: B batch, N tokens, D width of the stream (`embed_dim`), R rank or width of the bottleneck,
 L prefix length.
@@ -34,6 +35,8 @@ from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.plugins import Registry
 
 __all__ = [
+    "ACTIVATIONS",
+    "PARALLEL",
     "PETS",
     "PET_NAMES",
     "AdapterSet",
@@ -50,7 +53,7 @@ __all__ = [
 Slot = Literal["attention", "key_value", "prefix", "mlp"]
 Activation = Literal["relu", "gelu"]
 
-_ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
+ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "relu": functional.relu,
     "gelu": functional.gelu,
 }
@@ -122,7 +125,7 @@ class Bottleneck(nn.Module):
         Shape:
             inputs: (B, N, D). Output: (B, N, D).
         """
-        hidden = _ACTIVATIONS[self.activation](functional.linear(inputs, self.down, self.down_bias))
+        hidden = ACTIVATIONS[self.activation](functional.linear(inputs, self.down, self.down_bias))
         hidden = functional.dropout(hidden, self.dropout, self.training)
         return functional.linear(hidden, self.up, self.up_bias) * self.scale
 
@@ -252,7 +255,14 @@ class Pet:
     make: Callable[[int, int, torch.Generator], nn.Module]
 
 
+def _parallel(dim: int, size: int, generator: torch.Generator) -> Bottleneck:
+    return Bottleneck(dim, size, activation="relu", scale=1.0, generator=generator)
+
+
+# SEMA's adapter, and MOS's but for its scale and dropout.
+PARALLEL: Final = Pet("mlp", 16, _parallel)
 PETS: Final[dict[str, Pet]] = {
+    "parallel": PARALLEL,
     "adapter": Pet("attention", 5, lambda dim, size, rng: Bottleneck(dim, size, generator=rng)),
     "lora": Pet("key_value", 5, lambda dim, size, rng: KeyValueLoRA(dim, size, generator=rng)),
     "prefix": Pet("prefix", 10, lambda dim, size, rng: Prefix(dim, size, generator=rng)),
@@ -307,11 +317,11 @@ def build_pets(
     """Builds LAE's modules: one of the named kind in each block (methods of LAE, section 4.1).
 
     Args:
-        name: `adapter` (beside attention, GELU), `lora` (on K and V), `prefix`, or one of
-            the user's, see `find_pet`.
+        name: `adapter` (beside attention, GELU), `lora` (on K and V), `prefix`, `parallel` (beside
+            the MLP, ReLU), or one of the user's, see `find_pet`.
         embed_dim: D, width of the stream.
         blocks: The blocks that get one; LAE uses the first five.
-        size: Width, rank or length; None takes the paper's 5, 5 and 10.
+        size: Width, rank or length; None takes the PET's own.
         generator: Source of the initial weights.
 
     Raises:

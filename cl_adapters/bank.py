@@ -1,21 +1,24 @@
-"""Bottleneck adapters of many blocks, and of many experiences, as stacked tensors.
+"""PETs of many blocks, and of many experiences, as stacked tensors.
 
-`AdapterStack` is one set that is trained: an adapter beside the MLP of every block. `AdapterBank`
-holds the T sets that experiences left behind and applies, in one pass, to each image the set that
-its index names: per block two batched matrix products, whatever T is.
+`AdapterStack` is one set that is trained: a PET in every block. `AdapterBank` holds the T sets that
+experiences left behind and applies, in one pass, to each image the set that its index names: for
+bottlenecks by two batched matrix products a block, whatever T is; for other PETs by one call for
+each set that a batch asks for.
 
 Shapes: B batch, N tokens, D width of the stream, R width of an adapter, L blocks, T sets.
 """
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
-from cl_adapters.adapters import AdapterSet, Bottleneck
+from cl_adapters.adapters import ACTIVATIONS, AdapterSet, Bottleneck, Slot
 from cl_adapters.errors import InputError
 
 __all__ = ["AdapterBank", "AdapterStack"]
@@ -24,84 +27,71 @@ _NAMES: Final = ("down", "down_bias", "up", "up_bias")
 
 
 class AdapterStack(nn.Module):
-    """One ReLU bottleneck adapter a block: s * (W_up dropout(relu(W_down x + b_down)) + b_up).
+    """One PET a block, stacked.
 
     Args:
-        num_blocks: L.
-        embed_dim: D.
-        width: R.
-        scale: Fixed factor s (0.1 in MOS).
-        dropout: Share of the middle dropped in train mode (0.1 in MOS).
-        generator: Source of the initial weights; the output starts at exactly zero.
+        modules: The PET of each block, all of one kind and size; their weights are copied.
+        slot: The slot that they fill.
 
     Attributes:
-        down, down_bias, up, up_bias: (L, R, D), (L, R), (L, D, R), (L, D).
-        noise: Source of what is dropped, on the parameters' device; None takes torch's global one.
+        down, down_bias, up, up_bias: (L, R, D), (L, R), (L, D, R), (L, D) for bottlenecks; each
+            parameter of other PETs with the blocks in front.
+        noise: Source of what a bottleneck drops, on the parameters' device; None takes torch's
+            global one.
+
+    Raises:
+        InputError: If a PET keeps anything beside parameters, or none.
 
     Example:
         >>> seeded = torch.Generator().manual_seed(0)
-        >>> stack = AdapterStack(2, 8, 4, scale=0.1, dropout=0.1, generator=seeded)
+        >>> stack = AdapterStack([Bottleneck(8, 4, generator=seeded) for _ in range(2)], "mlp")
         >>> stack.adapters().at("mlp", 1)(torch.ones(3, 5, 8)).abs().sum().item()
         0.0
     """
 
-    def __init__(
-        self,
-        num_blocks: int,
-        embed_dim: int,
-        width: int,
-        *,
-        scale: float,
-        dropout: float,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, modules: Sequence[nn.Module], slot: Slot) -> None:
         super().__init__()
-        fresh = [
-            Bottleneck(embed_dim, width, activation="relu", dropout=dropout, generator=generator)
-            for _ in range(num_blocks)
-        ]
-        for name in _NAMES:
-            rows = [getattr(adapter, name).detach() for adapter in fresh]
-            setattr(self, name, nn.Parameter(torch.stack(rows)))
-        self.scale, self.dropout = scale, dropout
+        self.form = _Form(modules[0], slot)
         self.noise: torch.Generator | None = None
+        weights = [dict(module.named_parameters()) for module in modules]
+        for key, name in self.form.keys.items():
+            rows = torch.stack([each[name].detach() for each in weights])
+            self.register_parameter(key, nn.Parameter(rows))
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Returns the four stacked tensors, blocks first."""
-        return tuple(getattr(self, name) for name in _NAMES)
+        """Returns the stacked tensors, blocks first."""
+        return tuple(getattr(self, key) for key in self.form.keys)
 
     def adapters(self) -> AdapterSet:
         """Returns the adapters in the form that a backbone runs with."""
-        drop = _Dropout(self.dropout, self.noise) if self.training and self.dropout else None
-        return _as_set([value.unbind(0) for value in self.tensors()], self.scale, drop)
+        dropout = self.form.dropout if self.training else 0.0
+        self.form.module.train(self.training)
+        return self.form.filled(self.tensors(), _drop(dropout, self.noise))
 
 
 class AdapterBank(nn.Module):
-    """T finished adapter sets, in the order of their experiences; never trained.
+    """T finished sets, in the order of their experiences; never trained.
 
     Args:
-        num_blocks: L.
-        embed_dim: D.
-        width: R.
-        scale: Fixed factor of every adapter.
+        stack: What a set looks like.
 
     Attributes:
-        down, down_bias, up, up_bias: (T, L, R, D), (T, L, R), (T, L, D, R), (T, L, D).
+        down, down_bias, up, up_bias: Those of a stack, with the sets in front of the blocks.
     """
 
-    def __init__(self, num_blocks: int, embed_dim: int, width: int, *, scale: float) -> None:
+    def __init__(self, stack: AdapterStack) -> None:
         super().__init__()
-        self.scale = scale
-        shapes = ((width, embed_dim), (width,), (embed_dim, width), (embed_dim,))
-        for name, shape in zip(_NAMES, shapes, strict=True):
-            self.register_buffer(name, torch.zeros(0, num_blocks, *shape))
+        self.form = copy.deepcopy(stack.form)  # of its own: this one stays in eval mode
+        self.form.module.eval()
+        for key, value in zip(self.form.keys, stack.tensors(), strict=True):
+            self.register_buffer(key, torch.zeros(0, *value.shape))
 
     def __len__(self) -> int:
         return len(self.tensors()[0])
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Returns the four stacked tensors, sets first, blocks second."""
-        return tuple(getattr(self, name) for name in _NAMES)
+        """Returns the stacked tensors, sets first, blocks second."""
+        return tuple(getattr(self, key) for key in self.form.keys)
 
     @torch.no_grad()
     def append(self, tensors: Sequence[Tensor]) -> None:
@@ -110,8 +100,8 @@ class AdapterBank(nn.Module):
         Args:
             tensors: As `AdapterStack.tensors` gives them.
         """
-        for name, value in zip(_NAMES, tensors, strict=True):
-            setattr(self, name, torch.cat([getattr(self, name), value.detach()[None]]))
+        for key, value in zip(self.form.keys, tensors, strict=True):
+            setattr(self, key, torch.cat([getattr(self, key), value.detach()[None]]))
 
     def mean(self) -> list[Tensor]:
         """Returns the plain mean of all sets, blocks first."""
@@ -124,7 +114,7 @@ class AdapterBank(nn.Module):
 
         Args:
             index: (B,) of numbers below T, or one for all images.
-            dropout: Share of the middle that is dropped.
+            dropout: Share of a bottleneck's middle that is dropped.
             noise: Source of what is dropped.
 
         Raises:
@@ -138,11 +128,16 @@ class AdapterBank(nn.Module):
                 f"adapter index must lie below the number of stored sets, {len(self)}, "
                 f"got {lowest if lowest < 0 else highest}"
             )
-        drop = _Dropout(dropout, noise) if dropout else None
+        drop = _drop(dropout, noise)
         if lowest == highest:  # one set for all: no copies, plain products
-            return _as_set([value[lowest].unbind(0) for value in self.tensors()], self.scale, drop)
-        rows = [value.transpose(0, 1) for value in self.tensors()]
-        return _as_set([[block[index] for block in value] for value in rows], self.scale, drop)
+            return self.form.filled([value[lowest] for value in self.tensors()], drop)
+        rows = torch.as_tensor(index)
+        if self.form.is_bottleneck:
+            by_block = [value.transpose(0, 1) for value in self.tensors()]
+            return self.form.filled([[block[rows] for block in value] for value in by_block], drop)
+        asked = torch.unique(rows).tolist()
+        sets = [self.form.filled([value[each] for value in self.tensors()], None) for each in asked]
+        return self.form.mixed(sets, [(rows == each).nonzero()[:, 0] for each in asked])
 
     def distances(self) -> Tensor:
         """Returns the relative distance of every set from every other.
@@ -158,9 +153,9 @@ class AdapterBank(nn.Module):
         return torch.where(norms > 0, apart / norms.clamp_min(1e-300), 0.0)
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
-        for name in _NAMES:
-            like = state[f"{prefix}{name}"]
-            setattr(self, name, torch.zeros_like(like, device=getattr(self, name).device))
+        for key in self.form.keys:
+            like = state[f"{prefix}{key}"]
+            setattr(self, key, torch.zeros_like(like, device=getattr(self, key).device))
         super()._load_from_state_dict(state, prefix, *rest)
 
 
@@ -175,28 +170,113 @@ class _Dropout:
         return hidden * kept / (1 - self.share)
 
 
+def _drop(share: float, noise: torch.Generator | None) -> _Dropout | None:
+    return _Dropout(share, noise) if share else None
+
+
+class _Form:
+    """What the PETs of all blocks and sets have in common: everything but their weights.
+
+    Attributes:
+        module: One of them; its own weights are never used.
+        slot: The slot that it fills.
+        keys: Names of its parameters, by the names under which a stack holds them.
+    """
+
+    def __init__(self, module: nn.Module, slot: Slot) -> None:
+        self.module, self.slot = copy.deepcopy(module).requires_grad_(requires_grad=False), slot
+        self.keys = {_key(name): name for name, _ in module.named_parameters()}
+        surplus = [*module.state_dict().keys() - self.keys.values()]
+        if surplus or not self.keys:
+            raise InputError(
+                "a PET whose sets are stored must keep what it learns in parameters alone, got "
+                + (f"the buffer {min(surplus)!r}" if surplus else "no parameter")
+            )
+
+    @property
+    def is_bottleneck(self) -> bool:
+        return type(self.module) is Bottleneck
+
+    @property
+    def dropout(self) -> float:
+        return self.module.dropout if isinstance(self.module, Bottleneck) else 0.0
+
+    def filled(
+        self, by_name: Sequence[Sequence[Tensor] | Tensor], drop: _Dropout | None
+    ) -> AdapterSet:
+        """Returns the PETs with weights: for each parameter those of all blocks."""
+        modules: dict[tuple[Slot, int], nn.Module] = {}
+        self.module.to(by_name[0][0].device)
+        for block, tensors in enumerate(zip(*by_name, strict=True)):
+            if isinstance(self.module, Bottleneck) and self.is_bottleneck:
+                modules[self.slot, block] = _Given(self.module, tensors, drop)
+            else:
+                weights = dict(zip(self.keys.values(), tensors, strict=True))
+                modules[self.slot, block] = _Called(self.module, weights)
+        return AdapterSet(modules)
+
+    def mixed(self, sets: Sequence[AdapterSet], rows: Sequence[Tensor]) -> AdapterSet:
+        """Returns PETs that give some rows of a batch to each of some sets."""
+        return AdapterSet({key: _Mixed([each.at(*key) for each in sets], rows) for key in sets[0]})
+
+
+def _key(name: str) -> str:
+    # Apart from the bottleneck's, so that a stranger's name meets none of a module's own.
+    return name if name in _NAMES else f"pet-{name.replace('.', '-')}"
+
+
 class _Given(nn.Module):
     """A bottleneck with weights from elsewhere: one for all images, or one an image."""
 
-    def __init__(self, tensors: Sequence[Tensor], scale: float, drop: _Dropout | None) -> None:
+    def __init__(self, like: Bottleneck, tensors: Sequence[Tensor], drop: _Dropout | None) -> None:
         super().__init__()
-        self._tensors, self._scale, self._drop = tensors, scale, drop
+        self._tensors, self._drop = tensors, drop
+        self._activation = ACTIVATIONS[like.activation]
+        self._scale = float(like.scale)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        down, down_bias, up, up_bias = self._tensors
-        if down.ndim == 2:
+        down, down_bias, up, up_bias, *learned = self._tensors
+        is_one = down.ndim == 2
+        if is_one:
             hidden = functional.linear(inputs, down, down_bias)
         else:
             hidden = inputs @ down.transpose(1, 2) + down_bias[:, None]
-        hidden = functional.relu(hidden)
+        hidden = self._activation(hidden)
         hidden = hidden if self._drop is None else self._drop(hidden)
-        if up.ndim == 2:
-            return functional.linear(hidden, up, up_bias) * self._scale
-        return (hidden @ up.transpose(1, 2) + up_bias[:, None]) * self._scale
+        scale = learned[0].reshape(-1, 1, 1) if learned else self._scale
+        if is_one:
+            return functional.linear(hidden, up, up_bias) * scale
+        return (hidden @ up.transpose(1, 2) + up_bias[:, None]) * scale
 
 
-def _as_set(by_name: Sequence[Sequence[Tensor]], scale: float, drop: _Dropout | None) -> AdapterSet:
-    blocks: Iterator[tuple[Tensor, ...]] = zip(*by_name, strict=True)
-    return AdapterSet(
-        {("mlp", block): _Given(tensors, scale, drop) for block, tensors in enumerate(blocks)}
-    )
+class _Called(nn.Module):
+    """Any other PET with weights from elsewhere."""
+
+    def __init__(self, module: nn.Module, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        self._call = (module, weights)  # in a tuple: no submodule
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        result: Tensor | tuple[Tensor, ...] = functional_call(*self._call, inputs)
+        return result
+
+
+class _Mixed(nn.Module):
+    """PETs that share the images of a batch."""
+
+    def __init__(self, modules: Sequence[nn.Module | None], rows: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._modules_and_rows = [
+            (module, each) for module, each in zip(modules, rows, strict=True) if module is not None
+        ]
+        self._order = torch.cat(list(rows)).argsort()
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        parts = []
+        for module, rows in self._modules_and_rows:
+            found = module(*(each[rows] for each in inputs))
+            several = found if isinstance(found, tuple) else (found,)
+            # A prefix takes no images, so its output has no dimension for them.
+            parts.append(several if inputs else [x.expand(len(rows), *x.shape) for x in several])
+        whole = tuple(torch.cat(each)[self._order] for each in zip(*parts, strict=True))
+        return whole if len(whole) > 1 else whole[0]

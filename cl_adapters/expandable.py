@@ -18,13 +18,13 @@ Shapes: B batch, N tokens, D width of the stream, R width of an adapter, K adapt
 
 import math
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cl_adapters.adapters import AdapterSet, Bottleneck, Slot
+from cl_adapters.adapters import PARALLEL, AdapterSet, Bottleneck, Pet, Slot
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.discriminant import LinearDiscriminant
 
@@ -34,21 +34,24 @@ RouterKind = Literal["learned", "discriminant"]
 
 
 class ExpandableSlot(nn.Module):
-    """K bottleneck adapters of one width and their router.
+    """K adapters of one kind and width, and their router.
 
     Args:
         embed_dim: D.
         width: R.
         router: How the router's columns come about.
+        pet: What the adapters are; any that takes tokens.
 
     Attributes:
         mean_tokens: (B, D), the router's input in the last forward pass, without gradient.
         weights: (B, K), the router's output in the last forward pass, without gradient.
     """
 
-    def __init__(self, embed_dim: int, width: int, *, router: RouterKind) -> None:
+    def __init__(
+        self, embed_dim: int, width: int, *, router: RouterKind, pet: Pet = PARALLEL
+    ) -> None:
         super().__init__()
-        self.embed_dim, self.width, self.kind = embed_dim, width, router
+        self.embed_dim, self.width, self.kind, self.pet = embed_dim, width, router, pet
         self.adapters = nn.ModuleList()
         self.columns = nn.ModuleList()  # of the learned router
         self.discriminant = LinearDiscriminant(embed_dim) if router == "discriminant" else None
@@ -59,12 +62,8 @@ class ExpandableSlot(nn.Module):
         return len(self.adapters)
 
     def add_adapter(self, generator: torch.Generator) -> None:
-        """Adds an adapter that outputs exactly zero, and its column of a learned router."""
-        self.adapters.append(
-            Bottleneck(
-                self.embed_dim, self.width, activation="relu", scale=1.0, generator=generator
-            )
-        )
+        """Adds an adapter, which changes nothing yet, and its column of a learned router."""
+        self.adapters.append(self.pet.make(self.embed_dim, self.width, generator))
         if self.discriminant is not None:
             self.discriminant.grow([len(self.adapters) - 1])
             return
@@ -99,16 +98,19 @@ class ExpandableSlot(nn.Module):
             return cast("Tensor", self.discriminant(mean_tokens)).softmax(dim=1)
         return torch.cat([column(mean_tokens) for column in self.columns], dim=1).softmax(dim=1)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Returns the mixture of the adapters' outputs.
 
         Shape:
-            tokens: (B, N, D). Output: (B, N, D).
+            tokens: (B, N, D). Output: (B, N, D), or two of them where the PET adds to keys and
+            values.
         """
         mean_tokens = tokens.mean(dim=1)
         weights = self.route(mean_tokens)
         self.mean_tokens, self.weights = mean_tokens.detach(), weights.detach()
-        return self._mixture(tokens, weights)
+        if self.pet is PARALLEL:
+            return self._mixture(tokens, weights)
+        return _weighted([each(tokens) for each in self.adapters], weights)
 
     def _mixture(self, tokens: Tensor, weights: Tensor) -> Tensor:
         # Frozen adapters apart from those in training, whose number does not grow: the weights of
@@ -135,8 +137,17 @@ class ExpandableSlot(nn.Module):
         return functional.linear(hidden, up) + (shares @ up_bias.to(shares.dtype))[:, None]
 
 
+def _weighted(outputs: Sequence[Any], weights: Tensor) -> Tensor | tuple[Tensor, ...]:
+    # Each (B, N, D), or a pair of them; weights (B, K).
+    if isinstance(outputs[0], tuple):
+        parts = [_weighted(each, weights) for each in zip(*outputs, strict=True)]
+        return tuple(cast("list[Tensor]", parts))
+    shares = weights.to(outputs[0].dtype)[:, :, None, None]
+    return torch.stack([shares[:, k] * each for k, each in enumerate(outputs)]).sum(dim=0)
+
+
 class ExpandableViT(nn.Module):
-    """A frozen ViT with an adapter beside each MLP, and a slot of several in expandable blocks.
+    """A frozen ViT with an adapter in each block, and a slot of several in expandable blocks.
 
     Every pass may be cut before the first expandable block: what comes before it, the prefix, never
     changes once its adapters are frozen, so its tokens may be kept.
@@ -147,6 +158,7 @@ class ExpandableViT(nn.Module):
         width: R, width of every adapter.
         router: How the routers' columns come about.
         generator: Source of the initial weights.
+        pet: What the adapters are, beside the MLP by default; any that takes tokens.
     """
 
     def __init__(
@@ -157,25 +169,25 @@ class ExpandableViT(nn.Module):
         width: int,
         router: RouterKind,
         generator: torch.Generator,
+        pet: Pet = PARALLEL,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.expandable = tuple(expandable)
+        self.pet = pet
         modules: dict[tuple[Slot, int], nn.Module] = {}
         for block in range(backbone.num_blocks):
             if block in self.expandable:
-                slot = ExpandableSlot(backbone.embed_dim, width, router=router)
+                slot = ExpandableSlot(backbone.embed_dim, width, router=router, pet=pet)
                 slot.add_adapter(generator)
-                modules["mlp", block] = slot
+                modules[pet.slot, block] = slot
             else:
-                modules["mlp", block] = Bottleneck(
-                    backbone.embed_dim, width, activation="relu", scale=1.0, generator=generator
-                )
+                modules[pet.slot, block] = pet.make(backbone.embed_dim, width, generator)
         self.adapters = AdapterSet(modules)
 
     def slot(self, block: int) -> ExpandableSlot:
         """Returns the slot of an expandable block."""
-        return cast("ExpandableSlot", self.adapters.at("mlp", block))
+        return cast("ExpandableSlot", self.adapters.at(self.pet.slot, block))
 
     def prefix(self, images: Tensor) -> Tensor:
         """Returns the tokens that enter the first expandable block.

@@ -16,9 +16,40 @@ from torch import Tensor, nn
 from cl_adapters.adapters import AdapterSet
 from cl_adapters.backbone import AdaptedViT
 
-__all__ = ["UNSEEN_LOGIT", "AdaptedClassifier", "ExperienceHeads", "cross_entropy_over"]
+__all__ = [
+    "UNSEEN_LOGIT",
+    "AdaptedClassifier",
+    "CosineLinear",
+    "ExperienceHeads",
+    "cross_entropy_over",
+]
 
 UNSEEN_LOGIT: Final = -1000.0  # finite, so that a loss on unseen classes stays a number
+
+
+class CosineLinear(nn.Linear):
+    """A multiple of the cosines between features and rows of weights, without bias.
+
+    Its weights are not set.
+
+    Args:
+        num_features: F.
+        rows: C.
+        scale: The multiple.
+    """
+
+    def __init__(self, num_features: int, rows: int, *, scale: float) -> None:
+        super().__init__(num_features, rows, bias=False, device="meta")
+        self.scale = scale
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns the logits.
+
+        Shape:
+            features: (B, F). Output: (B, C).
+        """
+        weight = nn.functional.normalize(self.weight, dim=1)
+        return self.scale * nn.functional.linear(nn.functional.normalize(features, dim=1), weight)
 
 
 class ExperienceHeads(nn.Module):
@@ -52,20 +83,23 @@ class ExperienceHeads(nn.Module):
         self.layers = nn.ModuleList()
         self.classes: list[int] = []
 
+    def _layer(self, rows: int) -> nn.Linear:
+        # Made without torch's own initialisation, which would draw from the global random state.
+        if self.cosine_scale is None:
+            return nn.Linear(self.num_features, rows, device="meta")
+        return CosineLinear(self.num_features, rows, scale=self.cosine_scale)
+
     def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds a layer for those of the classes that have none yet."""
         new = [label for label in classes if label not in self.classes]
         if not new:
             return
-        # Made without torch's own initialisation, which would draw from the global random state.
-        is_linear = self.cosine_scale is None
-        layer = nn.Linear(self.num_features, len(new), bias=is_linear, device="meta")
-        layer = layer.to_empty(device="cpu")
+        layer = self._layer(len(new)).to_empty(device="cpu")
         if self.init_std is None:
             nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
         else:
             nn.init.normal_(layer.weight, std=self.init_std, generator=generator)
-        if is_linear:
+        if self.cosine_scale is None:
             nn.init.zeros_(layer.bias)
         self.layers.append(layer)
         self.classes.extend(new)
@@ -79,16 +113,9 @@ class ExperienceHeads(nn.Module):
         columns = max(self.classes, default=-1) + 1
         logits = features.new_full((features.shape[0], columns), UNSEEN_LOGIT, dtype=torch.float32)
         if self.classes:
-            seen = torch.cat([self._logits(layer, features) for layer in self.layers], dim=1)
+            seen = torch.cat([layer(features) for layer in self.layers], dim=1)
             logits[:, self.classes] = seen.float()
         return logits
-
-    def _logits(self, layer: nn.Module, features: Tensor) -> Tensor:
-        if self.cosine_scale is None:
-            return cast("Tensor", layer(features))
-        weight = nn.functional.normalize(cast("Tensor", layer.weight), dim=1)
-        rows = nn.functional.normalize(features, dim=1)
-        return self.cosine_scale * nn.functional.linear(rows, weight)
 
     @torch.no_grad()
     def joined(self, labels: Sequence[int]) -> nn.Linear:
@@ -96,10 +123,10 @@ class ExperienceHeads(nn.Module):
         rows = [self.classes.index(label) for label in labels]
         layers = cast("list[nn.Linear]", list(self.layers))
         weight = torch.cat([layer.weight for layer in layers])[rows]
-        bias = torch.cat([layer.bias for layer in layers])[rows]
-        copy = nn.Linear(self.num_features, len(rows), device="meta").to_empty(device=weight.device)
+        copy = self._layer(len(rows)).to_empty(device=weight.device)
         copy.weight.copy_(weight)
-        copy.bias.copy_(bias)
+        if self.cosine_scale is None:
+            copy.bias.copy_(torch.cat([layer.bias for layer in layers])[rows])
         return copy
 
     @torch.no_grad()
@@ -107,10 +134,11 @@ class ExperienceHeads(nn.Module):
         """Takes over the rows of a layer that `joined` returned."""
         layers = cast("list[nn.Linear]", list(self.layers))
         places = [(own, row) for own in layers for row in range(own.out_features)]
-        for label, weight, bias in zip(labels, layer.weight, layer.bias, strict=True):
+        for index, label in enumerate(labels):
             own, row = places[self.classes.index(label)]
-            own.weight[row] = weight
-            own.bias[row] = bias
+            own.weight[row] = layer.weight[index]
+            if self.cosine_scale is None:
+                own.bias[row] = layer.bias[index]
 
 
 class AdaptedClassifier(nn.Module):

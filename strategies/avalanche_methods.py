@@ -49,7 +49,7 @@ from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.heads import ExperienceHeads
 from cl_adapters.randomness import kept_random_states, seed_random_states
 from cl_adapters.strategies.base import AdapterStrategy
-from cl_adapters.strategies.config import PetConfig, TrainedConfig
+from cl_adapters.strategies.config import PetConfig, TrainedConfig, TrainedHeadConfig
 
 __all__ = ["PREFIX", "AvalancheConfig", "AvalancheMethod", "avalanche_names", "find_avalanche"]
 
@@ -83,7 +83,7 @@ _COOPERATIVE: Final = {"_before_training_exp", "_after_training_exp", "_after_up
 _SIMPLE: Final = (bool, int, float, str)
 
 
-class AvalancheConfig(TrainedConfig, PetConfig):
+class AvalancheConfig(TrainedConfig, PetConfig, TrainedHeadConfig):
     """Options of every `avalanche:NAME`, which those of its constructor join; the PET is LAE's."""
 
     def constructor_arguments(self) -> dict[str, Any]:
@@ -108,12 +108,14 @@ class BorrowingClassifier(nn.Module):
     Plugins call the model outside of the strategy's loop, so it sees to the precision itself.
     """
 
-    def __init__(self, backbone: AdaptedViT, adapters: AdapterSet, *, half: bool) -> None:
+    def __init__(
+        self, backbone: AdaptedViT, adapters: AdapterSet, heads: ExperienceHeads, *, half: bool
+    ) -> None:
         super().__init__()
         self._shared = _Shared(backbone)
         self._half = half
         self.adapters = adapters
-        self.heads = ExperienceHeads(backbone.embed_dim)
+        self.heads = heads
 
     @property
     def backbone(self) -> AdaptedViT:
@@ -167,7 +169,8 @@ class AvalancheMethod(AdapterStrategy):
     def build_model(self, backbone: AdaptedViT) -> BorrowingClassifier:
         """Returns the backbone with one PET a block and no heads yet."""
         pets = self.config.build(backbone, seed=self.seed)
-        return BorrowingClassifier(backbone, pets, half=self.precision == "bf16")
+        heads = self.config.build_head(backbone.embed_dim)
+        return BorrowingClassifier(backbone, pets, heads, half=self.precision == "bf16")
 
     def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:  # noqa: ARG002
         """Adds a head for the classes that have none; GDumb gives all of them up each time."""

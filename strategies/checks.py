@@ -209,7 +209,7 @@ def _seeds(trial: Trial) -> Iterator[str]:
 
 
 def _resumes(trial: Trial) -> Iterator[str]:
-    """Continues from a checkpoint to where the straight run ends."""
+    """Continues from a checkpoint to where the straight run ends, unless it always begins again."""
     stream = TinyStream()
     experiences = stream.benchmark.train_stream
     if not trial.build().resumes:

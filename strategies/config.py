@@ -6,7 +6,7 @@ from typing import Final, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from cl_adapters.adapters import AdapterSet, build_pets, find_pet
+from cl_adapters.adapters import AdapterSet, Pet, build_pets, find_pet
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.discriminant import LinearDiscriminant
 from cl_adapters.errors import InputError, unknown_name
@@ -14,7 +14,16 @@ from cl_adapters.heads import ExperienceHeads
 from cl_adapters.prototypes import PrototypeHead
 from cl_adapters.ridge import RidgeHead
 
-__all__ = ["ClosedHeadConfig", "PetConfig", "StrategyConfig", "TrainedConfig", "TrainedHeadConfig"]
+__all__ = [
+    "AnyHeadConfig",
+    "BlockPetConfig",
+    "ClosedHead",
+    "ClosedHeadConfig",
+    "PetConfig",
+    "StrategyConfig",
+    "TrainedConfig",
+    "TrainedHeadConfig",
+]
 
 ClosedHead = PrototypeHead | LinearDiscriminant | RidgeHead
 
@@ -99,7 +108,7 @@ class TrainedHeadConfig(BaseModel):
         )
         return _fitting(value, _TRAINED_HEADS, _CLOSED_HEADS, reason)
 
-    def build_head(self, num_features: int, *, init_std: float = 0.001) -> ExperienceHeads:
+    def build_head(self, num_features: int, *, init_std: float | None = 0.001) -> ExperienceHeads:
         """Returns the classifier, without a class yet."""
         scale = self.head_scale if self.head == "cosine" else None
         return ExperienceHeads(num_features, init_std=init_std, cosine_scale=scale)
@@ -128,14 +137,70 @@ class ClosedHeadConfig(BaseModel):
         return PrototypeHead(num_features, scale=scale)
 
 
+class AnyHeadConfig(BaseModel):
+    """Which classifier answers, of those that are trained and those that are set in closed form.
+
+    For a method that trains features and then keeps them: while it trains, a trained head stands
+    in for one in closed form.
+    """
+
+    head: str | None = Field(
+        default=None,
+        description="classifier: linear, cosine, prototype, discriminant or ridge; "
+        "None: `classifier`",
+    )
+    head_scale: float = Field(default=10.0, gt=0, description="of the cosines of a head that has")
+    ridge: float = Field(default=1.0, gt=0, description="strength of the ridge head")
+
+    @field_validator("head")
+    @classmethod
+    def _know_head(cls, value: str | None) -> str | None:
+        return value and _fitting(value, (*_TRAINED_HEADS, *_CLOSED_HEADS), (), "")
+
+    def build_heads(
+        self, head: str, num_features: int
+    ) -> tuple[ExperienceHeads, ClosedHead | None]:
+        """Returns the classifier that is trained, and the one that answers in its place if any."""
+        if head in _TRAINED_HEADS:
+            trained = TrainedHeadConfig(head=head, head_scale=self.head_scale)
+            return trained.build_head(num_features, init_std=None), None
+        closed = ClosedHeadConfig(head=head).build_head(num_features, self.head_scale)
+        return TrainedHeadConfig().build_head(num_features, init_std=None), closed
+
+
+class BlockPetConfig(BaseModel):
+    """Which PET goes into every block."""
+
+    pet: str = Field(
+        default="parallel",
+        description="kind of PET: parallel, adapter, lora, prefix, or file.py:Name",
+    )
+    width: int | None = Field(
+        default=None, ge=1, description="of a PET; rank or length; None: its own, 16 of parallel"
+    )
+
+    @field_validator("pet")
+    @classmethod
+    def _know_pet(cls, value: str) -> str:
+        find_pet(value)
+        return value
+
+    @property
+    def chosen(self) -> tuple[Pet, int]:
+        """The kind of PET and its width, rank or length."""
+        pet = find_pet(self.pet)
+        return pet, pet.default_size if self.width is None else self.width
+
+
 class PetConfig(BaseModel):
     """Which PET goes into which blocks."""
 
     pet: str = Field(
-        default="adapter", description="kind of PET: adapter, lora, prefix, or file.py:Name"
+        default="adapter",
+        description="kind of PET: adapter, lora, prefix, parallel, or file.py:Name",
     )
     size: int | None = Field(
-        default=None, ge=1, description="width, rank or length; None: 5, 5, 10"
+        default=None, ge=1, description="width, rank or length; None: 5, 5, 10, 16"
     )
     blocks: int = Field(default=5, ge=1, description="how many blocks get a PET, from the first on")
 

@@ -4,7 +4,7 @@ Every experience trains one adapter set beside the MLPs of all blocks, merging i
 the sets of the experiences before, so that it does not drift from them. The head is realigned on
 Gaussians of the classes that are gone. At inference class means of the first adapter's features
 guess the experience of an image, and the model corrects its own guess: an adapter whose answer is a
-class of another experience hands the image on.
+class of another experience hands the image on. Any PET can take the adapter's place (`pet`).
 
 Reference: Hai-Long Sun, Da-Wei Zhou, Hanbin Zhao, Le Gan, De-Chuan Zhan, Han-Jia Ye, "MOS: Model
 Surgery for Pre-Trained Model-Based Class-Incremental Learning", AAAI 2025, arXiv:2412.09441.
@@ -46,31 +46,34 @@ then decay); a class that returns belongs to its last experience and keeps the s
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cl_adapters.adapters import AdapterSet
+from cl_adapters.adapters import PARALLEL, AdapterSet, Bottleneck
 from cl_adapters.alignment import Alignment, align_head
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.bank import AdapterBank, AdapterStack
 from cl_adapters.discriminant import LinearDiscriminant
 from cl_adapters.gaussians import ClassGaussians, Statistics
-from cl_adapters.heads import UNSEEN_LOGIT, ExperienceHeads, cross_entropy_over
+from cl_adapters.heads import UNSEEN_LOGIT, cross_entropy_over
 from cl_adapters.merging import merge_
 from cl_adapters.prototypes import PrototypeHead
 from cl_adapters.retrieval import Retrieval, retrieve
 from cl_adapters.schedule import cosine
 from cl_adapters.strategies.base import AdapterStrategy
-from cl_adapters.strategies.config import StrategyConfig
+from cl_adapters.strategies.config import BlockPetConfig, StrategyConfig, TrainedHeadConfig
 
 __all__ = ["MOS", "MOSConfig", "MOSModel", "orthogonality_loss"]
 
+# Options that only the parallel adapter has; other PETs see to these things themselves.
+_OF_PARALLEL: Final = {"scale": 1.0, "dropout": 0.1, "prototype_dropout": False}
 
-class MOSConfig(StrategyConfig):
+
+class MOSConfig(StrategyConfig, BlockPetConfig, TrainedHeadConfig):
     """Options of MOS."""
 
     batch_size: int = Field(default=32, ge=1, description="images in a training step")
@@ -78,9 +81,10 @@ class MOSConfig(StrategyConfig):
     lr: float = Field(default=0.02, gt=0, description="of SGD for the adapters, cosine to 0")
     head_lr: float = Field(default=0.1, gt=0, description="the head's, as a share of `lr`")
     weight_decay: float = Field(default=5e-4, ge=0, description="of SGD")
-    width: int = Field(default=16, ge=1, description="of an adapter")
-    scale: float = Field(default=1.0, gt=0, description="of an adapter's output")
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="in the middle of an adapter")
+    scale: float = Field(default=1.0, gt=0, description="of a parallel adapter's output")
+    dropout: float = Field(
+        default=0.1, ge=0, lt=1, description="in the middle of a parallel adapter"
+    )
     orthogonality: float = Field(default=0.1, ge=0, description="lambda; 0 leaves the term out")
     merge: Literal["per_step", "official", "none"] = Field(
         default="per_step", description="when the adapter in training is merged with the stored"
@@ -105,6 +109,16 @@ class MOSConfig(StrategyConfig):
     ensemble: bool = Field(default=True, description="add the prototypes' vote to the score")
     num_classes: int | None = Field(default=None, ge=1, description="of the stream, if known")
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, default in _OF_PARALLEL.items():
+            if self.pet != "parallel" and getattr(self, name) != default:
+                raise ValueError(
+                    f"`{name}` must stay at {default} with pet {self.pet!r}, since only the "
+                    f"parallel adapter has it, got {getattr(self, name)}"
+                )
+        return self
+
     @property
     def evaluation_options(self) -> frozenset[str]:
         """What only inference asks for; none if evaluating changes the stored sets."""
@@ -126,6 +140,24 @@ class MOSConfig(StrategyConfig):
             guess="prototypes",
             prototype_dropout=True,
         )
+
+    def build_stack(self, backbone: AdaptedViT, generator: torch.Generator) -> AdapterStack:
+        """Returns a new PET for each block."""
+        pet, width = self.chosen
+        made = [
+            Bottleneck(
+                backbone.embed_dim,
+                width,
+                activation="relu",
+                scale=self.scale,
+                dropout=self.dropout,
+                generator=generator,
+            )
+            if pet is PARALLEL
+            else pet.make(backbone.embed_dim, width, generator)
+            for _ in range(backbone.num_blocks)
+        ]
+        return AdapterStack(made, pet.slot)
 
 
 def orthogonality_loss(features: Tensor, means: Tensor) -> Tensor:
@@ -149,19 +181,13 @@ class MOSModel(nn.Module):
 
     def __init__(self, backbone: AdaptedViT, config: MOSConfig, seed: int) -> None:
         super().__init__()
-        shape = (backbone.num_blocks, backbone.embed_dim, config.width)
         self.config = config
         self.backbone = backbone
-        self.working = AdapterStack(
-            *shape,
-            scale=config.scale,
-            dropout=config.dropout,
-            generator=torch.Generator().manual_seed(seed),
-        )
-        self.stored = AdapterBank(*shape, scale=config.scale)
+        self.working = config.build_stack(backbone, torch.Generator().manual_seed(seed))
+        self.stored = AdapterBank(self.working)
         # Of each stored set the mean of those before it, only for merging in evaluation.
-        self.before = AdapterBank(*shape, scale=config.scale)
-        self.heads = ExperienceHeads(backbone.embed_dim, init_std=0.02)
+        self.before = AdapterBank(self.working)
+        self.heads = config.build_head(backbone.embed_dim, init_std=0.02)
         self.guess: PrototypeHead | LinearDiscriminant = (
             PrototypeHead(backbone.embed_dim, scale=1.0)
             if config.guess == "prototypes"
@@ -321,7 +347,7 @@ class MOS(AdapterStrategy):
     # --- what it is made of --------------------------------------------------------------------
 
     def build_model(self, backbone: AdaptedViT) -> MOSModel:
-        """Returns the backbone with one adapter set that changes nothing yet."""
+        """Returns the backbone with one adapter set that has learned nothing yet."""
         return MOSModel(backbone, self.config, self.seed)
 
     def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:

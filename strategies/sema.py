@@ -3,6 +3,7 @@
 Every block of the frozen ViT has an adapter beside its MLP. The last blocks can have several, mixed
 by a router, and each of theirs comes with a detector of the data that it was trained on. A new
 experience is scanned first: where all detectors of a block find its data strange, the block grows.
+Any PET that takes tokens can take the adapter's place (`pet`).
 
 Reference: Huiyi Wang, Haodong Lu, Lina Yao, Dong Gong, "Self-Expansion of Pre-trained Models with
 Mixture of Adapters for Continual Learning", CVPR 2025, arXiv:2403.18886.
@@ -54,16 +55,17 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
+from cl_adapters.adapters import find_pet
 from cl_adapters.backbone import AdaptedViT
-from cl_adapters.discriminant import LinearDiscriminant
 from cl_adapters.errors import InputError
 from cl_adapters.expandable import ExpandableSlot, ExpandableViT, RouterKind
 from cl_adapters.growth import Budget, Policy, blocks_to_grow
-from cl_adapters.heads import ExperienceHeads, cross_entropy_over
+from cl_adapters.heads import cross_entropy_over
+from cl_adapters.ridge import RidgeHead
 from cl_adapters.schedule import cosine
 from cl_adapters.shift import Detector, find_detector
 from cl_adapters.strategies.base import AdapterStrategy, Phase
-from cl_adapters.strategies.config import StrategyConfig
+from cl_adapters.strategies.config import AnyHeadConfig, BlockPetConfig, StrategyConfig
 from cl_adapters.strategies.frozen import FrozenPart, FrozenRows
 from cl_adapters.strategies.resuming import ShuffledParts
 from cl_adapters.strategies.usage import RouterUsage
@@ -71,14 +73,13 @@ from cl_adapters.strategies.usage import RouterUsage
 __all__ = ["SEMA", "SEMAConfig", "SEMAModel"]
 
 
-class SEMAConfig(StrategyConfig):
+class SEMAConfig(StrategyConfig, BlockPetConfig, AnyHeadConfig):
     """Options of SEMA."""
 
     batch_size: int = Field(default=32, ge=1, description="images in a training step")
     epochs: int = Field(default=5, ge=1, description="of each functional phase")
     lr: float = Field(default=0.02, gt=0, description="of SGD, cosine to 0 over the phase")
     weight_decay: float = Field(default=5e-4, ge=0, description="of SGD")
-    width: int = Field(default=16, ge=1, description="of an adapter")
     expandable: int | tuple[int, ...] = Field(
         default=3, description="how many of the last blocks can grow, or which, counted from 0"
     )
@@ -117,6 +118,16 @@ class SEMAConfig(StrategyConfig):
     def _split(cls, value: object) -> object:
         return value.split(",") if isinstance(value, str) and "," in value else value
 
+    @field_validator("pet")
+    @classmethod
+    def _takes_tokens(cls, value: str) -> str:
+        if find_pet(value).slot == "prefix":
+            raise InputError(
+                "`pet` must take tokens, since router and detectors read those that enter the slot "
+                f"to choose among its adapters, got {value!r}, which takes none"
+            )
+        return value
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.threshold != "auto" and self.threshold <= 0:
@@ -137,6 +148,11 @@ class SEMAConfig(StrategyConfig):
             views=0,
             merge_last=False,
         )
+
+    @property
+    def answers_with(self) -> str:
+        """What classifies the adapted features."""
+        return self.head or self.classifier
 
     def expandable_blocks(self, num_blocks: int) -> tuple[int, ...]:
         """Returns the blocks that can grow, sorted.
@@ -182,10 +198,12 @@ class SEMAModel(ExpandableViT):
     """The expandable backbone, a detector for each adapter of a slot, and the two classifiers."""
 
     def __init__(self, backbone: AdaptedViT, config: SEMAConfig, seed: int) -> None:
+        pet, width = config.chosen
         super().__init__(
             backbone,
             expandable=config.expandable_blocks(backbone.num_blocks),
-            width=config.width,
+            width=width,
+            pet=pet,
             router=config.router,
             generator=torch.Generator().manual_seed(seed),
         )
@@ -198,12 +216,7 @@ class SEMAModel(ExpandableViT):
         # The adapter that the last experience belongs to, in each expandable block.
         self.register_buffer("active", torch.zeros(len(self.expandable), dtype=torch.int64))
         self.active: Tensor
-        self.heads = ExperienceHeads(backbone.embed_dim, init_std=None)
-        self.classes = (
-            LinearDiscriminant(backbone.embed_dim, unit_length=True)
-            if config.classifier == "discriminant"
-            else None
-        )
+        self.heads, self.classes = config.build_heads(config.answers_with, backbone.embed_dim)
 
     def detectors_of(self, block: int) -> nn.ModuleList:
         """Returns the detectors of an expandable block, one an adapter."""
@@ -212,7 +225,9 @@ class SEMAModel(ExpandableViT):
     def cost(self, block: int) -> int:
         """Returns the parameters of one more adapter with its column and detector."""
         state = self.detectors_of(block)[0].state_dict()
-        held = [*self.slot(block).newest_parameters(), *state.values()]
+        slot = self.slot(block)
+        adapter = slot.adapters[-1].state_dict()
+        held = [*adapter.values(), *slot.columns[-1:].parameters(), *state.values()]
         return sum(int(value.numel()) for value in held)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -249,7 +264,7 @@ class SEMA(AdapterStrategy):
                 value for block in blocks for value in self._slot(block).newest_parameters()
             )
             self._fit_detectors(blocks)
-        if not self._grown and self.config.classifier == "linear":
+        if not self._grown and self.model.classes is None:
             yield self._functional(())
 
     def _requests(self) -> Iterator[list[int]]:
@@ -371,6 +386,8 @@ class SEMA(AdapterStrategy):
                 with torch.no_grad(), self.autocast():
                     features = self.model.features(tokens)
                 self.model.classes.add(features, targets.to(self.device))
+        if isinstance(self.model.classes, RidgeHead):
+            self.model.classes.solve(self.config.ridge)
         del self._tokens
 
     # --- what it is made of --------------------------------------------------------------------
@@ -406,7 +423,7 @@ class SEMA(AdapterStrategy):
     def rebuild(self, state: Mapping[str, Tensor]) -> None:
         """Adds the adapters that a checkpoint holds."""
         for block in self.blocks:
-            name = f"adapters._by_name.mlp_{block}.adapters."
+            name = f"adapters._by_name.{self.model.pet.slot}_{block}.adapters."
             held = {key.split(".")[4] for key in state if key.startswith(name)}
             while len(self._slot(block)) < len(held):
                 self._slot(block).add_adapter(self.generator(f"adapter {block}"))

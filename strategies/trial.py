@@ -11,7 +11,11 @@ from typing import Any, Final
 
 import torch
 from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
-from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
+from avalanche.benchmarks.utils import (
+    DataAttribute,
+    TaskAwareSupervisedClassificationDataset,
+    TaskLabels,
+)
 from avalanche.core import SupervisedPlugin
 from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
@@ -111,7 +115,9 @@ class TinyStream:
 
 def _avalanche(data: _Watched) -> Any:  # noqa: ANN401 - Avalanche ships no types
     labels = data.tensors[1].tolist()
-    return AvalancheDataset([data], data_attributes=[DataAttribute(labels, "targets")])
+    # Task labels, all 0, for those of Avalanche's own methods that read them.
+    attributes = [DataAttribute(labels, "targets"), TaskLabels([0] * len(labels))]
+    return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes)
 
 
 class _Outputs(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no types

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cl_adapters.adapters import AdapterSet, Bottleneck
+from cl_adapters.adapters import PETS, AdapterSet, Bottleneck
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.bank import AdapterBank, AdapterStack
 from cl_adapters.errors import InputError
@@ -16,16 +16,25 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def random_stack(seed: int, dropout: float = 0.0) -> AdapterStack:
-    stack = AdapterStack(BLOCKS, DIM, WIDTH, scale=0.1, dropout=dropout, generator=seeded(seed))
+def fresh_stack(blocks: int, seed: int = 0, dropout: float = 0.0) -> AdapterStack:
+    draws = seeded(seed)
+    options = {"activation": "relu", "scale": 0.1, "dropout": dropout, "generator": draws}
+    return AdapterStack([Bottleneck(DIM, WIDTH, **options) for _ in range(blocks)], "mlp")
+
+
+def randomised(stack: AdapterStack, seed: int) -> AdapterStack:
     with torch.no_grad():
         for value in stack.tensors():
             value.normal_(generator=seeded(seed + 100))
     return stack
 
 
+def random_stack(seed: int, dropout: float = 0.0) -> AdapterStack:
+    return randomised(fresh_stack(BLOCKS, seed, dropout), seed)
+
+
 def bank_of(stacks: list[AdapterStack]) -> AdapterBank:
-    bank = AdapterBank(BLOCKS, DIM, WIDTH, scale=0.1)
+    bank = AdapterBank(stacks[0])
     for stack in stacks:
         bank.append(stack.tensors())
     return bank
@@ -33,7 +42,7 @@ def bank_of(stacks: list[AdapterStack]) -> AdapterBank:
 
 def plain(stack: AdapterStack, block: int) -> Bottleneck:
     module = Bottleneck(
-        DIM, WIDTH, activation="relu", scale=0.1, dropout=stack.dropout, generator=seeded()
+        DIM, WIDTH, activation="relu", scale=0.1, dropout=stack.form.dropout, generator=seeded()
     )
     with torch.no_grad():
         for name, value in zip(
@@ -48,7 +57,7 @@ def plain_set(stack: AdapterStack) -> AdapterSet:
 
 
 def test_a_stack_starts_as_plain_adapters_drawn_block_after_block() -> None:
-    stack = AdapterStack(3, DIM, WIDTH, scale=0.1, dropout=0.1, generator=seeded(5))
+    stack = fresh_stack(3, seed=5)
     draws = seeded(5)
     for block in range(3):
         fresh = Bottleneck(DIM, WIDTH, activation="relu", generator=draws)
@@ -110,7 +119,7 @@ def test_mean_and_distances_against_plain_loops() -> None:
         for j, other in enumerate(flat):
             expected = float((other - one).norm() / one.norm())
             assert bank.distances()[i, j].item() == pytest.approx(expected, abs=1e-9)
-    zero = AdapterStack(BLOCKS, DIM, WIDTH, scale=0.1, dropout=0.0, generator=seeded())
+    zero = fresh_stack(BLOCKS)
     with torch.no_grad():
         zero.down.zero_()
     assert bool(torch.isfinite(bank_of([zero, stacks[0]]).distances()).all())
@@ -145,7 +154,67 @@ def test_an_index_without_a_set_is_refused(index: int | Tensor) -> None:
 
 def test_a_bank_returns_from_its_state() -> None:
     bank = bank_of([random_stack(0), random_stack(1)])
-    other = AdapterBank(BLOCKS, DIM, WIDTH, scale=0.1)
+    other = AdapterBank(random_stack(0))
     other.load_state_dict(bank.state_dict())
     assert len(other) == 2
     assert all(torch.equal(*pair) for pair in zip(bank.tensors(), other.tensors(), strict=True))
+
+
+class Nested(nn.Module):
+    """A stranger's PET: layers inside, names that a stack has methods for."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(dim, 3), nn.Tanh(), nn.Linear(3, dim))
+        self.mean = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layers(inputs) + self.mean
+
+
+def pets(name: str, seed: int) -> tuple[AdapterStack, AdapterSet]:
+    """Returns a stack with random weights, and plain modules with the same."""
+    pet = PETS.get(name)
+    modules = [pet.make(DIM, 3, seeded()) if pet else Nested(DIM) for _ in range(BLOCKS)]
+    slot = pet.slot if pet else "mlp"
+    with torch.no_grad():
+        for number, module in enumerate(modules):
+            for value in module.parameters():
+                value.normal_(std=0.3, generator=seeded(seed + number))
+    return AdapterStack(modules, slot), AdapterSet(
+        {(slot, block): module for block, module in enumerate(modules)}
+    )
+
+
+@pytest.mark.parametrize("name", [*PETS, "nested"])
+def test_any_pet_is_stacked_stored_and_applied_by_image(tiny_vit: AdaptedViT, name: str) -> None:
+    stacks, plain_sets = zip(*(pets(name, seed) for seed in (0, 50, 100)), strict=True)
+    images = torch.randn(5, 3, 32, 32, generator=seeded())
+    expected = tiny_vit(images, plain_sets[0])
+    assert (expected - tiny_vit(images)).abs().max() > 1e-3
+    found = tiny_vit(images, stacks[0].adapters())
+    torch.testing.assert_close(found, expected)
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    gradients = [value.grad for value in plain_sets[0].parameters()]
+    count = len(stacks[0].tensors())
+    for index, value in enumerate(stacks[0].tensors()):
+        torch.testing.assert_close(value.grad, torch.stack(gradients[index::count]))
+    bank = bank_of(list(stacks))
+    index = torch.tensor([2, 0, 0, 1, 2])
+    together = tiny_vit(images, bank.choose(index))
+    for row, chosen in enumerate(index.tolist()):
+        alone = tiny_vit(images[row : row + 1], plain_sets[chosen])
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-4)
+    other = AdapterBank(stacks[0])
+    other.load_state_dict(bank.state_dict())
+    torch.testing.assert_close(tiny_vit(images, other.choose(index)), together)
+
+
+def test_a_pet_that_keeps_more_than_parameters_is_refused() -> None:
+    with pytest.raises(
+        InputError, match="in parameters alone, got the buffer 'num_batches_tracked'"
+    ):
+        AdapterStack([nn.BatchNorm1d(DIM, affine=True)], "mlp")
+    with pytest.raises(InputError, match="got no parameter"):
+        AdapterStack([nn.Identity()], "mlp")

@@ -1,5 +1,7 @@
 """The example plugins pass their own tests, and what `cl-adapters new` writes is sound."""
 
+import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -22,6 +24,24 @@ def call(*arguments: str) -> tuple[int, str]:
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output
+
+
+def plugins_and_methods() -> list[Path]:
+    methods = ROOT / "strategies"
+    return [
+        *(ROOT / "examples").glob("*/cl_adapters_*/*.py"),
+        *(ROOT / "benchmarks" / "templates").glob("my_*.py"),
+        *(methods / f"{name}.py" for name in ("finetune", "joint", "lae", "mos", "sema", "simplecil")),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", plugins_and_methods(), ids=lambda path: path.name)
+def test_outsiders_and_our_own_methods_use_public_names_alone(path: Path) -> None:
+    # That neither touches another object's private attributes is what `make lint` says (SLF).
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cl_adapters"):
+            public = importlib.import_module(str(node.module)).__all__
+            assert {alias.name for alias in node.names} <= set(public), node.module
 
 
 def test_ranpac_and_a_written_test_pass(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from cl_adapters.adapters import PETS, Pet
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.expandable import ExpandableSlot, ExpandableViT, RouterKind
 
@@ -16,8 +17,8 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def trained_slot(router: RouterKind, adapters: int) -> ExpandableSlot:
-    slot, draws = ExpandableSlot(DIM, WIDTH, router=router), generator(1)
+def trained_slot(router: RouterKind, adapters: int, pet: Pet = PETS["parallel"]) -> ExpandableSlot:
+    slot, draws = ExpandableSlot(DIM, WIDTH, router=router, pet=pet), generator(1)
     for adapter in range(adapters):
         slot.add_adapter(draws)
         slot.refer(torch.randn(20, DIM, generator=draws) + adapter, adapter)
@@ -43,6 +44,24 @@ def test_the_mixture_is_the_weighted_sum_of_the_adapters(router: RouterKind, ada
                     weights[k] * slot.adapters[k](tokens[image, token]) for k in range(adapters)
                 )
                 torch.testing.assert_close(output[image, token], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_any_pet_that_takes_tokens_is_mixed() -> None:
+    tokens = torch.randn(4, 6, DIM, generator=generator(2))
+    for name in ("adapter", "lora"):
+        slot = trained_slot("discriminant", 3, PETS[name])
+        with torch.no_grad():
+            found = slot(tokens)
+            for image in range(4):
+                weights = slot.route(tokens[image].mean(dim=0)[None])[0]
+                outputs = [each(tokens[image]) for each in slot.adapters]
+                if name == "adapter":
+                    expected = sum(weights[k] * outputs[k] for k in range(3))
+                    torch.testing.assert_close(found[image], expected, atol=1e-5, rtol=1e-5)
+                    continue
+                for part in range(2):  # what is added to keys, to values
+                    expected = sum(weights[k] * outputs[k][part] for k in range(3))
+                    torch.testing.assert_close(found[part][image], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_learned_router_is_a_softmax_over_one_linear_column_an_adapter() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cl_adapters.errors import InputError
 from cl_adapters.shift import DETECTORS, Detector, Verdict
-from cl_adapters.shift.checks import check_detector, draw_features
+from cl_adapters.shift.checks import DETECTOR_CHECKS, check_detector, draw_features
 
 DIM = 8
 
@@ -135,32 +135,41 @@ def test_the_sound_detector_that_the_broken_ones_are_made_from_passes() -> None:
     assert check_detector(lambda seed: Sound(DIM, seed=seed)) == []
 
 
-@pytest.mark.parametrize(
-    ("kind", "options", "sentences"),
-    [
-        (Sound, {"limit": 1e9}, ["a window of 32 samples, shifted", "a window of 128 samples, s"]),
-        (Sound, {"limit": -1.0}, ["at most 8 of 208 windows .* at level 0.01, got 208"]),
-        (Sound, {"limit": 1.8}, [r"at most 8 of 208 windows .* at level 0.01, got \d\d$"]),
-        (Remembers, {}, ["the same verdict whatever was asked before"]),
-        (Hoards, {}, ["the state must not grow with the reference .* got 64012 bytes for 2000"]),
-        (Logs, {}, ["must not grow with the number of checks"]),
-        (DrawsGlobally, {}, ["global random states must stay"]),
-        (DrawsGloballyFromNumpy, {}, ["global random states must stay"]),
-        (DrawsGloballyFromPython, {}, ["global random states must stay"]),
-        (Unseeded, {}, ["two detectors of one seed must agree"]),
-        (LosesState, {}, ["loaded into a new detector must give the same verdicts"]),
-        (KeepsAfterReset, {}, ["`check` after `reset` must raise InputError, got a verdict"]),
-        (Accumulates, {}, ["`fit` must forget earlier references"]),
-        (Overwrites, {}, ["must leave the features as they are"]),
-        (Swallows, {}, ["`fit` must refuse NaN", "`check` must refuse NaN with InputError"]),
-    ],
-)
+BROKEN: list[tuple[type[Sound], dict[str, Any], list[str]]] = [
+    (Sound, {"limit": 1e9}, ["a window of 32 samples, shifted", "a window of 128 samples, s"]),
+    (Sound, {"limit": -1.0}, ["at most 8 of 208 windows .* at level 0.01, got 208"]),
+    (Sound, {"limit": 1.8}, [r"at most 8 of 208 windows .* at level 0.01, got \d\d$"]),
+    (Remembers, {}, ["the same verdict whatever was asked before"]),
+    (Hoards, {}, ["the state must not grow with the reference .* got 64012 bytes for 2000"]),
+    (Logs, {}, ["must not grow with the number of checks"]),
+    (DrawsGlobally, {}, ["global random states must stay"]),
+    (DrawsGloballyFromNumpy, {}, ["global random states must stay"]),
+    (DrawsGloballyFromPython, {}, ["global random states must stay"]),
+    (Unseeded, {}, ["two detectors of one seed must agree"]),
+    (LosesState, {}, ["loaded into a new detector must give the same verdicts"]),
+    (KeepsAfterReset, {}, ["`check` after `reset` must raise InputError, got a verdict"]),
+    (Accumulates, {}, ["`fit` must forget earlier references"]),
+    (Overwrites, {}, ["must leave the features as they are"]),
+    (Swallows, {}, ["`fit` must refuse NaN", "`check` must refuse NaN with InputError"]),
+]
+
+
+@pytest.mark.parametrize(("kind", "options", "sentences"), BROKEN)
 def test_broken_detectors_fail_with_the_rule_that_they_break(
     kind: type[Sound], options: dict[str, Any], sentences: list[str]
 ) -> None:
     found = check_detector(lambda seed: kind(DIM, seed=seed, **options))
     for sentence in sentences:
         assert any(re.search(sentence, each) for each in found), found
+
+
+def test_every_check_has_an_offender() -> None:
+    caught = {
+        line.partition(":")[0]
+        for kind, options, _ in BROKEN
+        for line in check_detector(lambda seed: kind(DIM, seed=seed, **options))  # noqa: B023
+    }
+    assert caught == set(DETECTOR_CHECKS)
 
 
 def test_the_features_depend_on_each_other_and_are_skewed() -> None:

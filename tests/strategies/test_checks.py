@@ -13,15 +13,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cl_adapters.errors import InputError
-from cl_adapters.strategies import STRATEGIES
+from cl_adapters.strategies import STRATEGY_NAMES, find_strategy
 from cl_adapters.strategies.checks import STRATEGY_CHECKS, check_strategy
 from cl_adapters.strategies.finetune import Finetune
 from cl_adapters.strategies.simplecil import SimpleCIL, SimpleCILConfig
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", STRATEGY_NAMES.built_in)
 def test_every_strategy_satisfies_the_battery(name: str) -> None:
-    assert check_strategy(STRATEGIES[name]) == []
+    assert check_strategy(find_strategy(name)) == []
 
 
 class KeepsTestData(SimpleCIL):
@@ -201,6 +201,12 @@ class CountsSteps(Finetune):
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         self.steps += 1
         return super().batch_loss(logits, targets) * self.steps
+
+
+class BeginsAgain(ForgetsOnResume):
+    """Says that it does."""
+
+    resumes = False
 
 
 class NeedsTwoClasses(SimpleCIL):
@@ -402,6 +408,10 @@ def test_options_without_a_word_are_found() -> None:
         InputError, match="option of Needy must have a default .* none for `needed`"
     ):
         check_strategy(Needy, checks=["describes"])
+
+
+def test_one_that_always_begins_again_need_not_resume() -> None:
+    assert check_strategy(BeginsAgain, checks=["resumes"]) == []
 
 
 def test_every_check_has_an_offender() -> None:

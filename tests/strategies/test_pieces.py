@@ -1,13 +1,20 @@
-"""Heads are pieces: those that fit a method run in it soundly, the others are refused with reason."""
+"""PETs and heads are pieces: those that fit a method run in it soundly, others are refused."""
+
+import re
+from pathlib import Path
 
 import pytest
+import torch
 
+from cl_adapters.adapters import PETS
+from cl_adapters.discriminant import LinearDiscriminant
 from cl_adapters.errors import InputError
 from cl_adapters.heads import ExperienceHeads
+from cl_adapters.prototypes import PrototypeHead
 from cl_adapters.ridge import RidgeHead
-from cl_adapters.strategies import find_strategy
+from cl_adapters.strategies import STRATEGIES, STRATEGY_NAMES, find_strategy
 from cl_adapters.strategies.checks import check_strategy
-from cl_adapters.strategies.trial import Trial
+from cl_adapters.strategies.trial import TinyStream, Trial
 
 SOME = ["answers", "backbone", "seen_classes", "resumes"]
 
@@ -20,9 +27,17 @@ SOME = ["answers", "backbone", "seen_classes", "resumes"]
         ("finetune", {"head": "cosine", "pet": "lora"}),
         ("lae", {"head": "cosine", "pet": "prefix"}),
         ("joint", {"head": "cosine"}),
+        ("avalanche:Replay", {"head": "cosine", "pet": "parallel"}),
+        ("mos", {"head": "cosine"}),
+        ("sema", {"head": "cosine"}),
+        ("sema", {"head": "prototype", "pet": "lora", "policy": "every_experience"}),
+        ("sema", {"head": "ridge", "pet": "adapter", "router": "learned", "detector": "ks"}),
+        *(("mos", {"pet": name}) for name in ("adapter", "lora", "prefix")),
+        ("mos", {"pet": "lora", "merge": "official"}),
+        *((name, {"pet": "parallel"}) for name in ("finetune", "joint", "lae")),
     ],
 )
-def test_heads_that_fit_are_sound(name: str, options: dict[str, str]) -> None:
+def test_pieces_that_fit_are_sound(name: str, options: dict[str, str]) -> None:
     assert check_strategy(find_strategy(name), options=options, checks=SOME) == []
 
 
@@ -32,6 +47,43 @@ def test_the_option_chooses_the_head() -> None:
     cosine = Trial(find_strategy("finetune"), {"head": "cosine"}).build().model.heads
     assert isinstance(cosine, ExperienceHeads)
     assert cosine.cosine_scale == 10
+    kinds = {"prototype": PrototypeHead, "discriminant": LinearDiscriminant, "ridge": RidgeHead}
+    for head, kind in kinds.items():
+        assert isinstance(Trial(find_strategy("sema"), {"head": head}).build().model.classes, kind)
+    for head in ("linear", "cosine"):
+        model = Trial(find_strategy("sema"), {"head": head}).build().model
+        assert model.classes is None
+        assert (model.heads.cosine_scale == 10) == (head == "cosine")
+
+
+def test_a_ridge_head_of_sema_is_the_regression_on_its_features() -> None:
+    # Without growth the features of a class stay those that it was added with.
+    trial = Trial(find_strategy("sema"), {"head": "ridge", "ridge": 3.0, "policy": "never"})
+    stream, strategy = TinyStream(), trial.build()
+    found = trial.train(strategy, stream, only_last=True).outputs[-1]
+    images, labels, asked = (
+        torch.cat([each.tensors[part] for each in sets])
+        for sets, part in ((stream.train_sets, 0), (stream.train_sets, 1), (stream.test_sets, 0))
+    )
+    with torch.no_grad():
+        rows, tested = (strategy.model.features(each).double() for each in (images, asked))
+    truth = torch.nn.functional.one_hot(labels).double()
+    solved = torch.linalg.solve(rows.T @ rows + 3 * torch.eye(32).double(), rows.T @ truth)
+    torch.testing.assert_close(found.double(), 10 * tested @ solved, atol=1e-4, rtol=1e-4)
+
+
+def test_a_cosine_head_of_mos_is_aligned_as_one() -> None:
+    trial = Trial(find_strategy("mos"), {"head": "cosine", "alignment_lr": 0.1})
+    runs = [
+        trial.train(Trial(trial.kind, {**trial.options, **extra}).build(), TinyStream())
+        for extra in ({}, {"alignment": False})
+    ]
+    aligned, plain = (run.strategy.model.heads for run in runs)
+    assert all(layer.bias is None for layer in aligned.layers)
+    assert not torch.equal(aligned.layers[0].weight, plain.layers[0].weight)
+    features = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
+    joined = aligned.joined([5, 0])
+    torch.testing.assert_close(joined(features), aligned(features)[:, [5, 0]])
 
 
 @pytest.mark.parametrize(
@@ -40,8 +92,95 @@ def test_the_option_chooses_the_head() -> None:
         ("simplecil", "linear", "got 'linear': it is trained by gradient descent, and this method"),
         ("lae", "ridge", "got 'ridge': it is set in closed form from features that stay as they"),
         ("finetune", "cosin", "unknown head 'cosin'; did you mean 'cosine'"),
+        ("mos", "prototype", "got 'prototype': it is set in closed form from features that stay"),
+        ("sema", "rigde", "unknown head 'rigde'; did you mean 'ridge'"),
     ],
 )
 def test_heads_that_make_no_sense_are_refused(name: str, head: str, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         find_strategy(name).config_class().override({"head": head})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("sema", {"pet": "prefix"}, "`pet` must take tokens, since router .* got 'prefix'"),
+        ("mos", {"pet": "lora", "scale": 0.5}, "`scale` must stay at 1.0 with pet 'lora', since"),
+        ("mos", {"pet": "prefix", "dropout": 0}, "`dropout` must stay at 0.1 with pet 'prefix'"),
+        ("mos", {"pet": "lorra"}, "unknown pet 'lorra'; did you mean 'lora'"),
+    ],
+)
+def test_pets_that_make_no_sense_are_refused(
+    name: str, options: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        find_strategy(name).config_class().override(options)
+
+
+def table_of_pieces() -> list[tuple[str, str, set[str]]]:
+    """Returns strategy, option and values of the table in docs/index.md."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "index.md").read_text("utf-8")
+    rows = [
+        line.split("|")[1:4]
+        for line in page.splitlines()
+        if re.match(r"\| `\w+`.*\|.*\|.*\|", line)
+    ]
+    found = [[re.findall(r"`([\w:]+)`", cell) for cell in row] for row in rows]
+    return [
+        (name, option, set(values))
+        for names, pets, heads in found
+        for name in names
+        if name in STRATEGY_NAMES
+        for option, values in (("pet", pets), ("head", heads))
+    ]
+
+
+def takes(name: str, option: str, value: str) -> bool:
+    try:
+        find_strategy(name).config_class().override({option: value})
+    except InputError:
+        return False
+    return True
+
+
+def test_the_documented_table_of_pieces_is_what_is_taken() -> None:
+    heads = ["linear", "cosine", "prototype", "discriminant", "ridge"]
+    table = table_of_pieces()
+    assert {name for name, _, _ in table} >= set(STRATEGIES)
+    for name, option, values in table:
+        every = PETS if option == "pet" else heads
+        assert {each for each in every if takes(name, option, each)} == values, (name, option)
+
+
+OWN = """
+import torch
+from torch import nn
+
+
+class Gain(nn.Module):
+    slot, default_size = "attention", 2
+
+    def __init__(self, embed_dim, size, *, generator):
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(size, embed_dim))
+
+    def forward(self, inputs):
+        return inputs * self.mean.sum(dim=0)
+
+
+class Counting(Gain):
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **keywords)
+        self.register_buffer("calls", torch.zeros(()))
+"""
+
+
+@pytest.mark.parametrize("name", ["mos", "sema"])
+def test_a_pet_of_one_s_own_runs_in_methods_that_store_and_mix(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    options = {"pet": f"{path}:Gain"}
+    assert check_strategy(find_strategy(name), options=options, checks=["answers", "resumes"]) == []
+    if name == "mos":
+        with pytest.raises(InputError, match="in parameters alone, got the buffer 'calls'"):
+            Trial(find_strategy(name), {"pet": f"{path}:Counting"}).build()

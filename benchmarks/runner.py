@@ -252,7 +252,14 @@ class _Session:
 
     def _restore(self, record: RunRecord) -> int:
         """Returns to the last experience whose checkpoint is whole; says how many those are."""
-        done, state, problem = last_whole(self._folder / "checkpoints", record.experiences_done)
+        for torn in self._folder.rglob(".*.tmp"):  # of a process that was killed while it wrote
+            torn.unlink()
+        noted = _noted_experiences(self._folder, record.experiences_done)
+        done, state, problem = last_whole(self._folder / "checkpoints", noted)
+        if noted < record.experiences_done:
+            problem = (
+                f"{self._folder / 'events.jsonl'} must hold experience {noted}, but it does not"
+            )
         now = self._prepared.record.versions
         other = [name for name in now if record.versions.get(name) != now[name]]
         if record.experiences_done and other:
@@ -299,6 +306,12 @@ class _Session:
         learn(self._strategy, given, self._trained)
         if self._inside.is_due():
             self._inside.keep_trained(self._strategy, self._observer.facts())
+
+
+def _noted_experiences(folder: Path, done: int) -> int:
+    """Returns how many of the finished experiences stand in the events from first to last."""
+    noted = {event["experience"] for event in read_events(folder) if event["event"] == "memory"}
+    return next((each for each in range(done) if each not in noted), done)
 
 
 def _keep_examples(prepared: Runnable, folder: Path) -> None:

@@ -1,0 +1,116 @@
+"""Runs of every built-in strategy on a tiny stream, in processes that may be killed at any moment."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from cl_adapters.benchmarks import runner
+from cl_adapters.benchmarks.prepare import prepare
+from cl_adapters.benchmarks.recipe import RunConfig
+from cl_adapters.benchmarks.sources import ImageSource, array_source
+from cl_adapters.records import find_runs, read_events
+
+# SEMA's threshold lets every block grow, so that an experience has several phases.
+OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "finetune": {"epochs": 2},
+    "joint": {"epochs": 2},
+    "lae": {"epochs": 2, "freeze_epochs": 1},
+    "mos": {"epochs": 2, "alignment_epochs": 2},
+    "sema": {"epochs": 1, "descriptor_epochs": 2, "detect_batch_size": 12, "threshold": 0.01},
+    "simplecil": {},
+}
+
+
+def stripes() -> ImageSource:
+    """Six classes told apart by a bright row, 12 train and 4 test images each."""
+    generator = np.random.default_rng(0)
+
+    def images(per_class: int) -> tuple[np.ndarray, np.ndarray]:
+        targets = np.repeat(np.arange(6), per_class)
+        pixels = generator.integers(0, 90, (len(targets), 12, 12, 3), dtype=np.uint8)
+        for index, target in enumerate(targets):
+            pixels[index, 2 * target : 2 * target + 2] += 150
+        return pixels, targets
+
+    return array_source("stripes", images(12), images(4))
+
+
+SOURCE: Final = stripes()
+
+
+def config(strategy: str, **changes: Any) -> RunConfig:
+    """The embedded backbone, three experiences, random crops: everything that draws is at work."""
+    options = {"batch_size": 8, **OPTIONS[strategy], **changes.pop("options", {})}
+    values = {"strategy": strategy, "increment": 2, "image_size": 16, "augment": "crop"}
+    return RunConfig.parse({**values, "threads": 1, "options": options, **changes})
+
+
+def run(strategy: str, out: Path, minutes: float = 0, **changes: Any) -> Path:
+    """Runs a strategy, or what is left of it, in this process."""
+    prepared = prepare(config(strategy, **changes), source=SOURCE)
+    return runner.run(prepared, out, checkpoint_minutes=minutes)
+
+
+def forked(work: Callable[[], Any]) -> int:
+    """Starts work in a process of its own and returns its id; it ends with code 1 if it raises."""
+    child = os.fork()  # what was imported is there at once, and the tiny network needs no threads
+    if child:
+        return child
+    code = 1
+    try:
+        work()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def kill_after(seconds: float, child: int) -> bool:
+    """Kills a process after a while; returns whether it came to that."""
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+def killed_at_write(number: int, work: Callable[[], Any]) -> bool:
+    """Starts work that is killed when it flushes a file for the n-th time; whether it came to that.
+
+    Even numbers die before the file is flushed, odd ones after.
+    """
+
+    def dying() -> None:
+        left, flush = [number], os.fsync
+
+        def fsync(handle: int) -> None:
+            left[0] -= 1
+            if left[0] == 0 and number % 2 == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            flush(handle)
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.fsync = fsync
+        work()
+
+    return os.waitpid(forked(dying), 0)[1] == signal.SIGKILL
+
+
+def outcome(out: Path) -> dict[str, Any]:
+    """What must be the same however often a run was stopped."""
+    (folder,) = find_runs([out])
+    state = json.loads((folder / "run.json").read_text())
+    facts = ("event", "experience", "name", "images", "block", "scores", "adapters")
+    return {
+        "state": state["state"],
+        "predictions": (folder / "predictions.parquet").read_bytes(),
+        "learned": [
+            path.read_bytes() for path in sorted(folder.glob("checkpoints/*/*.safetensors"))
+        ],
+        "events": [[each.get(fact) for fact in facts] for each in read_events(folder)],
+        "files": sorted(path.name for path in folder.rglob("*") if path.is_file()),
+    }

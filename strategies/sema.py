@@ -449,7 +449,8 @@ class SEMA(AdapterStrategy):
 
     def frozen_part(self) -> FrozenPart:
         """Returns the blocks before the first expandable one, frozen after the first experience."""
-        adapters = (self.model.adapters.at("mlp", block) for block in range(self.blocks[0]))
+        slot = self.model.pet.slot
+        adapters = (self.model.adapters.at(slot, block) for block in range(self.blocks[0]))
         return self.freeze(self.model.prefix, self.backbone, *filter(None, adapters))
 
     def _plain_tokens(self) -> FrozenRows:

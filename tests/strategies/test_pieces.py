@@ -10,6 +10,7 @@ from cl_adapters.adapters import PETS
 from cl_adapters.discriminant import LinearDiscriminant
 from cl_adapters.errors import InputError
 from cl_adapters.heads import ExperienceHeads
+from cl_adapters.memo import Memo
 from cl_adapters.prototypes import PrototypeHead
 from cl_adapters.ridge import RidgeHead
 from cl_adapters.strategies import STRATEGIES, STRATEGY_NAMES, find_strategy
@@ -70,6 +71,14 @@ def test_a_ridge_head_of_sema_is_the_regression_on_its_features() -> None:
     truth = torch.nn.functional.one_hot(labels).double()
     solved = torch.linalg.solve(rows.T @ rows + 3 * torch.eye(32).double(), rows.T @ truth)
     torch.testing.assert_close(found.double(), 10 * tested @ solved, atol=1e-4, rtol=1e-4)
+
+
+def test_what_sema_keeps_on_disk_is_known_by_the_weights_of_any_pet(tmp_path: Path) -> None:
+    strategy = Trial(find_strategy("sema"), {"pet": "lora"}).build(memo=Memo(tmp_path))
+    before = strategy.frozen_part().space
+    with torch.no_grad():  # changes no output, since the other factor is zero
+        strategy.model.adapters.at("key_value", 0).key_down.add_(1)
+    assert strategy.frozen_part().space not in {"", before}
 
 
 def test_a_cosine_head_of_mos_is_aligned_as_one() -> None:

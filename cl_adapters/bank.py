@@ -112,6 +112,8 @@ class AdapterBank(nn.Module):
     ) -> AdapterSet:
         """Returns adapters that give every image of a batch the set of its index.
 
+        An image gets the same numbers, bit for bit, whatever sets the others of its batch get.
+
         Args:
             index: (B,) of numbers below T, or one for all images.
             dropout: Share of a bottleneck's middle that is dropped.
@@ -129,15 +131,14 @@ class AdapterBank(nn.Module):
                 f"got {lowest if lowest < 0 else highest}"
             )
         drop = _drop(dropout, noise)
-        if lowest == highest:  # one set for all: no copies, plain products
-            return self.form.filled([value[lowest] for value in self.tensors()], drop)
-        rows = torch.as_tensor(index)
+        if isinstance(index, int):  # no copies, plain products
+            return self.form.filled([value[index] for value in self.tensors()], drop)
         if self.form.is_bottleneck:
             by_block = [value.transpose(0, 1) for value in self.tensors()]
-            return self.form.filled([[block[rows] for block in value] for value in by_block], drop)
-        asked = torch.unique(rows).tolist()
+            return self.form.filled([[block[index] for block in value] for value in by_block], drop)
+        asked = torch.unique(index).tolist()
         sets = [self.form.filled([value[each] for value in self.tensors()], None) for each in asked]
-        return self.form.mixed(sets, [(rows == each).nonzero()[:, 0] for each in asked])
+        return self.form.mixed(sets, [(index == each).nonzero()[:, 0] for each in asked])
 
     def distances(self) -> Tensor:
         """Returns the relative distance of every set from every other.

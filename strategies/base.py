@@ -22,6 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any, ClassVar, Final, Literal, TypedDict, Unpack
 
@@ -38,7 +39,13 @@ from cl_adapters.memo import Memo
 from cl_adapters.randomness import as_text, from_text, random_states, set_random_states
 from cl_adapters.retrieval import Retrieval
 from cl_adapters.strategies.config import StrategyConfig, TrainedConfig
-from cl_adapters.strategies.frozen import FrozenPart, FrozenRows, part_digest
+from cl_adapters.strategies.frozen import (
+    ChosenRows,
+    FrozenChoice,
+    FrozenPart,
+    FrozenRows,
+    part_digest,
+)
 from cl_adapters.strategies.resuming import (
     Keeper,
     Point,
@@ -119,6 +126,10 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         self.fixed_views = fixed_views
         self.memo = memo
         self._evaluated_part: FrozenPart | None = None
+        self._evaluated_choice: FrozenChoice | None = None
+        self._part_digests: list[str] = []
+        # In evaluation under a `frozen_choice`: what a batch's inputs, indices of images, lead to.
+        self.chosen: ChosenRows | None = None
         self.phase = "train"
         self._events: list[dict[str, Any]] = []
         self.timings: dict[str, tuple[float, int]] = {}
@@ -187,6 +198,13 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         """
         return None
 
+    def frozen_choice(self) -> FrozenChoice | None:
+        """Returns frozen parts of which evaluation asks, image by image; None by default.
+
+        In evaluation a batch then holds indices of images, and `chosen` gives their rows.
+        """
+        return None
+
     def generators(self) -> Mapping[str, torch.Generator]:
         """Returns, by name, what training steps draw from.
 
@@ -238,9 +256,34 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         if self.memo is None or not modules:
             return FrozenPart(rows, device=self.device)
         passes = self.backbone.num_passes  # the digest's own are no pass of an image
-        space = part_digest(rows, modules, self.backbone.input_shape)
+        weights = [value for module in modules for value in module.state_dict().values()]
+        space = part_digest(rows, weights, self.backbone.input_shape)
         self.backbone.num_passes = passes
         return FrozenPart(rows, space, self.device)
+
+    def freeze_choice(
+        self, compute: Callable[[Tensor, Tensor], Tensor], weights: Sequence[Sequence[Tensor]]
+    ) -> FrozenChoice:
+        """Returns parts of the model for `frozen_choice`.
+
+        Args:
+            compute: From images (B, C, S, S) and the part of each (B,), on the strategy's device,
+                to rows (B, ...); the backbone does the rest.
+            weights: What each part alone computes with. A part that was given before is the same.
+        """
+
+        def rows(images: Tensor, parts: Tensor) -> Tensor:
+            with self.autocast():
+                return compute(images.to(self.device), parts.to(self.device))
+
+        passes = self.backbone.num_passes
+        for part in range(len(self._part_digests), len(weights)):
+            shown = partial(_under_one, rows, part)
+            shape = self.backbone.input_shape
+            self._part_digests.append(part_digest(shown, weights[part], shape))
+        self.backbone.num_passes = passes
+        space = self.freeze(self.backbone, self.backbone).space
+        return FrozenChoice(rows, space, tuple(self._part_digests), self.device)
 
     def learned_state(self) -> dict[str, Tensor]:
         """Returns every tensor that was learned: the model's state without the frozen backbone."""
@@ -403,17 +446,26 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         rows = FrozenRows(self.adapted_dataset, part, same=True, keep=keep, memo=self.memo)
         if rows.is_known:
             places: Any = range(len(rows))
+            sampler: Any = self.order
             order = DataLoader(
                 places,
                 collate_fn=torch.tensor,
-                batch_sampler=self.order,
+                batch_sampler=sampler,
                 generator=self.order.generator,
             )
             self.dataloader = rows.training_batches(order, images=False)
 
     def make_eval_dataloader(self, **kwargs: Any) -> None:  # noqa: ANN401
         """Reads what the frozen part made of the images, where that is kept, else the images."""
-        part = self._evaluated_part
+        part, choice = self._evaluated_part, self._evaluated_choice
+        self.chosen = None
+        has_keys = hasattr(self.adapted_dataset, "pixel_keys")
+        if choice is not None and self.memo is not None and has_keys:
+            self.chosen = ChosenRows(self.adapted_dataset, choice, self.memo)
+            targets = torch.tensor([int(label) for label in self.adapted_dataset.targets])
+            places = torch.split(torch.arange(len(targets)), self.eval_mb_size)
+            self.dataloader = [[each, targets[each], torch.zeros_like(each)] for each in places]
+            return
         rows = None if part is None else self.frozen_rows(self.adapted_dataset, part)
         if rows is None or not rows.is_known:
             super().make_eval_dataloader(**kwargs)
@@ -579,6 +631,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
 
     def _before_eval(self, **kwargs: Any) -> None:  # noqa: ANN401
         self._evaluated_part = None if self.memo is None else self.frozen_part()
+        self._evaluated_choice = None if self.memo is None else self.frozen_choice()
         super()._before_eval(**kwargs)
 
     def _after_update(self, **kwargs: Any) -> None:  # noqa: ANN401
@@ -588,6 +641,10 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
     def _after_training_exp(self, **kwargs: Any) -> None:  # noqa: ANN401
         self.end_experience()
         super()._after_training_exp(**kwargs)
+
+
+def _under_one(compute: Callable[[Tensor, Tensor], Tensor], part: int, images: Tensor) -> Tensor:
+    return compute(images, torch.full((len(images),), part))
 
 
 def classes_of(dataset: Any) -> tuple[int, ...]:  # noqa: ANN401 - Avalanche ships no types

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cl_adapters.memo import Memo
 
-__all__ = ["FrozenPart", "FrozenRows", "part_digest"]
+__all__ = ["ChosenRows", "FrozenChoice", "FrozenPart", "FrozenRows", "part_digest"]
 
 _BATCH = 64  # images a pass when the order does not matter
 
@@ -36,8 +36,25 @@ class FrozenPart:
     device: torch.device | None = None
 
 
+@dataclass(frozen=True)
+class FrozenChoice:
+    """Several frozen parts that differ in what is learned, of which each image asks for one.
+
+    Attributes:
+        compute: From images (B, 3, S, S) and the part of each (B,) to rows (B, ...).
+        space: As that of a `FrozenPart`.
+        parts: Digest of each part.
+        device: Where rows from disk are wanted.
+    """
+
+    compute: Callable[[Tensor, Tensor], Tensor]
+    space: str
+    parts: Sequence[str]
+    device: torch.device
+
+
 def part_digest(
-    compute: Callable[[Tensor], Tensor], modules: Sequence[nn.Module], shape: Sequence[int]
+    compute: Callable[[Tensor], Tensor], weights: Iterable[Tensor], shape: Sequence[int]
 ) -> str:
     """Returns a digest of a frozen part: of its weights, and of what it makes of two images.
 
@@ -46,14 +63,13 @@ def part_digest(
 
     Args:
         compute: The part.
-        modules: What holds its weights.
+        weights: All that it computes with.
         shape: Shape (C, S, S) of an image.
     """
     found = hashlib.sha256()
-    for module in modules:
-        for name, value in module.state_dict().items():
-            found.update(name.encode())
-            found.update(_bytes(value))
+    for value in weights:
+        found.update(str(tuple(value.shape)).encode())
+        found.update(_bytes(value))
     probes = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         found.update(_bytes(compute(probes)))
@@ -154,7 +170,7 @@ class FrozenRows:
 
     def read(self, part: Tensor) -> Tensor:
         """Returns images, as the dataset's transforms show them."""
-        return torch.stack([self._dataset[index][0] for index in part.tolist()])
+        return _read(self._dataset, part)
 
     @torch.no_grad()
     def _computed(self, part: Tensor) -> Tensor:
@@ -178,6 +194,47 @@ class FrozenRows:
                     return None
             self._kept = torch.cat(rows)
         return self._kept
+
+
+class ChosenRows:
+    """Rows of a dataset's images, each under the part that it asks for; kept on disk.
+
+    Args:
+        dataset: Avalanche's dataset, with the attribute `pixel_keys`.
+        choice: What computes the rows.
+        memo: Where they are kept.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,  # noqa: ANN401 - Avalanche ships no types
+        choice: FrozenChoice,
+        memo: Memo,
+    ) -> None:
+        self._dataset, self._choice, self._memo = dataset, choice, memo
+        self._keys: list[bytes] = list(dataset.pixel_keys)
+        self._parts = [part.encode() for part in choice.parts]
+
+    @torch.no_grad()
+    def rows(self, images: Tensor, parts: Tensor) -> Tensor:
+        """Returns the row of each image under its part.
+
+        Shape:
+            images, parts: (B,) indices. Output: (B, ...).
+        """
+        images, parts = images.cpu(), parts.cpu()
+        pairs = zip(images.tolist(), parts.tolist(), strict=True)
+        keys = [hashlib.sha256(self._keys[i] + self._parts[part]).digest() for i, part in pairs]
+
+        def compute(places: list[int]) -> Tensor:
+            wanted = torch.tensor(places)
+            return self._choice.compute(_read(self._dataset, images[wanted]), parts[wanted])
+
+        return self._memo.rows(self._choice.space, keys, compute).to(self._choice.device)
+
+
+def _read(dataset: Any, images: Tensor) -> Tensor:  # noqa: ANN401
+    return torch.stack([dataset[index][0] for index in images.tolist()])
 
 
 class TrainingBatches:

@@ -44,7 +44,7 @@ of classes need not be known (`num_classes` makes the head at once, as theirs, w
 then decay); a class that returns belongs to its last experience and keeps the statistics of all.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal, Self
 
@@ -66,6 +66,7 @@ from cl_adapters.retrieval import Retrieval, retrieve
 from cl_adapters.schedule import cosine
 from cl_adapters.strategies.base import AdapterStrategy
 from cl_adapters.strategies.config import BlockPetConfig, StrategyConfig, TrainedHeadConfig
+from cl_adapters.strategies.frozen import FrozenChoice
 
 __all__ = ["MOS", "MOSConfig", "MOSModel", "orthogonality_loss"]
 
@@ -208,15 +209,35 @@ class MOSModel(nn.Module):
         if self.training or len(self.stored) == 0:
             self.features = self._through(tokens, self.working.adapters())
             return self._logits(self.features)
-        # The paper's inference.
-        first = self._through(tokens, self.stored.choose(0))
+        return self.answer(
+            torch.arange(len(images), device=images.device),
+            lambda rows, sets: self._through(tokens[rows], self.stored.choose(sets)),
+        )
+
+    def answer(self, images: Tensor, see: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Returns the log of the score: the paper's inference.
+
+        Args:
+            images: (B,), what `see` calls the images.
+            see: From images (b,) and a stored set for each (b,) to features (b, D).
+        """
+        first = see(images, torch.zeros_like(images))
         votes = self.guess(first)
+
+        def ask(rows: Tensor, sets: Tensor) -> Tensor:
+            features = first[rows]  # a copy, right where the first set is asked
+            others = sets > 0
+            if bool(others.any()):
+                seen = see(images[rows[others]], sets[others])
+                features[others] = seen.to(features.dtype)
+            return self._logits(features)
+
         # While an experience is trained, its classes have no set of their own yet.
         owners = self.owners.clamp_max(len(self.stored) - 1)
         found = retrieve(
             owners[votes.argmax(dim=1)],
             owners,
-            lambda rows, adapters: self._ask(tokens, first, rows, adapters),
+            ask,
             max_rounds=self.config.rounds if self.config.retrieval else 1,
         )
         self.retrieval = Retrieval(
@@ -231,15 +252,6 @@ class MOSModel(nn.Module):
             votes = len(self.stored) * votes  # cosines grow sharper with the experiences
         score = (logits.softmax(dim=1) + votes.softmax(dim=1)) / 2
         return score.clamp_min(torch.finfo(score.dtype).tiny).log()
-
-    def _ask(self, tokens: Tensor, first: Tensor, rows: Tensor, adapters: Tensor) -> Tensor:
-        features = first[rows]  # those of adapter 0 are there already
-        others = adapters > 0
-        if bool(others.any()):
-            chosen = self.stored.choose(adapters[others])
-            features = features.clone()
-            features[others] = self._through(tokens[rows[others]], chosen).to(features.dtype)
-        return self._logits(features)
 
     def _through(self, tokens: Tensor, adapters: AdapterSet) -> Tensor:
         return self.backbone.features(self.backbone.run(tokens, adapters=adapters))
@@ -282,6 +294,10 @@ class MOS(AdapterStrategy):
 
     def forward(self) -> Tensor:
         """Computes the logits of a batch; `official` merges while it does."""
+        if not self.is_training and self.chosen is not None:
+            with self.autocast():
+                images: Tensor = self.mb_x
+                return self.model.answer(images, self.chosen.rows)
         with self._merging(evaluation=not self.is_training):
             return super().forward()
 
@@ -383,6 +399,16 @@ class MOS(AdapterStrategy):
         """Returns what the adapters' dropout draws from."""
         noise = self.model.working.noise
         return {} if noise is None else {"dropout": noise}
+
+    def frozen_choice(self) -> FrozenChoice | None:
+        """Returns the stored sets, unless evaluation changes them."""
+        if self.config.merge_in_evaluation or len(self.model.stored) == 0:
+            return None
+        return self.freeze_choice(self._see, [*zip(*self.model.stored.tensors(), strict=True)])
+
+    def _see(self, images: Tensor, sets: Tensor) -> Tensor:
+        features: Tensor = self.backbone(images, self.model.stored.choose(sets))
+        return features
 
     def retrieval(self) -> Retrieval | None:
         """Returns how the batch evaluated last was answered."""

@@ -24,6 +24,7 @@ TINY = {"backbone": "test_vit", "weights": "random", "image_size": 32, "incremen
 OPTIONS: dict[str, dict[str, Any]] = {
     "simplecil": {},
     "lae": {"epochs": 3, "freeze_epochs": 2, "batch_size": 8},
+    "mos": {"epochs": 2, "batch_size": 8, "alignment_epochs": 2},
     "sema": {"epochs": 2, "batch_size": 8, "expandable": 2, "detector": "mahalanobis"},
 }
 
@@ -106,6 +107,20 @@ def test_sema_reads_its_prefix_from_the_first_evaluation_on(
     assert [computed for _, computed in counts(folder)] == [10, 48 + 10, 48 + 10]
 
 
+def test_mos_asks_a_stored_set_about_an_image_once(source: ImageSource, tmp_path: Path) -> None:
+    folder = run(source, tmp_path, Memo(tmp_path / "memo"), strategy="mos")
+    asked = pd.read_parquet(folder / "retrieval.parquet")
+    pairs = {
+        (sample, int(adapter))
+        for sample, owner, visited in zip(
+            asked["sample"], asked["target_experience"], asked["visited"], strict=True
+        )
+        for adapter in [0, *visited]
+        if owner >= 0
+    }
+    assert sum(computed for _, computed in counts(folder)) == len(pairs)
+
+
 def test_without_keys_nothing_goes_to_disk(
     make_stream: Callable[..., Any], tiny_vit: AdaptedViT, tmp_path: Path
 ) -> None:
@@ -122,7 +137,8 @@ def test_a_digest_sees_weights_and_behaviour() -> None:
     shape = (1, 2, 3)
 
     def part(module: nn.Module, scale: float = 1.0) -> str:
-        return part_digest(lambda images: scale * module(images), [module], shape)
+        weights = module.state_dict().values()
+        return part_digest(lambda images: scale * module(images), weights, shape)
 
     assert part(first) == part(first)
     assert len({part(first), part(second), part(first, 0.5)}) == 3

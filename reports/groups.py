@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from cl_adapters.plugins import label as plugin_label
 from cl_adapters.records import RunRecord, digest
 from cl_adapters.reports.load import Run
 from cl_adapters.reports.seeds import Interval, mean_interval
@@ -234,8 +235,22 @@ def _missing_experiences(rows: Sequence[Row]) -> list[str]:
 
 
 def _variant(record: RunRecord) -> dict[str, Any]:
-    settings = {key: record.config.get(key) for key in _VARIANT_KEYS}
+    settings = {key: record.config.get(key) for key in _VARIANT_KEYS} | _files(record)
     return {"options": record.config.get("options", {}), "settings": settings}
+
+
+def _files(record: RunRecord) -> dict[str, str]:
+    # A plugin's file makes another method when it changes, and none when it moves; that of the
+    # images does neither, since the protocol holds their checksum.
+    plugins = record.config.get("plugins", {})
+    if not isinstance(plugins, dict):
+        return {}
+    images = record.config.get("data") or record.config.get("stream")
+    names = {name: plugin_label(str(name)) for name in plugins if name != images}
+    return {
+        "file" if label == record.strategy else f"file of {label}": str(plugins[name])[:8]
+        for name, label in sorted(names.items())
+    }
 
 
 def _differing(tables: Sequence[dict[str, Any]]) -> list[str]:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,30 @@ def test_fidelity_makes_another_row(make_run: MakeRun, tmp_path: Path) -> None:
     assert {row.label for row in group.rows} == {
         "mos (fidelity=default)",
         "mos (fidelity=official)",
+    }
+
+
+def _with_files(**plugins: str) -> dict[str, Any]:
+    return {"options": {}, "strategy": "my/a.py:A", "stream": "s.py:S", "plugins": plugins}
+
+
+def test_a_changed_plugin_is_another_method_and_a_moved_one_is_not(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    first, second = "1" * 64, "2" * 64
+    files = [
+        {"my/a.py:A": first, "s.py:S": first},
+        {"../a.py:A": first, "s.py:S": second},  # moved, and images whose checksum is the same
+        {"my/a.py:A": second, "s.py:S": first},
+    ]
+    for seed, plugins in enumerate(files):
+        make_run("a.A", seed, config=_with_files(**plugins))
+    make_run("a.A", 3, config=_with_files(**{"my/a.py:A": first, "d.py:D": first}))
+    (group,) = _groups(tmp_path)
+    assert {row.label: row.seeds for row in group.rows} == {
+        "a.A (file=11111111)": [0, 1],
+        "a.A (file=22222222)": [2],
+        "a.A (file=11111111, file of d.D=11111111)": [3],
     }
 
 

@@ -1,11 +1,12 @@
 """Writes the report: `report.html`, `figures/` and `tables/`."""
 
-from collections.abc import Callable, Iterable, Sequence
+import gc
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 from markupsafe import Markup
 
@@ -13,6 +14,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.records import atomic_path
 from cl_adapters.reports.boundaries import BoundaryReport
 from cl_adapters.reports.definitions import COLUMNS
+from cl_adapters.reports.examples import Example
 from cl_adapters.reports.figures.files import (
     FORMATS,
     Drawing,
@@ -22,10 +24,13 @@ from cl_adapters.reports.figures.files import (
     save_figure,
 )
 from cl_adapters.reports.figures.interactive import chart_data
+from cl_adapters.reports.figures.parts import MOST_SEEDS
 from cl_adapters.reports.groups import Group, clean_text, group_runs
+from cl_adapters.reports.growth import History
 from cl_adapters.reports.load import LoadedRuns, load_runs
 from cl_adapters.reports.page import Picture, render_page, section_context, swatch
 from cl_adapters.reports.paired import check_baseline
+from cl_adapters.reports.retrieval import Retrieval
 from cl_adapters.reports.sections.comparison import ComparisonSection
 from cl_adapters.reports.sections.depth import DepthSection
 from cl_adapters.reports.sections.examples import ExamplesSection, read_all_examples
@@ -33,9 +38,17 @@ from cl_adapters.reports.sections.growth import GrowthSection, read_histories
 from cl_adapters.reports.sections.retrieval import RetrievalSection, read_retrievals
 from cl_adapters.reports.sections.votes import VotesSection, read_all_votes
 from cl_adapters.reports.tables.comparison import comparison_table
+from cl_adapters.reports.votes import Votes
 
-__all__ = ["ReportSummary", "write_report"]
+__all__ = ["MOST_IN_FULL", "ReportSummary", "write_report"]
 
+# Methods up to which everything about each, which takes 1 to 2 s, comes unasked.
+MOST_IN_FULL: Final = 3
+
+_BRIEF_NOTE: Final = (
+    f"More than {MOST_IN_FULL} methods: figures of one method are written as SVG alone and show "
+    "one seed where there is a panel a seed; --formats svg,png,pdf writes all."
+)
 _SHORT_COLUMNS: Final = (
     "a_last_micro",
     "a_avg_micro",
@@ -98,8 +111,9 @@ def write_report(
         force: Whether runs of different protocols are drawn together, with a mark on each figure.
         baseline: The method that others are held against; None chooses, see `paired`.
         formats: In which every figure is written, of svg, png and pdf; svg always is. None writes
-            all three of the comparison's figures and, for the sake of time, svg of those of one
-            method.
+            all three; with more than `MOST_IN_FULL` methods it writes svg alone of the figures
+            that are about one method, with one seed where there is a panel a seed, and says so:
+            the rest would take most of a minute.
 
     Raises:
         InputError: If a folder does not exist, none holds a run, `out` is a file, or a baseline or
@@ -107,21 +121,25 @@ def write_report(
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"report folder {str(out)!r} must be a directory, got a file")
-    kinds = formats and check_formats(formats)
+    kinds = check_formats(formats or FORMATS)
     loaded = load_runs(run_folders)
-    topics, boundaries = _read_topics(loaded), BoundaryReport(loaded)
+    parts, boundaries = _Parts.read(loaded), BoundaryReport(loaded)
     groups = group_runs(loaded.finished, force=force)
     check_baseline(groups, baseline)
+    num_methods = sum(len(group.rows) for group in groups)
+    is_brief = formats is None and num_methods > MOST_IN_FULL
+    kinds_of_one = FORMATS[:1] if is_brief else kinds
     for name in ("figures", "tables"):
         (out / name).mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     contexts: list[dict[str, Any]] = []
-    for number, group in enumerate(groups, start=1):
-        sections: list[Section] = [ComparisonSection(group, baseline), DepthSection(group)]
-        sections += [topic(group) for topic in topics]
-        context, written = _write_group(group, sections, out, f"s{number}", kinds)
-        contexts.append(context)
-        files += written
+    with _records_left_alone():
+        for number, group in enumerate(groups, start=1):
+            sections = parts.sections(group, baseline, 1 if is_brief else MOST_SEEDS)
+            ways = (kinds, kinds_of_one)
+            context, written = _write_group(group, sections, out, f"s{number}", ways)
+            contexts.append(context | {"is_brief": is_brief})
+            files += written
     for name, text in boundaries.files().items():
         (out / "tables" / name).write_text(text, "utf-8", "replace")
         files.append(out / "tables" / name)
@@ -136,19 +154,48 @@ def write_report(
             *(text for context in contexts for text in context["sentences"]),
             *boundaries.sentences(),
         ),
-        notes=tuple(_notes(groups, loaded)),
+        notes=(*_notes(groups, loaded), *([_BRIEF_NOTE] if is_brief else [])),
         num_finished=len(loaded.finished),
     )
 
 
-def _read_topics(loaded: LoadedRuns) -> list[Callable[[Group], Section]]:
-    # A run of which one of these cannot be read is broken, so all are read before any is used.
-    return [
-        partial(GrowthSection, by_folder=read_histories(loaded)),
-        partial(RetrievalSection, by_folder=read_retrievals(loaded)),
-        partial(VotesSection, by_folder=read_all_votes(loaded)),
-        partial(ExamplesSection, by_folder=read_all_examples(loaded)),
-    ]
+@contextmanager
+def _records_left_alone() -> Iterator[None]:
+    # Matplotlib makes so much garbage that Python goes through all that was read again and again,
+    # which takes a quarter of the time; none of it is garbage.
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+class _Parts(NamedTuple):
+    # What the records hold beside predictions, by folder.
+    histories: dict[Path, History]
+    retrievals: dict[Path, Retrieval]
+    votes: dict[Path, Votes]
+    examples: dict[Path, list[Example]]
+
+    @classmethod
+    def read(cls, loaded: LoadedRuns) -> Self:
+        # A run of which one of these cannot be read is broken, so all are read before any is used.
+        return cls(
+            read_histories(loaded),
+            read_retrievals(loaded),
+            read_all_votes(loaded),
+            read_all_examples(loaded),
+        )
+
+    def sections(self, group: Group, baseline: str | None, most_seeds: int) -> list[Section]:
+        return [
+            ComparisonSection(group, baseline),
+            DepthSection(group),
+            GrowthSection(group, self.histories, most_seeds),
+            RetrievalSection(group, self.retrievals, most_seeds),
+            VotesSection(group, self.votes),
+            ExamplesSection(group, self.examples),
+        ]
 
 
 def _write_group(
@@ -156,7 +203,7 @@ def _write_group(
     sections: Sequence[Section],
     out: Path,
     prefix: str,
-    formats: Sequence[str] | None,
+    formats: tuple[Sequence[str], Sequence[str]],
 ) -> tuple[dict[str, Any], list[Path]]:
     texts = {name: text for section in sections for name, text in section.files().items()}
     for name, text in texts.items():
@@ -164,7 +211,7 @@ def _write_group(
     pictures: list[Picture] = []
     with figure_style():
         for drawing in chain.from_iterable(section.figures() for section in sections):
-            kinds = formats or (FORMATS[:1] if drawing.row else FORMATS)
+            kinds = formats[bool(drawing.row)]
             ids = f"{prefix}f{len(pictures)}"
             pictures.append(_save(group, drawing, out / "figures", ids, kinds))
     files = [out / "figures" / f"{each.name}.{kind}" for each in pictures for kind in each.formats]

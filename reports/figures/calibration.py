@@ -1,17 +1,18 @@
 """How well a method knows what it knows: reliability, and how it changes over experiences."""
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from cl_adapters.reports.figures.parts import (
     COLOURS,
     CurveStyle,
+    Titles,
     draw_curve,
+    draw_frame,
     short_label,
     two_panels,
 )
@@ -21,6 +22,7 @@ from cl_adapters.reports.seeds import mean_interval
 __all__ = ["CALIBRATION_VALUES", "calibration_curves", "calibration_figure"]
 
 CALIBRATION_VALUES: Final = ("accuracy", "confidence", "ece")
+_PERCENTS: Final = (0, 20, 40, 60, 80, 100)
 _LEAST: Final = 10  # test images below which a bin says too little to be drawn
 _LOOKS: Final = {
     "accuracy": ("accuracy", CurveStyle(COLOURS[0], "o", "-")),
@@ -66,13 +68,15 @@ def calibration_figure(group: Group, row: Row) -> Figure:
         interval = mean_interval(np.stack([values[name] for values in per_run]))
         x = np.arange(1, interval.mean.size + 1).tolist()
         draw_curve(right, x, interval, style, limits=(0, 100), label=label)
+    last = len(per_run[0]["ece"])
+    right.set_xlim(1 - 0.03 * last, last + 0.03 * last)
     right.set_ylim(-2, 102)
-    right.set_xlabel("Number of experiences learned")
-    right.set_ylabel("Test images (%)")
-    right.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
-    right.set_title("Over experiences", fontsize=9)
-    for axes in (left, right):
-        axes.legend(loc="upper left" if axes is left else "center right", fontsize=8)
+    times = range(1, last + 1, -(-last // 8))
+    titles = Titles("Over experiences", "Number of experiences learned", "Test images (%)")
+    draw_frame(right, times, _PERCENTS, titles)
+    look: dict[str, Any] = {"frameon": True, "framealpha": 0.8, "edgecolor": "none", "fontsize": 8}
+    left.legend(loc="upper left", **look)  # a curve may pass behind it
+    right.legend(loc="center right", **look)
     return figure
 
 
@@ -94,6 +98,4 @@ def _reliability(axes: Axes, bins: NDArray[np.float64]) -> None:
         )
     axes.set_xlim(-2, 102)
     axes.set_ylim(-2, 102)
-    axes.set_xlabel("Confidence (%)")
-    axes.set_ylabel("Accuracy (%)")
-    axes.set_title("Reliability", fontsize=9)
+    draw_frame(axes, _PERCENTS, _PERCENTS, Titles("Reliability", "Confidence (%)", "Accuracy (%)"))

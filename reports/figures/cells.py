@@ -1,4 +1,4 @@
-"""A heat map of percentages with its scale, drawn by hand.
+"""Heat maps and their scales, drawn by hand.
 
 Matplotlib's ticks and colour bars would take most of the time of a report that shows a few heat
 maps of every method.
@@ -11,13 +11,13 @@ from typing import Any, Final
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cl_adapters.reports.figures.parts import ON_DARK, ON_LIGHT
 
-__all__ = ["Cells", "draw_cells"]
+__all__ = ["Cells", "Scale", "draw_cells", "draw_scale", "inches"]
 
 _COLOURS: Final = colormaps["cividis"].with_extremes(bad="none")
 _GAP, _BAR = 0.15, 0.17  # inches between map and scale, and width of the scale
@@ -45,6 +45,58 @@ class Cells:
     titles: tuple[str, str, str]
     is_numbered: bool = False
     is_turned: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What the colours of a heat map mean.
+
+    Attributes:
+        title: What they show.
+        colours: The colours, from below to above.
+        labels: Place from 0, below, to 1, above, and text of each label.
+        name: Identifier of its image, unique in the figure.
+    """
+
+    title: str
+    colours: Colormap
+    labels: Sequence[tuple[float, str]]
+    name: str
+
+
+def inches(figure: Figure, box: Box | None = None) -> Axes:
+    """Returns axes that show nothing of themselves and count inches from a figure's top left.
+
+    Args:
+        figure: What to draw on.
+        box: Left, top, width and height of the part that they cover; None for all.
+    """
+    width, height = figure.get_size_inches()
+    x, y, across, down = box or (0.0, 0.0, width, height)
+    place = (x / width, 1 - (y + down) / height, across / width, down / height)
+    axes = figure.add_axes(place, xlim=(x, x + across), ylim=(y + down, y))
+    axes.set_axis_off()
+    return axes
+
+
+def draw_scale(axes: Axes, box: Box, scale: Scale) -> None:
+    """Draws the scale of a heat map.
+
+    Args:
+        axes: From `inches`.
+        box: Left, top, width and height of the colours; the text stands to their right.
+        scale: What they mean.
+    """
+    x, y, width, height = box
+    levels = np.linspace(1, 0, 101)[:, None]
+    edges = (x, x + width, y + height, y)
+    look: dict[str, Any] = {"aspect": "auto", "interpolation": "none", "gid": scale.name}
+    axes.imshow(levels, scale.colours, Normalize(0, 1), extent=edges, **look)
+    for share, text in scale.labels:
+        level = y + height * (1 - share)
+        axes.text(x + width + 0.05, level, text, va="center_baseline", fontsize=7.5)
+    beside = x + width + 0.12 + 0.07 * max(len(text) for _, text in scale.labels)
+    axes.text(beside, y + height / 2, scale.title, rotation=90, va="center", fontsize=8.5)
 
 
 def draw_cells(figure: Figure, box: Box, cells: Cells, name: str) -> Axes:

@@ -15,6 +15,7 @@ from cl_adapters.reports.groups import Group, Row
 __all__ = ["accuracy_figure", "curve_chart", "forgetting_figure"]
 
 _PERCENT: Final = (0.0, 100.0)
+_MANY: Final = 6  # methods beyond which bands would drown the curves
 
 
 def accuracy_figure(group: Group) -> Figure:
@@ -45,6 +46,7 @@ def _curves(group: Group, name: str, heading: str) -> Figure:
         handles.append(line)
         if band is not None:
             band.set_gid(curve_id(number, "band"))
+            band.set_alpha(0.12 if len(labels) <= _MANY else 0.06)
     axes.set_xlabel(group.progress_heading)
     axes.set_ylabel(heading)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))

@@ -10,21 +10,26 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
 
 from cl_adapters.reports.groups import Group, clean_text
 from cl_adapters.reports.seeds import Interval
 
 __all__ = [
     "COLOURS",
+    "MOST_SEEDS",
     "ON_DARK",
     "ON_LIGHT",
     "CurveStyle",
+    "Titles",
     "curve_styles",
     "draw_curve",
+    "draw_frame",
+    "first_seeds",
     "mark_mixed",
     "new_figure",
     "short_label",
@@ -35,6 +40,7 @@ COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E
 # Inks on a coloured cell: not the page's black and white, which turn round on a dark page.
 ON_LIGHT: Final = "#010101"
 ON_DARK: Final = "#FEFEFE"
+MOST_SEEDS: Final = 3  # of one method, in figures with a panel a seed
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES: Final = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
@@ -45,6 +51,17 @@ class CurveStyle(NamedTuple):
     colour: str
     marker: str
     line: Any
+
+
+Place = tuple[float, float]
+
+
+class Titles(NamedTuple):
+    """What stands around axes."""
+
+    above: str
+    below: str
+    left: str
 
 
 def curve_styles(group: Group) -> dict[str, CurveStyle]:
@@ -63,6 +80,18 @@ def short_label(label: str, length: int = 44) -> str:
     # A leading underscore would hide a label from matplotlib's legend.
     shown = clean_text(label, length)
     return f" {shown}" if shown.startswith("_") else shown
+
+
+def first_seeds(num_seeds: int, most: int) -> str:
+    """Returns a sentence for a caption that says which seeds a figure shows; empty for all.
+
+    Example:
+        >>> first_seeds(5, 3), first_seeds(5, 1), first_seeds(3, 3)
+        (' The first 3 of 5 seeds.', ' The first of 5 seeds.', '')
+    """
+    if num_seeds <= most:
+        return ""
+    return f" The first {f'{most} ' if most > 1 else ''}of {num_seeds} seeds."
 
 
 def mark_mixed(figure: Figure, group: Group) -> None:
@@ -102,6 +131,41 @@ def two_panels(group: Group, title: str, share: float = 0.5) -> tuple[Figure, Ax
     )
     figure.text(0.1 / width, 1 - (top - 0.36) / height, title, fontsize=9.5, va="bottom")
     return figure, one, two
+
+
+def draw_frame(axes: Axes, x: Sequence[float], y: Sequence[float], titles: Titles) -> None:
+    """Draws grid, numbers and titles of axes whose limits are set, and switches off their own.
+
+    Matplotlib's ticks would take longer than the curves.
+
+    Args:
+        axes: What to draw on.
+        x: Where the numbers below stand.
+        y: Where the numbers on the left stand.
+        titles: Above the axes, below them, and on their left.
+    """
+    axes.set_axis_off()
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    lines = [[(at, bottom), (at, top)] for at in x] + [[(left, at), (right, at)] for at in y]
+    colours, widths = ["#E3E3E3"] * len(lines) + ["#444444"], [0.7] * len(lines) + [0.8]
+    lines.append([(left, top), (left, bottom), (right, bottom)])
+    frame = LineCollection(lines, colors=colours, linewidths=widths, zorder=0.5, clip_on=False)
+    axes.add_collection(frame, autolim=False)
+
+    def write(place: Place, away: Place, text: str, **look: Any) -> None:  # noqa: ANN401
+        inch = axes.figure.dpi_scale_trans
+        shift = ScaledTranslation(away[0], away[1], inch)
+        axes.text(place[0], place[1], text, transform=axes.transAxes + shift, **look)
+
+    for at in x:
+        place = (at - left) / (right - left)
+        write((place, 0), (0, -0.05), f"{at:g}", ha="center", va="top")
+    for at in y:
+        place = (at - bottom) / (top - bottom)
+        write((0, place), (-0.05, 0), f"{at:g}", ha="right", va="center_baseline")
+    write((0.5, 1), (0, 0.08), titles.above, ha="center", va="bottom")
+    write((0.5, 0), (0, -0.26), titles.below, ha="center", va="top", size=10)
+    write((0, 0.5), (-0.34, 0), titles.left, ha="right", va="center", rotation=90, size=10)
 
 
 def draw_curve(

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from cl_adapters.reports.figures.parts import (
     COLOURS,
+    MOST_SEEDS,
     ON_DARK,
     ON_LIGHT,
     CurveStyle,
@@ -29,9 +30,8 @@ from cl_adapters.reports.groups import Group, Row
 from cl_adapters.reports.retrieval import Floats, Retrieval
 from cl_adapters.reports.seeds import mean_interval
 
-__all__ = ["MOST_RETRIEVAL_SEEDS", "choice_figure", "correction_figure", "has_distances"]
+__all__ = ["choice_figure", "correction_figure", "has_distances"]
 
-MOST_RETRIEVAL_SEEDS: Final = 3
 _MOST_NUMBERED: Final = 10  # experiences up to which a heat map carries its numbers
 _COLOURS: Final = colormaps["cividis"].with_extremes(bad="none")
 _LEFT, _BETWEEN, _RIGHT, _BELOW, _BOTTOM = 0.86, 1.5, 0.78, 0.34, 0.5  # inches
@@ -61,10 +61,10 @@ def choice_figure(group: Group, row: Row, retrievals: Sequence[Retrieval]) -> Fi
     Args:
         group: What the method is compared with.
         row: The method.
-        retrievals: Of its runs; of more than `MOST_RETRIEVAL_SEEDS` the first are drawn.
+        retrievals: Of its runs; of more than `MOST_SEEDS` the first are drawn.
     """
     # Placed by hand, in inches: cells keep their size, and it is faster than the layout engine.
-    shown = retrievals[:MOST_RETRIEVAL_SEEDS]
+    shown = retrievals[:MOST_SEEDS]
     columns = [_answers(shown)]
     if has_distances(shown):
         columns.append(_distances(shown))
@@ -100,7 +100,7 @@ def choice_figure(group: Group, row: Row, retrievals: Sequence[Retrieval]) -> Fi
 
 def has_distances(retrievals: Sequence[Retrieval]) -> bool:
     """Whether there are distances to draw: of one adapter alone there are none."""
-    shown = retrievals[:MOST_RETRIEVAL_SEEDS]
+    shown = retrievals[:MOST_SEEDS]
     return any(run.drift is not None and run.num_experiences > 1 for run in shown)
 
 

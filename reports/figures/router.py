@@ -10,17 +10,22 @@ from typing import Any, Final
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from cl_adapters.reports.figures.parts import ON_DARK, ON_LIGHT, mark_mixed, short_label
+from cl_adapters.reports.figures.cells import Box, Scale, draw_scale, inches
+from cl_adapters.reports.figures.parts import (
+    MOST_SEEDS,
+    ON_DARK,
+    ON_LIGHT,
+    mark_mixed,
+    short_label,
+)
 from cl_adapters.reports.groups import Group, Row, clean_text
 from cl_adapters.reports.growth import Floats, History
 
-__all__ = ["MOST_ROUTED_SEEDS", "router_figure"]
+__all__ = ["router_figure"]
 
-MOST_ROUTED_SEEDS: Final = 3
 _BLOCKS_A_LINE: Final = 4
 _COLOURS: Final = colormaps["cividis"]
 _BETWEEN, _BELOW, _BOTTOM, _RIGHT = 0.22, 0.42, 0.5, 0.95  # inches
@@ -74,52 +79,44 @@ def _layout(shown: Sequence[tuple[int, History]], top: float) -> _Layout:
     )
 
 
-def router_figure(group: Group, row: Row, histories: Sequence[History]) -> Figure:
+def router_figure(
+    group: Group, row: Row, histories: Sequence[History], most: int = MOST_SEEDS
+) -> Figure:
     """Draws the mean router weights after the last experience, one panel a seed and block.
 
     Args:
         group: What the method is compared with.
         row: The method.
-        histories: Of its runs, at least one with a router; of more than `MOST_ROUTED_SEEDS` the
-            first are drawn.
+        histories: Of its runs, at least one with a router.
+        most: Runs that are drawn; of more, the first.
     """
     routed = [pair for pair in zip(row.seeds, histories, strict=True) if pair[1].router]
-    layout = _layout(routed[:MOST_ROUTED_SEEDS], 0.8 if group.mixed else 0.56)
+    layout = _layout(routed[:most], 0.8 if group.mixed else 0.56)
     width = max(layout.left + layout.body + _RIGHT, 4.6)
     height = layout.top + layout.depth + _BOTTOM
     figure = Figure((width, height))
     mark_mixed(figure, group)
     title = f"{short_label(row.label, 44)}, router after the last experience"
     figure.text(0.1 / width, 1 - (layout.top - 0.3) / height, title, fontsize=9.5, va="bottom")
+    canvas = inches(figure)
     for number, (seed, history, piece) in enumerate(layout.lines):
-        base = height - layout.top - number * (layout.size + _BELOW) - layout.size
-        x = layout.left
+        x, y = layout.left, layout.top + number * (layout.size + _BELOW)
+        _name_rows(canvas, layout, (x, y), seed, history)
         for block in piece:
-            size = (layout.widths[block] / width, layout.size / height)
-            axes = figure.add_axes((x / width, base / height, *size))
-            _panel(axes, history, block, layout.adapters[block])
-            axes.set_title(f"block {block}", fontsize=8.5, pad=3)
+            box = (x, y, layout.widths[block], layout.size)
+            _panel(canvas, history, block, layout.adapters[block], box)
             x += layout.widths[block] + _BETWEEN
-            if block == piece[0]:
-                axes.set_ylabel(f"seed {seed}\nTest experience", fontsize=8.5)
-            else:
-                axes.set_yticks([])
-    for number, axes in enumerate(figure.axes):
-        for image in axes.images:
-            image.set_gid(f"weights-{number}")  # equal images would share an id on the page
     label = "Adapter (ring: where the experience was put in training)"
-    figure.text(0.5, 0.1 / height, label, ha="center", fontsize=9)
-    _weight_bar(figure, layout)
+    canvas.text(width / 2, height - 0.1, label, ha="center", va="bottom", fontsize=9)
+    scale = Scale(
+        title="Mean weight",
+        colours=_COLOURS,
+        labels=[(share, f"{share:g}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
+        name="weights-scale",
+    )
+    x = layout.left + layout.body + 0.18
+    draw_scale(canvas, (x, layout.top, 0.15, min(layout.depth, 2.6)), scale)
     return figure
-
-
-def _weight_bar(figure: Figure, layout: _Layout) -> None:
-    width, height = figure.get_size_inches()
-    span, x = min(layout.depth, 2.6), layout.left + layout.body + 0.18
-    place = (x / width, (height - layout.top - span) / height, 0.15 / width, span / height)
-    scale = ScalarMappable(Normalize(0, 1), _COLOURS)
-    bar = figure.colorbar(scale, cax=figure.add_axes(place), ticks=[0, 0.25, 0.5, 0.75, 1])
-    bar.set_label("Mean weight", fontsize=8.5)
 
 
 def _labels(history: History) -> list[str]:
@@ -130,26 +127,52 @@ def _labels(history: History) -> list[str]:
     ]
 
 
-def _panel(axes: Axes, history: History, block: int, most: int) -> None:
+def _name_rows(
+    canvas: Axes, layout: _Layout, corner: tuple[float, float], seed: int, history: History
+) -> None:
+    (x, y), num_rows = corner, max(map(len, history.router.values()))
+    labels = _labels(history)[:num_rows]
+    step = 1 if len(labels) <= 20 else -(-len(labels) // 20)
+    for t in range(0, len(labels), step):
+        place = y + layout.size * (t + 0.5) / len(labels)
+        canvas.text(x - 0.05, place, labels[t], ha="right", va="center_baseline", fontsize=7.5)
+    title = f"seed {seed}\nTest experience"
+    middle = y + layout.size / 2
+    canvas.text(0.08, middle, title, rotation=90, ha="left", va="center", fontsize=8.5,
+                multialignment="center")  # fmt: skip
+
+
+def _panel(canvas: Axes, history: History, block: int, most: int, box: Box) -> None:
+    x, y, width, height = box
+    canvas.text(x + width / 2, y - 0.05, f"block {block}", ha="center", va="bottom", fontsize=8.5)
     weights: Floats = history.router.get(block, np.empty((0, 0)))
-    if weights.size:
-        axes.imshow(weights, cmap=_COLOURS, norm=Normalize(0, 1), aspect="auto")
-        _rings(axes, history, block)
-    axes.set_xlim(-0.5, max(most, 1) - 0.5)
-    axes.set_ylim(max(len(weights), 1) - 0.5, -0.5)
+    if not weights.size:
+        return
+    rows, columns = weights.shape
+    cell = (width / most, height / rows)
+    look: dict[str, Any] = {"aspect": "auto", "interpolation": "none"}
+    look["gid"] = f"weights-{len(canvas.images)}"  # equal images would share an id on the page
+    edges = (x, x + columns * cell[0], y + height, y)
+    canvas.imshow(weights, _COLOURS, Normalize(0, 1), extent=edges, **look)
     step = 1 if most <= 8 else 2 if most <= 20 else 5
-    places = range(0, weights.shape[1], step)
-    axes.set_xticks(places, [str(place + 1) for place in places])
-    step = 1 if len(weights) <= 20 else -(-len(weights) // 20)
-    rows = range(0, len(weights), step)
-    labels = _labels(history)
-    axes.set_yticks(rows, [labels[t] for t in rows])
-    axes.tick_params(length=0, labelsize=7.5)
-    axes.grid(visible=False)
-    axes.spines[["left", "bottom"]].set_visible(False)
+    for place in range(0, columns, step):
+        middle = x + (place + 0.5) * cell[0]
+        canvas.text(middle, y + height + 0.05, str(place + 1), ha="center", va="top", fontsize=7.5)
+    for ink, places in _rings(history, block).items():
+        adapters, experiences = np.array(places).T + 0.5
+        canvas.plot(
+            x + adapters * cell[0],
+            y + experiences * cell[1],
+            linestyle="none",
+            marker="o",
+            markersize=3.5,
+            markerfacecolor="none",
+            markeredgecolor=ink,
+        )
 
 
-def _rings(axes: Axes, history: History, block: int) -> None:
+def _rings(history: History, block: int) -> dict[str, list[tuple[int, int]]]:
+    # Adapter and experience of each ring, by its ink.
     weights = history.router[block]
     inks: dict[str, list[tuple[int, int]]] = {}
     for t in range(len(weights)):
@@ -157,12 +180,4 @@ def _rings(axes: Axes, history: History, block: int) -> None:
         if adapter is not None and adapter < weights.shape[1]:
             ink = ON_LIGHT if weights[t, adapter] > 0.55 else ON_DARK
             inks.setdefault(ink, []).append((adapter, t))
-    look: dict[str, Any] = {
-        "marker": "o",
-        "markersize": 3.5,
-        "markerfacecolor": "none",
-        "linestyle": "none",
-    }
-    for ink, places in inks.items():
-        x, y = zip(*places, strict=True)
-        axes.plot(x, y, markeredgecolor=ink, **look)
+    return inks

@@ -6,19 +6,23 @@ blocks from 0, as timm counts them.
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.path import Path
+from matplotlib.textpath import TextPath
 
+from cl_adapters.reports.figures.cells import Scale, draw_scale, inches
 from cl_adapters.reports.figures.parts import (
     COLOURS,
+    MOST_SEEDS,
     ON_DARK,
     ON_LIGHT,
     mark_mixed,
@@ -27,9 +31,8 @@ from cl_adapters.reports.figures.parts import (
 from cl_adapters.reports.groups import Group, Row, clean_text
 from cl_adapters.reports.growth import History, strain
 
-__all__ = ["MOST_SEEDS", "timeline_figure"]
+__all__ = ["timeline_figure"]
 
-MOST_SEEDS: Final = 6  # panels of a timeline
 _MOST_NUMBERED: Final = 24  # experiences up to which each marker carries its adapter
 _STRAINS: Final = colormaps["PuOr_r"]
 _NOT_SCANNED: Final = "#DDDDDD"
@@ -53,15 +56,18 @@ _KEYS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
 _WIDTH, _LEFT, _RIGHT, _BOTTOM, _ROW, _GAP = 8.6, 1.0, 1.05, 1.28, 0.34, 0.14  # inches
 
 
-def timeline_figure(group: Group, row: Row, histories: Sequence[History]) -> Figure:
+def timeline_figure(
+    group: Group, row: Row, histories: Sequence[History], most: int = MOST_SEEDS
+) -> Figure:
     """Draws one panel a seed: score against threshold and growth of each block, over experiences.
 
     Args:
         group: What the method is compared with.
         row: The method.
-        histories: Of the runs of the method; of more than `MOST_SEEDS` the first are drawn.
+        histories: Of the runs of the method.
+        most: Runs that are drawn; of more, the first.
     """
-    shown = list(zip(row.seeds, histories, strict=True))[:MOST_SEEDS]
+    shown = list(zip(row.seeds, histories, strict=True))[:most]
     heads = _heads([history for _, history in shown])
     sizes = [_ROW * (len(history.blocks) + 1) for _, history in shown]
     top = 0.62 if group.mixed else 0.34
@@ -70,20 +76,20 @@ def timeline_figure(group: Group, row: Row, histories: Sequence[History]) -> Fig
     figure = Figure((_WIDTH, height))
     mark_mixed(figure, group)
     title = f"{short_label(row.label, 60)}, {group.seeds_text(row)}"
+    title += f"; here the first{f' {most}' * (most > 1)}" if len(shown) < len(histories) else ""
     figure.text(_LEFT / _WIDTH, 1 - (top - 0.06) / height, title, fontsize=10, va="bottom")
     place = height - top
     width = _WIDTH - _LEFT - _RIGHT
     for (seed, history), size, head in zip(shown, sizes, heads, strict=True):
         place -= head + size
         box = (_LEFT / _WIDTH, place / height, width / _WIDTH, size / height)
-        axes = figure.add_axes(box)
-        _panel(axes, history, is_last=seed == shown[-1][0])
-        axes.set_ylabel(f"seed {seed}", fontsize=9)
+        axes = figure.add_axes(box, label=f"seed {seed}")
+        _panel(axes, history, seed, is_last=seed == shown[-1][0])
         if head:
             _name_domains(axes, history, size)
         place -= _GAP
     if any(history.scans for _, history in shown):
-        _strain_bar(figure, height - top - heads[0], float(np.clip(sum(sizes), 1.05, 1.9)))
+        _strain_bar(figure, top + heads[0], float(np.clip(sum(sizes), 1.05, 1.9)))
     _legend(figure, [history for _, history in shown])
     return figure
 
@@ -139,58 +145,91 @@ def _name_domains(axes: Axes, history: History, size: float) -> None:
         )
 
 
-def _panel(axes: Axes, history: History, *, is_last: bool) -> None:
-    blocks = history.blocks
+def _panel(axes: Axes, history: History, seed: int, *, is_last: bool) -> None:
+    # Labels and frame are drawn by hand: ticks would take longer than all the rest.
+    lines, length = len(history.blocks) + 1, history.num_experiences
+    axes.set_axis_off()
+    axes.set_xlim(-0.5, length - 0.5)
+    axes.set_ylim(lines - 0.5, -0.5)
+    cell = (_WIDTH - _LEFT - _RIGHT) / length  # inches
     _bands(axes, history)
     _cells(axes, history)
-    left = [t for t in range(1, history.num_experiences) if history.has_left(t)]
+    left = [t for t in range(1, length) if history.has_left(t)]
     if left:
         axes.plot(left, [0] * len(left), "v", color="#000000", markersize=5, label="_left")
-    axes.set_ylim(len(blocks) + 0.5, -0.5)
-    axes.set_xlim(-0.5, history.num_experiences - 0.5)
-    axes.set_yticks(
-        range(len(blocks) + 1), ["change seen", *(f"block {block}" for block in blocks)]
-    )
-    step = 1 if history.num_experiences <= _MOST_NUMBERED else -(-history.num_experiences // 20)
-    places = range(step - 1, history.num_experiences, step)
-    axes.set_xticks(places, [str(place + 1) for place in places] if is_last else [])
-    axes.tick_params(length=0, labelsize=8)
-    axes.grid(visible=False)
-    if is_last:
-        axes.set_xlabel("Experience")
+    frame = ([-0.5, -0.5, length - 0.5], [-0.5, lines - 0.5, lines - 0.5])
+    axes.plot(*frame, color="#444444", linewidth=0.8, clip_on=False)
+    names = ["change seen", *(f"block {block}" for block in history.blocks)]
+    for line, name in enumerate(names):
+        axes.text(
+            -0.5 - 0.05 / cell, line, name, ha="right", va="center_baseline", fontsize=8
+        )  # fmt: skip
+    middle = (lines - 1) / 2
+    axes.text(-0.5 - 0.93 / cell, middle, f"seed {seed}", rotation=90, va="center", fontsize=9)
+    if not is_last:
+        return
+    step = 1 if length <= _MOST_NUMBERED else -(-length // 20)
+    below = lines - 0.5
+    for place in range(step - 1, length, step):
+        axes.text(place, below + 0.15, str(place + 1), ha="center", va="top", fontsize=8)
+    axes.text((length - 1) / 2, below + 0.62, "Experience", ha="center", va="top", fontsize=10)
 
 
 def _bands(axes: Axes, history: History) -> None:
     order = list(dict.fromkeys(name for _, name in _names(history)))
-    for t, event in history.domains.items():
-        number = order.index(event.domain)
+    tints = {
+        t: (order.index(event.domain), float(np.clip(event.severity * event.share, 0, 1)))
+        for t, event in sorted(history.domains.items())
+    }
+    for (number, strength), stretch in groupby(tints, key=tints.__getitem__):
+        times = list(stretch)
         axes.axvspan(
-            t - 0.5,
-            t + 0.5,
+            times[0] - 0.5,
+            times[-1] + 0.5,
             facecolor=COLOURS[number % len(COLOURS)],
-            alpha=0.1 + 0.16 * float(np.clip(event.severity * event.share, 0, 1)),
+            alpha=0.1 + 0.16 * strength,
             hatch=("", "///", "...", "xxx")[number // len(COLOURS) % 4],
             edgecolor="#FFFFFF",
             linewidth=0,
             zorder=0,
             label=f"_domain {number}",
         )
-        if event.changed and t > 0:
-            axes.axvline(t - 0.5, color="#333333", linewidth=1.1, zorder=1, label="_change")
+    changes = [t - 0.5 for t, event in sorted(history.domains.items()) if event.changed and t > 0]
+    if changes:
+        ends = axes.get_ylim()
+        axes.vlines(changes, *ends, color="#333333", linewidth=1.1, zorder=1, label="_change")
 
 
 def _cells(axes: Axes, history: History) -> None:
     # Cells that look alike are drawn at once: one by one they would take most of the time.
     alike: dict[tuple[str, float], list[tuple[int, int]]] = {}
+    numbers: dict[tuple[int, str], list[tuple[int, int]]] = {}
     for line, block in enumerate(history.blocks, start=1):
         for t in range(history.num_experiences):
             state, level = _look(history, t, block)
             alike.setdefault((state, level), []).append((t, line))
-            if state != "blind":
-                _number(axes, history, (t, block), line, level)
+            adapter = history.active.get((t, block), (None, False))[0]
+            if adapter is not None and state != "blind":
+                ink = ON_DARK if level >= 0 and abs(level - 1) > 0.62 else ON_LIGHT
+                numbers.setdefault((adapter + 1, ink), []).append((t, line))
     for (state, level), places in alike.items():
         x, y = zip(*places, strict=True)
         axes.plot(x, y, linestyle="none", label=f"_{state}", **_marker(history, state, level))
+    if history.num_experiences <= _MOST_NUMBERED:
+        for (number, ink), places in numbers.items():
+            x, y = zip(*places, strict=True)
+            shape, size = _numeral(number)
+            look: dict[str, Any] = {"marker": shape, "markersize": size, "color": ink, "zorder": 4}
+            axes.plot(x, y, linestyle="none", markeredgewidth=0, label=f"_{number}", **look)
+
+
+@cache
+def _numeral(number: int) -> tuple[Path, float]:
+    # A number as a marker, and the size that makes it 7.5 points high: many of them are drawn in
+    # the time of a few texts.
+    outline = TextPath((0, 0), str(number), size=7.5, prop=FontProperties(family="DejaVu Sans"))
+    points = outline.vertices - outline.get_extents().get_points().mean(axis=0)
+    return Path(points, outline.codes), 2 * float(np.abs(points).max())
 
 
 def _look(history: History, t: int, block: int) -> tuple[str, float]:
@@ -219,21 +258,6 @@ def _marker(history: History, state: str, level: float) -> dict[str, Any]:
     }
 
 
-def _number(axes: Axes, history: History, cell: tuple[int, int], line: int, level: float) -> None:
-    adapter = history.active.get(cell, (None, False))[0]
-    if adapter is None or history.num_experiences > _MOST_NUMBERED:
-        return
-    ink = ON_DARK if level >= 0 and abs(level - 1) > 0.62 else ON_LIGHT
-    kwargs: dict[str, Any] = {
-        "ha": "center",
-        "va": "center",
-        "fontsize": 7.5,
-        "color": ink,
-        "zorder": 4,
-    }
-    axes.text(cell[0], line + 0.03, str(adapter + 1), **kwargs)
-
-
 def _state(history: History, t: int, block: int) -> str:
     if (t, block) in history.growths:
         return "grown"
@@ -245,14 +269,12 @@ def _state(history: History, t: int, block: int) -> str:
 
 
 def _strain_bar(figure: Figure, top: float, size: float) -> None:
-    height = figure.get_figheight()
-    box = ((_WIDTH - _RIGHT + 0.18) / _WIDTH, (top - size) / height, 0.15 / _WIDTH, size / height)
-    bar_axes = figure.add_axes(box)
-    scale = ScalarMappable(Normalize(0, 2), _STRAINS)
-    bar = figure.colorbar(scale, cax=bar_axes, ticks=[0, 0.5, 1, 1.5, 2])
-    bar.ax.set_yticklabels(["≤ 0", "0.5", "1", "1.5", "≥ 2"], fontsize=8)
-    bar.set_label("Score / threshold", fontsize=8.5)
-    bar.ax.axhline(1, color="#000000", linewidth=1)
+    box = (_WIDTH - _RIGHT + 0.18, top, 0.15, size)
+    axes = inches(figure, box)
+    labels = [(0.0, "≤ 0"), (0.25, "0.5"), (0.5, "1"), (0.75, "1.5"), (1.0, "≥ 2")]
+    title = "Score / threshold"
+    draw_scale(axes, box, Scale(title=title, colours=_STRAINS, labels=labels, name="strain"))
+    axes.plot([box[0], box[0] + box[2]], [top + size / 2] * 2, color="#010101", linewidth=1)
 
 
 def _legend(figure: Figure, histories: Sequence[History]) -> None:

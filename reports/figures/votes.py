@@ -50,10 +50,10 @@ def votes_figure(group: Group, row: Row, votes: Sequence[Votes]) -> Figure:
         draw_curve(left, x, interval, style, limits=(0, 100), label=label)
     left.set_xlabel("Number of experiences learned")
     left.set_ylabel("Test images (%)")
-    left.set_title("Over experiences", fontsize=9)
+    left.set_title("Over experiences", fontsize=9, y=1.0)
     _stack(right, votes)
     right.set_xlabel("Experience of the test image")
-    right.set_title("Where they differ at the end", fontsize=9)
+    right.set_title("Where they differ at the end", fontsize=9, y=1.0)
     for axes in (left, right):
         axes.legend(fontsize=8, loc="upper left")
         axes.set_ylim(0, 1.3 * axes.get_ylim()[1])

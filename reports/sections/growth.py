@@ -8,8 +8,9 @@ from typing import Any
 
 from cl_adapters.reports.figures.files import Drawing
 from cl_adapters.reports.figures.parameters import parameters_figure
-from cl_adapters.reports.figures.router import MOST_ROUTED_SEEDS, router_figure
-from cl_adapters.reports.figures.timeline import MOST_SEEDS, timeline_figure
+from cl_adapters.reports.figures.parts import MOST_SEEDS, first_seeds
+from cl_adapters.reports.figures.router import router_figure
+from cl_adapters.reports.figures.timeline import timeline_figure
 from cl_adapters.reports.groups import Group, Row, file_name
 from cl_adapters.reports.growth import History, read_history
 from cl_adapters.reports.load import LoadedRuns
@@ -33,10 +34,12 @@ class GrowthSection:
     Attributes:
         group: The methods that are compared.
         by_folder: History of each run.
+        most_seeds: Seeds that the figures of one method show, a panel each.
     """
 
     group: Group
     by_folder: Mapping[Path, History]
+    most_seeds: int = MOST_SEEDS
 
     @cached_property
     def histories(self) -> dict[str, list[History]]:
@@ -88,17 +91,18 @@ class GrowthSection:
             yield Drawing(kind="parameters", name="parameters", text=text, figure=figure)
 
     def _of_row(self, number: int, row: Row) -> Iterator[Drawing]:
-        runs, name = self.histories[row.label], f"{number:02d}-{file_name(row.label)}"
+        most, runs = self.most_seeds, self.histories[row.label]
+        name = f"{number:02d}-{file_name(row.label)}"
         text = (
             f"Growth of {row.label}: colour is the highest score of any window over its "
             "threshold, of the adapter that fits best; above 1 it fires. Adapters are counted "
-            f"from 1, blocks from 0.{_first(len(runs), MOST_SEEDS)}"
+            f"from 1, blocks from 0.{first_seeds(len(runs), most)}"
         )
         yield Drawing(
             kind="timeline",
             name=f"growth-{name}",
             text=text,
-            figure=timeline_figure(self.group, row, runs),
+            figure=timeline_figure(self.group, row, runs, most),
             table="growth",
             row=number,
         )
@@ -107,13 +111,9 @@ class GrowthSection:
             text = (
                 f"Router of {row.label}: mean weight of each adapter on the test images of each "
                 "experience, after the last one; blank: a seed has no such adapter."
-                f"{_first(num_routed, MOST_ROUTED_SEEDS)}"
+                f"{first_seeds(num_routed, most)}"
             )
-            figure = router_figure(self.group, row, runs)
+            figure = router_figure(self.group, row, runs, most)
             yield Drawing(
                 kind="router", name=f"router-{name}", text=text, figure=figure, row=number
             )
-
-
-def _first(num_seeds: int, most: int) -> str:
-    return f" The first {most} of {num_seeds} seeds." if num_seeds > most else ""

@@ -7,12 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cl_adapters.reports.figures.files import Drawing
-from cl_adapters.reports.figures.retrieval import (
-    MOST_RETRIEVAL_SEEDS,
-    choice_figure,
-    correction_figure,
-    has_distances,
-)
+from cl_adapters.reports.figures.parts import MOST_SEEDS, first_seeds
+from cl_adapters.reports.figures.retrieval import choice_figure, correction_figure, has_distances
 from cl_adapters.reports.groups import Group, Row, file_name
 from cl_adapters.reports.load import LoadedRuns
 from cl_adapters.reports.retrieval import Retrieval, measure_retrieval
@@ -37,10 +33,12 @@ class RetrievalSection:
     Attributes:
         group: The methods that are compared.
         by_folder: Retrieval of each run that has one.
+        most_seeds: Seeds that the figure of the answers shows, a line each.
     """
 
     group: Group
     by_folder: Mapping[Path, Retrieval]
+    most_seeds: int = MOST_SEEDS
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -81,20 +79,19 @@ class RetrievalSection:
             f"Retrieval of {row.label}, after the last experience: which adapter answered the test "
             "images of each experience, in per cent of the row"
         )
-        is_pair = has_distances(runs)
+        shown = runs[: self.most_seeds]
+        is_pair = has_distances(shown)
         if is_pair:
             text += (
                 "; and how far stored adapter j (column) lies from i (row), relative to the size "
                 "of i; blank: not known"
             )
-        if len(runs) > MOST_RETRIEVAL_SEEDS:
-            text += f". The first {MOST_RETRIEVAL_SEEDS} of {len(runs)} seeds"
         kind = "choice" if is_pair else "answers"  # alone on the page at its own width
         yield Drawing(
             kind=kind,
             name=f"retrieval-{name}",
-            text=f"{text}.",
-            figure=choice_figure(self.group, row, runs),
+            text=f"{text}.{first_seeds(len(runs), self.most_seeds)}",
+            figure=choice_figure(self.group, row, shown),
             table="retrieval-adapters",
             row=number,
         )

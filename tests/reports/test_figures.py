@@ -44,14 +44,15 @@ def test_many_methods_can_be_told_apart_without_colour(make_run: MakeRun, tmp_pa
     group = _group(tmp_path)
     with figure_style():
         (axes,) = forgetting_figure(group).axes
-        panels = experience_figure(group).axes
+        (panels,) = experience_figure(group).axes
         (heat,) = matrix_figure(group, group.rows[0]).axes
     lines = axes.get_lines()
     looks = {(line.get_marker(), str(vars(line)["_dash_pattern"])) for line in lines}
     assert len(looks) == 12
     assert len({(to_hex(line.get_color()), line.get_marker()) for line in lines}) == 12
-    assert len(panels) == 12 + 1
-    assert all(len(panel.get_lines()) == 12 for panel in panels[:12])
+    # Two collections a method: its grid, and a curve an experience with a point each time.
+    curves = [len(each.get_paths()) for each in panels.collections if each.get_zorder() == 2]
+    assert curves == [12, 1] * 12
     assert not heat.texts  # numbers only fit up to ten experiences
 
 
@@ -101,7 +102,13 @@ def test_experiences_that_bring_no_new_class_are_counted_themselves(
     group = _group(tmp_path)
     with figure_style():
         (axes,) = accuracy_figure(group).axes
-        panel = experience_figure(group).axes[0]
+        (panel,) = experience_figure(group).axes
     assert axes.get_xlabel() == "Number of experiences learned"
     assert axes.get_lines()[0].get_xdata() == pytest.approx([1, 2, 3])
-    assert panel.get_lines()[0].get_xdata() == pytest.approx([1, 2, 3])
+    texts = {text.get_text(): text.get_position() for text in reversed(panel.texts)}
+    curve = panel.collections[1].get_paths()[0].vertices
+    assert curve[:, 0] == pytest.approx([texts[number][0] for number in "123"])
+    assert "Number of experiences learned" in texts
+    # The place of a value lies between the labels of the scale, which count from below.
+    share = (texts["0"][1] - curve[:, 1]) / (texts["0"][1] - texts["100"][1])
+    assert 100 * share == pytest.approx(group.rows[0].runs[0].matrix[:, 0])

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from cl_adapters.records import append_event, append_events
 from cl_adapters.reports.figures.files import figure_style
 from cl_adapters.reports.figures.parameters import parameters_figure
-from cl_adapters.reports.figures.router import MOST_ROUTED_SEEDS, router_figure
-from cl_adapters.reports.figures.timeline import MOST_SEEDS, timeline_figure
+from cl_adapters.reports.figures.parts import MOST_SEEDS
+from cl_adapters.reports.figures.router import router_figure
+from cl_adapters.reports.figures.timeline import timeline_figure
 from cl_adapters.reports.groups import Group, group_runs
 from cl_adapters.reports.growth import History, read_history
 from cl_adapters.reports.load import load_runs
@@ -56,7 +57,11 @@ def _marked(axes: Axes, state: str) -> set[tuple[float, float]]:
 
 
 def _panels(figure: Figure) -> list[Axes]:
-    return [axes for axes in figure.axes if axes.get_ylabel().startswith("seed ")]
+    return [axes for axes in figure.axes if str(axes.get_label()).startswith("seed ")]
+
+
+def _texts(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
 
 
 def _keys(figure: Figure) -> set[str]:
@@ -67,28 +72,25 @@ def test_timeline_marks_every_growth_in_its_place(make_run: MakeRun, tmp_path: P
     _grow(make_run, seeds=3, miss=0.4)
     figure, histories = _timeline(tmp_path)
     panels = _panels(figure)
-    assert [axes.get_ylabel() for axes in panels] == ["seed 0", "seed 1", "seed 2"]
-    for axes, history in zip(panels, histories, strict=True):
-        labels = [label.get_text() for label in axes.get_yticklabels()]
-        assert labels == ["change seen", "block 9", "block 10", "block 11"]
+    for seed, (axes, history) in enumerate(zip(panels, histories, strict=True)):
+        lines = ["change seen", "block 9", "block 10", "block 11"]
+        labels = {text.get_text(): text.get_position()[1] for text in axes.texts}
+        assert [labels[name] for name in lines] == [0, 1, 2, 3]
+        assert f"seed {seed}" in labels
+        # Each cell carries the number of its adapter, counted from 1.
+        for (t, block), (adapter, _) in history.active.items():
+            assert (t, block - 8) in _marked(axes, str(adapter + 1))
         assert history.growths
         assert _marked(axes, "grown") == {(t, block - 8) for t, block in history.growths}
         assert _marked(axes, "left") == {
             (t, 0) for t in range(6) for block in (9, 10, 11) if history.active[t, block][1]
         }
-        changes = {
-            float(line.get_xdata()[0]) for line in axes.get_lines() if line.get_label() == "_change"
-        }
-        assert changes == {0.5, 2.5, 3.5, 4.5}
+        (changes,) = (each for each in axes.collections if each.get_label() == "_change")
+        places = {float(x) for path in changes.get_paths() for x, _ in path.vertices}
+        assert places == {0.5, 2.5, 3.5, 4.5}
+    assert {"1", "6", "Experience"} <= set(_texts(panels[-1]))
     assert "block grew; number: adapter used" in _keys(figure)
-    bar = next(axes for axes in figure.axes if axes.get_ylabel() == "Score / threshold")
-    assert [label.get_text() for label in bar.get_yticklabels()] == [
-        "≤ 0",
-        "0.5",
-        "1",
-        "1.5",
-        "≥ 2",
-    ]
+    assert _texts(figure.axes[-1]) == ["≤ 0", "0.5", "1", "1.5", "≥ 2", "Score / threshold"]
 
 
 def test_a_domain_that_comes_back_has_the_same_tint_and_its_name(
@@ -98,12 +100,13 @@ def test_a_domain_that_comes_back_has_the_same_tint_and_its_name(
     figure, _ = _timeline(tmp_path)
     first, second = _panels(figure)
     tints = [patch.get_facecolor() for patch in first.patches]
-    assert tints[0] == tints[3]
-    assert tints[1] == tints[2] == tints[5]
+    names = ["plain", "rotation", "plain", "gaussian noise", "rotation"]
+    assert len(tints) == len(names)  # two experiences in a row of one domain are one patch
+    assert tints[0] == tints[2]
+    assert tints[1] == tints[4]
     assert len(set(tints)) == 3
-    names = [text.get_text() for text in first.texts if not text.get_text().isdigit()]
-    assert names == ["plain", "rotation", "plain", "gaussian noise", "rotation"]
-    assert all(text.get_text().isdigit() for text in second.texts)  # named once: they are the same
+    assert [each for each in _texts(first) if each in DOMAINS] == names
+    assert not set(_texts(second)) & set(DOMAINS)  # named once: they are the same
 
 
 @pytest.mark.parametrize(
@@ -167,7 +170,15 @@ def test_many_seeds_are_limited(make_run: MakeRun, tmp_path: Path) -> None:
     group, _ = _load(tmp_path)
     with figure_style():
         router = router_figure(group, group.rows[0], histories)
-    assert len([axes for axes in router.axes if axes.images]) == MOST_ROUTED_SEEDS
+        alone = router_figure(group, group.rows[0], histories, 1)
+        (panel,) = _panels(timeline_figure(group, group.rows[0], histories, 1))
+    assert _seeds(router) == [f"seed {seed}\nTest experience" for seed in range(MOST_SEEDS)]
+    assert _seeds(alone) == ["seed 0\nTest experience"]
+    assert panel.get_label() == "seed 0"
+
+
+def _seeds(router: Figure) -> list[str]:
+    return [text for text in _texts(router.axes[0]) if text.startswith("seed")]
 
 
 def test_router_shows_the_last_weights_between_nothing_and_one(
@@ -185,16 +196,19 @@ def test_router_shows_the_last_weights_between_nothing_and_one(
     group, histories = _load(tmp_path)
     with figure_style():
         figure = router_figure(group, group.rows[0], histories["sema"])
-    nine, ten, bar = figure.axes
-    assert np.array(nine.images[0].get_array()).tolist() == weights[9]
-    assert np.array(ten.images[0].get_array()).tolist() == weights[10]
-    assert nine.images[0].get_clim() == ten.images[0].get_clim() == bar.get_ylim() == (0, 1)
-    assert [nine.get_title(), ten.get_title(), bar.get_ylabel()] == [
-        "block 9",
-        "block 10",
-        "Mean weight",
-    ]
-    assert [label.get_text() for label in nine.get_xticklabels()] == ["1", "2"]
+    (canvas,) = figure.axes
+    nine, ten, scale = canvas.images
+    assert np.array(nine.get_array()).tolist() == weights[9]
+    assert np.array(ten.get_array()).tolist() == weights[10]
+    assert nine.get_clim() == ten.get_clim() == scale.get_clim() == (0, 1)
+    # The scale has 1 above, and so have its labels; inches count from above.
+    assert np.array(scale.get_array()).ravel()[[0, -1]].tolist() == [1, 0]
+    levels = {text.get_text(): text.get_position()[1] for text in canvas.texts}
+    assert levels["0.75"] < levels["0.5"] < levels["0.25"]
+    left, right, bottom, top = nine.get_extent()
+    assert (right - left) / 2 == pytest.approx(ten.get_extent()[1] - ten.get_extent()[0], abs=0.3)
+    assert bottom > top
+    assert {"block 9", "block 10", "Mean weight", "2"} <= set(_texts(canvas))
 
 
 def test_parameters_stand_beside_linear_growth(make_run: MakeRun, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from matplotlib import rcParams
 from cl_adapters.errors import InputError
 from cl_adapters.records import append_event
 from cl_adapters.reports.definitions import DETECTION_COLUMNS
-from cl_adapters.reports.report import write_report
+from cl_adapters.reports.report import MOST_IN_FULL, write_report
 from tests.reports.conftest import MakeRun
 from tests.reports.growing import write_growth
 
@@ -54,7 +54,7 @@ def runs(make_run: MakeRun, tmp_path: Path) -> Path:
 
 
 def test_page_stands_alone_and_all_its_links_lead_somewhere(runs: Path, tmp_path: Path) -> None:
-    summary = write_report([runs], tmp_path / "report")
+    summary = write_report([runs], tmp_path / "report", formats=["svg"])
     page = _Page(summary.html.read_text())
     assert all(load.startswith(("#", "data:")) for load in page.loads)
     assert page.tags.count("script") == 1
@@ -70,7 +70,7 @@ def test_page_stands_alone_and_all_its_links_lead_somewhere(runs: Path, tmp_path
 
 
 def test_summary_names_every_file_and_fits_a_terminal(runs: Path, tmp_path: Path) -> None:
-    summary = write_report([runs], tmp_path / "report")
+    summary = write_report([runs], tmp_path / "report", formats=["svg"])
     assert {path for path in (tmp_path / "report").rglob("*") if path.is_file()} == set(
         summary.files
     )
@@ -97,7 +97,7 @@ def test_same_records_give_the_same_bytes(runs: Path, tmp_path: Path) -> None:
 def test_drawing_leaves_the_global_style_alone(runs: Path, tmp_path: Path) -> None:
     names = [name for name in rcParams if not name.startswith(("_", "backend"))]
     before = {name: rcParams[name] for name in names}
-    write_report([runs], tmp_path / "report")
+    write_report([runs], tmp_path / "report", formats=["svg"])
     assert {name: rcParams[name] for name in names} == before
 
 
@@ -107,7 +107,7 @@ def test_hostile_names_are_harmless(make_run: MakeRun, tmp_path: Path) -> None:
         place = tmp_path / "runs" / f"{number} <b>&#"
         make_run(name, folder=place, stream="<img src=x onerror=alert(1)>", decay=0.01 * number)
     make_run(evil, 5, folder=tmp_path / "runs" / "bad", state="failed", error=evil)
-    summary = write_report([tmp_path / "runs"], tmp_path / "deep" / "report")
+    summary = write_report([tmp_path / "runs"], tmp_path / "deep" / "report", formats=["svg"])
     text = summary.html.read_text()
     page = _Page(text)
     assert page.tags.count("script") == 1  # ours
@@ -127,7 +127,7 @@ def test_unfinished_and_broken_runs_are_shown(
 ) -> None:
     make_run("sema", state="interrupted", experiences_done=2, error="no space left")
     (make_run("mos") / "predictions.parquet").write_bytes(b"x")
-    summary = write_report([runs], tmp_path / "report")
+    summary = write_report([runs], tmp_path / "report", formats=["svg"])
     text = summary.html.read_text()
     assert "2 of 4" in text
     assert "no space left" in text
@@ -138,26 +138,26 @@ def test_unfinished_and_broken_runs_are_shown(
 
 def test_only_unfinished_runs_still_make_a_page(make_run: MakeRun, tmp_path: Path) -> None:
     make_run(state="running")
-    summary = write_report([tmp_path / "runs"], tmp_path / "report")
+    summary = write_report([tmp_path / "runs"], tmp_path / "report", formats=["svg"])
     assert "No run has finished" in summary.html.read_text()
     assert len(summary.table) == 1
 
 
 def test_one_seed_one_experience_draws_no_forgetting(make_run: MakeRun, tmp_path: Path) -> None:
     make_run(sizes=(4,))
-    summary = write_report([tmp_path / "runs"], tmp_path / "report")
+    summary = write_report([tmp_path / "runs"], tmp_path / "report", formats=["svg"])
     names = {path.name for path in summary.files}
-    assert "digits-accuracy.png" in names
-    assert "digits-forgetting.png" not in names
+    assert "digits-accuracy.svg" in names
+    assert "digits-forgetting.svg" not in names
 
 
 def test_mixed_protocols_are_marked_everywhere(make_run: MakeRun, tmp_path: Path) -> None:
     make_run(fingerprint={"weights": "one"})
     make_run("mos", fingerprint={"weights": "two"})
-    apart = write_report([tmp_path / "runs"], tmp_path / "apart")
+    apart = write_report([tmp_path / "runs"], tmp_path / "apart", formats=["svg"])
     assert "mixed protocols" not in apart.html.read_text()
     assert len({row[0] for row in apart.table[1:]}) == 2
-    forced = write_report([tmp_path / "runs"], tmp_path / "forced", force=True)
+    forced = write_report([tmp_path / "runs"], tmp_path / "forced", force=True, formats=["svg"])
     for path in forced.files:
         if path.parent.name == "figures" or "comparison" in path.name:
             assert "-mixed-" in path.name
@@ -167,7 +167,7 @@ def test_mixed_protocols_are_marked_everywhere(make_run: MakeRun, tmp_path: Path
 
 
 def test_text_of_figures_can_be_searched(runs: Path, tmp_path: Path) -> None:
-    write_report([runs], tmp_path / "report")
+    write_report([runs], tmp_path / "report", formats=["svg"])
     text = (tmp_path / "report" / "figures" / "digits-accuracy.svg").read_text()
     assert "lae, 2 seeds" in text
     assert "Number of classes seen" in text
@@ -187,12 +187,12 @@ def growing(make_run: MakeRun, tmp_path: Path) -> Path:
 
 
 def test_growth_is_shown_of_methods_that_grow(growing: Path, tmp_path: Path) -> None:
-    summary = write_report([growing], tmp_path / "report")
+    summary = write_report([growing], tmp_path / "report", formats=["svg"])
     names = {path.name for path in summary.files}
     assert {path for path in (tmp_path / "report").rglob("*") if path.is_file()} == set(
         summary.files
     )
-    assert {"shift-parameters.svg", "shift-parameters.png", "shift-growth.csv"} <= names
+    assert {"shift-parameters.svg", "shift-growth.csv"} <= names
     assert {f"shift-detection.{kind}" for kind in ("csv", "md", "tex")} <= names
     assert sum("-growth-" in name for name in names) == 2
     assert not any("growth" in name and "lae" in name for name in names)
@@ -205,7 +205,7 @@ def test_growth_is_shown_of_methods_that_grow(growing: Path, tmp_path: Path) -> 
 
 
 def test_detection_table_holds_means_of_its_runs(growing: Path, tmp_path: Path) -> None:
-    write_report([growing], tmp_path / "report")
+    write_report([growing], tmp_path / "report", formats=["svg"])
     tables = tmp_path / "report" / "tables"
     means, runs = (
         list(csv.DictReader(io.StringIO((tables / f"shift-{name}.csv").read_text())))
@@ -261,7 +261,7 @@ def test_a_run_with_a_damaged_scan_is_named_and_skipped(growing: Path, tmp_path:
     folder = next(path.parent for path in sorted((growing / "shift/sema").rglob("run.json")))
     append_event(folder, "scan", 1, 0, block=9)
     append_event(folder, "memory", 4, 0, peak_bytes=1)
-    summary = write_report([growing], tmp_path / "report")
+    summary = write_report([growing], tmp_path / "report", formats=["svg"])
     assert summary.num_finished == 8
     (note,) = (note for note in summary.notes if note.startswith("Skipped"))
     assert str(folder) in note
@@ -272,7 +272,7 @@ def test_a_run_with_a_damaged_scan_is_named_and_skipped(growing: Path, tmp_path:
 def test_hostile_domains_are_harmless(make_run: MakeRun, tmp_path: Path) -> None:
     evil = ['<script>alert("1")</script>', "a$b$^{", "_hidden\x07", "x" * 300]
     write_growth(make_run("sema", sizes=(1,) * 4), evil)
-    summary = write_report([tmp_path / "runs"], tmp_path / "report")
+    summary = write_report([tmp_path / "runs"], tmp_path / "report", formats=["svg"])
     page = _Page(summary.html.read_text())
     assert page.tags.count("script") == 1
     assert evil[0] not in summary.html.read_text()
@@ -286,7 +286,7 @@ def test_mixed_protocols_are_marked_on_growth_too(make_run: MakeRun, tmp_path: P
             "sema", folder=tmp_path / "runs" / name, sizes=(1,) * 3, fingerprint={"weights": name}
         )
         write_growth(folder, ("a", "b", "a"))
-    forced = write_report([tmp_path / "runs"], tmp_path / "forced", force=True)
+    forced = write_report([tmp_path / "runs"], tmp_path / "forced", force=True, formats=["svg"])
     for path in forced.files:
         if path.suffix in {".svg", ".md", ".tex"} or path.name.endswith("detection.csv"):
             assert "ixed protocols" in path.read_text(), path
@@ -295,8 +295,56 @@ def test_mixed_protocols_are_marked_on_growth_too(make_run: MakeRun, tmp_path: P
 def test_out_must_not_be_a_file(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "report").write_text("mine")
     with pytest.raises(InputError, match="must be a directory"):
-        write_report([runs], tmp_path / "report")
+        write_report([runs], tmp_path / "report", formats=["svg"])
     assert (tmp_path / "report").read_text() == "mine"
+
+
+def _kinds(report: Path) -> dict[str, set[str]]:
+    """Formats of each figure, by its name without a method."""
+    found: dict[str, set[str]] = {}
+    for path in (report / "figures").iterdir():
+        found.setdefault(re.sub(r"-\d\d-.*", "", path.stem), set()).add(path.suffix)
+    return found
+
+
+def test_every_figure_comes_in_all_formats_unless_there_are_many_methods(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    every = {".svg", ".png", ".pdf"}
+    for number in range(MOST_IN_FULL):
+        make_run("m", options={"rank": number}, per_class=4)
+    few = write_report([tmp_path / "runs"], tmp_path / "few")
+    assert all(kinds == every for kinds in _kinds(tmp_path / "few").values())
+    assert not few.notes
+    for seed in (0, 1):
+        folder = make_run("sema", seed, sizes=(2,) * 4, per_class=4)
+        write_growth(folder, ("a", "b", "a", "c"), seed=seed)
+    many = write_report([tmp_path / "runs"], tmp_path / "many")
+    kinds = _kinds(tmp_path / "many")
+    assert kinds["digits-accuracy"] == kinds["digits-phases"] == every
+    assert kinds["digits-matrix"] == kinds["digits-growth"] == {".svg"}
+    assert "--formats svg,png,pdf writes all" in many.notes[-1]
+    page = many.html.read_text()
+    assert page.count("--formats svg,png,pdf") == 1
+    assert "The first of 2 seeds." in page
+    asked = write_report([tmp_path / "runs"], tmp_path / "asked", formats=["pdf", "png"])
+    assert all(kinds == every for kinds in _kinds(tmp_path / "asked").values())
+    assert "The first of 2 seeds." not in asked.html.read_text()
+    assert set(asked.files) == {path for path in (tmp_path / "asked").rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_sixty_growing_runs_of_twelve_methods_take_seconds(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    domains = ("a", "a", "b", "b", "c", "c", "a", "a", "d", "d", "e", "e", "b", "b")
+    for number in range(12):
+        for seed in range(5):
+            folder = make_run("sema", seed, options={"k": number}, sizes=(1,) * 14, per_class=30)
+            write_growth(folder, domains, seed=seed)
+    start = time.process_time()
+    write_report([tmp_path / "runs"], tmp_path / "report")
+    assert time.process_time() - start < 10
 
 
 def test_sixty_runs_take_seconds(make_run: MakeRun, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from cl_adapters.records import (
     write_retrieval,
 )
 from cl_adapters.reports.figures.files import figure_style
+from cl_adapters.reports.figures.parts import MOST_SEEDS
 from cl_adapters.reports.figures.retrieval import (
-    MOST_RETRIEVAL_SEEDS,
     choice_figure,
     correction_figure,
 )
@@ -163,7 +163,7 @@ def test_an_experience_that_was_not_evaluated_is_unknown(make_run: MakeRun, tmp_
     for values in found.shares.values():
         assert np.isnan(values).tolist() == [False, True, False]
     assert np.isnan(found.rounds).all(axis=1).tolist() == [False, True, False]
-    write_report([tmp_path / "runs"], tmp_path / "report")
+    write_report([tmp_path / "runs"], tmp_path / "report", formats=["svg"])
     text = (tmp_path / "report" / "tables" / "digits-retrieval-runs.csv").read_text()
     line = next(line for line in csv.DictReader(io.StringIO(text)) if line["experience"] == "1")
     assert line["saved"] == line["rounds"] == ""
@@ -175,7 +175,7 @@ def test_one_experience_and_no_corrections(make_run: MakeRun, tmp_path: Path) ->
     assert found.confusion.tolist() == found.rounds.tolist() == [[100.0]]
     assert found.shares["rounds"].tolist() == [1.0]
     assert found.shares["corrected"].tolist() == [0.0]
-    summary = write_report([tmp_path / "runs"], tmp_path / "report")
+    summary = write_report([tmp_path / "runs"], tmp_path / "report", formats=["svg"])
     assert "digits-retrieval-01-mos.svg" in {path.name for path in summary.files}
 
 
@@ -308,19 +308,19 @@ def test_all_distances_unknown_still_make_a_figure(make_run: MakeRun, tmp_path: 
     _choose(make_run, 2, step=None)
     folder = load_runs([tmp_path / "runs"]).finished[0].folder
     append_event(folder, "drift", 1, 0, distances=[[None, None], [None, None]])
-    assert write_report([tmp_path / "runs"], tmp_path / "report").num_finished == 1
+    assert write_report([tmp_path / "runs"], tmp_path / "report", formats=["svg"]).num_finished == 1
 
 
 def test_figure_shows_answers_beside_distances_a_line_a_seed(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
-    _choose(make_run, seeds=MOST_RETRIEVAL_SEEDS + 1)
+    _choose(make_run, seeds=MOST_SEEDS + 1)
     group, section = _load(tmp_path)
     runs = section.retrievals["mos"]
     with figure_style():
         figure = choice_figure(group, section.rows[0], runs)
         figure.draw_without_rendering()
-    shown = runs[:MOST_RETRIEVAL_SEEDS]
+    shown = runs[:MOST_SEEDS]
     assert _maps(figure) == [run.confusion.tolist() for run in shown] + [drift_matrix(4)] * 3
     axes = _heat_maps(figure)
     assert axes[0].images[0].get_clim() == (0, 100)
@@ -455,13 +455,13 @@ def test_the_page_has_the_section_only_where_there_is_retrieval(
     make_run("lae", stream="plain")
     _choose(make_run, seeds=2)
     make_run("lae", 0, sizes=(1,) * 4)
-    alone = write_report([tmp_path / "runs" / "plain"], tmp_path / "alone")
+    alone = write_report([tmp_path / "runs" / "plain"], tmp_path / "alone", formats=["svg"])
     assert not any("retrieval" in path.name for path in alone.files)
     text = alone.html.read_text()
     body = text[text.index("<body>") :]
     for word in ("etrieval", "Spoiled", "correction", "answers"):
         assert word not in body
-    both = write_report([tmp_path / "runs"], tmp_path / "both")
+    both = write_report([tmp_path / "runs"], tmp_path / "both", formats=["svg"])
     page = _Page(both.html.read_text())
     assert {path for path in (tmp_path / "both").rglob("*") if path.is_file()} == set(both.files)
     assert len(set(page.ids)) == len(page.ids)
@@ -508,7 +508,7 @@ def test_a_damaged_file_makes_the_run_a_broken_one(make_run: MakeRun, tmp_path: 
     folders = sorted(path.parent for path in (tmp_path / "runs").rglob("run.json"))
     (folders[0] / "retrieval.parquet").write_bytes(b"x")
     read_retrieval(folders[1]).drop(columns="visited").to_parquet(folders[1] / "retrieval.parquet")
-    summary = write_report([tmp_path / "runs"], tmp_path / "report")
+    summary = write_report([tmp_path / "runs"], tmp_path / "report", formats=["svg"])
     assert summary.num_finished == 1
     notes = [note for note in summary.notes if note.startswith("Skipped")]
     assert [str(folder) in note for folder, note in zip(folders, notes, strict=False)] == [True] * 2
@@ -519,7 +519,7 @@ def test_mixed_protocols_are_marked(make_run: MakeRun, tmp_path: Path) -> None:
     for name in ("one", "two"):
         folder = tmp_path / "runs" / name
         write_retrieving(make_run("mos", folder=folder, fingerprint={"weights": name}))
-    forced = write_report([tmp_path / "runs"], tmp_path / "forced", force=True)
+    forced = write_report([tmp_path / "runs"], tmp_path / "forced", force=True, formats=["svg"])
     for path in forced.files:
         if path.suffix in {".svg", ".md", ".tex"} or path.name.endswith("retrieval.csv"):
             assert "ixed protocols" in path.read_text(), path
@@ -527,7 +527,7 @@ def test_mixed_protocols_are_marked(make_run: MakeRun, tmp_path: Path) -> None:
 
 def test_hostile_names_are_harmless(make_run: MakeRun, tmp_path: Path) -> None:
     write_retrieving(make_run('<script>alert("1")</script>$a$', folder=tmp_path / "runs" / "0"))
-    summary = write_report([tmp_path / "runs"], tmp_path / "report")
+    summary = write_report([tmp_path / "runs"], tmp_path / "report", formats=["svg"])
     assert "<script>alert" not in summary.html.read_text()
     assert "img" not in _Page(summary.html.read_text()).tags
     for path in summary.files:

@@ -9,6 +9,8 @@ import pytest
 from cl_adapters.errors import InputError
 from cl_adapters.reports.publish import publish
 from tests.reports.conftest import MakeRun
+from tests.reports.growing import write_growth
+from tests.reports.retrieving import write_retrieving
 
 ROOT = Path(__file__).parent.parent.parent
 PUBLISHED = ROOT / "reports" / "published"
@@ -37,6 +39,26 @@ def test_every_picture_of_the_readme_exists() -> None:
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", readme)
     assert pictures
     assert all((ROOT / picture).is_file() for picture in pictures)
+
+
+def test_the_docs_show_published_pictures() -> None:
+    shown = list((ROOT / "docs" / "figures").iterdir())
+    assert shown
+    for picture in shown:
+        assert picture.read_bytes() == (PUBLISHED / picture.name).read_bytes(), picture
+
+
+def test_growth_and_retrieval_are_published_where_there_are_some(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    write_growth(make_run("sema", sizes=(1,) * 4), ("a", "b", "a", "c"))
+    write_growth(
+        make_run("sema", sizes=(1,) * 4, options={"k": 1}, decay=0.2), ("a", "b", "a", "c")
+    )
+    write_retrieving(make_run("mos", sizes=(1,) * 4))
+    names = {path.name for path in publish([tmp_path / "runs"], tmp_path / "out")}
+    assert names == {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"digits-growth.png", "digits-retrieval.png", "digits-detection.md"} <= names
 
 
 def test_publishing_again_gives_the_same_bytes(make_run: MakeRun, tmp_path: Path) -> None:

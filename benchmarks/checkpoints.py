@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -105,7 +106,7 @@ def _read(place: Path) -> Found:
     try:
         facts = json.loads((place / "checkpoint.json").read_text("utf-8"))
         data = (place / "learned.safetensors").read_bytes()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedError(f"checkpoint {place} must be complete, got: {error}") from error
     if not isinstance(facts, dict):
         raise DamagedError(f"checkpoint {place} must hold its facts, got {facts!r}")
@@ -113,7 +114,10 @@ def _read(place: Path) -> Found:
     is_sealed = check_seal(facts)
     if not is_sealed or hashlib.sha256(data).hexdigest() != facts.get("sha256"):
         raise DamagedError(f"checkpoint {place} must match its checksum, but it was damaged")
-    return dict(load(data)), facts
+    try:
+        return dict(load(data)), facts
+    except SafetensorError as error:  # a checksum can be made to fit anything
+        raise DamagedError(f"checkpoint {place} must hold tensors, got: {error}") from error
 
 
 class Inside:

@@ -212,7 +212,7 @@ def _class_names(metadata: dict[bytes, bytes], column: str, path: Path) -> tuple
             names = features[column]["names"]
     except KeyError:
         return None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"class names in {str(path)!r} must be JSON, got: {error}") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"class names in {str(path)!r} must be a list of texts, got {names!r}")

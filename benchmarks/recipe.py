@@ -264,7 +264,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML
         raise InputError(
             f"recipe {str(path)!r} must be a readable TOML file, got: {error}"
         ) from error

@@ -5,6 +5,8 @@ from difflib import get_close_matches
 
 __all__ = ["InputError", "RunError", "unknown_name"]
 
+_SHOWN = 60  # names in a sentence at most: timm knows a thousand backbones
+
 
 class InputError(ValueError):
     """Raised when what the user gave breaks a rule; names the thing, the rule and the value."""
@@ -26,7 +28,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     lowered = {each.lower(): each for each in names}
     near = [lowered[each] for each in get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
     hint = f"; did you mean {' or '.join(repr(match) for match in near)}?" if near else "."
-    return InputError(f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}")
+    shown = ", ".join(names) if len(names) <= _SHOWN else f"{len(names)} names"
+    return InputError(f"unknown {kind} {name!r}{hint} Known: {shown}")
 
 
 class RunError(RuntimeError):

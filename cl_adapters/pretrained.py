@@ -10,6 +10,7 @@ Nothing is unpickled: safetensors, npz without objects, and `.pt` with `weights_
 
 import hashlib
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -238,18 +239,27 @@ def _load_file(vit: VisionTransformer, path: Path) -> None:
     vit.load_state_dict(state)
 
 
+# What torch's and safetensors' readers raise on files that are not theirs.
+_UNREADABLE: Final = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    struct.error,
+    safetensors.SafetensorError,
+    pickle.UnpicklingError,
+)
+
+
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        safetensors.SafetensorError,
-        pickle.UnpicklingError,
-    ) as error:
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"weights in {str(path)!r} must be readable and free of code, got: {reason}"

@@ -384,8 +384,8 @@ def _read_table(path: Path, columns: Mapping[str, pa.DataType]) -> pd.DataFrame:
         table = pq.read_table(path, columns=list(columns), page_checksum_verification=True)
         frame: pd.DataFrame = table.to_pandas()
     except (OSError, pa.ArrowException) as error:
-        name = path.stem
-        raise InputError(f"{path} must be a readable {name} table, got: {error}") from error
+        name, reason = path.stem, str(error).partition("\n")[0]
+        raise InputError(f"{path} must be a readable {name} table, got: {reason}") from error
     return frame
 
 
@@ -435,7 +435,7 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             event = None
         if not isinstance(event, dict) or not {"event", "experience", "seconds"} <= set(event):
             if number == len(lines):

@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import signal
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,9 +44,9 @@ class Disk:
         self.flushed += 1
         if self.flushed == self.fails_at:
             if self.fault == "torn write":  # half of the file got there
-                size = os.fstat(handle).st_size
-                if size and os.access(f"/proc/self/fd/{handle}", os.W_OK):
-                    os.truncate(handle, size // 2)
+                facts = os.fstat(handle)
+                if stat.S_ISREG(facts.st_mode):  # a folder is flushed too
+                    os.truncate(f"/proc/self/fd/{handle}", facts.st_size // 2)
             raise OSError(*FAULTS[self.fault])
         self._flush(handle)
 

@@ -34,6 +34,7 @@ from cl_adapters.backbone import AdaptedViT
 from cl_adapters.ridge import RidgeHead, choose_strength
 from cl_adapters.strategies.base import AdapterStrategy, Phase
 from cl_adapters.strategies.config import StrategyConfig
+from cl_adapters.strategies.frozen import FrozenPart
 
 __all__ = ["RanPAC", "RanPACConfig", "project"]
 
@@ -71,13 +72,14 @@ class RanPACModel(nn.Module):
         self.weight: Tensor
         self.head = RidgeHead(config.projections, scale=config.scale)
 
-    def projected(self, images: Tensor) -> Tensor:
-        """Returns the projected features of images, (B, 3, S, S) to (B, M)."""
-        return project(self.backbone(images), self.weight)
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns the scores of all classes.
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns the scores of all classes, (B, 3, S, S) to (B, C)."""
-        scores: Tensor = self.head(self.projected(images))
+        Shape:
+            inputs: images (B, 3, S, S) or features (B, D). Output: (B, C).
+        """
+        features = inputs if inputs.ndim == 2 else self.backbone(inputs)
+        scores: Tensor = self.head(project(features, self.weight))
         return scores
 
 
@@ -99,6 +101,10 @@ class RanPAC(AdapterStrategy):
         """Makes room for the new classes."""
         self.model.head.grow(classes)
 
+    def frozen_part(self) -> FrozenPart:
+        """Returns the whole backbone: no image passes it twice where there is a memo."""
+        return self.freeze(self.backbone, self.backbone)
+
     def phases(self) -> Iterator[Phase]:
         """Yields nothing: no epoch is trained."""
         yield from ()
@@ -108,11 +114,12 @@ class RanPAC(AdapterStrategy):
         """Adds the experience to the regression and solves it."""
         rows: list[Tensor] = []
         targets: list[Tensor] = []
-        with self.timed("statistics", len(self.experience.dataset)), self.autocast():
-            for images, labels in self.plain_images():
-                rows.append(self.model.projected(images))
-                targets.append(labels)
-        features, labels = torch.cat(rows).float(), torch.cat(targets)
+        images = self.experience.dataset.eval()
+        with self.timed("statistics", len(images)):
+            for found, labels in self.frozen_rows(images, self.frozen_part()).batches():
+                rows.append(project(found.to(self.device), self.model.weight))
+                targets.append(labels.to(self.device))
+        features, labels = torch.cat(rows), torch.cat(targets)
         with self.timed("ridge", len(features)):
             found = choose_strength(features, labels, self.generator("held out"))
             self.model.head.add(features, labels)

@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,8 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from cl_adapters.backbone import AdaptedViT
+
+RELIABILITY = ("test_killed", "test_faults", "test_bad_input", "test_soak")
 
 
 @pytest.fixture
@@ -59,3 +62,19 @@ def make_stream() -> Callable[..., Any]:
         )
 
     return build
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Adds up what the tests of reliability have recorded, and says how many of them failed."""
+    counts: Counter[str] = Counter()
+    losses = 0
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            of_reliability = any(name in report.nodeid for name in RELIABILITY)
+            losses += outcome == "failed" and of_reliability
+            for name, value in getattr(report, "user_properties", []):
+                if name.startswith("reliability: "):
+                    counts[name.removeprefix("reliability: ")] += value
+    if counts:
+        told = ", ".join(f"{value} {name}" for name, value in sorted(counts.items()))
+        terminalreporter.write_line(f"reliability: {told}; losses: {losses}")

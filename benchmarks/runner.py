@@ -53,7 +53,7 @@ from cl_adapters.records import (
 )
 from cl_adapters.strategies.base import AdapterStrategy
 
-__all__ = ["Progress", "Runnable", "run"]
+__all__ = ["Progress", "Runnable", "peak_bytes", "run"]
 
 
 class Runnable(Protocol):
@@ -394,7 +394,7 @@ def _store(
         added=added,
         total=backbone + added,
     )
-    append_event(folder, "memory", experience, 0, peak_bytes=_peak_bytes(prepared.strategy.device))
+    append_event(folder, "memory", experience, 0, peak_bytes=peak_bytes(prepared.strategy.device))
     write_checkpoint(folder / "checkpoints", experience, prepared.strategy.learned_state())
 
 
@@ -424,7 +424,8 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _peak_bytes(device: torch.device) -> int:
+def peak_bytes(device: torch.device) -> int:
+    """Returns the most memory that was held so far: the GPU's, or that of the process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024  # Linux counts kilobytes

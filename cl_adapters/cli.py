@@ -339,6 +339,44 @@ def sweep(
 
 
 @app.command()
+def bench(
+    strategy: Annotated[
+        str, typer.Option(help="Strategies, separated by commas.")
+    ] = "simplecil,sema,mos,lae,finetune,joint",
+    backbone: Annotated[str, typer.Option(help="timm architecture.")] = "vit_tiny_patch16_224",
+    image_size: Annotated[int, typer.Option(help="Side of the input in pixels.", min=1)] = 96,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("bench.json"),
+    against: Annotated[
+        Path | None, typer.Option(help="Earlier JSON file; a loss over 15 % ends with exit code 1.")
+    ] = None,
+) -> None:
+    """Measures training and evaluation against the bare network, and fast against plain."""
+    with _one_sentence():
+        _quieten_libraries()
+        from cl_adapters.benchmarks.bench import run_bench
+
+        settings = {
+            "backbone": backbone,
+            "image_size": image_size,
+            "precision": precision,
+            "device": device,
+        }
+        names = [each.strip() for each in strategy.split(",") if each.strip()]
+        found = run_bench(names, settings, threads, out, against)
+        for table in found.tables:
+            _print_table(table)
+            typer.echo()
+        typer.echo(f"written: {out}")
+        for loss in found.losses:
+            typer.echo(f"slower than in {against}: {loss}", err=True)
+        if found.losses:
+            raise typer.Exit(_FAILED)
+
+
+@app.command()
 def doctor(
     out: Annotated[Path, typer.Option(help="Folder that runs would go to.")] = Path("runs"),
 ) -> None:

@@ -248,6 +248,7 @@ class _Session:
                 record.experiences_done = experience + 1
                 record.write(folder)
                 self._inside.drop()
+            self._inside.drop()  # if all was done but this
             _keep_examples(prepared, folder)
 
     def _restore(self, record: RunRecord) -> int:

@@ -342,7 +342,7 @@ def sweep(
 def bench(
     strategy: Annotated[
         str, typer.Option(help="Strategies, separated by commas.")
-    ] = "simplecil,sema,mos,lae,finetune,joint",
+    ] = "simplecil,sema,mos,lae,finetune",
     backbone: Annotated[str, typer.Option(help="timm architecture.")] = "vit_tiny_patch16_224",
     image_size: Annotated[int, typer.Option(help="Side of the input in pixels.", min=1)] = 96,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",

@@ -20,7 +20,7 @@ __all__ = ["find_trained", "learn"]
 
 # What a run measures itself, whoever trained.
 _OWN: Final = frozenset(
-    {"evaluation", "parameters", "memory", "domain", "segment", "router", "reused"}
+    {"evaluation", "parameters", "memory", "memo", "domain", "segment", "router", "votes", "reused"}
 )
 
 

@@ -43,6 +43,7 @@ def features(model: AdaptedViT, images: object) -> np.ndarray:
         return normalize(torch.cat([model(part) for part in batch.split(64)]).numpy())
 
 
+@pytest.mark.slow
 def test_its_features_beat_pixels_and_random_weights_on_digits() -> None:
     """Nearest class mean by scikit-learn, not by our own head: the card says 92.7, 87.1 and 27.6."""
     source = digits_source()

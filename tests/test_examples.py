@@ -44,6 +44,7 @@ def test_outsiders_and_our_own_methods_use_public_names_alone(path: Path) -> Non
             assert {alias.name for alias in node.names} <= set(public), node.module
 
 
+@pytest.mark.slow
 def test_ranpac_and_a_written_test_pass(tmp_path: Path) -> None:
     new_files("adapter", "low_rank", tmp_path)
     ranpac = ROOT / "examples" / "ranpac"

@@ -68,6 +68,7 @@ def shortened(line: str) -> list[str]:
     return [*SHORTER, *epochs, *freeze]
 
 
+@pytest.mark.slow
 def test_commands_on_local_data_work_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +92,7 @@ def test_commands_on_real_data_work_on_small_inputs(
         run(line, *shortened(line), "--image-size", "32", "--out", str(tmp_path / "runs"))
 
 
+@pytest.mark.slow
 def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
     path = tmp_path / "example.py"

@@ -154,7 +154,7 @@ class ScriptedPool:
         self.script, self.alone = script, []
         self.pending: list[Any] = []
 
-    def submit(self, _: Any, config: RunConfig, __: Path) -> Any:
+    def submit(self, _: Any, config: RunConfig, *__: Any) -> Any:
         future: Any = engines.Future()
         self.pending.append((future, config.seed))
         return future

@@ -307,6 +307,7 @@ def _kinds(report: Path) -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_every_figure_comes_in_all_formats_unless_there_are_many_methods(
     make_run: MakeRun, tmp_path: Path
 ) -> None:

@@ -284,9 +284,8 @@ def test_votes_are_counted_where_the_experts_differ(
         )
         for image, label, *_ in each.dataset:
             with torch.no_grad():
-                tokens = model.backbone.tokens(image[None])
                 online, offline = (
-                    int(model._logits(tokens, pets).argmax())
+                    int(model.heads(model.backbone(image[None], pets)).argmax())
                     for pets in (model.online, model.offline)
                 )
                 vote = int(model(image[None]).argmax())

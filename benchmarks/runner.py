@@ -236,7 +236,7 @@ class _Session:
         _check_segments(folder, prepared.plan)
         self._progress.start(f"{record.strategy} seed {record.seed}", _total_images(prepared, done))
         if prepared.strategy.memo is not None:
-            prepared.strategy.memo.take_counts()  # of what came before the run
+            prepared.strategy.memo.begin()
         record.write(folder)
         with _noted_end(record, folder):
             for experience in range(done, len(record.experiences)):
@@ -401,11 +401,12 @@ def _store(
 
 def _note_memo(memo: Memo | None, folder: Path, experience: int) -> None:
     if memo is None:
-        append_event(folder, "memo", experience, 0, mode="off", read=0, computed=0)
+        append_event(folder, "memo", experience, 0, mode="off", read=0, computed=0, inherited=0)
         return
     memo.flush()
-    read, computed = memo.take_counts()
-    append_event(folder, "memo", experience, 0, mode="exact", read=read, computed=computed)
+    read, computed, inherited = memo.take_counts()
+    counts = {"read": read, "computed": computed, "inherited": inherited}
+    append_event(folder, "memo", experience, 0, mode="exact", **counts)
 
 
 def _total_images(prepared: Runnable, done: int) -> int:

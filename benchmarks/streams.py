@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
 from avalanche.benchmarks.scenarios import CLScenario
 from avalanche.benchmarks.utils import (
@@ -26,7 +27,7 @@ from torch.utils.data import Dataset
 
 from cl_adapters.benchmarks.images import ImageSource, LabelledImages
 from cl_adapters.benchmarks.plans import StreamPlan
-from cl_adapters.benchmarks.transforms import Preprocess
+from cl_adapters.benchmarks.transforms import PIXELS_VERSION, Preprocess
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.records import digest
 
@@ -233,7 +234,8 @@ def _dataset(
 
 def _pixel_keys(images: LabelledImages, preprocess: Preprocess) -> list[bytes]:
     """Returns a digest of what evaluation shows of each image: equal for equal inputs only."""
-    pipeline = digest(preprocess.describe_evaluation(), length=64).encode()
+    made_by = {"pillow": PIL.__version__, "code": PIXELS_VERSION}
+    pipeline = digest({**preprocess.describe_evaluation(), **made_by}, length=64).encode()
     return [hashlib.sha256(pipeline + image).digest() for image in images.digests]
 
 

@@ -22,6 +22,7 @@ from cl_adapters.errors import InputError
 __all__ = [
     "INPUT_RANGES",
     "PIPELINES",
+    "PIXELS_VERSION",
     "RATIO",
     "Preprocess",
     "Triple",
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 Triple = tuple[float, float, float]
+# Goes up when the same settings give other pixels, so that a memo forgets what it knew.
+PIXELS_VERSION: Final = 1
 Box = tuple[int, int, int, int]
 
 # Mean and standard deviation by name; None: those of the network's own configuration.

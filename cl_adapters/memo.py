@@ -35,6 +35,8 @@ __all__ = ["Memo", "open_memo"]
 MEMO_VARIABLE: Final = "CL_ADAPTERS_MEMO"
 
 _FORMAT: Final = "cl-adapters memo 1"
+_SUFFIX: Final = ".memo"
+_STALE_SECONDS: Final = 86_400.0  # a temporary file this old belongs to a writer that was killed
 _BLOCK_BYTES: Final = 64 * 2**20  # rows wait in memory until they fill a block or are flushed
 _USED_SECONDS: Final = 60.0  # a block's time of use is exact to this
 
@@ -49,6 +51,7 @@ class Memo:
     Attributes:
         read: Rows that were answered without computing, so far.
         computed: Rows that had to be computed, so far.
+        inherited: Those of `read` that were there before the last `begin`.
         trouble: Why rows are no longer kept; None as long as they are.
 
     Example:
@@ -67,8 +70,10 @@ class Memo:
         self.limit = int(megabytes * 2**20)
         self.read = 0
         self.computed = 0
+        self.inherited = 0
         self.trouble: str | None = None
-        self._taken = 0, 0
+        self._taken = 0, 0, 0
+        self._own: set[tuple[str, bytes]] = set()  # computed since `begin`
         self._spaces: dict[str, _Space] = {}
 
     def rows(
@@ -91,17 +96,35 @@ class Memo:
         found = known.gather(keys)
         if found is None:  # damage: what the block held is missing now
             return self.rows(space, keys, compute)
+        self._own.update((space, key) for key in missing)
         self.computed += len(missing)
         self.read += len(keys) - len(missing)
+        self.inherited += sum((space, key) not in self._own for key in keys)
         if known.waiting_bytes >= _BLOCK_BYTES:
             self.flush()
         return found
 
-    def take_counts(self) -> tuple[int, int]:
-        """Returns how many rows were read and computed since the last call."""
-        counts = self.read - self._taken[0], self.computed - self._taken[1]
-        self._taken = self.read, self.computed
-        return counts
+    def peek(self, space: str, key: bytes, row: Tensor) -> Tensor:
+        """Returns the row of a key, (1, ...); the given one becomes it if there is none.
+
+        Like `rows` for something that is known anyway, and not counted.
+        """
+        counts = self.read, self.computed, self.inherited
+        found = self.rows(space, [key], lambda _: row)
+        self.read, self.computed, self.inherited = counts
+        return found
+
+    def begin(self) -> None:
+        """Starts counting for a run: what is there now is inherited from others."""
+        self._own.clear()
+        self.take_counts()
+
+    def take_counts(self) -> tuple[int, int, int]:
+        """Returns how many rows were read, computed and inherited since the last call."""
+        now = self.read, self.computed, self.inherited
+        counts = tuple(new - old for new, old in zip(now, self._taken, strict=True))
+        self._taken = now
+        return counts[0], counts[1], counts[2]
 
     def flush(self) -> None:
         """Writes what waits in memory, then drops the oldest blocks beyond the size."""
@@ -121,12 +144,16 @@ class Memo:
         return sum(size for _, size, _ in self._blocks())
 
     def _blocks(self) -> Iterator[tuple[float, int, Path]]:
-        for path in self.folder.glob("*/*.arrow"):
+        for path in self.folder.glob(f"*/*{_SUFFIX}"):
             with suppress(OSError):  # another process dropped it
                 stat = path.stat()
                 yield stat.st_mtime, stat.st_size, path
 
     def _shrink(self) -> None:
+        for path in self.folder.glob("*/*.tmp"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
         blocks = sorted(self._blocks())
         excess = sum(size for _, size, _ in blocks) - self.limit
         if excess <= 0:
@@ -250,7 +277,7 @@ class _Space:
         if changed == self.listed:
             return False
         self.listed = changed
-        new = [path for path in self.folder.glob("*.arrow") if path.name not in self.blocks]
+        new = [path for path in self.folder.glob(f"*{_SUFFIX}") if path.name not in self.blocks]
         opened = [self._open(path) for path in sorted(new)]
         return any(opened)
 
@@ -259,7 +286,7 @@ class _Space:
         if not self.waiting:
             return 0
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{uuid.uuid4().hex}.arrow"
+        path = self.folder / f"{uuid.uuid4().hex}{_SUFFIX}"
         temporary = path.with_suffix(".tmp")
         rows = torch.stack(list(self.waiting.values()))
         try:
@@ -281,10 +308,15 @@ class _Space:
             self._drop(name, unlink=False)
 
     def _open(self, path: Path) -> bool:
-        block = _read_block(path)
-        if block is None:
-            with suppress(OSError):
+        try:
+            block = _read_block(path)
+        except OSError:  # not ours to read, or gone
+            return False
+        except (pa.ArrowException, ValueError, KeyError, TypeError, AttributeError):
+            with suppress(OSError):  # damage
                 path.unlink(missing_ok=True)
+            return False
+        if block is None:
             return False
         self.blocks[path.name] = block
         self.places.update((key, (path.name, row)) for row, key in enumerate(block.keys))
@@ -318,28 +350,34 @@ def _write_block(path: Path, keys: Sequence[bytes], rows: Tensor) -> None:
 
 
 def _read_block(path: Path) -> _Block | None:
-    """Maps a block into memory; None if it is none of ours or its frame is damaged."""
+    """Maps a block into memory; None if it has another format, a later one's for example.
+
+    Raises:
+        OSError: If it cannot be opened.
+        ArrowException, ValueError, KeyError, TypeError, AttributeError: If its frame is damaged.
+    """
+    data = pa.memory_map(str(path))
     try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        meta: dict[bytes, bytes] = reader.schema.metadata or {}
-        if meta.get(b"format") != _FORMAT.encode():
-            return None
-        batch: Any = reader.get_batch(0)
-        about = json.loads(meta[b"about"])
-        dtype = getattr(torch, about["dtype"])
-        shape = tuple(map(int, about["shape"]))
-        width = batch["row"].type.byte_width
-        if width != int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
-            return None
-        raw = np.frombuffer(batch["row"].buffers()[1], np.uint8, len(batch) * width)
-        return _Block(
-            path=path,
-            keys=batch["key"].to_pylist(),
-            checksums=batch["checksum"].to_numpy(),
-            rows=raw.reshape(len(batch), width),
-            dtype=dtype,
-            shape=shape,
-            sound=np.zeros(len(batch), dtype=bool),
-        )
-    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, AttributeError):
+        reader = pa.ipc.open_file(data)
+    except OSError as error:  # Arrow's word for a frame that makes no sense
+        raise ValueError(str(error)) from error
+    meta: dict[bytes, bytes] = reader.schema.metadata or {}
+    if b"format" in meta and meta[b"format"] != _FORMAT.encode():
         return None
+    batch: Any = reader.get_batch(0)
+    about = json.loads(meta[b"about"])
+    dtype = getattr(torch, about["dtype"])
+    shape = tuple(map(int, about["shape"]))
+    width = batch["row"].type.byte_width
+    if width != int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
+        raise ValueError(f"rows of {width} bytes")
+    raw = np.frombuffer(batch["row"].buffers()[1], np.uint8, len(batch) * width)
+    return _Block(
+        path=path,
+        keys=batch["key"].to_pylist(),
+        checksums=batch["checksum"].to_numpy(),
+        rows=raw.reshape(len(batch), width),
+        dtype=dtype,
+        shape=shape,
+        sound=np.zeros(len(batch), dtype=bool),
+    )

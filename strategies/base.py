@@ -257,9 +257,15 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
             return FrozenPart(rows, device=self.device)
         passes = self.backbone.num_passes  # the digest's own are no pass of an image
         weights = [value for module in modules for value in module.state_dict().values()]
-        space = part_digest(rows, weights, self.backbone.input_shape)
+        space, size = part_digest(rows, weights, self.backbone.input_shape)
+        asked = self.backbone.num_passes > passes
         self.backbone.num_passes = passes
-        return FrozenPart(rows, space, self.device)
+        answered = partial(self._count_passes, int(asked))
+        return FrozenPart(rows, space, self.device, size, answered)
+
+    def _count_passes(self, each: int, images: int) -> None:
+        # What a memo answers stands for passes: they are the method's, whoever computed them.
+        self.backbone.num_passes += each * images
 
     def freeze_choice(
         self, compute: Callable[[Tensor, Tensor], Tensor], weights: Sequence[Sequence[Tensor]]
@@ -280,10 +286,11 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         for part in range(len(self._part_digests), len(weights)):
             shown = partial(_under_one, rows, part)
             shape = self.backbone.input_shape
-            self._part_digests.append(part_digest(shown, weights[part], shape))
+            self._part_digests.append(part_digest(shown, weights[part], shape)[0])
         self.backbone.num_passes = passes
         space = self.freeze(self.backbone, self.backbone).space
-        return FrozenChoice(rows, space, tuple(self._part_digests), self.device)
+        answered = partial(self._count_passes, 1)
+        return FrozenChoice(rows, space, tuple(self._part_digests), self.device, answered)
 
     def learned_state(self) -> dict[str, Tensor]:
         """Returns every tensor that was learned: the model's state without the frozen backbone."""
@@ -427,8 +434,8 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
             num_workers=num_workers,
             pin_memory=self.device.type == "cuda",
         )
-        self._images = self.dataloader = images
-        if self.trains_on_frozen_rows:
+        self._images = self._own_loader = self.dataloader = images
+        if self.trains_on_frozen_rows and self.memo is not None:
             self.train_on_frozen(self.frozen_part())
         self.num_steps = len(self.dataloader) * self.train_epochs
 
@@ -437,14 +444,17 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
 
         The images of the experience must be those of the group `eval`. The order is the same as
         over images. Rows are kept on disk where the part has a space, else in memory; where they
-        would not be kept at all, training goes on with images.
+        would not be kept at all, training goes on with images, and so it does where a plugin has
+        put its own loader in place, as replay does.
         """
-        self.dataloader = self._images
         if part is None:
+            self.replace_loader(self._images)
             return
         keep = not part.space
         rows = FrozenRows(self.adapted_dataset, part, same=True, keep=keep, memo=self.memo)
-        if rows.is_known:
+        with self.timed("frozen", len(rows)):
+            rows.prepare()
+        if rows.is_kept:
             places: Any = range(len(rows))
             sampler: Any = self.order
             order = DataLoader(
@@ -453,25 +463,31 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
                 batch_sampler=sampler,
                 generator=self.order.generator,
             )
-            self.dataloader = rows.training_batches(order, images=False)
+            self.replace_loader(rows.minibatches(order, images=False))
+
+    def replace_loader(self, loader: Any) -> None:  # noqa: ANN401 - anything that gives batches
+        """Lets training read its batches from elsewhere, unless a plugin has done so before."""
+        if self.dataloader is self._own_loader:
+            self._own_loader = self.dataloader = loader
 
     def make_eval_dataloader(self, **kwargs: Any) -> None:  # noqa: ANN401
         """Reads what the frozen part made of the images, where that is kept, else the images."""
         part, choice = self._evaluated_part, self._evaluated_choice
         self.chosen = None
-        has_keys = hasattr(self.adapted_dataset, "pixel_keys")
-        if choice is not None and self.memo is not None and has_keys:
-            self.chosen = ChosenRows(self.adapted_dataset, choice, self.memo)
+        if choice is not None and self.memo is not None:
+            chosen = ChosenRows(self.adapted_dataset, choice, self.memo)
+            self.chosen = chosen if chosen.is_kept else None
+        if self.chosen is not None:
             targets = torch.tensor([int(label) for label in self.adapted_dataset.targets])
             places = torch.split(torch.arange(len(targets)), self.eval_mb_size)
             self.dataloader = [[each, targets[each], torch.zeros_like(each)] for each in places]
             return
         rows = None if part is None else self.frozen_rows(self.adapted_dataset, part)
-        if rows is None or not rows.is_known:
+        if rows is None or not rows.is_kept:
             super().make_eval_dataloader(**kwargs)
         else:
             order = rows.in_order(self.eval_mb_size)
-            self.dataloader = rows.training_batches(order, images=False)
+            self.dataloader = rows.minibatches(order, images=False)
 
     def check_model_and_optimizer(self, **_: Any) -> None:  # noqa: ANN401
         """Grows the model and makes the optimiser over what is trainable, frozen parts left out."""

@@ -15,9 +15,17 @@ from torch import Tensor
 
 from cl_adapters.memo import Memo
 
-__all__ = ["ChosenRows", "FrozenChoice", "FrozenPart", "FrozenRows", "part_digest"]
+__all__ = ["Batches", "ChosenRows", "FrozenChoice", "FrozenPart", "FrozenRows", "part_digest"]
 
 _BATCH = 64  # images a pass when the order does not matter
+
+
+# Share of a memo that one dataset may take: read in turn, what does not fit would never be met.
+_SHARE = 0.25
+
+
+def _ignore(_: int) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -29,11 +37,15 @@ class FrozenPart:
         space: Digest of all that decides about the rows, the name of their space in a memo; empty
             if they are not to be kept on disk.
         device: Where rows from disk are wanted; None leaves them on the CPU.
+        row_bytes: Size of a row on disk.
+        answered: Told how many images got their rows without computing.
     """
 
     compute: Callable[[Tensor], Tensor]
     space: str = ""
     device: torch.device | None = None
+    row_bytes: int = 0
+    answered: Callable[[int], None] = _ignore
 
 
 @dataclass(frozen=True)
@@ -45,21 +57,23 @@ class FrozenChoice:
         space: As that of a `FrozenPart`.
         parts: Digest of each part.
         device: Where rows from disk are wanted.
+        answered: As that of a `FrozenPart`.
     """
 
     compute: Callable[[Tensor, Tensor], Tensor]
     space: str
     parts: Sequence[str]
     device: torch.device
+    answered: Callable[[int], None] = _ignore
 
 
 def part_digest(
     compute: Callable[[Tensor], Tensor], weights: Iterable[Tensor], shape: Sequence[int]
-) -> str:
-    """Returns a digest of a frozen part: of its weights, and of what it makes of two images.
+) -> tuple[str, int]:
+    """Returns a digest of a frozen part, of its weights and what it makes of two images.
 
     The images stand for what weights do not say: the number of heads, the precision, the machine's
-    arithmetic. Two parts with one digest give the same rows, bit for bit.
+    arithmetic. The second number is the size of a row in bytes.
 
     Args:
         compute: The part.
@@ -72,8 +86,9 @@ def part_digest(
         found.update(_bytes(value))
     probes = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        found.update(_bytes(compute(probes)))
-    return found.hexdigest()
+        rows = compute(probes)
+    found.update(_bytes(rows))
+    return found.hexdigest(), rows[0].nbytes
 
 
 def _bytes(value: Tensor) -> memoryview:
@@ -109,9 +124,15 @@ class FrozenRows:
         self._keep = same and keep
         self._limit = megabytes * 2**20
         self._kept: Tensor | None = None
-        self._keys = list(getattr(dataset, "pixel_keys", ())) if same and part.space else []
-        self._memo = memo if self._keys else None
+        self._memo = memo if same and part.space else None
+        if memo is not None and part.row_bytes * len(dataset) > _SHARE * memo.limit:
+            self._memo = None
+        self._keys = _keys(dataset, self._memo)
+        if not self._keys:
+            self._memo = None
         self.targets = torch.tensor([int(label) for label in dataset.targets])
+        tasks = getattr(dataset, "targets_task_labels", ())
+        self._tasks = torch.tensor([int(task) for task in tasks])
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -150,10 +171,10 @@ class FrozenRows:
         Shape:
             part: (B,) indices. Output: (B, ...).
         """
-        kept = self._all()
-        return self._computed(part) if kept is None else kept[part]
+        self.prepare()
+        return self._computed(part) if self._kept is None else self._kept[part]
 
-    def training_batches(self, orders: Iterable[Tensor], *, images: bool) -> "TrainingBatches":
+    def minibatches(self, orders: Iterable[Tensor], *, images: bool) -> "Batches":
         """Returns what Avalanche's loop reads: rows or images; targets; task labels.
 
         Args:
@@ -161,12 +182,16 @@ class FrozenRows:
             images: Read images where rows would be computed at each use: what follows the frozen
                 part then takes them, in one pass.
         """
-        return TrainingBatches(self, orders, images=images)
+        return Batches(self, orders, images=images)
 
     @property
-    def is_known(self) -> bool:
-        """Whether rows are kept, in memory or on disk."""
-        return self._memo is not None or self._all() is not None
+    def is_kept(self) -> bool:
+        """Whether rows are kept, on disk or, once `prepare` has run, in memory."""
+        return self._memo is not None or self._kept is not None
+
+    def tasks(self, part: Tensor) -> Tensor:
+        """Returns the task labels of some images, 0 where the dataset has none."""
+        return self._tasks[part] if len(self._tasks) else torch.zeros_like(part)
 
     def read(self, part: Tensor) -> Tensor:
         """Returns images, as the dataset's transforms show them."""
@@ -177,23 +202,26 @@ class FrozenRows:
         if self._memo is None:
             return self._part.compute(self.read(part))
         keys = [self._keys[index] for index in part.tolist()]
+        before = self._memo.read
         rows = self._memo.rows(
             self._part.space,
             keys,
             lambda places: self._part.compute(self.read(part[torch.tensor(places)])),
         )
+        self._part.answered(self._memo.read - before)
         return rows if self._part.device is None else rows.to(self._part.device)
 
-    def _all(self) -> Tensor | None:
-        if self._keep and self._kept is None:
-            rows: list[Tensor] = []
-            for part in self.in_order():
-                rows.append(self._computed(part))
-                if rows[0][0].nbytes * len(self) > self._limit:
-                    self._keep = False
-                    return None
-            self._kept = torch.cat(rows)
-        return self._kept
+    def prepare(self) -> None:
+        """Computes the rows that are kept in memory, unless they are there or do not fit."""
+        if not self._keep or self._kept is not None:
+            return
+        rows: list[Tensor] = []
+        for part in self.in_order():
+            rows.append(self._computed(part))
+            if rows[0][0].nbytes * len(self) > self._limit:
+                self._keep = False
+                return
+        self._kept = torch.cat(rows)
 
 
 class ChosenRows:
@@ -212,7 +240,7 @@ class ChosenRows:
         memo: Memo,
     ) -> None:
         self._dataset, self._choice, self._memo = dataset, choice, memo
-        self._keys: list[bytes] = list(dataset.pixel_keys)
+        self._keys = _keys(dataset, memo)
         self._parts = [part.encode() for part in choice.parts]
 
     @torch.no_grad()
@@ -230,14 +258,36 @@ class ChosenRows:
             wanted = torch.tensor(places)
             return self._choice.compute(_read(self._dataset, images[wanted]), parts[wanted])
 
-        return self._memo.rows(self._choice.space, keys, compute).to(self._choice.device)
+        before = self._memo.read
+        rows = self._memo.rows(self._choice.space, keys, compute)
+        self._choice.answered(self._memo.read - before)
+        return rows.to(self._choice.device)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the dataset says which of its images are equal."""
+        return bool(self._keys)
+
+
+def _keys(dataset: Any, memo: Memo | None) -> list[bytes]:  # noqa: ANN401
+    """Returns the keys of a dataset's images, if it shows the pixels that the keys stand for.
+
+    Avalanche keeps attributes when a dataset gets other transforms, so the first image is compared
+    with what its key stood for when it was first seen.
+    """
+    keys: list[bytes] = list(getattr(dataset, "pixel_keys", ()))
+    if memo is None or not keys:
+        return []
+    shown = _bytes(_read(dataset, torch.tensor([0])))
+    seen = torch.frombuffer(bytearray(hashlib.sha256(shown).digest()), dtype=torch.uint8)[None]
+    return keys if torch.equal(memo.peek("pixels", keys[0], seen), seen) else []
 
 
 def _read(dataset: Any, images: Tensor) -> Tensor:  # noqa: ANN401
     return torch.stack([dataset[index][0] for index in images.tolist()])
 
 
-class TrainingBatches:
+class Batches:
     """Minibatches for Avalanche's loop, one order at each pass."""
 
     def __init__(self, source: FrozenRows, orders: Iterable[Tensor], *, images: bool) -> None:
@@ -248,6 +298,6 @@ class TrainingBatches:
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         source = self._source
-        read = source.read if self._images and not source.is_known else source.rows
+        read = source.read if self._images and not source.is_kept else source.rows
         for part in self._orders:
-            yield [read(part), source.targets[part], torch.zeros_like(part)]
+            yield [read(part), source.targets[part], source.tasks(part)]

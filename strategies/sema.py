@@ -445,7 +445,9 @@ class SEMA(AdapterStrategy):
             # From here on the blocks before the first expandable one are frozen.
             count, generator = len(self._tokens), self.generator("order")
             self.order = ShuffledParts(count, self.train_mb_size, generator)
-            self.dataloader = self._tokens.training_batches(self.order, images=True)
+            with self.timed("frozen", count):
+                self._tokens.prepare()
+            self.replace_loader(self._tokens.minibatches(self.order, images=True))
 
     def frozen_part(self) -> FrozenPart:
         """Returns the blocks before the first expandable one, frozen after the first experience."""

@@ -112,7 +112,7 @@ def test_damage_is_computed_again_and_never_used(tmp_path: Path, seed: int) -> N
     memo = Memo(tmp_path)
     Computer().ask(memo, list(range(50)))
     memo.flush()
-    (block,) = tmp_path.glob("*/*.arrow")
+    (block,) = tmp_path.glob("*/*.memo")
     data = bytearray(block.read_bytes())
     place = int(torch.randint(len(data), (1,), generator=torch.Generator().manual_seed(seed)))
     data[place] ^= 0x10
@@ -131,12 +131,39 @@ def test_a_torn_block_is_thrown_away(tmp_path: Path, kept: float) -> None:
     memo, computer = Memo(tmp_path), Computer()
     computer.ask(memo, [1, 2, 3])
     memo.flush()
-    (block,) = tmp_path.glob("*/*.arrow")
+    (block,) = tmp_path.glob("*/*.memo")
     data = block.read_bytes()
     block.write_bytes(data[: int(kept * len(data))])
     assert torch.equal(computer.ask(Memo(tmp_path), [1, 2, 3]), SOURCE[1:4])
     assert computer.asked == [1, 2, 3, 1, 2, 3]
     assert not block.exists()
+
+
+def test_strangers_and_later_formats_are_left_alone(tmp_path: Path) -> None:
+    memo = Memo(tmp_path)
+    Computer().ask(memo, [1, 2])
+    memo.flush()
+    (block,) = tmp_path.glob("*/*.memo")
+    later = block.with_name("later.memo")
+    later.write_bytes(block.read_bytes().replace(b"cl-adapters memo 1", b"cl-adapters memo 2"))
+    stranger = tmp_path / "dataset" / "data-00000.arrow"
+    stranger.parent.mkdir()
+    stranger.write_bytes(bytes(2**20))
+    small, computer = Memo(tmp_path, megabytes=0.001), Computer()
+    computer.ask(small, [1, 2, 3])
+    small.flush()
+    assert computer.asked == [3]
+    assert stranger.exists()
+    assert Memo(tmp_path).size() < 2**20
+
+
+def test_a_run_knows_what_it_inherited(tmp_path: Path) -> None:
+    memo, computer = Memo(tmp_path), Computer()
+    computer.ask(memo, [1, 2])
+    memo.begin()
+    computer.ask(memo, [2, 3])
+    computer.ask(memo, [3, 2])
+    assert memo.take_counts() == (3, 1, 2)
 
 
 def test_the_least_recently_used_blocks_go_first(tmp_path: Path) -> None:
@@ -149,7 +176,7 @@ def test_the_least_recently_used_blocks_go_first(tmp_path: Path) -> None:
 
     for age, key in enumerate([b"old", b"mid", b"new"]):
         ask(Memo(tmp_path), key)
-        for block in tmp_path.glob("*/*.arrow"):
+        for block in tmp_path.glob("*/*.memo"):
             if block.stat().st_mtime > 10**6:
                 os.utime(block, (age, age))
     ask(Memo(tmp_path), b"old")  # used now, so it is the youngest

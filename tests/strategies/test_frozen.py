@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from avalanche.core import SupervisedPlugin
 from torch import nn
 
 from cl_adapters.backbone import AdaptedViT
@@ -18,6 +19,7 @@ from cl_adapters.benchmarks.sources import ImageSource, array_source
 from cl_adapters.memo import Memo
 from cl_adapters.records import read_events, read_predictions
 from cl_adapters.strategies.frozen import FrozenPart, FrozenRows, part_digest
+from cl_adapters.strategies.lae import LAE, LAEConfig
 from cl_adapters.strategies.simplecil import SimpleCIL
 
 TINY = {"backbone": "test_vit", "weights": "random", "image_size": 32, "increment": 2}
@@ -69,7 +71,9 @@ def test_memo_off_cold_and_warm_give_one_result(
         pd.testing.assert_frame_equal(tables[0], table, check_exact=True)
 
 
-def test_a_warm_memo_leaves_simplecil_without_passes(source: ImageSource, tmp_path: Path) -> None:
+def test_a_warm_memo_answers_all_and_passes_stay_those_of_the_method(
+    source: ImageSource, tmp_path: Path
+) -> None:
     cold, warm = (
         run(source, tmp_path / name, Memo(tmp_path / "memo"), strategy="simplecil")
         for name in ("cold", "warm")
@@ -77,7 +81,10 @@ def test_a_warm_memo_leaves_simplecil_without_passes(source: ImageSource, tmp_pa
     assert counts(cold) == [(0, 48 + 10), (10, 48 + 10), (20, 48 + 10)]
     assert all(computed == 0 for _, computed in counts(warm))
     passes = [e["passes"] for e in read_events(warm) if e["event"] == "evaluation"]
-    assert passes == [0, 0, 0]
+    assert passes == [1, 1, 1]
+    inherited = [e["inherited"] for e in read_events(warm) if e["event"] == "memo"]
+    assert inherited == [e["read"] for e in read_events(warm) if e["event"] == "memo"]
+    assert all(e["inherited"] == 0 for e in read_events(cold) if e["event"] == "memo")
 
 
 def test_other_increments_share_what_was_computed(source: ImageSource, tmp_path: Path) -> None:
@@ -138,7 +145,7 @@ def test_a_digest_sees_weights_and_behaviour() -> None:
 
     def part(module: nn.Module, scale: float = 1.0) -> str:
         weights = module.state_dict().values()
-        return part_digest(lambda images: scale * module(images), weights, shape)
+        return part_digest(lambda images: scale * module(images), weights, shape)[0]
 
     assert part(first) == part(first)
     assert len({part(first), part(second), part(first, 0.5)}) == 3
@@ -162,11 +169,62 @@ def test_rows_beyond_the_memory_are_computed_at_each_use(make_stream: Callable[.
     dataset = make_stream([[0, 1]]).train_stream[0].dataset
     small = FrozenRows(dataset, FrozenPart(compute), same=True, megabytes=0.01)
     large = FrozenRows(dataset, FrozenPart(compute), same=True)
+    assert not large.is_kept
     whole = large.rows(torch.arange(24))
+    assert large.is_kept
     del asked[:]
     for part in small.in_order(8):
         assert torch.equal(small.rows(part), whole[part])
     assert sum(asked) >= 24
+    assert not small.is_kept
     del asked[:]
     large.rows(torch.tensor([3, 1]))
     assert not asked
+
+
+def test_a_dataset_with_other_transforms_is_not_answered_from_the_memo(
+    source: ImageSource, tmp_path: Path
+) -> None:
+    memo = Memo(tmp_path)
+    values = {"strategy": "simplecil", **TINY}
+    dataset = prepare(RunConfig.parse(values), source=source).benchmark().test_stream[0].dataset
+
+    def rows(of: Any) -> FrozenRows:
+        part = FrozenPart(lambda images: images.flatten(1), space="ab")
+        return FrozenRows(of, part, same=True, keep=False, memo=memo)
+
+    clean = rows(dataset).rows(torch.arange(4))
+    dark = dataset.replace_current_transform_group(
+        lambda image: 0 * torch.tensor(image[..., 0]) + 1.0
+    )
+    assert rows(dataset).is_kept
+    assert not rows(dark).is_kept
+    assert torch.equal(rows(dark).rows(torch.arange(4)), torch.ones(4, 144))
+    assert torch.equal(rows(dataset).rows(torch.arange(4)), clean)
+
+
+def test_a_dataset_that_would_fill_the_memo_stays_out_of_it(
+    source: ImageSource, tmp_path: Path
+) -> None:
+    small = run(source, tmp_path / "a", Memo(tmp_path / "memo", megabytes=0.005))
+    assert counts(small)[0] == (0, 0)
+    assert not list((tmp_path / "memo").glob("*/*.memo"))
+
+
+def test_replay_keeps_its_loader(make_stream: Callable[..., Any], tiny_vit: AdaptedViT) -> None:
+    class Mixed(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no types
+        """Puts a loader of its own in place, as replay does."""
+
+        def before_training_exp(self, strategy: Any, **_: Any) -> None:
+            strategy.dataloader = list(strategy.dataloader)[:1]
+
+        def after_training_epoch(self, strategy: Any, **_: Any) -> None:
+            steps.append(len(strategy.dataloader))
+
+    steps: list[int] = []
+    stream = make_stream([[0, 1], [2, 3]])
+    options = LAEConfig(epochs=3, freeze_epochs=1, batch_size=8)
+    strategy = LAE(backbone=tiny_vit, config=options, plugins=[Mixed()], fixed_views=True)
+    for experience in stream.train_stream:
+        strategy.train(experience)
+    assert steps == [1] * 6

@@ -52,6 +52,7 @@ from cl_adapters.records import (
     write_retrieval,
 )
 from cl_adapters.strategies.base import AdapterStrategy
+from cl_adapters.strategies.resuming import MisfitError
 
 __all__ = ["Progress", "Runnable", "peak_bytes", "run"]
 
@@ -289,7 +290,7 @@ class _Session:
     def _train(self, experience: int) -> None:
         found = self._inside.begin(experience)
         given = self._benchmark.train_stream[experience]
-        if not self._strategy.resumes_inside:
+        if not (self._strategy.resumes and self._strategy.resumes_inside):
             learn(self._strategy, given, self._trained)
             return
         self._strategy.keeper = self._inside
@@ -304,7 +305,13 @@ class _Session:
             return
         if found is not None:
             self._strategy.go_on_from(points_of(found))
-        learn(self._strategy, given, self._trained)
+        try:
+            learn(self._strategy, given, self._trained)
+        except MisfitError as error:
+            self._inside.drop()
+            raise RunError(
+                f"{error}; the same command begins experience {experience} again"
+            ) from error
         if self._inside.is_due():
             self._inside.keep_trained(self._strategy, self._observer.facts())
 

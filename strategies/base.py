@@ -48,6 +48,7 @@ from cl_adapters.strategies.frozen import (
 )
 from cl_adapters.strategies.resuming import (
     Keeper,
+    MisfitError,
     Point,
     ResumablePlugin,
     ShuffledBatches,
@@ -103,7 +104,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
     # Whether `restore` brings back all that matters for the experiences to come.
     resumes: bool = True
     # Whether an experience can go on in its middle (`cl_adapters.strategies.resuming`).
-    resumes_inside: ClassVar[bool] = True
+    resumes_inside: bool = True
     # Who keeps points of the experience in training; None keeps none.
     keeper: Keeper | None = None
     # The order of the images in training, of which a pass may begin in the middle.
@@ -130,6 +131,10 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         self._part_digests: list[str] = []
         # In evaluation under a `frozen_choice`: what a batch's inputs, indices of images, lead to.
         self.chosen: ChosenRows | None = None
+        # Plugins from elsewhere may count on something that no point of an experience holds.
+        given = template.get("plugins") or ()
+        if not all(isinstance(each, ResumablePlugin) for each in given):
+            self.resumes_inside = False
         self.phase = "train"
         self._events: list[dict[str, Any]] = []
         self.timings: dict[str, tuple[float, int]] = {}
@@ -307,6 +312,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         Raises:
             InputError: If the state does not fit the strategy.
         """
+        self._to_reach = []
         for experience in experiences:
             self.meet(experience)
         self.rebuild(state)
@@ -610,7 +616,20 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         return Point(phase, epoch, {**tensors, **optimizer}, facts)
 
     def _go_to(self, point: Point) -> None:
-        """Takes up an experience at a point, its preparations being done."""
+        """Takes up an experience at a point, its preparations being done.
+
+        Raises:
+            MisfitError: If the preparations led elsewhere than before.
+        """
+        try:
+            self._take_up(point)
+        except (InputError, RuntimeError, ValueError, KeyError) as error:
+            raise MisfitError(
+                f"a point of an experience must fit strategy {type(self).__name__} in phase "
+                f"{point.phase}, got another state: {str(error).splitlines()[0]}"
+            ) from error
+
+    def _take_up(self, point: Point) -> None:
         start = "model."
         state = {
             name.removeprefix(start): value
@@ -618,10 +637,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
             if name.startswith(start)
         }
         if set(state) != set(self.learned_state()):
-            raise InputError(
-                f"a point of an experience must fit strategy {type(self).__name__} in phase "
-                f"{point.phase}, got other tensors"
-            )
+            raise InputError("tensors of other names")
         self.model.load_state_dict(state, strict=False)
         facts = point.facts
         load_optimizer(self.optimizer, point.tensors, facts["groups"])

@@ -30,6 +30,7 @@ from cl_adapters.randomness import as_text, from_text
 
 __all__ = [
     "Keeper",
+    "MisfitError",
     "Point",
     "ResumablePlugin",
     "ShuffledBatches",
@@ -38,6 +39,10 @@ __all__ = [
     "load_optimizer",
     "optimizer_tensors",
 ]
+
+
+class MisfitError(InputError):
+    """A point of an experience that the strategy, as it is now, cannot take up."""
 
 
 @dataclass(frozen=True)

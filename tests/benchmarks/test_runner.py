@@ -102,7 +102,8 @@ def test_phases_count_seconds_and_images(source: ImageSource, tmp_path: Path) ->
     folder = run(source, tmp_path)
     phases = [event for event in read_events(folder) if event["event"] == "phase"]
     assert [(event["experience"], event["name"], event["images"]) for event in phases] == [
-        (0, "train", 32), (1, "freeze", 16), (1, "train", 16), (2, "freeze", 16), (2, "train", 16),
+        (0, "train", 32), (1, "freeze", 16), (1, "train", 16), (1, "frozen", 16),
+        (2, "freeze", 16), (2, "train", 16), (2, "frozen", 16),
     ]  # fmt: skip
     assert all(event["seconds"] > 0 for event in phases)
     passes = [event["passes"] for event in read_events(folder) if event["event"] == "evaluation"]
@@ -467,3 +468,38 @@ def test_ctrl_c_during_a_clean_up_is_not_lost(
         batch.run_batch([config], tmp_path, quiet=True)
     assert heard == ["before", "ignored"]
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_point_that_no_longer_fits_costs_its_experience_alone(
+    source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = run(source, tmp_path / "straight", strategy="finetune")
+    step = AdapterStrategy.optimizer_step
+    taken: list[int] = []
+
+    def stop_in_experience_1(strategy: AdapterStrategy) -> None:
+        taken.append(1)
+        if len(taken) == 7:  # two epochs of two steps each an experience
+            raise KeyboardInterrupt
+        step(strategy)
+
+    def again() -> Path:
+        prepared = prepare(config(strategy="finetune"), source=source)
+        return runner.run(prepared, tmp_path / "stopped", checkpoint_minutes=0)
+
+    monkeypatch.setattr(AdapterStrategy, "optimizer_step", stop_in_experience_1)
+    with pytest.raises(KeyboardInterrupt):
+        again()
+    monkeypatch.setattr(AdapterStrategy, "optimizer_step", step)
+    with monkeypatch.context() as other:
+        other.setattr("cl_adapters.strategies.base.load_optimizer", _other_groups)
+        with pytest.raises(RunError, match="got another state: 3 groups; the same command begins"):
+            again()
+    assert RunRecord.read(next((tmp_path / "stopped").glob("*/*/*"))).experiences_done == 1
+    pd.testing.assert_frame_equal(
+        read_predictions(again()), read_predictions(straight), check_exact=True
+    )
+
+
+def _other_groups(*_: object) -> None:
+    raise ValueError("3 groups")

@@ -193,7 +193,7 @@ def _build(stream: str, slug: str, runs: Sequence[Run]) -> Group:
         for label, (key, seeds) in zip(labels, kept.items(), strict=True)
     ]
     rows.sort(key=lambda row: (-float(row.interval("a_last_micro").mean), row.label))
-    notes += _missing_seeds(rows) + _missing_experiences(rows)
+    notes += _missing_seeds(rows) + _missing_experiences(rows) + _inherited(rows)
     if len(protocols) > 1:
         slug += "-mixed"
     return Group(
@@ -218,6 +218,19 @@ def _missing_seeds(rows: Sequence[Row]) -> list[str]:
             names = ", ".join(map(str, lacking))
             plural = "s" if len(lacking) > 1 else ""
             notes.append(f"{row.label} lacks seed{plural} {names}, which other methods here have.")
+    return notes
+
+
+def _inherited(rows: Sequence[Row]) -> list[str]:
+    notes = []
+    for row in rows:
+        seeds = [run.record.seed for run in row.runs if run.values.get("inherited_rows")]
+        if seeds:
+            plural = "s" if len(seeds) > 1 else ""
+            notes.append(
+                f"{row.label}, seed{plural} {', '.join(map(str, seeds))}: the memo held features "
+                "that earlier runs had computed; its seconds are shorter than those of a first run."
+            )
     return notes
 
 

@@ -186,6 +186,8 @@ def _costs(events: list[dict[str, Any]], record: RunRecord) -> dict[str, float]:
     phases = [event for event in events if _kind(event) == "phase"]
     passes = [_number(event, "passes") for event in evaluations]
     peaks = [_number(event, "peak_bytes") for event in events if _kind(event) == "memory"]
+    memos = [event for event in events if _kind(event) == "memo" and "inherited" in event]
+    inherited = [_number(event, "inherited") for event in memos]
     seconds = [
         math.fsum(_number(event, "seconds") for event in kind) for kind in (phases, evaluations)
     ]
@@ -195,6 +197,7 @@ def _costs(events: list[dict[str, Any]], record: RunRecord) -> dict[str, float]:
         "evaluation_seconds": seconds[1] if evaluations else math.nan,
         "passes_per_image": passes[-1] if passes else math.nan,
         "peak_mebibytes": max(peaks) / MEBIBYTE if peaks else math.nan,
+        "inherited_rows": math.fsum(inherited),
     }
 
 

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from cl_adapters.records import append_event
 from cl_adapters.reports.groups import Group, file_name, group_runs
 from cl_adapters.reports.load import load_runs
 from tests.reports.conftest import MakeRun
@@ -60,6 +61,16 @@ def test_a_changed_plugin_is_another_method_and_a_moved_one_is_not(
         "a.A (file=22222222)": [2],
         "a.A (file=11111111, file of d.D=11111111)": [3],
     }
+
+
+def test_seconds_of_a_filled_memo_are_told(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        folder = make_run("simplecil", seed)
+        counts = {"mode": "exact", "read": 9, "computed": 1, "inherited": 4 * (seed > 0)}
+        append_event(folder, "memo", 1, 0, **counts)
+    (group,) = _groups(tmp_path)
+    (note,) = group.notes
+    assert note.startswith("simplecil, seeds 1, 2: the memo held features that earlier runs had")
 
 
 def test_missing_seeds_are_named(make_run: MakeRun, tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def _missing_seeds(rows: Sequence[Row]) -> list[str]:
 def _inherited(rows: Sequence[Row]) -> list[str]:
     notes = []
     for row in rows:
-        seeds = [run.record.seed for run in row.runs if run.values.get("inherited_rows")]
+        seeds = [run.record.seed for run in row.runs if run.inherited > 0]
         if seeds:
             plural = "s" if len(seeds) > 1 else ""
             notes.append(

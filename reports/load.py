@@ -56,6 +56,7 @@ class Run:
         forgetting: `forgetting_from_best` as it stood after each experience.
         classes: Accuracy of each class at the end, by position in the class order.
         detail: What is looked at of one method in depth.
+        inherited: Rows of frozen parts that an earlier run had computed.
     """
 
     folder: Path
@@ -66,6 +67,7 @@ class Run:
     forgetting: Floats
     classes: "pd.Series[float]"
     detail: Detail
+    inherited: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +150,7 @@ def measure(folder: Path, record: RunRecord) -> Run:
         folder=folder,
         record=record,
         values=values,
+        inherited=_inherited(events),
         matrix=matrix,
         seen=seen,
         forgetting=forgetting.forgetting_over_time(matrix),
@@ -186,8 +189,6 @@ def _costs(events: list[dict[str, Any]], record: RunRecord) -> dict[str, float]:
     phases = [event for event in events if _kind(event) == "phase"]
     passes = [_number(event, "passes") for event in evaluations]
     peaks = [_number(event, "peak_bytes") for event in events if _kind(event) == "memory"]
-    memos = [event for event in events if _kind(event) == "memo" and "inherited" in event]
-    inherited = [_number(event, "inherited") for event in memos]
     seconds = [
         math.fsum(_number(event, "seconds") for event in kind) for kind in (phases, evaluations)
     ]
@@ -197,8 +198,12 @@ def _costs(events: list[dict[str, Any]], record: RunRecord) -> dict[str, float]:
         "evaluation_seconds": seconds[1] if evaluations else math.nan,
         "passes_per_image": passes[-1] if passes else math.nan,
         "peak_mebibytes": max(peaks) / MEBIBYTE if peaks else math.nan,
-        "inherited_rows": math.fsum(inherited),
     }
+
+
+def _inherited(events: list[dict[str, Any]]) -> float:
+    memos = [event for event in events if _kind(event) == "memo" and "inherited" in event]
+    return math.fsum(_number(event, "inherited") for event in memos)
 
 
 def _kind(event: dict[str, Any]) -> str:

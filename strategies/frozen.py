@@ -202,14 +202,12 @@ class FrozenRows:
         if self._memo is None:
             return self._part.compute(self.read(part))
         keys = [self._keys[index] for index in part.tolist()]
-        before = self._memo.read
-        rows = self._memo.rows(
-            self._part.space,
+        return _ask(
+            self._memo,
+            self._part,
             keys,
             lambda places: self._part.compute(self.read(part[torch.tensor(places)])),
         )
-        self._part.answered(self._memo.read - before)
-        return rows if self._part.device is None else rows.to(self._part.device)
 
     def prepare(self) -> None:
         """Computes the rows that are kept in memory, unless they are there or do not fit."""
@@ -258,15 +256,24 @@ class ChosenRows:
             wanted = torch.tensor(places)
             return self._choice.compute(_read(self._dataset, images[wanted]), parts[wanted])
 
-        before = self._memo.read
-        rows = self._memo.rows(self._choice.space, keys, compute)
-        self._choice.answered(self._memo.read - before)
-        return rows.to(self._choice.device)
+        return _ask(self._memo, self._choice, keys, compute)
 
     @property
     def is_kept(self) -> bool:
         """Whether the dataset says which of its images are equal."""
         return bool(self._keys)
+
+
+def _ask(
+    memo: Memo,
+    part: FrozenPart | FrozenChoice,
+    keys: list[bytes],
+    compute: Callable[[list[int]], Tensor],
+) -> Tensor:
+    before = memo.read
+    rows = memo.rows(part.space, keys, compute)
+    part.answered(memo.read - before)
+    return rows if part.device is None else rows.to(part.device)
 
 
 def _keys(dataset: Any, memo: Memo | None) -> list[bytes]:  # noqa: ANN401

@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # What frozen parts compute is kept for this session only, not in the user's cache.
 os.environ["CL_ADAPTERS_MEMO"] = tempfile.mkdtemp(prefix="cl-adapters-memo-")
 atexit.register(shutil.rmtree, os.environ["CL_ADAPTERS_MEMO"], ignore_errors=True)
+# Jobs that a script starts in the background ignore Ctrl-C from birth; tests send it to themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import timm

@@ -146,7 +146,7 @@ def split_off(
     """Splits a set into train and test by class.
 
     Each class is ranked by the digest of seed and image, so the same images give the same split
-    under any file name and on any machine, and equal images land on the same side.
+    under any file name and on any machine.
 
     Args:
         images: The images to split.

@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -42,6 +42,9 @@ SHOWN_CLASSES: Final = 30
 FOREIGN: Final = (
     ".arw", ".avif", ".cr2", ".dng", ".heic", ".heif", ".jfif", ".jp2", ".nef", ".psd", ".svg",
 )  # fmt: skip
+
+# What a file is that a reader here would open and does not.
+OUTSIDE: Final = "beside the class folders, or links to elsewhere"
 
 Level = Literal["stops", "distorts", "note"]
 Table = list[list[str]]
@@ -183,7 +186,8 @@ def inspect_data(path: Path, on_image: Callable[[int], None] | None = None) -> I
             on_image(len(entries))
     classes = _classes(path) if is_files or source is None else source.classes
     findings = [*_stopping(looks, classes, refusal), *_distorting(looks, classes)]
-    findings += [*_noted(looks), *(_ignored(path) if is_files else ())]
+    seen = {look.name for look in looks}
+    findings += [*_noted(looks), *(_passed_over(path, seen) if is_files else ())]
     order: tuple[Level, ...] = ("stops", "distorts", "note")
     return Inspection(
         name=str(path),
@@ -271,7 +275,7 @@ def _look(entry: Entry) -> Look:
 
 
 def _stopping(looks: Sequence[Look], classes: Sequence[str], refusal: str) -> Iterator[Finding]:
-    damaged = tuple(look.name for look in looks if look.error)
+    damaged = tuple(f"{look.name} ({_reason(look)})" for look in looks if look.error)
     if damaged:
         yield Finding(
             level="stops", what=f"{len(damaged)} unreadable images", examples=damaged,
@@ -284,18 +288,27 @@ def _stopping(looks: Sequence[Look], classes: Sequence[str], refusal: str) -> It
             level="stops", what=f"{len(empty)} empty classes", examples=empty,
             action="ends: each class must have images in train and in test",
         )  # fmt: skip
-    one_sided: list[str] = []
     for split in ("train", "test"):
         counts = Counter(look.label for look in looks if look.split == split)
         lacking = tuple(name for name in classes if totals[name] and not counts[name])
         if lacking and any(look.split for look in looks):
-            one_sided += lacking
             yield Finding(
                 level="stops", what=f"{len(lacking)} classes without {split} images",
                 examples=lacking, action="ends: each class must have images in train and in test",
             )  # fmt: skip
-    if refusal and not empty and not one_sided:
+    single = tuple(name for name in classes if totals[name] == 1)
+    if single and not any(look.split for look in looks):
+        yield Finding(
+            level="stops", what=f"{len(single)} classes of one image", examples=single,
+            action="ends: a class must have two images to be split into train and test",
+        )  # fmt: skip
+    if refusal:
         yield _refused(refusal)
+
+
+def _reason(look: Look) -> str:
+    # The sentence without the name, which stands before it.
+    return look.error.rpartition(f"{look.name!r} ")[2]
 
 
 def _distorting(looks: Sequence[Look], classes: Sequence[str]) -> Iterator[Finding]:
@@ -360,22 +373,31 @@ def _noted(looks: Sequence[Look]) -> Iterator[Finding]:
             )
 
 
-def _ignored(root: Path) -> Iterator[Finding]:
-    suffixes: dict[str, list[str]] = defaultdict(list)
+def _passed_over(root: Path, seen: Collection[str]) -> Iterator[Finding]:
+    """Yields what lies in a folder and is no image of a run, by kind."""
+    kinds: dict[str, list[str]] = defaultdict(list)
     for where, folders, files in os.walk(root):
-        folders.sort()
-        for name in sorted(files):
-            path = Path(where, name)
-            suffix = path.suffix.lower()
-            if name.startswith(".") or suffix not in SUFFIXES:
-                suffixes[suffix or name].append(path.relative_to(root).as_posix())
-    for suffix, names in sorted(suffixes.items()):
+        linked = [name for name in folders if Path(where, name).is_symlink()]
+        hidden = [name for name in folders if name.startswith(".")]
+        folders[:] = sorted(set(folders) - set(hidden))
+        for name in [*files, *linked, *hidden]:
+            path = Path(where, name).relative_to(root).as_posix()
+            if path not in seen:
+                kinds[_kind(Path(where, name))].append(path)
+    for kind, names in sorted(kinds.items()):
         yield Finding(
-            level="distorts" if suffix in FOREIGN else "note",
-            what=f"{len(names)} files that are not read: {suffix}",
-            examples=tuple(names),
-            action=f"passes over them; it reads {' '.join(SUFFIXES)}",
+            level="distorts" if kind in (OUTSIDE, *FOREIGN) else "note",
+            what=f"{len(names)} files that are not read: {kind}",
+            examples=tuple(sorted(names, key=natural_key)),
+            action=f"passes over them; it reads {' '.join(SUFFIXES)} in class folders",
         )
+
+
+def _kind(path: Path) -> str:
+    is_image = path.suffix.lower() in SUFFIXES or path.is_dir()
+    if is_image and not path.name.startswith("."):
+        return OUTSIDE
+    return path.suffix.lower() or path.name
 
 
 def _copies(looks: Sequence[Look]) -> list[list[Look]]:

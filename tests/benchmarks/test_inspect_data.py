@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from cl_adapters.benchmarks.inspect_data import Finding, Inspection, inspect_data
 from cl_adapters.benchmarks.sources import open_source
+from cl_adapters.benchmarks.stores import FORMATS
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError
 
@@ -105,8 +106,10 @@ def test_damaged_files_are_all_named(photos: Path) -> None:
     finding = found(inspection, "unreadable")
     assert finding.level == "stops"
     assert finding.what == "6 unreadable images"
-    names = [f"train/cat/broken {number}.jpg" for number in range(3)]
+    why = f"must be a {', '.join(FORMATS)} file, is none"
+    names = [f"train/cat/broken {number}.jpg ({why})" for number in range(3)]
     assert finding.row()[2] == f"{', '.join(names)} and 3 more"
+    assert finding.examples[-1].startswith("test/dog/short.png (must be readable, got: ")
     assert inspection.findings[0] is finding, "the worst comes first"
     assert inspection.summary()[2] == ["images", "17 train, 7 test"]
     assert inspection.summary()[6] == ["modes", "18 RGB"]
@@ -120,8 +123,18 @@ def test_empty_and_one_sided_classes_stop_a_run(photos: Path) -> None:
     assert found(inspection, "empty classes").examples == ("empty",)
     assert found(inspection, "without test images").examples == ("new",)
     assert {finding.level for finding in inspection.findings} == {"stops"}
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as refusal:
         open_source(photos)
+    assert found(inspection, "not usable").examples == (str(refusal.value),)
+
+
+def test_an_empty_class_does_not_hide_what_a_run_says_first(photos: Path) -> None:
+    (photos / "train" / "empty").mkdir()
+    write(photos / "validation" / "cat" / "0.png", picture(50))
+    inspection = inspect_data(photos)
+    assert found(inspection, "empty classes").examples == ("empty",)
+    (sentence,) = found(inspection, "not usable").examples
+    assert "must hold train/ and one of test/, val/ and validation/" in sentence
 
 
 def test_tiny_classes_distort(photos: Path) -> None:
@@ -160,6 +173,25 @@ def test_files_that_are_passed_over_are_named(photos: Path) -> None:
     assert (notes.level, notes.examples) == ("note", ("notes.txt",))
 
 
+def test_images_that_are_passed_over_are_named(photos: Path, tmp_path: Path) -> None:
+    """Beside the class folders, in linked folders, links to elsewhere: a run would not miss them."""
+    write(photos / "train" / "loose.png", picture(50))
+    write(photos / "train" / "cat" / "below" / "read.png", picture(51))
+    write(photos / "train" / ".trash" / "old.png", picture(52))
+    write(tmp_path / "elsewhere.png", picture(53))
+    (photos / "train" / "dog" / "link.png").symlink_to(tmp_path / "elsewhere.png")
+    (photos / "train" / "linked").symlink_to(photos / "train" / "cat")
+    inspection = inspect_data(photos)
+    finding = found(inspection, "beside the class folders")
+    assert finding.level == "distorts"
+    assert finding.examples == ("train/dog/link.png", "train/linked", "train/loose.png")
+    assert found(inspection, ".trash").level == "note"
+    source = open_source(photos)
+    assert {source.train.name(index) for index in range(len(source.train))} == {
+        repr(str(photos / look.name)) for look in inspection.looks if look.split == "train"
+    }
+
+
 def test_a_folder_without_a_split_is_seen_as_the_run_would_split_it(tmp_path: Path) -> None:
     for name in ("a", "b"):
         for number in range(8):
@@ -180,6 +212,8 @@ def test_a_class_of_one_image_cannot_be_split(tmp_path: Path) -> None:
     inspection = inspect_data(tmp_path)
     assert "must have at least two images" in found(inspection, "not usable").examples[0]
     assert len(inspection.looks) == 9, "the images are looked at all the same"
+    (tmp_path / "c").mkdir()
+    assert found(inspect_data(tmp_path), "classes of one image").examples == ("b",)
 
 
 def table(path: Path, images: list[bytes], labels: list[str], splits: list[str] | None) -> Path:
@@ -197,7 +231,8 @@ def test_a_parquet_file_is_inspected_alike(tmp_path: Path) -> None:
     path = table(tmp_path / "pets.parquet", images, labels, splits)
     inspection = inspect_data(path)
     assert inspection.summary()[2] == ["images", "12 train, 6 test"]
-    assert found(inspection, "unreadable").examples == ("row 4",)
+    (example,) = found(inspection, "unreadable").examples
+    assert example.startswith("row 4 (must be a JPEG, ")
     assert found(inspection, "both in train and in test").examples == ("row 2 = row 17",)
     assert found(inspection, "more than one class").examples == ("row 2 = row 17",)
 

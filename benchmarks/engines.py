@@ -220,7 +220,9 @@ def run_one(config: RunConfig, out: Path, memo: str | None = None) -> Outcome:
 
 
 def _prepared(config: RunConfig, memo: str | None = "off") -> PreparedRun:
-    source = _kept("images", (config.source, config.protocol), lambda: open_images(config))
+    source = _kept(
+        "images", (config.source, config.protocol, config.validation), lambda: open_images(config)
+    )
     weights = (config.backbone, config.weights, config.image_size)
     backbone = _kept("backbone", weights, lambda: open_backbone(config))
     announcer = _kept("announcer", None, Announcer)

@@ -14,7 +14,7 @@ from avalanche.training.plugins import EvaluationPlugin
 
 from cl_adapters.adapters import PET_NAMES
 from cl_adapters.benchmarks.features import Eye
-from cl_adapters.benchmarks.images import ImageSource, natural_key
+from cl_adapters.benchmarks.images import ImageSource, natural_key, split_off
 from cl_adapters.benchmarks.plans import StreamPlan
 from cl_adapters.benchmarks.recipe import RunConfig
 from cl_adapters.benchmarks.scenarios import plan_segments, plan_stream, stream_name
@@ -125,6 +125,7 @@ def prepare(
         "data": source.describe(),
         **plan.describe(),
         **_names(source, config),
+        **({} if config.validation is None else {"validation": config.validation}),
         "backbone": backbone.name,
         "weights": backbone.digest,
         "pixels": preprocess.describe(),
@@ -206,9 +207,17 @@ def open_images(config: RunConfig) -> ImageSource:
 
     That code numbers the classes of a folder by their names as text, `10` before `2`, and so a
     published class order means something else where the names are bare numbers.
+
+    With `validation`, what is tested on is cut from the training images by their content, and the
+    source no longer leads to its test images.
     """
     source = open_source(config.source)
-    return in_text_order(source) if config.protocol else source
+    if config.protocol:
+        source = in_text_order(source)
+    if config.validation is not None:
+        train, held_out = split_off(source.train, config.validation)
+        source = ImageSource(source.name, source.classes, train, held_out)
+    return source
 
 
 def open_backbone(config: RunConfig) -> PretrainedViT:

@@ -41,7 +41,7 @@ PROTOCOLS: Final = Path(__file__).parent / "protocols"
 # given and leaves `stream` without effect.
 FREE: Final = (
     "strategy", "seed", "device", "precision", "threads", "weights", "fidelity", "options", "data",
-    "stream", "protocol",
+    "stream", "protocol", "validation",
 )  # fmt: skip
 
 

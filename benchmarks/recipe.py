@@ -62,6 +62,12 @@ class RunConfig(BaseModel):
     data: str | None = Field(
         default=None, description="image folder or parquet file; replaces stream"
     )
+    validation: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of each class's train images to evaluate on instead of the test images",
+    )
     increment: int = Field(default=2, ge=1, description="classes an experience")
     first: int | None = Field(default=None, ge=0, description="classes of the first experience")
     scenario: Literal[
@@ -192,6 +198,7 @@ class RunConfig(BaseModel):
         unused = {*_keys_of_others(self.scenario), *(["scenario"] * (self.scenario == "class"))}
         unused.update(["pipeline"] if self.pipeline == "plain" else PLAIN_KEYS)
         unused.update(["protocol"] if self.protocol is None else [])
+        unused.update(["validation"] if self.validation is None else [])
         unused.update(["task_free", *TASK_FREE_KEYS] if self.task_free is None else [])
         unused.update([] if self.plugins else ["plugins"])
         return {name: value for name, value in handler(self).items() if name not in unused}

@@ -59,10 +59,11 @@ def plan_segments(
 
 
 def stream_name(source: ImageSource, config: RunConfig) -> str:
-    """Returns the name of a recipe's stream: its source, its scenario unless `class`, task-free."""
+    """Returns the name of a recipe's stream: its source, its scenario and what is special."""
     scenario = [] if config.scenario == "class" else [config.scenario]
     mode = [] if config.task_free is None else ["task_free"]
-    return "-".join([source.name, *scenario, *mode])
+    tested = [] if config.validation is None else ["validation"]
+    return "-".join([source.name, *scenario, *mode, *tested])
 
 
 def _class(source: ImageSource, config: RunConfig) -> StreamPlan:

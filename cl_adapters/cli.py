@@ -72,6 +72,10 @@ def run(
         str | None,
         typer.Option(help="Published setting by name, with --data; see `list protocols`."),
     ] = None,
+    validation: Annotated[
+        float | None,
+        typer.Option(help="Share of the train images to evaluate on instead of the test images."),
+    ] = None,
     increment: Annotated[int | None, typer.Option(help="Classes an experience.")] = None,
     first: Annotated[
         int | None, typer.Option(help="Classes of the first experience (Bm-IncN).")
@@ -168,7 +172,8 @@ def run(
     """Runs strategies on a stream and records everything; finished runs are not repeated."""
     given = {
         "strategy": strategy, "stream": stream, "data": None if data is None else str(data),
-        "protocol": protocol, "increment": increment, "first": first, "class_order": class_order,
+        "protocol": protocol, "validation": validation, "increment": increment, "first": first,
+        "class_order": class_order,
         "scenario": scenario, "task_free": task_free, "window": window,
         "domain_order": domain_order, "shifts": shifts, "blur": blur,
         "imbalance": imbalance, "tail": tail, "num_experiences": num_experiences,

@@ -8,6 +8,7 @@ import timm
 
 from cl_adapters.adapters import PET_NAMES
 from cl_adapters.benchmarks.changes import KINDS
+from cl_adapters.benchmarks.checkpoints import Inside
 from cl_adapters.benchmarks.protocols import find_protocol, protocol_names
 from cl_adapters.benchmarks.recipe import SHIFT_SUFFIX
 from cl_adapters.benchmarks.sources import SOURCE_NAMES, SOURCES
@@ -130,7 +131,15 @@ def _runs(root: Path) -> Table:
         try:
             record = RunRecord.read(folder)
             done = f"{record.experiences_done}/{len(record.experiences)}"
-            rows.append([str(folder), record.state, done])
+            rows.append([str(folder), record.state, done + _inside(folder, record)])
         except InputError as error:
             rows.append([str(folder), "broken", str(error)])
     return rows
+
+
+def _inside(folder: Path, record: RunRecord) -> str:
+    """Returns how much of an unfinished experience would not be done again."""
+    if record.state == "finished":
+        return ""
+    found = Inside(folder / "checkpoints", minutes=0).begin(record.experiences_done)
+    return f" and {found[1]['seconds'] / 60:.1f} min of the next" if found else ""

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cl_adapters.benchmarks.checkpoints import Inside
 from cl_adapters.cli import app
 from cl_adapters.records import RunRecord, find_runs, read_predictions
 
@@ -110,6 +112,20 @@ def test_runs_are_listed_with_their_state(runs: Path) -> None:
     assert code == 0
     assert text.count("finished") == 4
     assert "5/5" in text
+
+
+def test_a_run_that_was_stopped_is_listed_with_what_it_kept(tmp_path: Path, runs: Path) -> None:
+    folder = find_runs([runs])[0]
+    shutil.copytree(folder, tmp_path / "here" / folder.name)
+    record = RunRecord.read(folder)
+    record.state, record.experiences_done = "running", 2
+    record.write(tmp_path / "here" / folder.name)
+    inside = Inside(tmp_path / "here" / folder.name / "checkpoints", minutes=0)
+    inside.begin(2)
+    inside.keep([])
+    assert "2/5 and 0.0 min of the next" in call("list", "runs", "--out", str(tmp_path))[1]
+    inside.drop()
+    assert "2/5 and" not in call("list", "runs", "--out", str(tmp_path))[1]
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["report"], ["verify"], ["list"]])

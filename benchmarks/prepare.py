@@ -27,11 +27,12 @@ from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.memo import Memo
 from cl_adapters.plugins import Registry, label
 from cl_adapters.pretrained import BACKBONE_NAMES, PretrainedViT, load_backbone
-from cl_adapters.records import RunRecord
+from cl_adapters.records import RunRecord, digest
 from cl_adapters.shift import DETECTOR_NAMES, find_detector
 from cl_adapters.strategies import STRATEGY_NAMES, find_strategy
 from cl_adapters.strategies.base import AdapterStrategy
 from cl_adapters.strategies.config import StrategyConfig
+from cl_adapters.strategies.views import FixedViews
 
 __all__ = [
     "PreparedRun",
@@ -74,7 +75,7 @@ class PreparedRun:
 
     def benchmark(self) -> CLScenario:
         """Returns Avalanche's train and test streams."""
-        return make_benchmark(self.source, self.plan, self.preprocess)
+        return make_benchmark(self.source, self.plan, self.preprocess, self.strategy.views)
 
     def test_pixels(self, experience: int, sample: int) -> Pixels:
         """Returns a test image as its experience has it, before any preprocessing."""
@@ -119,7 +120,10 @@ def prepare(
         precision=config.precision,
     )
     plan = plan_segments(source, plan, config, eye, announcer or Announcer())
-    strategy = build_strategy(config, backbone, fixed_views=preprocess.augment == "none", memo=memo)
+    strategy = build_strategy(
+        config, backbone, fixed_views=_fixed_views(config, preprocess), memo=memo
+    )
+    views = strategy.views
     fingerprint = {
         "stream": source.name,
         "data": source.describe(),
@@ -128,7 +132,7 @@ def prepare(
         **({} if config.validation is None else {"validation": config.validation}),
         "backbone": backbone.name,
         "weights": backbone.digest,
-        "pixels": preprocess.describe(),
+        "pixels": {**preprocess.describe(), **({"fixed_views": views.count} if views else {})},
     }
     record = make_record(config, plan, stream_name(source, config), fingerprint)
     return PreparedRun(config, source, plan, backbone, preprocess, strategy, record)
@@ -146,14 +150,19 @@ def method_options(config: RunConfig) -> StrategyConfig:
 
 
 def build_strategy(
-    config: RunConfig, backbone: PretrainedViT, *, fixed_views: bool, memo: Memo | None = None
+    config: RunConfig,
+    backbone: PretrainedViT,
+    *,
+    fixed_views: bool | FixedViews,
+    memo: Memo | None = None,
 ) -> AdapterStrategy:
     """Returns the strategy of a recipe, as it begins.
 
     Args:
         config: The recipe.
         backbone: What it stands on.
-        fixed_views: Whether the training images are the same in each epoch.
+        fixed_views: Whether the training images are the same in each epoch, or which of some fixed
+            views each of them shows.
         memo: Where it keeps what frozen parts compute; None keeps nothing.
     """
     return find_strategy(config.strategy)(
@@ -256,6 +265,17 @@ def _preprocess(config: RunConfig, backbone: PretrainedViT) -> Preprocess:
         std=std,
         **(pipeline_settings(config.pipeline, size) or plain),
     )
+
+
+def _fixed_views(config: RunConfig, preprocess: Preprocess) -> bool | FixedViews:
+    if config.fixed_views is None:
+        return preprocess.augment == "none"
+    if preprocess.augment == "none":
+        raise InputError(
+            "recipe key `fixed_views` must go with an augmentation, got augment 'none', under "
+            "which all views are one"
+        )
+    return FixedViews(config.fixed_views, digest(preprocess.describe(), length=64))
 
 
 def _names(source: ImageSource, config: RunConfig) -> dict[str, str]:

@@ -142,6 +142,12 @@ class RunConfig(BaseModel):
     crop_scale: float = Field(
         default=0.5, gt=0, le=1, description="smallest share of a random crop"
     )
+    fixed_views: int | None = Field(
+        default=None,
+        ge=1,
+        lt=2**32,
+        description="augmented views of an image in all; None: a new one at each use",
+    )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of forward passes")
     device: str = Field(default="cpu", description="torch device, or 'auto'")
     threads: int | None = Field(default=None, ge=1, description="CPU threads; None: torch's choice")
@@ -197,8 +203,8 @@ class RunConfig(BaseModel):
         # another scenario gets a key.
         unused = {*_keys_of_others(self.scenario), *(["scenario"] * (self.scenario == "class"))}
         unused.update(["pipeline"] if self.pipeline == "plain" else PLAIN_KEYS)
-        unused.update(["protocol"] if self.protocol is None else [])
-        unused.update(["validation"] if self.validation is None else [])
+        optional = ("protocol", "validation", "fixed_views")
+        unused.update(name for name in optional if getattr(self, name) is None)
         unused.update(["task_free", *TASK_FREE_KEYS] if self.task_free is None else [])
         unused.update([] if self.plugins else ["plugins"])
         return {name: value for name, value in handler(self).items() if name not in unused}

@@ -32,7 +32,6 @@ from cl_adapters.benchmarks.observer import Observer
 from cl_adapters.benchmarks.plans import StreamPlan
 from cl_adapters.benchmarks.reuse import find_trained, learn
 from cl_adapters.errors import InputError, RunError
-from cl_adapters.memo import Memo
 from cl_adapters.randomness import (
     kept_random_states,
     seed_random_states,
@@ -385,7 +384,7 @@ def _store(
     for name, (seconds, images) in (*observer.phases.items(), *prepared.strategy.timings.items()):
         append_event(folder, "phase", experience, seconds, name=name, images=images)
     append_events(folder, prepared.strategy.take_events(experience))
-    _note_memo(prepared.strategy.memo, folder, experience)
+    _note_memo(prepared.strategy, folder, experience)
     if prepared.plan.domains:
         truth = prepared.plan.domains[experience].truth()
         append_event(folder, "domain", experience, 0, **truth)
@@ -406,14 +405,16 @@ def _store(
     write_checkpoint(folder / "checkpoints", experience, prepared.strategy.learned_state())
 
 
-def _note_memo(memo: Memo | None, folder: Path, experience: int) -> None:
+def _note_memo(strategy: AdapterStrategy, folder: Path, experience: int) -> None:
+    memo, views = strategy.memo, strategy.views
     if memo is None:
         append_event(folder, "memo", experience, 0, mode="off", read=0, computed=0, inherited=0)
         return
     memo.flush()
     read, computed, inherited = memo.take_counts()
     counts = {"read": read, "computed": computed, "inherited": inherited}
-    append_event(folder, "memo", experience, 0, mode="exact", **counts)
+    mode = "exact" if views is None else f"{views.count} fixed views"
+    append_event(folder, "memo", experience, 0, mode=mode, **counts)
 
 
 def _total_images(prepared: Runnable, done: int) -> int:

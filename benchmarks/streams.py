@@ -7,6 +7,7 @@ state.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from operator import index
 from typing import Any, Final
@@ -14,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import PIL
+import torch
 from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
 from avalanche.benchmarks.scenarios import CLScenario
 from avalanche.benchmarks.utils import (
@@ -30,6 +32,7 @@ from cl_adapters.benchmarks.plans import StreamPlan
 from cl_adapters.benchmarks.transforms import PIXELS_VERSION, Preprocess
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.records import digest
+from cl_adapters.strategies.views import FixedViews
 
 __all__ = [
     "StreamPlan",
@@ -162,25 +165,40 @@ def order_rule(order: str | Sequence[int]) -> str:
     return order if isinstance(order, str) and order in ORDER_RULES else "explicit"
 
 
+class _Picture(np.ndarray[Any, np.dtype[np.uint8]]):
+    """Pixels that know the key of their image, which says what view of it to show."""
+
+    key: bytes
+
+
 class ImageDataset(Dataset[tuple[npt.NDArray[np.uint8], int]]):
     """Decoded images with the position of their class, for Avalanche's datasets.
 
     Attributes:
         targets: Position in the class order, one an image.
+        keys: Digest of what evaluation shows of each image.
     """
 
-    def __init__(self, images: LabelledImages, targets: list[int]) -> None:
+    def __init__(self, images: LabelledImages, targets: list[int], keys: list[bytes]) -> None:
         self.images = images
         self.targets = targets
+        self.keys = keys
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, item: int) -> tuple[npt.NDArray[np.uint8], int]:
-        return self.images.read(item), self.targets[item]
+        picture = self.images.read(item).view(_Picture)
+        picture.key = self.keys[item]
+        return picture, self.targets[item]
 
 
-def make_benchmark(source: ImageSource, plan: StreamPlan, preprocess: Preprocess) -> CLScenario:
+def make_benchmark(
+    source: ImageSource,
+    plan: StreamPlan,
+    preprocess: Preprocess,
+    views: FixedViews | None = None,
+) -> CLScenario:
     """Returns Avalanche's train and test streams of a plan.
 
     The images of test experience t are those of `plan.test[t]` in that order.
@@ -191,10 +209,15 @@ def make_benchmark(source: ImageSource, plan: StreamPlan, preprocess: Preprocess
         source: Where the images come from.
         plan: What comes when.
         preprocess: From decoded image to the network's input.
+        views: What says which of some fixed views training shows; None for a new one at each use.
     """
     experiences = range(len(plan.experiences))
+    transforms = {
+        "train": preprocess.train if views is None else partial(_view, preprocess, views),
+        "eval": preprocess.evaluate,
+    }
     streams = {
-        name: [_dataset(images, plan, preprocess, group, t) for t in experiences]
+        name: [_dataset(images, plan, preprocess, (group, transforms), t) for t in experiences]
         for name, images, group in (("train", source.train, "train"), ("test", source.test, "eval"))
     }
     return join_streams(**streams)
@@ -221,15 +244,21 @@ def _dataset(
     images: LabelledImages,
     plan: StreamPlan,
     preprocess: Preprocess,
-    group: str,
+    shown: tuple[str, Mapping[str, Callable[[Any], Any]]],
     experience: int,
 ) -> TaskAwareSupervisedClassificationDataset:
+    group, transforms = shown
     part = plan.part(images, "train" if group == "train" else "test", experience)
     targets = plan.positions(part).tolist()
-    decoded = ImageDataset(part, targets)
-    transforms = {"train": preprocess.train, "eval": preprocess.evaluate}
     keys = _pixel_keys(part, preprocess)
+    decoded = ImageDataset(part, targets, keys)
     return experience_dataset(decoded, targets, transforms, group, pixel_keys=keys)
+
+
+def _view(preprocess: Preprocess, views: FixedViews, picture: _Picture) -> torch.Tensor:
+    """Returns the view that an image shows now, drawn from its own digest."""
+    seed = int.from_bytes(views.key(picture.key)[:7], "big")
+    return preprocess.train(picture, torch.Generator().manual_seed(seed))
 
 
 def _pixel_keys(images: LabelledImages, preprocess: Preprocess) -> list[bytes]:

@@ -141,6 +141,14 @@ def run(
     crop_scale: Annotated[
         float | None, typer.Option(help="Smallest share of the area that a random crop keeps.")
     ] = None,
+    fixed_views: Annotated[
+        int | None,
+        typer.Option(
+            help="Augmented views of an image in all, so that frozen parts meet them again; by "
+            "default a new one at each use.",
+            min=1,
+        ),
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
@@ -179,8 +187,8 @@ def run(
         "imbalance": imbalance, "tail": tail, "num_experiences": num_experiences,
         "repeat": repeat, "backbone": backbone, "weights": weights, "image_size": image_size,
         "input_range": input_range, "pipeline": pipeline, "augment": augment,
-        "crop_scale": crop_scale, "precision": precision, "device": device, "threads": threads,
-        "fidelity": fidelity,
+        "crop_scale": crop_scale, "fixed_views": fixed_views, "precision": precision,
+        "device": device, "threads": threads, "fidelity": fidelity,
     }  # fmt: skip
     with _one_sentence():
         logging.basicConfig(level=logging.WARNING)

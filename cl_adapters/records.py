@@ -17,8 +17,8 @@ Kinds of events with their further keys; a reader passes over those that it does
     evaluation   images, passes            passes of the backbone an image
     parameters   trainable, added, total
     memory       peak_bytes
-    memo         mode (off or exact); rows of frozen parts: read (not computed again), computed,
-                 inherited (those of `read` that an earlier run had computed)
+    memo         mode (off, exact, or N fixed views); rows of frozen parts: read (not computed
+                 again), computed, inherited (those of `read` that an earlier run had computed)
     scan         block, window, images, scores and thresholds by adapter, adapter (the one that fits
                  best) with its score and threshold, fired (all adapters' detectors), grown, reason
     growth       block, adapters (how many there are now), parameters (that this added)

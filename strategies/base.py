@@ -56,6 +56,7 @@ from cl_adapters.strategies.resuming import (
     load_optimizer,
     optimizer_tensors,
 )
+from cl_adapters.strategies.views import FixedViews
 
 __all__ = ["EXPLODED", "AdapterStrategy", "Phase", "TemplateArgs", "classes_of"]
 
@@ -91,7 +92,8 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
             used for either, so two runs with one seed agree whatever ran before them.
         precision: `bf16` computes forward passes under autocast; parameters stay in float32.
         fixed_views: Says that the training images are not augmented at random, so that what the
-            frozen part computes from them may be kept for an experience.
+            frozen part computes from them may be kept for an experience; or which of some fixed
+            views each of them shows, which the dataset's transforms follow.
         memo: Where the rows of `frozen_part` are kept on disk, for later evaluations and other
             runs; None keeps none. Only for datasets that say which images are equal, as ours do.
         **template: Arguments of Avalanche's `SupervisedTemplate`.
@@ -117,7 +119,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         config: StrategyConfig | None = None,
         seed: int = 0,
         precision: Literal["fp32", "bf16"] = "fp32",
-        fixed_views: bool = False,
+        fixed_views: bool | FixedViews = False,
         memo: Memo | None = None,
         **template: Unpack[TemplateArgs],
     ) -> None:
@@ -240,6 +242,20 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
     def classes_seen(self) -> list[int]:
         """All labels seen so far, sorted."""
         return sorted({label for classes in self.classes_by_experience for label in classes})
+
+    @property
+    def views(self) -> FixedViews | None:
+        """What says which of some views each training image shows; None if there is one, or any."""
+        return self.fixed_views if isinstance(self.fixed_views, FixedViews) else None
+
+    def show_views(self, moment: str) -> None:
+        """Draws which view each training image shows from now on, where images have fixed views.
+
+        Args:
+            moment: Of the experience; the same moment draws the same.
+        """
+        if self.views is not None:
+            self.views.show(f"{self.seed} {len(self.classes_by_experience)} {moment}")
 
     def autocast(self) -> torch.autocast:
         """Returns the context that computes in the strategy's precision."""
@@ -448,16 +464,18 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
     def train_on_frozen(self, part: FrozenPart | None) -> None:
         """Trains from now on with the rows of a part in place of images; None goes back to images.
 
-        The images of the experience must be those of the group `eval`. The order is the same as
-        over images. Rows are kept on disk where the part has a space, else in memory; where they
-        would not be kept at all, training goes on with images, and so it does where a plugin has
-        put its own loader in place, as replay does.
+        The inputs have to come again (`fixed_views`). The order is the same as over images. Rows
+        are kept on disk where the part has a space, else in memory; where they would not be kept at
+        all, training goes on with images, and so it does where a plugin has put its own loader in
+        place, as replay does.
         """
         if part is None:
             self.replace_loader(self._images)
             return
         keep = not part.space
-        rows = FrozenRows(self.adapted_dataset, part, same=True, keep=keep, memo=self.memo)
+        # What needs nothing but rows is trained without augmentation.
+        same = True if self.trains_on_frozen_rows else self.fixed_views
+        rows = FrozenRows(self.adapted_dataset, part, same=same, keep=keep, memo=self.memo)
         with self.timed("frozen", len(rows)):
             rows.prepare()
         if rows.is_kept:
@@ -572,6 +590,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         first = start.epoch if start else 0
         for epoch in range(phase.epochs):
             self.phase = phase.name
+            self.show_views(f"phase {number} epoch {epoch}")
             self.begin_epoch(epoch)
             if epoch < first:
                 continue

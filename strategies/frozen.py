@@ -2,7 +2,8 @@
 
 Where the images are the same at each use, their rows are computed once: kept in memory for as long
 as the experience lasts, and on disk for later experiences and other runs where there is a memo.
-Otherwise they are computed at each use, without gradients.
+Where each use shows one of K fixed views, there are up to K rows an image, computed when they are
+first asked for. Otherwise rows are computed at each use, without gradients.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cl_adapters.memo import Memo
+from cl_adapters.strategies.views import FixedViews
 
 __all__ = ["Batches", "ChosenRows", "FrozenChoice", "FrozenPart", "FrozenRows", "part_digest"]
 
@@ -103,7 +105,8 @@ class FrozenRows:
         dataset: Avalanche's dataset of the experience. Its attribute `pixel_keys`, where it has
             one, says which images are equal as its group `eval` shows them.
         part: What computes the rows.
-        same: Whether the images are those of the group `eval` at each use.
+        same: Whether the images are those of the group `eval` at each use; or what says which of
+            some fixed views they show.
         keep: Whether rows may be kept in memory.
         megabytes: Most memory for what is kept.
         memo: Where rows are kept on disk; None keeps none.
@@ -114,21 +117,26 @@ class FrozenRows:
         dataset: Any,  # noqa: ANN401 - Avalanche ships no types
         part: FrozenPart,
         *,
-        same: bool,
+        same: bool | FixedViews,
         keep: bool = True,
         megabytes: float = 1024,
         memo: Memo | None = None,
     ) -> None:
         self._dataset = dataset
         self._part = part
-        self._keep = same and keep
+        self._views = views = same if isinstance(same, FixedViews) else None
+        self._keys: list[bytes] = list(getattr(dataset, "pixel_keys", ()))
+        # Without keys nothing says which view an image shows.
+        comes_again = same is True or (views is not None and bool(self._keys))
+        self._keep = comes_again and keep
         self._limit = megabytes * 2**20
-        self._kept: Tensor | None = None
-        self._memo = memo if same and part.space else None
-        if memo is not None and part.row_bytes * len(dataset) > _SHARE * memo.limit:
+        self._kept: Tensor | None = None  # (K N, ...), the first view of each image first
+        self._is_known = torch.zeros(0, dtype=torch.bool)
+        self._memo = memo if comes_again and part.space else None
+        count = len(dataset) * (views.count if views else 1)
+        if memo is not None and part.row_bytes * count > _SHARE * memo.limit:
             self._memo = None
-        self._keys = _keys(dataset, self._memo)
-        if not self._keys:
+        if self._memo is not None and not _is_as_known(dataset, self._memo, views):
             self._memo = None
         self.targets = torch.tensor([int(label) for label in dataset.targets])
         tasks = getattr(dataset, "targets_task_labels", ())
@@ -172,7 +180,13 @@ class FrozenRows:
             part: (B,) indices. Output: (B, ...).
         """
         self.prepare()
-        return self._computed(part) if self._kept is None else self._kept[part]
+        if self._kept is None:
+            return self._computed(part)
+        places = self._places(part)
+        missing = ~self._is_known[places]
+        if missing.any():
+            self._fill(part[missing], self._computed(part[missing]))
+        return self._kept[places]
 
     def minibatches(self, orders: Iterable[Tensor], *, images: bool) -> "Batches":
         """Returns what Avalanche's loop reads: rows or images; targets; task labels.
@@ -202,6 +216,8 @@ class FrozenRows:
         if self._memo is None:
             return self._part.compute(self.read(part))
         keys = [self._keys[index] for index in part.tolist()]
+        if self._views is not None:
+            keys = [self._views.key(key) for key in keys]
         return _ask(
             self._memo,
             self._part,
@@ -210,16 +226,36 @@ class FrozenRows:
         )
 
     def prepare(self) -> None:
-        """Computes the rows that are kept in memory, unless they are there or do not fit."""
+        """Computes the rows that are kept in memory, unless they are there or do not fit.
+
+        Of several views only those that are asked for.
+        """
         if not self._keep or self._kept is not None:
             return
-        rows: list[Tensor] = []
+        count = len(self) * (self._views.count if self._views else 1)
         for part in self.in_order():
-            rows.append(self._computed(part))
-            if rows[0][0].nbytes * len(self) > self._limit:
+            rows = self._computed(part)
+            if rows[0].nbytes * count > self._limit:
                 self._keep = False
                 return
-        self._kept = torch.cat(rows)
+            if self._kept is None:
+                self._kept = rows.new_empty(count, *rows.shape[1:])
+                self._is_known = torch.zeros(count, dtype=torch.bool)
+            self._fill(part, rows)
+            if self._views is not None:
+                return
+
+    def _fill(self, part: Tensor, rows: Tensor) -> None:
+        places = self._places(part)
+        if self._kept is not None:
+            self._kept[places] = rows
+            self._is_known[places] = True
+
+    def _places(self, part: Tensor) -> Tensor:
+        if self._views is None:
+            return part
+        shown = [self._views.shown(self._keys[index]) for index in part.tolist()]
+        return part + len(self) * torch.tensor(shown)
 
 
 class ChosenRows:
@@ -238,7 +274,8 @@ class ChosenRows:
         memo: Memo,
     ) -> None:
         self._dataset, self._choice, self._memo = dataset, choice, memo
-        self._keys = _keys(dataset, memo)
+        self._keys: list[bytes] = list(getattr(dataset, "pixel_keys", ()))
+        self._is_kept = _is_as_known(dataset, memo)
         self._parts = [part.encode() for part in choice.parts]
 
     @torch.no_grad()
@@ -261,7 +298,7 @@ class ChosenRows:
     @property
     def is_kept(self) -> bool:
         """Whether the dataset says which of its images are equal."""
-        return bool(self._keys)
+        return self._is_kept
 
 
 def _ask(
@@ -276,18 +313,23 @@ def _ask(
     return rows if part.device is None else rows.to(part.device)
 
 
-def _keys(dataset: Any, memo: Memo | None) -> list[bytes]:  # noqa: ANN401
-    """Returns the keys of a dataset's images, if it shows the pixels that the keys stand for.
+def _is_as_known(
+    dataset: Any,  # noqa: ANN401
+    memo: Memo,
+    views: FixedViews | None = None,
+) -> bool:
+    """Says whether a dataset has keys of its images and shows the pixels that they stand for.
 
     Avalanche keeps attributes when a dataset gets other transforms, so the first image is compared
     with what its key stood for when it was first seen.
     """
     keys: list[bytes] = list(getattr(dataset, "pixel_keys", ()))
-    if memo is None or not keys:
-        return []
+    if not keys:
+        return False
+    key = keys[0] if views is None else views.key(keys[0])
     shown = _bytes(_read(dataset, torch.tensor([0])))
     seen = torch.frombuffer(bytearray(hashlib.sha256(shown).digest()), dtype=torch.uint8)[None]
-    return keys if torch.equal(memo.peek("pixels", keys[0], seen), seen) else []
+    return torch.equal(memo.peek("pixels", key, seen), seen)
 
 
 def _read(dataset: Any, images: Tensor) -> Tensor:  # noqa: ANN401

@@ -174,7 +174,7 @@ class LAE(AdapterStrategy):
         self.phase = "freeze" if frozen else "train"
         self.model.online.requires_grad_(requires_grad=not frozen)
         if self.fixed_views and frozen != self._is_frozen:
-            # The head then learns on features that are computed once.
+            # The head then learns on features that are computed once for each view.
             self.train_on_frozen(self.freeze(self._online_features) if frozen else None)
             self._is_frozen = frozen
 

@@ -358,9 +358,11 @@ class SEMA(AdapterStrategy):
     def _fit_detectors(self, blocks: Sequence[int]) -> None:
         """Fits the newest detector of each block on the mean tokens of the experience."""
         self.model.requires_grad_(requires_grad=False)
-        count = 1 if self.fixed_views else self.config.views or self.config.descriptor_epochs
+        count = (
+            1 if self.fixed_views is True else self.config.views or self.config.descriptor_epochs
+        )
         with self.timed("descriptor", count * len(self._tokens)):
-            views = [self._mean_tokens(blocks) for _ in range(count)]
+            views = [self._mean_tokens(blocks, f"view {number}") for number in range(count)]
             for block in blocks:
                 detector = self._detectors(block)[-1]
                 detector.fit(torch.stack([view[block] for view in views]))
@@ -457,7 +459,7 @@ class SEMA(AdapterStrategy):
 
     def _plain_tokens(self) -> FrozenRows:
         """Returns the experience without augmentation."""
-        if self.fixed_views:
+        if self.fixed_views is True:
             return self._tokens
         return self.frozen_rows(self.experience.dataset.eval(), self.frozen_part())
 
@@ -467,12 +469,14 @@ class SEMA(AdapterStrategy):
             self.generator(f"scan {number}"),
             merge_last=self.config.merge_last,
         )
-        for tokens, _ in self._tokens.batches(parts):
-            yield tokens
+        for part in parts:
+            self.show_views(f"scan {number}")  # a window that grew has been trained on since
+            yield self._tokens.rows(part)
 
     @torch.no_grad()
-    def _mean_tokens(self, blocks: Sequence[int]) -> dict[int, Tensor]:
+    def _mean_tokens(self, blocks: Sequence[int], moment: str) -> dict[int, Tensor]:
         """Returns what each block's router and detectors see of the experience, (N, D) each."""
+        self.show_views(moment)
         means: dict[int, list[Tensor]] = {block: [] for block in blocks}
         for tokens, _ in self._tokens.batches():
             with self.autocast():
@@ -485,7 +489,7 @@ class SEMA(AdapterStrategy):
         """Adds the experience to the discriminant of its adapter in each block."""
         if self.config.router != "discriminant" or not blocks:
             return
-        for block, mean_tokens in self._mean_tokens(blocks).items():
+        for block, mean_tokens in self._mean_tokens(blocks, "route").items():
             self._slot(block).refer(mean_tokens, self._active(block))
 
     def _slot(self, block: int) -> ExpandableSlot:

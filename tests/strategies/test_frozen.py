@@ -16,8 +16,9 @@ from cl_adapters.benchmarks import runner
 from cl_adapters.benchmarks.prepare import prepare
 from cl_adapters.benchmarks.recipe import RunConfig
 from cl_adapters.benchmarks.sources import ImageSource, array_source
+from cl_adapters.errors import InputError
 from cl_adapters.memo import Memo
-from cl_adapters.records import read_events, read_predictions
+from cl_adapters.records import RunRecord, read_events, read_predictions
 from cl_adapters.strategies.frozen import FrozenPart, FrozenRows, part_digest
 from cl_adapters.strategies.lae import LAE, LAEConfig
 from cl_adapters.strategies.simplecil import SimpleCIL
@@ -29,6 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "mos": {"epochs": 2, "batch_size": 8, "alignment_epochs": 2},
     "sema": {"epochs": 2, "batch_size": 8, "expandable": 2, "detector": "mahalanobis"},
 }
+VIEWS: dict[str, Any] = {"augment": "crop_flip", "fixed_views": 2}
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,85 @@ def test_memo_off_cold_and_warm_give_one_result(
     tables = [read_predictions(folder) for folder in folders]
     for table in tables[1:]:
         pd.testing.assert_frame_equal(tables[0], table, check_exact=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["sema", "lae", "mos"])
+def test_fixed_views_give_one_result_with_what_is_kept_and_without(
+    source: ImageSource, tmp_path: Path, strategy: str
+) -> None:
+    # Plain: without a memo, and what SEMA and LAE would keep in memory is computed at each use.
+    plain = {"memo_megabytes": 0} if strategy == "sema" else {}
+    fast = [
+        run(source, tmp_path / str(number), memo, **VIEWS, strategy=strategy)
+        for number, memo in enumerate((None, Memo(tmp_path / "memo"), Memo(tmp_path / "memo")))
+    ]
+    options = {**OPTIONS[strategy], **plain}
+    prepared = prepare(
+        RunConfig.parse({"strategy": strategy, "options": options, **TINY, **VIEWS}), source=source
+    )
+    if strategy == "lae":
+        prepared.strategy.train_on_frozen = lambda _: None  # type: ignore[method-assign]
+    tables = [read_predictions(each) for each in [*fast, runner.run(prepared, tmp_path / "plain")]]
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(tables[0], table, check_exact=True)
+
+
+@pytest.mark.slow
+def test_sema_computes_a_view_once_and_at_most_all_of_them(
+    source: ImageSource, tmp_path: Path
+) -> None:
+    options = {**OPTIONS["sema"], "epochs": 12, "views": 6}
+    cold, warm, other = (
+        run(source, tmp_path / name, Memo(tmp_path / "memo"), **VIEWS, options=options, seed=seed)
+        for name, seed in (("cold", 0), ("warm", 0), ("other", 1))
+    )
+    # 48 new train images of two views each, 10 test images, and for the classes' statistics the
+    # train images as they are.
+    assert [computed for _, computed in counts(cold)][1:] == [2 * 48 + 48 + 10] * 2
+    assert all(computed == 0 for _, computed in counts(warm))
+    modes = {e["mode"] for e in read_events(cold) if e["event"] == "memo"}
+    assert modes == {"2 fixed views"}
+    record = RunRecord.read(cold)
+    assert record.config["fixed_views"] == record.fingerprint["pixels"]["fixed_views"] == 2
+    # Another seed has other adapters in the prefix, so it shares nothing.
+    assert sum(computed for _, computed in counts(other)) > 0
+
+
+def test_views_are_crops_of_the_image_and_their_number_is_kept(source: ImageSource) -> None:
+    prepared = prepare(
+        RunConfig.parse({"strategy": "lae", **TINY, **VIEWS, "fixed_views": 3}), source=source
+    )
+    dataset = prepared.benchmark().train_stream[0].dataset
+    views = prepared.strategy.views
+    assert views is not None
+    seen: list[set[bytes]] = [set() for _ in range(4)]
+    for moment in range(30):
+        views.show(str(moment))
+        for index, shown in enumerate(seen):
+            shown.add(dataset[index][0].numpy().tobytes())
+    counts = [len(shown) for shown in seen]
+    assert max(counts) == 3  # of so small an image two views may be the same
+    assert sum(counts) >= 10
+    draws = []
+    for moment in range(2):
+        views.show(str(moment))
+        draws.append([views.shown(key) for key in dataset.pixel_keys])
+    assert draws[0] != draws[1]
+    assert {0, 1, 2} == set(draws[0])
+    prepared.strategy.show_views("again")
+    plain = dataset.eval()[0][0]
+    assert not torch.equal(dataset[0][0], plain)
+    pixels = source.train.read(int(prepared.plan.train[0][0]))
+    seed = int.from_bytes(views.key(dataset.pixel_keys[0])[:7], "big")
+    view = prepared.preprocess.train(pixels, torch.Generator().manual_seed(seed))
+    assert torch.equal(dataset[0][0], view)
+
+
+def test_fixed_views_without_augmentation_are_refused(source: ImageSource) -> None:
+    config = RunConfig.parse({"strategy": "lae", **TINY, "fixed_views": 2})
+    with pytest.raises(InputError, match=r"`fixed_views` must go with an augmentation"):
+        prepare(config, source=source)
 
 
 def test_a_warm_memo_answers_all_and_passes_stay_those_of_the_method(

@@ -210,7 +210,9 @@ def differences(record: RunRecord, protocol: Published) -> list[str]:
     unless they are random: their digest stands in the record.
     """
     found = record.fingerprint
-    sizes = [len(each) for each in split_classes(protocol.classes, protocol.increment)]
+    sizes = [
+        len(each) for each in split_classes(protocol.classes, protocol.increment, protocol.first)
+    ]
     parts = _data(found, protocol)
     if not parts:
         parts += _order(record, protocol)

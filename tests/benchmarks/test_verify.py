@@ -273,6 +273,14 @@ def test_the_part_that_differs_is_named(changes: dict[str, Any], part: str) -> N
     assert any(re.match(part, each) for each in found), found
 
 
+def test_a_large_first_experience_is_part_of_the_protocol() -> None:
+    """B50-Inc5, as other papers split CIFAR-100; none of the shipped protocols does."""
+    protocol = find_protocol(CIFAR).model_copy(update={"first": 50})
+    assert differences(make_record(fingerprint={"experiences": [50] + [5] * 10}), protocol) == []
+    (part,) = differences(make_record(), protocol)
+    assert part.startswith("experiences: [5, 5")
+
+
 def test_a_parquet_files_own_numbers_count_as_the_authors() -> None:
     names = [str(number) for number in np.random.RandomState(1993).permutation(100)]
     as_folder, as_table = (

@@ -1,7 +1,11 @@
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision.transforms as reference
 from hypothesis import given, settings
@@ -9,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cl_adapters.benchmarks.recipe import RunConfig
+from cl_adapters.benchmarks.sources import open_source
 from cl_adapters.benchmarks.transforms import (
     INPUT_RANGES,
     PIPELINES,
@@ -19,6 +24,7 @@ from cl_adapters.benchmarks.transforms import (
 from cl_adapters.errors import InputError
 from cl_adapters.records import digest
 
+CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar100_mini.parquet"
 HALF = (0.5, 0.5, 0.5)
 MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
 BICUBIC = reference.InterpolationMode.BICUBIC
@@ -241,6 +247,28 @@ def test_published_training_equals_torchvision_and_needs_no_global_state(name: s
         assert torch.equal(found, expected)
         flips += not torch.equal(found, published(name).evaluate(image))
     assert flips == 12, "every crop differs from the evaluation"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CIFAR.exists(), reason="CIFAR-100 is not beside the checkout")
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_step_of_vit_tiny_hardly_waits_for_its_images(name: str) -> None:
+    """On one core; on two the step takes half as long at best, and its images at most a tenth."""
+    train = open_source(CIFAR).train
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0).requires_grad_(False)
+    batch = torch.rand(8, 3, 224, 224, requires_grad=True)
+    own = torch.Generator().manual_seed(0)
+
+    def seconds(work: Callable[[], object], repeats: int) -> float:
+        work()
+        start = time.process_time()
+        for _ in range(repeats):
+            work()
+        return (time.process_time() - start) / repeats
+
+    step = seconds(lambda: model(batch).sum().backward(), 2) / 8
+    image = seconds(lambda: published(name).train(train.read(0), own), 200)
+    assert image < 0.05 * step
 
 
 def test_pipelines_tell_themselves_apart_in_the_fingerprint() -> None:

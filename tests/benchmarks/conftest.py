@@ -1,12 +1,40 @@
-"""The teacher of the pretraining recipe with random weights, for every test that needs its shape."""
+"""The teacher of the pretraining recipe with random weights, and an interruption as by Ctrl-C."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from cl_adapters.strategies.base import AdapterStrategy
+
+InterruptedAt = Callable[[int], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def interrupted_at(monkeypatch: pytest.MonkeyPatch) -> InterruptedAt:
+    """What is run inside `with interrupted_at(t):` is interrupted before experience t is trained."""
+
+    @contextmanager
+    def interrupted(last: int) -> Iterator[None]:
+        train = AdapterStrategy.train
+
+        def die(self: AdapterStrategy, experience: Any, **kwargs: Any) -> Any:
+            if experience.current_experience == last:
+                raise KeyboardInterrupt
+            return train(self, experience, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(AdapterStrategy, "train", die)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return interrupted
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,8 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def stripes() -> ImageSource:
-    """Six classes told apart by a bright row, 12 train and 4 test images each."""
+def stripes(*, train: int, test: int) -> ImageSource:
+    """Six classes told apart by a bright row, with so many images each."""
     generator = np.random.default_rng(0)
 
     def images(per_class: int) -> tuple[np.ndarray, np.ndarray]:
@@ -38,10 +38,10 @@ def stripes() -> ImageSource:
             pixels[index, 2 * target : 2 * target + 2] += 150
         return pixels, targets
 
-    return array_source("stripes", images(12), images(4))
+    return array_source("stripes", images(train), images(test))
 
 
-SOURCE: Final = stripes()
+SOURCE: Final = stripes(train=12, test=4)
 
 
 def config(strategy: str, **changes: Any) -> RunConfig:

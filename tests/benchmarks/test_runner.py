@@ -18,27 +18,19 @@ from cl_adapters.benchmarks import batch, runner
 from cl_adapters.benchmarks.checkpoints import read_checkpoint
 from cl_adapters.benchmarks.prepare import prepare
 from cl_adapters.benchmarks.recipe import RunConfig
-from cl_adapters.benchmarks.sources import ImageSource, array_source
+from cl_adapters.benchmarks.sources import ImageSource
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.records import RunRecord, read_events, read_predictions
 from cl_adapters.strategies.base import AdapterStrategy
+from tests.benchmarks.conftest import InterruptedAt
+from tests.benchmarks.killable import stripes
 
 BACKBONE = {"backbone": "test_vit", "weights": "random", "image_size": 32}
 
 
 @pytest.fixture(scope="module")
 def source() -> ImageSource:
-    """Six classes told apart by a bright row, 8 train and 4 test images each."""
-    generator = np.random.default_rng(0)
-
-    def images(per_class: int) -> tuple[np.ndarray, np.ndarray]:
-        targets = np.repeat(np.arange(6), per_class)
-        pixels = generator.integers(0, 90, (len(targets), 12, 12, 3), dtype=np.uint8)
-        for index, target in enumerate(targets):
-            pixels[index, 2 * target : 2 * target + 2] += 150
-        return pixels, targets
-
-    return array_source("stripes", images(8), images(4))
+    return stripes(train=8, test=4)
 
 
 def config(**changes: Any) -> RunConfig:
@@ -112,23 +104,14 @@ def test_phases_count_seconds_and_images(source: ImageSource, tmp_path: Path) ->
 
 @pytest.mark.parametrize("strategy", ["lae", "finetune", "joint", "simplecil"])
 def test_a_run_killed_after_any_experience_ends_like_the_straight_one(
-    source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+    source: ImageSource, tmp_path: Path, interrupted_at: InterruptedAt, strategy: str
 ) -> None:
     straight = run(source, tmp_path / "straight", strategy=strategy, augment="crop")
     expected = read_predictions(straight)
-    train = AdapterStrategy.train
     for killed_at in (0, 1, 2):
-
-        def die(self: AdapterStrategy, experience: Any, **kwargs: Any) -> Any:
-            if experience.current_experience == killed_at:  # noqa: B023
-                raise KeyboardInterrupt
-            return train(self, experience, **kwargs)
-
         out = tmp_path / f"killed-{killed_at}"
-        with monkeypatch.context() as patch:
-            patch.setattr(AdapterStrategy, "train", die)
-            with pytest.raises(KeyboardInterrupt):
-                run(source, out, strategy=strategy, augment="crop")
+        with interrupted_at(killed_at):
+            run(source, out, strategy=strategy, augment="crop")
         (folder,) = (path.parent for path in out.rglob("run.json"))
         assert RunRecord.read(folder).state == "interrupted"
         assert RunRecord.read(folder).experiences_done == killed_at

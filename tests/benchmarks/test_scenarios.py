@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.records import RunRecord, read_events, read_predictions
 from cl_adapters.reports.groups import group_runs
 from cl_adapters.reports.load import load_runs
-from cl_adapters.strategies.base import AdapterStrategy
+from tests.benchmarks.conftest import InterruptedAt
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -312,6 +313,7 @@ def test_pairs_of_a_group_without_images_are_empty() -> None:
 # --- recipes, runs and reports ------------------------------------------------------------------
 
 NAMES = ["blurry", "long_tailed", "repetition", "class_domain"]
+EVERY = [*NAMES, "class", "domain", "shift"]
 
 
 @pytest.fixture(scope="module")
@@ -335,21 +337,29 @@ def config(scenario: str, strategy: str = "simplecil", **changes: Any) -> RunCon
         "strategy": strategy, "scenario": scenario, "backbone": "test_vit", "weights": "random",
         "image_size": 32, "options": options,
     }  # fmt: skip
-    values |= {"num_experiences": 3} if scenario == "repetition" else {"increment": 2}
+    values |= {"increment": 2} if scenario not in ("repetition", "domain", "shift") else {}
+    values |= {"num_experiences": 3} if scenario == "repetition" else {}
+    values |= {"num_experiences": 4, "changes": 2, "recurring": 1} if scenario == "shift" else {}
     values |= {"imbalance": 2} if scenario == "long_tailed" else {}
     values |= {"repeat": 0.5} if scenario == "repetition" else {}
     values |= {"blur": 0.25} if scenario == "blurry" else {}
     return RunConfig.parse({**values, **changes})
 
 
-@pytest.mark.parametrize("scenario", NAMES)
-@pytest.mark.parametrize("strategy", ["sema", "lae", "mos", "simplecil"])
+METHODS = ["sema", "lae", "mos", "simplecil"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "scenario"),
+    [*product(METHODS, NAMES), ("simplecil", "class"), ("simplecil", "domain")],
+)
 def test_every_method_runs_on_every_scenario(
     digits: ImageSource, tmp_path: Path, strategy: str, scenario: str
 ) -> None:
     folder = runner.run(prepare(config(scenario, strategy), source=digits), tmp_path)
     record = RunRecord.read(folder)
-    assert (record.stream, record.state) == (f"digits-{scenario}", "finished")
+    stream = "digits" if scenario == "class" else f"digits-{scenario}"
+    assert (record.stream, record.state) == (stream, "finished")
     rows = read_predictions(folder)
     last = rows[rows["experience"] == len(record.experiences) - 1]
     assert sorted(last["sample"]) == list(range(24)), "each test image once"
@@ -362,22 +372,13 @@ def test_every_method_runs_on_every_scenario(
 def test_runs_resume_where_classes_return(
     digits: ImageSource,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    interrupted_at: InterruptedAt,
     strategy: str,
     scenario: str,
 ) -> None:
     straight = runner.run(prepare(config(scenario, strategy), source=digits), tmp_path / "straight")
-    train = AdapterStrategy.train
-
-    def die(self: AdapterStrategy, experience: Any, **kwargs: Any) -> Any:
-        if experience.current_experience == 2:
-            raise KeyboardInterrupt
-        return train(self, experience, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(AdapterStrategy, "train", die)
-        with pytest.raises(KeyboardInterrupt):
-            runner.run(prepare(config(scenario, strategy), source=digits), tmp_path / "killed")
+    with interrupted_at(2):
+        runner.run(prepare(config(scenario, strategy), source=digits), tmp_path / "killed")
     again = runner.run(prepare(config(scenario, strategy), source=digits), tmp_path / "killed")
     pd.testing.assert_frame_equal(
         read_predictions(again), read_predictions(straight), check_exact=True
@@ -497,15 +498,31 @@ def test_recipes_say_only_what_their_scenario_has() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", NAMES)
+@pytest.mark.parametrize("scenario", [name for name in EVERY if "domain" not in name])
+def test_every_scenario_over_the_digits(tmp_path: Path, scenario: str) -> None:
+    """All of them, as the command runs them: class means know what they have seen."""
+    arguments = ["--strategy", "simplecil", "--stream", "digits", "--scenario", scenario]
+    arguments += ["--imbalance", "20"] if scenario == "long_tailed" else []
+    arguments += ["--num-experiences", "7"] if scenario == "shift" else []
+    result = CliRunner().invoke(app, ["run", *arguments, "--out", str(tmp_path), "--quiet"])
+    assert result.exit_code == 0, result.output
+    (run,) = load_runs([tmp_path]).finished
+    assert run.values["a_last_micro"] > (80 if scenario != "shift" else 50), "changed digits"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", EVERY)
 def test_scenarios_over_real_images(tmp_path: Path, scenario: str) -> None:
-    path = DATA / ("pacs_160.parquet" if scenario == "class_domain" else "gtsrb_64.parquet")
+    path = DATA / ("pacs_160.parquet" if "domain" in scenario else "gtsrb_64.parquet")
     if not path.exists():
         pytest.skip(f"{path} is not here")
     source = open_source(path)
     prepared = prepare(config(scenario), source=source)
     for images, parts in ((source.train, prepared.plan.train), (source.test, prepared.plan.test)):
         assert all(len(part) for part in parts)
+        if scenario == "shift" and images is source.test:
+            assert all(part.tolist() == list(range(len(images))) for part in parts)
+            continue
         rows = np.concatenate(parts)
         assert len(set(rows.tolist())) == len(rows)
         whole = scenario != "long_tailed" or images is source.test

@@ -30,7 +30,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.records import RunRecord, read_events, read_predictions
 from cl_adapters.reports.groups import group_runs
 from cl_adapters.reports.load import load_runs
-from cl_adapters.strategies.base import AdapterStrategy
+from tests.benchmarks.conftest import InterruptedAt
 from tests.test_cli import call
 
 PREPROCESS = Preprocess(image_size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -265,7 +265,7 @@ class Count(Progress):
 
 @pytest.mark.parametrize("strategy", ["lae", "finetune", "joint", "simplecil"])
 def test_strategies_run_and_resume_without_new_classes(
-    source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+    source: ImageSource, tmp_path: Path, interrupted_at: InterruptedAt, strategy: str
 ) -> None:
     progress = Count()
     prepared = prepare(config(strategy=strategy), source=source)
@@ -274,17 +274,8 @@ def test_strategies_run_and_resume_without_new_classes(
     # 30 train images, 15 test images after each of four experiences for each one so far.
     assert progress.total == (1 if strategy == "simplecil" else 2) * 30 + 15 * (1 + 2 + 3 + 4)
     assert progress.done == progress.total or strategy == "joint", "joint repeats older images"
-    train = AdapterStrategy.train
-
-    def die(self: AdapterStrategy, experience: Any, **kwargs: Any) -> Any:
-        if experience.current_experience == 2:
-            raise KeyboardInterrupt
-        return train(self, experience, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(AdapterStrategy, "train", die)
-        with pytest.raises(KeyboardInterrupt):
-            runner.run(prepare(config(strategy=strategy), source=source), tmp_path / "killed")
+    with interrupted_at(2):
+        runner.run(prepare(config(strategy=strategy), source=source), tmp_path / "killed")
     again = runner.run(prepare(config(strategy=strategy), source=source), tmp_path / "killed")
     pd.testing.assert_frame_equal(
         read_predictions(again), read_predictions(folder), check_exact=True

@@ -31,7 +31,7 @@ from cl_adapters.records import RunRecord, read_events, read_predictions
 from cl_adapters.reports.boundaries import score_boundaries
 from cl_adapters.shift import DETECTORS
 from cl_adapters.shift.boundaries import Boundary
-from cl_adapters.strategies.base import AdapterStrategy
+from tests.benchmarks.conftest import InterruptedAt
 
 BACKBONE = {"backbone": "test_vit", "weights": "random", "image_size": 32}
 # Small methods, and a stream of which a detector can know 20 images.
@@ -295,7 +295,11 @@ def test_a_method_runs_without_boundaries_and_ends_on_the_told_test_images(
 
 @pytest.mark.parametrize("strategy", ["sema", "mos", "lae"])
 def test_wrong_boundaries_are_lived_with_and_a_killed_run_resumes(
-    source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+    source: ImageSource,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interrupted_at: InterruptedAt,
+    strategy: str,
 ) -> None:
     """A false alarm, a boundary too early and one too late; killed after the segment without news."""
     boundaries = at([20, 50, 70, 140])
@@ -305,17 +309,8 @@ def test_wrong_boundaries_are_lived_with_and_a_killed_run_resumes(
     assert expected.groupby("experience").size().tolist() == [10, 10, 10, 20, 20]
     last = expected[expected["experience"] == 4]
     assert sorted(last["sample"]) == list(range(20)), "every test image, once"
-    train = AdapterStrategy.train
-
-    def die(self: AdapterStrategy, experience: Any, **kwargs: Any) -> Any:
-        if experience.current_experience == 2:
-            raise KeyboardInterrupt
-        return train(self, experience, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(AdapterStrategy, "train", die)
-        with pytest.raises(KeyboardInterrupt):
-            run(source, tmp_path / "killed", strategy, increment=2)
+    with interrupted_at(2):
+        run(source, tmp_path / "killed", strategy, increment=2)
     folder = run(source, tmp_path / "killed", strategy, increment=2)
     pd.testing.assert_frame_equal(read_predictions(folder), expected, check_exact=True)
     assert [event for event in read_events(folder) if event["event"] == "segment"] == [

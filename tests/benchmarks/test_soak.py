@@ -1,5 +1,6 @@
 """Slow: two hundred experiences in one process leave nothing behind but what was learned."""
 
+import ctypes
 import gc
 import os
 import time
@@ -16,9 +17,12 @@ from cl_adapters.strategies.probes import bytes_held
 from cl_adapters.strategies.trial import TinyStream, Trial
 
 EXPERIENCES = 200
+# Joint trains on all data so far: its time, and the images it holds, grow by design.
+FEWER = {"joint": 100}
 # MOS aligns its head on all that it has stored, whose time grows by design.
 OPTIONS: dict[str, dict[str, object]] = {
     "finetune": {"epochs": 1},
+    "joint": {"epochs": 1},
     "lae": {"epochs": 1, "freeze_epochs": 0},
     "mos": {"epochs": 1, "alignment": False},
     "sema": {"epochs": 1, "descriptor_epochs": 1, "policy": "never"},
@@ -27,15 +31,16 @@ OPTIONS: dict[str, dict[str, object]] = {
 
 
 def resident() -> int:
-    """Bytes of memory that the process has."""
+    """Bytes of memory that the process has and uses: what was freed goes back first."""
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-# Most that an experience at the end may take of one at the beginning. MOS was measured at 3.1: after
-# each experience it compares all stored sets with each other (`drift`), and their number grows.
-SLOWER = {"mos": 4.5}
+# Most that an experience at the end may take of one at the beginning. MOS was measured at 1.34, from
+# about 35 to 175 stored sets: each is compared with all others, averaged and copied with them.
+SLOWER = {"mos": 1.8, "joint": 3.0}
 
 
 class Meter:
@@ -60,7 +65,8 @@ class Meter:
 
 def soak(name: str, out: Path) -> Meter:
     """Two halves of four classes in turn: stored adapters grow with MOS, nothing else with any."""
-    stream = TinyStream(experiences=((0, 1), (2, 3)) * (EXPERIENCES // 2), per_class=6)
+    count = FEWER.get(name, EXPERIENCES)
+    stream = TinyStream(experiences=((0, 1), (2, 3)) * (count // 2), per_class=6)
     strategy = Trial(STRATEGIES[name], OPTIONS[name]).build()
     strategy.keeper = inside = Inside(out, minutes=0)
     meter, tests = Meter(), stream.benchmark.test_stream[0]
@@ -91,4 +97,4 @@ def test_two_hundred_experiences_leave_only_what_was_learned(
     ratio = median(meter.seconds[-50:]) / median(meter.seconds[10:60])
     print(f"{name}: {surplus / 2**20:.1f} MiB beside {explained / 2**20:.1f}, time x {ratio:.2f}")  # noqa: T201
     assert ratio < SLOWER.get(name, 1.3), "an experience takes as long as one before"
-    record_property("reliability: experiences soaked", EXPERIENCES)
+    record_property("reliability: experiences soaked", len(meter.seconds))

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,13 +14,14 @@ from cl_adapters.backbone import AdaptedViT
 from cl_adapters.benchmarks import runner
 from cl_adapters.benchmarks.prepare import prepare
 from cl_adapters.benchmarks.recipe import RunConfig
-from cl_adapters.benchmarks.sources import ImageSource, array_source
+from cl_adapters.benchmarks.sources import ImageSource
 from cl_adapters.errors import InputError
 from cl_adapters.memo import Memo
 from cl_adapters.records import RunRecord, read_events, read_predictions
 from cl_adapters.strategies.frozen import FrozenPart, FrozenRows, part_digest
 from cl_adapters.strategies.lae import LAE, LAEConfig
 from cl_adapters.strategies.simplecil import SimpleCIL
+from tests.benchmarks.killable import stripes
 
 TINY = {"backbone": "test_vit", "weights": "random", "image_size": 32, "increment": 2}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -35,17 +35,7 @@ VIEWS: dict[str, Any] = {"augment": "crop_flip", "fixed_views": 2}
 
 @pytest.fixture(scope="module")
 def source() -> ImageSource:
-    """Six classes told apart by a bright row, 24 train and 5 test images each."""
-    generator = np.random.default_rng(0)
-
-    def images(per_class: int) -> tuple[np.ndarray, np.ndarray]:
-        targets = np.repeat(np.arange(6), per_class)
-        pixels = generator.integers(0, 90, (len(targets), 12, 12, 3), dtype=np.uint8)
-        for index, target in enumerate(targets):
-            pixels[index, 2 * target : 2 * target + 2] += 150
-        return pixels, targets
-
-    return array_source("stripes", images(24), images(5))
+    return stripes(train=24, test=5)
 
 
 def run(source: ImageSource, out: Path, memo: Memo | None, **changes: Any) -> Path:

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
 
 from cl_adapters.adapters import PET_NAMES
+from cl_adapters.backbone import AdaptedViT
 from cl_adapters.benchmarks.features import Eye
 from cl_adapters.benchmarks.images import ImageSource, natural_key, split_off
 from cl_adapters.benchmarks.plans import StreamPlan
@@ -75,7 +76,8 @@ class PreparedRun:
 
     def benchmark(self) -> CLScenario:
         """Returns Avalanche's train and test streams."""
-        return make_benchmark(self.source, self.plan, self.preprocess, self.strategy.views)
+        pixels = replace(self.preprocess, as_bytes=True)
+        return make_benchmark(self.source, self.plan, pixels, self.strategy.views)
 
     def test_pixels(self, experience: int, sample: int) -> Pixels:
         """Returns a test image as its experience has it, before any preprocessing."""
@@ -107,12 +109,21 @@ def prepare(
     config = config.identified()
     method_options(config)  # the cheap checks first
     find_device(config.device)
+    if config.compile:
+        _check_compiler(config)
     if config.task_free is not None:
         find_detector(config.task_free)
     source = source or open_images(config)
     plan = plan_stream(source, config)
     backbone = backbone or open_backbone(config)
     preprocess = _preprocess(config, backbone)
+    # Of this run alone, over weights that runs may share.
+    own = AdaptedViT(
+        backbone.model.vit,
+        pixels=(preprocess.mean, preprocess.std),
+        is_compiled=config.compile,
+    )
+    backbone = replace(backbone, model=own)
     eye = Eye(
         backbone=backbone,
         preprocess=preprocess,
@@ -265,6 +276,21 @@ def _preprocess(config: RunConfig, backbone: PretrainedViT) -> Preprocess:
         std=std,
         **(pipeline_settings(config.pipeline, size) or plain),
     )
+
+
+def _check_compiler(config: RunConfig) -> None:
+    try:
+        torch.compile(_one_more)(torch.zeros(2, device=find_device(config.device)))
+    except (RuntimeError, ImportError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            "recipe key `compile` must find a compiler that torch can use, a C++ one for the CPU, "
+            f"got none: {reason}"
+        ) from error
+
+
+def _one_more(values: torch.Tensor) -> torch.Tensor:
+    return values + 1
 
 
 def _fixed_views(config: RunConfig, preprocess: Preprocess) -> bool | FixedViews:

@@ -149,6 +149,9 @@ class RunConfig(BaseModel):
         description="augmented views of an image in all; None: a new one at each use",
     )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of forward passes")
+    compile: bool = Field(
+        default=False, description="let torch.compile fuse the blocks; changes the last digits"
+    )
     device: str = Field(default="cpu", description="torch device, or 'auto'")
     threads: int | None = Field(default=None, ge=1, description="CPU threads; None: torch's choice")
     fidelity: Literal["default", "official"] = Field(default="default", description="of the method")
@@ -206,7 +209,7 @@ class RunConfig(BaseModel):
         optional = ("protocol", "validation", "fixed_views")
         unused.update(name for name in optional if getattr(self, name) is None)
         unused.update(["task_free", *TASK_FREE_KEYS] if self.task_free is None else [])
-        unused.update([] if self.plugins else ["plugins"])
+        unused.update(name for name in ("plugins", "compile") if not getattr(self, name))
         return {name: value for name, value in handler(self).items() if name not in unused}
 
     @property

@@ -32,7 +32,7 @@ __all__ = [
 
 Triple = tuple[float, float, float]
 # Goes up when the same settings give other pixels, so that a memo forgets what it knew.
-PIXELS_VERSION: Final = 1
+PIXELS_VERSION: Final = 2
 Box = tuple[int, int, int, int]
 
 # Mean and standard deviation by name; None: those of the network's own configuration.
@@ -90,6 +90,8 @@ class Preprocess:
         scale: Smallest and largest share of the image's area that a random crop covers.
         resize: Short side before the centre crop of evaluation, at least S; None for S.
         train_interpolation: Filter of random crops; None for `interpolation`.
+        as_bytes: Leave scaling and normalising to the network (`AdaptedViT.inputs`), which does it
+            where it computes: the output is then uint8.
 
     Example:
         >>> pixels = np.full((8, 8, 3), 255, dtype=np.uint8)
@@ -105,6 +107,7 @@ class Preprocess:
     scale: tuple[float, float] = (0.05, 1.0)
     resize: int | None = None
     train_interpolation: Literal["bicubic", "bilinear"] | None = None
+    as_bytes: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
@@ -136,7 +139,7 @@ class Preprocess:
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
-            if value is not None
+            if value is not None and key != "as_bytes"
         }
 
     def describe_evaluation(self) -> dict[str, object]:
@@ -186,6 +189,8 @@ class Preprocess:
 
     def _to_tensor(self, picture: Image.Image) -> Tensor:
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        if self.as_bytes:
+            return pixels.contiguous()
         values = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
         mean, std = self._statistics
         return values.sub_(mean).div_(std)

@@ -10,8 +10,8 @@ Shapes: B batch, C channels, S image size, N tokens (class and register tokens i
 (`embed_dim`), H heads, L prefix length.
 """
 
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Iterable, Mapping
+from typing import Final, cast, get_args
 
 import torch
 from timm.layers import Attention
@@ -19,10 +19,14 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cl_adapters.adapters import AdapterSet
+from cl_adapters.adapters import AdapterSet, Slot
 from cl_adapters.errors import InputError
 
 __all__ = ["AdaptedViT", "prefix_attention"]
+
+SLOTS: Final[tuple[Slot, ...]] = get_args(Slot)
+
+Triple = tuple[float, float, float]
 
 _POOLS = ("token", "avg", "avgmax", "max")
 
@@ -62,6 +66,9 @@ class AdaptedViT(nn.Module):
     Args:
         vit: A timm `VisionTransformer`. It is used as it is, put into eval mode for good, and its
             parameters stop requiring gradients.
+        pixels: Mean and standard deviation a channel, for pixels in [0, 1], under which images may
+            also be bytes; None takes floating-point images only, scaled by a transform.
+        is_compiled: Let `torch.compile` fuse the blocks, which changes the last digits.
 
     Attributes:
         num_passes: Images whose features were computed so far; a method that asks several experts
@@ -77,8 +84,19 @@ class AdaptedViT(nn.Module):
         torch.Size([2, 64])
     """
 
-    def __init__(self, vit: nn.Module) -> None:
+    def __init__(
+        self,
+        vit: nn.Module,
+        *,
+        pixels: tuple[Triple, Triple] | None = None,
+        is_compiled: bool = False,
+    ) -> None:
         super().__init__()
+        self.pixels = pixels
+        self._plain_block, self._adapted_block = _plain_block, _adapted_block
+        if is_compiled:
+            self._plain_block = torch.compile(_plain_block)
+            self._adapted_block = torch.compile(_adapted_block)
         self.vit = _checked(vit)
         self.vit.requires_grad_(requires_grad=False)
         self.train(mode=False)
@@ -106,8 +124,40 @@ class AdaptedViT(nn.Module):
         height, width = self.vit.patch_embed.img_size
         return int(self.vit.in_chans), int(height), int(width)
 
+    def inputs(self, images: Tensor, device: torch.device) -> Tensor:
+        """Moves images to a device and scales there what came as bytes: a quarter of the load.
+
+        A GPU is not waited for, and anything but images only moves.
+
+        Shape:
+            images: (B, C, S, S), bytes or floating-point numbers; or rows (B, ...) of any kind.
+            Output: the same, floating-point where images were bytes.
+
+        Raises:
+            InputError: If a pixel is not finite.
+        """
+        is_image = images.ndim == 4
+        if device.type == "cuda" and images.device.type == "cpu":
+            if is_image:
+                _refuse_infinite(images)  # here, since to look at them there would be to wait
+            images = images.pin_memory()
+        images = images.to(device, non_blocking=True)
+        return self._scaled(images) if is_image else images
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8 or self.pixels is None:
+            return images
+        # Filled number by number: a tensor made of a list would be waited for.
+        mean, std = (
+            torch.cat([torch.full((1, 1, 1), each, device=images.device) for each in values])
+            for values in self.pixels
+        )
+        return images.float().div_(255).sub_(mean).div_(std)
+
     def tokens(self, images: Tensor) -> Tensor:
         """Embeds the patches and adds class token, registers and positions.
+
+        Pixels are looked at on the CPU only: a GPU would have to finish its work before it answers.
 
         Shape:
             images: (B, C, S, S). Output: (B, N, D).
@@ -120,15 +170,13 @@ class AdaptedViT(nn.Module):
                 f"images must have shape (B, {', '.join(map(str, self.input_shape))}) for this "
                 f"backbone, got {tuple(images.shape)}"
             )
+        images = self._scaled(images)
         if not images.is_floating_point():
             raise InputError(
                 f"pixels must be floating-point numbers, scaled by a transform, got {images.dtype}"
             )
-        if not bool(torch.isfinite(images).all()):
-            worst = int((~torch.isfinite(images)).flatten(1).any(dim=1).nonzero()[0])
-            raise InputError(
-                f"pixels must be finite, got NaN or infinity in image {worst} of the batch"
-            )
+        if images.device.type == "cpu":
+            _refuse_infinite(images)
         embedded = self.vit._pos_embed(self.vit.patch_embed(images))
         return cast("Tensor", self.vit.norm_pre(embedded))
 
@@ -148,9 +196,10 @@ class AdaptedViT(nn.Module):
         for index in range(*slice(start, stop).indices(self.num_blocks)):
             block = self.vit.blocks[index]
             if adapters is None or not adapters.touches(index):
-                tokens = block(tokens)
+                tokens = self._plain_block(block, tokens)
             else:
-                tokens = _adapted_block(block, tokens, adapters, index)
+                beside = {slot: adapters.at(slot, index) for slot in SLOTS}
+                tokens = self._adapted_block(block, tokens, beside)
         return tokens
 
     def features(self, tokens: Tensor) -> Tensor:
@@ -171,22 +220,36 @@ class AdaptedViT(nn.Module):
         return self.features(self.run(self.tokens(images), adapters=adapters))
 
 
-def _adapted_block(block: Block, stream: Tensor, adapters: AdapterSet, index: int) -> Tensor:
+def _refuse_infinite(images: Tensor) -> None:
+    if images.is_floating_point() and not bool(torch.isfinite(images).all()):
+        worst = int((~torch.isfinite(images)).flatten(1).any(dim=1).nonzero()[0])
+        raise InputError(
+            f"pixels must be finite, got NaN or infinity in image {worst} of the batch"
+        )
+
+
+# Functions of a block, so that one compiled version serves all blocks that are filled alike.
+def _plain_block(block: Block, stream: Tensor) -> Tensor:
+    return cast("Tensor", block(stream))
+
+
+def _adapted_block(block: Block, stream: Tensor, beside: Mapping[Slot, nn.Module | None]) -> Tensor:
     normed = block.norm1(stream)
-    attended = block.ls1(_attend(block.attn, normed, adapters, index))
-    beside_attention = adapters.at("attention", index)
+    attended = block.ls1(_attend(block.attn, normed, beside["key_value"], beside["prefix"]))
+    beside_attention = beside["attention"]
     if beside_attention is not None:
         attended = attended + beside_attention(normed)
     stream = stream + attended
     through_mlp = block.ls2(block.mlp(block.norm2(stream)))
-    beside_mlp = adapters.at("mlp", index)
+    beside_mlp = beside["mlp"]
     if beside_mlp is not None:
         through_mlp = through_mlp + beside_mlp(stream)
     return cast("Tensor", stream + through_mlp)
 
 
-def _attend(attention: Attention, normed: Tensor, adapters: AdapterSet, index: int) -> Tensor:
-    lora, prefix = adapters.at("key_value", index), adapters.at("prefix", index)
+def _attend(
+    attention: Attention, normed: Tensor, lora: nn.Module | None, prefix: nn.Module | None
+) -> Tensor:
     if lora is None and prefix is None:
         return cast("Tensor", attention(normed))
     query, key, value = attention.qkv(normed).chunk(3, dim=-1)  # each (B, N, D)

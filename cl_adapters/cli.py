@@ -150,6 +150,12 @@ def run(
         ),
     ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
+    compile_blocks: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile", help="Let torch.compile fuse the blocks: the first use waits."
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     fidelity: Annotated[
@@ -188,7 +194,7 @@ def run(
         "repeat": repeat, "backbone": backbone, "weights": weights, "image_size": image_size,
         "input_range": input_range, "pipeline": pipeline, "augment": augment,
         "crop_scale": crop_scale, "fixed_views": fixed_views, "precision": precision,
-        "device": device, "threads": threads, "fidelity": fidelity,
+        "compile": compile_blocks, "device": device, "threads": threads, "fidelity": fidelity,
     }  # fmt: skip
     with _one_sentence():
         logging.basicConfig(level=logging.WARNING)
@@ -476,6 +482,9 @@ def _quieten_libraries() -> None:
     import warnings
 
     warnings.filterwarnings("ignore", message="no QP solver found")
+    # torch.compile looks at its own graph, and for a GPU toolkit where there is no GPU.
+    warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     # Where timm's hub cannot be reached, its client warns at each retry; one sentence follows.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 

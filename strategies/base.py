@@ -62,6 +62,7 @@ __all__ = ["EXPLODED", "AdapterStrategy", "Phase", "TemplateArgs", "classes_of"]
 
 # No training comes back from such a loss; a class that no head knows yet costs a thousand.
 EXPLODED: Final = 1e6
+_LOSSES: Final = 32  # batches between two looks at the loss on a GPU
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         self.timings: dict[str, tuple[float, int]] = {}
         self.classes_by_experience: list[tuple[int, ...]] = []
         self.num_steps = 0
+        self._losses: list[tuple[int, Tensor]] = []  # of batches whose loss was not looked at yet
         self._ends: list[Point] = []  # of the phases of the experience in training
         self._to_reach: list[Point] = []
         self._now = (0, 0, "")  # phase, epoch, and what drew the order of its images
@@ -223,7 +225,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         """Returns the optimiser of an experience."""
         if not isinstance(self.config, TrainedConfig):
             return _no_optimizer()
-        return torch.optim.Adam(parameters, lr=self.config.lr)
+        return torch.optim.Adam(parameters, lr=self.config.lr, fused=True)
 
     # --- what the runner and other users ask ---------------------------------------------------
 
@@ -272,7 +274,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
 
         def rows(images: Tensor) -> Tensor:
             with self.autocast():
-                return compute(images.to(self.device))
+                return compute(self.backbone.inputs(images, self.device))
 
         if self.memo is None or not modules:
             return FrozenPart(rows, device=self.device)
@@ -301,7 +303,10 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
 
         def rows(images: Tensor, parts: Tensor) -> Tensor:
             with self.autocast():
-                return compute(images.to(self.device), parts.to(self.device))
+                return compute(
+                    self.backbone.inputs(images, self.device),
+                    parts.to(self.device, non_blocking=True),
+                )
 
         passes = self.backbone.num_passes
         for part in range(len(self._part_digests), len(weights)):
@@ -416,7 +421,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         dataset = self.experience.dataset.eval()
         # A loader draws a number for its workers: from a generator of its own, not torch's global.
         for images, labels, *_ in DataLoader(dataset, batch_size=64, generator=torch.Generator()):
-            yield images.to(self.device), labels.to(self.device).long()
+            yield self.backbone.inputs(images, self.device), labels.to(self.device).long()
 
     def generator(self, purpose: str) -> torch.Generator:
         """Returns a fresh source of randomness for one purpose in the current experience."""
@@ -508,7 +513,8 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
             return
         rows = None if part is None else self.frozen_rows(self.adapted_dataset, part)
         if rows is None or not rows.is_kept:
-            super().make_eval_dataloader(**kwargs)
+            pinned = self.device.type == "cuda"
+            super().make_eval_dataloader(**{**kwargs, "pin_memory": pinned})
         else:
             order = rows.in_order(self.eval_mb_size)
             self.dataloader = rows.minibatches(order, images=False)
@@ -529,6 +535,11 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         """Leaves the model as it is: growth happens in `meet`, never in evaluation."""
         return self.model if model is None else model
 
+    def _unpack_minibatch(self) -> None:
+        images, *others = self.mbatch  # type: ignore[has-type] # Avalanche ships no types
+        self.mbatch = [self.backbone.inputs(images, self.device), *others]
+        super()._unpack_minibatch()
+
     def forward(self) -> Tensor:
         """Computes the model's output for the current batch."""
         with self.autocast():
@@ -548,16 +559,24 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         """Computes gradients, unless the loss has exploded or is no longer a number."""
         if not self.learns_by_gradient:
             return
-        value = self.loss.item()
-        if not abs(value) < EXPLODED:  # neither is NaN
-            rates = sorted({group["lr"] for group in self.optimizer.param_groups}, reverse=True)
-            raise RunError(
-                f"loss must stay finite and below {EXPLODED:g}, got {value:g} in experience "
-                f"{len(self.classes_by_experience) - 1}, epoch {self.clock.train_exp_epochs}, "
-                f"batch {self.clock.train_epoch_iterations} at learning rate "
-                f"{', '.join(f'{rate:g}' for rate in rates)}; a lower one may help"
-            )
+        self._losses.append((self.clock.train_epoch_iterations, self.loss.detach().reshape(())))
+        if self.device.type == "cpu" or len(self._losses) == _LOSSES:
+            self._check_losses()
         super().backward()
+
+    def _check_losses(self) -> None:
+        # A GPU has to finish its work before it answers, so it is asked about several batches.
+        losses, self._losses = self._losses, []
+        values = torch.stack([loss for _, loss in losses]).tolist() if losses else []
+        for (batch, _), value in zip(losses, values, strict=True):
+            if not abs(value) < EXPLODED:  # neither is NaN
+                rates = sorted({group["lr"] for group in self.optimizer.param_groups}, reverse=True)
+                raise RunError(
+                    f"loss must stay finite and below {EXPLODED:g}, got {value:g} in experience "
+                    f"{len(self.classes_by_experience) - 1}, epoch {self.clock.train_exp_epochs}, "
+                    f"batch {batch} at learning rate "
+                    f"{', '.join(f'{rate:g}' for rate in rates)}; a lower one may help"
+                )
 
     def optimizer_step(self) -> None:
         """Takes an optimiser step."""
@@ -673,8 +692,13 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
     def _after_training_iteration(self, **kwargs: Any) -> None:  # noqa: ANN401
         super()._after_training_iteration(**kwargs)
         if self.keeper is not None and self.keeper.is_due():
+            self._check_losses()
             now = self._point(*self._now, self.clock.train_epoch_iterations)
             self.keeper.keep([*self._ends, now])
+
+    def _after_training_epoch(self, **kwargs: Any) -> None:  # noqa: ANN401
+        self._check_losses()
+        super()._after_training_epoch(**kwargs)
 
     def _before_training_exp(self, **kwargs: Any) -> None:  # noqa: ANN401
         self.begin_data()

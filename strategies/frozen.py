@@ -310,7 +310,10 @@ def _ask(
     before = memo.read
     rows = memo.rows(part.space, keys, compute)
     part.answered(memo.read - before)
-    return rows if part.device is None else rows.to(part.device)
+    if part.device is None:
+        return rows
+    rows = rows.pin_memory() if part.device.type == "cuda" else rows
+    return rows.to(part.device, non_blocking=True)
 
 
 def _is_as_known(

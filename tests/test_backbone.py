@@ -1,8 +1,10 @@
 """AdaptedViT against timm itself and against plain-loop attention."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -10,6 +12,9 @@ from torch import Tensor, nn
 
 from cl_adapters.adapters import AdapterSet, Bottleneck, KeyValueLoRA, Prefix, build_pets
 from cl_adapters.backbone import AdaptedViT, prefix_attention
+from cl_adapters.benchmarks.prepare import prepare
+from cl_adapters.benchmarks.recipe import RunConfig
+from cl_adapters.benchmarks.transforms import Preprocess
 from cl_adapters.errors import InputError
 
 SMALL = {"num_classes": 0, "depth": 3, "embed_dim": 48, "num_heads": 3}
@@ -47,6 +52,52 @@ def test_features_equal_timms(vit: nn.Module) -> None:
     images = images_for(vit)
     expected = timm_features(vit, images)
     torch.testing.assert_close(AdaptedViT(vit)(images), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_bytes_are_scaled_to_the_same_bits_as_by_a_transform(tiny_vit: AdaptedViT) -> None:
+    drawn = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    scaled = Preprocess(image_size=32, mean=(0.1, 0.5, 0.4), std=(0.3, 0.2, 0.7))
+    as_bytes = replace(scaled, as_bytes=True)
+    bytes_, floats = (
+        torch.stack([each.evaluate(image) for image in drawn]) for each in (as_bytes, scaled)
+    )
+    assert (bytes_.dtype, floats.dtype) == (torch.uint8, torch.float32)
+    vit = AdaptedViT(tiny_vit.vit, pixels=(scaled.mean, scaled.std))
+    assert torch.equal(vit.inputs(bytes_, torch.device("cpu")), floats)
+    assert torch.equal(vit(bytes_), vit(floats))
+    assert as_bytes.describe() == scaled.describe()
+    with pytest.raises(InputError, match=r"pixels must be floating-point .*, got torch.uint8"):
+        tiny_vit(bytes_)
+
+
+def test_what_is_no_image_only_moves(tiny_vit: AdaptedViT) -> None:
+    for rows in (torch.arange(4), torch.full((4, 8), torch.nan), torch.ones(2, 3, 8)):
+        moved = tiny_vit.inputs(rows, torch.device("cpu"))
+        assert torch.equal(moved.nan_to_num(), rows.nan_to_num())
+        assert moved.dtype == rows.dtype
+    assert tiny_vit.inputs(torch.zeros(2, 3, 32, 32), torch.device("meta")).device.type == "meta"
+
+
+@pytest.mark.slow
+# torch's own look at its graph.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_blocks_agree(tiny_vit: AdaptedViT) -> None:
+    compiled = AdaptedViT(tiny_vit.vit, is_compiled=True)
+    images = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    seeded = torch.Generator().manual_seed(0)
+    pets = build_pets("parallel", embed_dim=64, blocks=range(3), generator=seeded)
+    for value in pets.parameters():
+        value.data.add_(0.1 * torch.randn(value.shape, generator=seeded))
+    gradients = []
+    for each in (tiny_vit, compiled):
+        pets.zero_grad()
+        each(images, pets).square().sum().backward()
+        gradients.append([value.grad.clone() for value in pets.parameters()])  # type: ignore[union-attr]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        plain, fused = (each(images[:3], pets) for each in (tiny_vit, compiled))
+    torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("pet", ["adapter", "lora"])
@@ -217,3 +268,14 @@ def test_pixels_that_are_no_numbers_are_refused(tiny_vit: AdaptedViT, value: flo
     images[1, 0, 0, 0] = value
     with pytest.raises(InputError, match="NaN or infinity in image 1"):
         tiny_vit(images)
+
+
+def test_without_a_compiler_a_run_ends_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("No working C++ compiler found\nand more")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    config = RunConfig.parse({"strategy": "simplecil", "compile": True})
+    with pytest.raises(InputError, match=r"`compile` must find a compiler .*: No working C\+\+"):
+        prepare(config)
+    assert "compile" not in RunConfig.parse({"strategy": "simplecil"}).model_dump()

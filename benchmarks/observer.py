@@ -90,11 +90,12 @@ class Observer(ResumablePlugin):
     def after_eval_iteration(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
         """Keeps the outputs of a batch."""
         experience = strategy.experience.current_experience
-        self._outputs.append((experience, strategy.mb_output.cpu(), strategy.mb_y.cpu()))
+        # Left where they are until the end: a GPU would be waited for.
+        self._outputs.append((experience, strategy.mb_output, strategy.mb_y))
         retrieval = strategy.retrieval()
         if retrieval is not None:
             uncorrected = retrieval.first_logits.argmax(dim=1)
-            self._answers.append((experience, uncorrected.cpu(), retrieval.visited.cpu()))
+            self._answers.append((experience, uncorrected, retrieval.visited))
         self._on_progress("evaluation", len(strategy.mb_y))
 
     def after_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
@@ -113,7 +114,7 @@ class Observer(ResumablePlugin):
         for evaluated in sorted({each for each, _, _ in self._outputs}):
             outputs = torch.cat([out for each, out, _ in self._outputs if each == evaluated])
             targets = torch.cat([target for each, _, target in self._outputs if each == evaluated])
-            frame = _rows(outputs.double(), targets)
+            frame = _rows(outputs.cpu().double(), targets.cpu())
             frame["sample"] = self._plan.samples(evaluated)
             frame["target_experience"] = evaluated
             frames.append(frame)
@@ -132,7 +133,7 @@ class Observer(ResumablePlugin):
         parts = sorted(self._answers, key=lambda each: each[0])  # stable: batches keep their order
         shared = [name for name in RETRIEVAL_COLUMNS if name in PREDICTION_COLUMNS]
         rows = predictions[shared].copy()
-        rows["uncorrected"] = torch.cat([guesses for _, guesses, _ in parts]).numpy()
+        rows["uncorrected"] = torch.cat([guesses for _, guesses, _ in parts]).cpu().numpy()
         asked = torch.cat([visited for _, _, visited in parts]).tolist()
         rows["visited"] = [[adapter for adapter in row if adapter >= 0] for row in asked]
         rows["adapter"] = rows["visited"].str[-1]

@@ -56,7 +56,7 @@ def align_head(
         lr=options.lr,
         momentum=0.9,
         weight_decay=options.weight_decay,
-        foreach=True,
+        fused=True,
     )
     for epoch in range(options.epochs):
         for group in optimizer.param_groups:

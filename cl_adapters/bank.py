@@ -238,7 +238,7 @@ class _Given(nn.Module):
         super().__init__()
         self._tensors, self._drop = tensors, drop
         self._activation = ACTIVATIONS[like.activation]
-        self._scale = float(like.scale)
+        self._scale = like.scale  # a number of the CPU where it is not learned
 
     def forward(self, inputs: Tensor) -> Tensor:
         down, down_bias, up, up_bias, *learned = self._tensors

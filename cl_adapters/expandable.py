@@ -119,7 +119,11 @@ class ExpandableSlot(nn.Module):
         trained = [index for index, each in enumerate(adapters) if each.up.requires_grad]
         frozen = [index for index in range(len(adapters)) if index not in trained]
         parts = [
-            self._sum_of([adapters[index] for index in group], tokens, weights[:, group])
+            self._sum_of(
+                [adapters[index] for index in group],
+                tokens,
+                torch.stack([weights[:, index] for index in group], dim=1),
+            )
             for group in (frozen, trained)
             if group
         ]

@@ -111,10 +111,12 @@ class ExperienceHeads(nn.Module):
             features: (B, F). Output: (B, C), float32.
         """
         columns = max(self.classes, default=-1) + 1
+        if self.classes and self.classes == list(range(columns)):  # each column in its place
+            return torch.cat([layer(features) for layer in self.layers], dim=1).float()
         logits = features.new_full((features.shape[0], columns), UNSEEN_LOGIT, dtype=torch.float32)
         if self.classes:
             seen = torch.cat([layer(features) for layer in self.layers], dim=1)
-            logits[:, self.classes] = seen.float()
+            logits[:, _index(self.classes, features.device)] = seen.float()
         return logits
 
     @torch.no_grad()
@@ -181,5 +183,10 @@ def cross_entropy_over(classes: Sequence[int], logits: Tensor, targets: Tensor) 
         >>> round(cross_entropy_over([1, 2], logits, torch.tensor([2])).item(), 4)
         0.6931
     """
-    chosen = torch.tensor(sorted(classes), device=logits.device)
+    chosen = _index(sorted(classes), logits.device)
     return nn.functional.cross_entropy(logits[:, chosen], torch.searchsorted(chosen, targets))
+
+
+def _index(values: Sequence[int], device: torch.device) -> Tensor:
+    # Made on the CPU and sent off: a tensor that is made on a GPU from a list is waited for.
+    return torch.tensor(values).to(device, non_blocking=True)

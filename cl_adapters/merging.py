@@ -63,7 +63,12 @@ def merge_(
         strength: beta, in [0, 1].
         times: m, one number or one a block.
     """
-    kept = (1 - strength) ** torch.as_tensor(times, dtype=torch.float64)
+    if isinstance(times, int):
+        for value, average in zip(tensors, averages, strict=True):
+            value.data.lerp_(average, 1 - (1 - strength) ** times)
+        return
+    shares = 1 - (1 - strength) ** torch.tensor(times, dtype=torch.float64)
     for value, average in zip(tensors, averages, strict=True):
-        share = (1 - kept).to(value).reshape(-1, *[1] * (value.ndim - 1))
-        value.data.lerp_(average, share if share.numel() > 1 else share.item())
+        share = shares.to(value.dtype).reshape(-1, *[1] * (value.ndim - 1))
+        # Sent off without waiting for what a GPU is at.
+        value.data.lerp_(average, share.to(value.device, non_blocking=True))

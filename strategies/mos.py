@@ -168,7 +168,8 @@ def orthogonality_loss(features: Tensor, means: Tensor) -> Tensor:
         features: (B, D). means: (C, D), of the classes of earlier experiences. Output: scalar.
     """
     rows = torch.cat([means, features.float()])
-    return functional.cross_entropy(rows @ rows.T / 0.8, torch.arange(len(rows)).to(rows.device))
+    own = torch.arange(len(rows), device=rows.device)
+    return functional.cross_entropy(rows @ rows.T / 0.8, own)
 
 
 class MOSModel(nn.Module):
@@ -393,7 +394,9 @@ class MOS(AdapterStrategy):
             }
             for of_head, rate in rates.items()
         ]
-        return torch.optim.SGD(groups, momentum=0.9, weight_decay=self.config.weight_decay)
+        return torch.optim.SGD(
+            groups, momentum=0.9, weight_decay=self.config.weight_decay, fused=True
+        )
 
     def generators(self) -> dict[str, torch.Generator]:
         """Returns what the adapters' dropout draws from."""
@@ -446,6 +449,6 @@ class MOS(AdapterStrategy):
 
     def _features(self, images: Tensor, adapters: AdapterSet) -> Tensor:
         with self.autocast():
-            tokens = self.backbone.tokens(images.to(self.device))
+            tokens = self.backbone.tokens(images)
             features = self.backbone.features(self.backbone.run(tokens, adapters=adapters))
         return features.float()

@@ -352,7 +352,11 @@ class SEMA(AdapterStrategy):
     def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Returns SGD with momentum 0.9."""
         return torch.optim.SGD(
-            parameters, lr=self.config.lr, momentum=0.9, weight_decay=self.config.weight_decay
+            parameters,
+            lr=self.config.lr,
+            momentum=0.9,
+            weight_decay=self.config.weight_decay,
+            fused=True,
         )
 
     def _fit_detectors(self, blocks: Sequence[int]) -> None:

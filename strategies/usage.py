@@ -30,7 +30,7 @@ class RouterUsage(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no 
         model: ExpandableViT = strategy.model
         self._images[experience] += len(strategy.mb_y)
         for block in model.expandable:
-            total = model.slot(block).weights.double().sum(dim=0).cpu()
+            total = model.slot(block).weights.double().sum(dim=0)
             key = (block, experience)
             self._sums[key] = self._sums.get(key, torch.zeros_like(total)) + total
 
@@ -63,8 +63,8 @@ class Votes(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no types
         targets, differ = strategy.mb_y, first != second
         is_right = strategy.mb_output.argmax(dim=1) == targets
         claims = (first == targets, second == targets, is_right)
-        among = [(differ & claim).sum().item() for claim in claims]
-        counts = torch.tensor([len(targets), differ.sum().item(), *among])
+        among = [(differ & claim).sum() for claim in claims]
+        counts = torch.stack([torch.ones_like(targets).sum(), differ.sum(), *among])
         experience = strategy.experience.current_experience
         self._counts[experience] = self._counts.get(experience, torch.zeros_like(counts)) + counts
 

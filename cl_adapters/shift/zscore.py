@@ -147,7 +147,11 @@ class DescriptorZScore(Detector):
             self.decoder_bias.zero_()
         self.requires_grad_(requires_grad=True)
         optimizer = torch.optim.SGD(
-            self.parameters(), lr=self.lr, momentum=0.9, weight_decay=self.weight_decay
+            self.parameters(),
+            lr=self.lr,
+            momentum=0.9,
+            weight_decay=self.weight_decay,
+            fused=True,
         )
         seen = []
         with torch.enable_grad():

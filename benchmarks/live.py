@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cl_adapters.benchmarks.engines import Outcome
+from cl_adapters.benchmarks.attempts import Outcome
 from cl_adapters.benchmarks.recipe import RunConfig
 from cl_adapters.benchmarks.sweep import folder_of, title
 from cl_adapters.errors import InputError
@@ -23,15 +23,14 @@ class SweepView:
 
     Args:
         total: Number of runs that were left when the sweep began.
-        workers: How many run at once.
         seconds: What these runs were estimated to take in all; None if unknown.
     """
 
-    def __init__(
-        self, console: Console, out: Path, total: int, workers: int, seconds: float | None
-    ) -> None:
+    def __init__(self, console: Console, out: Path, total: int, seconds: float | None) -> None:
         self._console, self._out, self._total = console, out, total
-        self._workers, self._seconds = workers, seconds
+        self._seconds = seconds
+        self._most = 1  # runs at once, so far
+        self._noted: set[str] = set()
         self._since = time.monotonic()
         self._told = 0
         shown = console.is_terminal and not console.quiet
@@ -50,10 +49,18 @@ class SweepView:
         """Tells what is under way and what has ended."""
         for outcome in ended[self._told :]:
             end = outcome.error or str(outcome.folder)
-            self._console.print(f"{title(outcome.config)}: {end}", highlight=False, soft_wrap=True)
+            self._say(f"{title(outcome.config)}: {end}")
+            for note in outcome.notes:
+                if note not in self._noted:  # that a memo is full concerns them all
+                    self._noted.add(note)
+                    self._say(f"note: {title(outcome.config)}: {note}")
         self._told = len(ended)
+        self._most = max(self._most, len(under_way))
         if self._live:
             self._live.update(self._screen(under_way, ended), refresh=True)
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def _screen(self, under_way: Sequence[RunConfig], ended: Sequence[Outcome]) -> Group:
         failed = sum(outcome.error is not None for outcome in ended)
@@ -73,7 +80,7 @@ class SweepView:
         if ended:
             left: float | None = passed / ended * (self._total - ended)
         else:
-            left = None if self._seconds is None else self._seconds / self._workers - passed
+            left = None if self._seconds is None else self._seconds / self._most - passed
         return "time left unknown" if left is None else f"about {max(left, 0) / 60:.0f} min left"
 
 

@@ -53,7 +53,7 @@ from cl_adapters.records import (
 from cl_adapters.strategies.base import AdapterStrategy
 from cl_adapters.strategies.resuming import MisfitError
 
-__all__ = ["Progress", "Runnable", "peak_bytes", "run"]
+__all__ = ["Progress", "Runnable", "only_writer", "peak_bytes", "run", "run_stepwise"]
 
 
 class Runnable(Protocol):
@@ -117,10 +117,37 @@ def run(
         InputError: If the directory holds another recipe's run or another process writes to it.
         RunError: If the loss is no longer finite.
     """
+    steps = run_stepwise(
+        prepared, out, restart=restart, progress=progress, checkpoint_minutes=checkpoint_minutes
+    )
+    for _ in steps:
+        pass
+    return out / prepared.record.directory
+
+
+def run_stepwise(
+    prepared: Runnable,
+    out: Path,
+    *,
+    restart: bool = False,
+    progress: Progress | None = None,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    patience: float = 0,
+) -> Iterator[Path]:
+    """Does what `run` does; yields the run directory after each experience but the last.
+
+    Args:
+        prepared: As for `run`.
+        out: As for `run`.
+        restart: As for `run`.
+        progress: As for `run`.
+        checkpoint_minutes: As for `run`.
+        patience: Seconds to wait for another writer of the directory to end.
+    """
     folder = out / prepared.record.directory
     progress = progress or Progress()
     _make_folder(folder)
-    with _only_writer(folder):
+    with only_writer(folder, patience):
         if restart:
             _clear(folder)
         record = _continue_from(folder, prepared.record)
@@ -130,13 +157,22 @@ def run(
             trained = None if restart else find_trained(folder, record, options)
             session = _Session(prepared, folder, progress, trained, checkpoint_minutes)
             with _threads(prepared.threads), kept_random_states():
-                session.run(record)
-    return folder
+                for _ in session.run(record):
+                    yield folder
 
 
 @contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / ".lock", timeout=0)
+def only_writer(folder: Path, patience: float = 0) -> Iterator[None]:
+    """Keeps other processes from writing to a run directory.
+
+    Args:
+        folder: The run directory.
+        patience: Seconds to wait for another writer to end.
+
+    Raises:
+        InputError: If there is another writer, or the folder cannot be written to.
+    """
+    lock = FileLock(folder / ".lock", timeout=patience)
     try:
         lock.acquire()
     except Timeout as error:
@@ -224,8 +260,8 @@ class _Session:
         self._inside = Inside(folder / "checkpoints", checkpoint_minutes)
         self._observer = Observer(prepared.plan, progress.advance)
 
-    def run(self, record: RunRecord) -> None:
-        """Trains, evaluates and stores one experience after the other."""
+    def run(self, record: RunRecord) -> Iterator[int]:
+        """Trains, evaluates and stores one experience after the other; yields between them."""
         prepared, folder = self._prepared, self._folder
         self._benchmark = prepared.benchmark()
         prepared.strategy.plugins.insert(0, self._observer)
@@ -248,6 +284,8 @@ class _Session:
                 record.experiences_done = experience + 1
                 record.write(folder)
                 self._inside.drop()
+                if record.experiences_done < len(record.experiences):
+                    yield experience
             self._inside.drop()  # if all was done but this
             _keep_examples(prepared, folder)
 

@@ -1,14 +1,13 @@
 """What `cl-adapters sweep` does: read a grid, check it, run what is left, say how it went."""
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from cl_adapters.benchmarks.engines import Workers, check, run_local
+from cl_adapters.benchmarks.attempts import Outcome, Workers, check
+from cl_adapters.benchmarks.engines import Engine, open_engine
 from cl_adapters.benchmarks.images import verify_images
 from cl_adapters.benchmarks.live import SweepView
 from cl_adapters.benchmarks.recipe import read_recipe
@@ -20,9 +19,9 @@ from cl_adapters.benchmarks.sweep import (
     title,
 )
 from cl_adapters.errors import InputError
-from cl_adapters.memo import open_memo
+from cl_adapters.memo import Memo, open_memo
 
-__all__ = ["Plan", "run_sweep", "sweep_grid"]
+__all__ = ["Plan", "gpu_indices", "run_sweep", "sweep_grid"]
 
 
 def sweep_grid(
@@ -92,37 +91,41 @@ class Plan:
         return text + (f", without {len(found.unknown)} of unknown cost" if found.unknown else "")
 
 
+def gpu_indices(text: str) -> tuple[int, ...]:
+    """Returns the numbers in a text that separates them by commas.
+
+    Raises:
+        InputError: If it holds anything else.
+    """
+    indices = [each.strip() for each in text.split(",") if each.strip()]
+    if not all(each.isdigit() for each in indices):
+        raise InputError(f"--gpus must be numbers separated by commas, got {text!r}")
+    return tuple(map(int, indices))
+
+
 def run_sweep(
-    plan: Plan,
-    resources: tuple[int | None, int, str],
-    *,
-    retries: int,
-    quiet: bool,
-    memo: str | None = None,
+    plan: Plan, workers: Workers, *, engine: str = "local", retries: int = 1, quiet: bool = False
 ) -> bool:
     """Runs what is left of a plan and says how it went; returns whether all runs are finished.
 
     Args:
         plan: The plan.
-        resources: Runs at once (None: cores over threads), threads of each, indices of GPUs.
+        workers: How many runs at once, and what each of them may use.
+        engine: What runs them, one of `ENGINES`.
         retries: More tries of a run that fails for a reason outside it.
         quiet: Print only what failed.
-        memo: Folder for what frozen parts compute, or `off`; None: as `open_memo`.
 
     Raises:
-        InputError: If a recipe cannot run; nothing has been written then.
+        InputError: If a recipe cannot run or the engine cannot be had; nothing has been written
+            then.
     """
-    workers = replace(_workers(*resources), memo=memo)
-    known = open_memo(memo)
     console = Console(stderr=True, quiet=quiet)
-    left = [each.config for each in plan.left]
     console.print(plan.cost(), highlight=False, soft_wrap=True)
-    opened = {config.source: check(config) for config in left}
-    for source in opened.values():
-        verify_images(source, memo=known)
-    seconds = estimate(plan.runs, plan.out).seconds
-    with SweepView(console, plan.out, len(left), workers.count, seconds) as view:
-        outcomes = run_local(left, plan.out, workers, retries=retries, watch=view)
+    outcomes: list[Outcome] = []
+    if plan.left:
+        memo = open_memo(workers.memo, gigabytes=workers.memo_gigabytes)
+        with open_engine(engine, workers) as opened:
+            outcomes = _run(plan, opened, console, retries, memo)
     failed = [each for each in outcomes if each.error is not None]
     errors = Console(stderr=True)
     for each in failed:
@@ -131,10 +134,15 @@ def run_sweep(
     return not failed
 
 
-def _workers(count: int | None, threads: int, gpus: str) -> Workers:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    indices = [each.strip() for each in gpus.split(",") if each.strip()]
-    if not all(each.isdigit() for each in indices):
-        raise InputError(f"--gpus must be numbers separated by commas, got {gpus!r}")
-    found = tuple(map(int, indices))
-    return Workers(count or len(found) or max(1, (cores or 1) // threads), threads, found)
+def _run(
+    plan: Plan, engine: Engine, console: Console, retries: int, memo: Memo | None
+) -> list[Outcome]:
+    left = [each.config for each in plan.left]
+    for note in engine.notes(left):
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    opened = {config.source: check(config, elsewhere=engine.elsewhere) for config in left}
+    for source in opened.values():
+        verify_images(source, memo=memo)
+    seconds = estimate(plan.runs, plan.out).seconds
+    with SweepView(console, plan.out, len(left), seconds) as view:
+        return engine.run(left, plan.out, retries=retries, watch=view)

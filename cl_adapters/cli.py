@@ -323,8 +323,16 @@ def sweep(
         typer.Option("--set", help="Values of an option: key=1,2,3 or strategy.key=1,2,3."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    engine: Annotated[
+        str, typer.Option(help="local: processes of this machine; ray: a Ray cluster.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Cluster: HOST:PORT, auto or local; by default any that is here."),
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Runs at once; by default cores over --threads.", min=1)
+        int | None,
+        typer.Option(help="Runs at once; by default what cores or cluster have room for.", min=1),
     ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads of each run.", min=1)] = 1,
     gpus: Annotated[str, typer.Option(help="GPUs to hand out, one a worker: 0,1")] = "",
@@ -335,6 +343,11 @@ def sweep(
         str | None,
         typer.Option(help="Folder for what frozen parts compute, or 'off'; your cache by default."),
     ] = None,
+    memo_gigabytes: Annotated[float, typer.Option(help="Most that it takes on disk.")] = 4.0,
+    checkpoint_minutes: Annotated[
+        float,
+        typer.Option(help="Between two checkpoints inside an experience; 0: each step.", min=0),
+    ] = 10.0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the plan and what it will cost.")
     ] = False,
@@ -344,16 +357,29 @@ def sweep(
     with _one_sentence():
         logging.basicConfig(level=logging.WARNING)
         _quieten_libraries()
-        from cl_adapters.benchmarks.sweep_command import Plan, run_sweep, sweep_grid
+        from cl_adapters.benchmarks.attempts import Workers
+        from cl_adapters.benchmarks.engines import check_engine
+        from cl_adapters.benchmarks.sweep_command import Plan, gpu_indices, run_sweep, sweep_grid
 
+        check_engine(engine)
+        if ray_address is not None and engine != "ray":
+            raise InputError(f"--ray-address is for --engine ray, got it with {engine!r}")
         given = {"strategy": strategy, "stream": stream, "recipe": recipe, "seeds": seeds}
         plan = Plan(sweep_grid(grid, given, options or []), out)
         if dry_run:
             _print_table(plan.table())
             typer.echo(plan.cost())
             return
-        resources = workers, threads, gpus
-        if not run_sweep(plan, resources, retries=retries, quiet=quiet, memo=memo):
+        chosen = Workers(
+            count=workers,
+            threads=threads,
+            gpus=gpu_indices(gpus),
+            memo=memo,
+            memo_gigabytes=memo_gigabytes,
+            checkpoint_minutes=checkpoint_minutes,
+            address=ray_address,
+        )
+        if not run_sweep(plan, chosen, engine=engine, retries=retries, quiet=quiet):
             raise typer.Exit(_FAILED)
 
 
@@ -479,12 +505,14 @@ def list_names(
 
 def _quieten_libraries() -> None:
     # Avalanche's dependency warns at import that it found no QP solver, which nothing here uses.
+    import os
     import warnings
 
     warnings.filterwarnings("ignore", message="no QP solver found")
     # torch.compile looks at its own graph, and for a GPU toolkit where there is no GPU.
     warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:no QP solver found")  # in a sweep's processes
     # Where timm's hub cannot be reached, its client warns at each retry; one sentence follows.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 

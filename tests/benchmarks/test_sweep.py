@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cl_adapters.benchmarks import engines
-from cl_adapters.benchmarks.engines import Outcome, Workers, run_local
+from cl_adapters.benchmarks import attempts, engine_local
+from cl_adapters.benchmarks.attempts import Outcome, Workers
+from cl_adapters.benchmarks.engine_local import LocalEngine, run_one
 from cl_adapters.benchmarks.live import progress_of
 from cl_adapters.benchmarks.recipe import RunConfig
 from cl_adapters.benchmarks.sweep import estimate, expand_grid, folder_of, plan_sweep, title
@@ -115,7 +116,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two finished runs of SimpleCIL."""
     out = tmp_path_factory.mktemp("runs")
     for config in expand_grid(grid(seeds=2)):
-        assert engines.run_one(config, out).error is None
+        assert run_one(config, out).error is None
     return out
 
 
@@ -155,7 +156,7 @@ class ScriptedPool:
         self.pending: list[Any] = []
 
     def submit(self, _: Any, config: RunConfig, *__: Any) -> Any:
-        future: Any = engines.Future()
+        future: Any = engine_local.Future()
         self.pending.append((future, config.seed))
         return future
 
@@ -166,7 +167,7 @@ class ScriptedPool:
         for future, seed in self.pending:
             config = RunConfig(strategy="simplecil", seed=seed)
             if fatal:
-                future.set_exception(engines.BrokenProcessPool())
+                future.set_exception(engine_local.BrokenProcessPool())
             else:
                 end = self.script[seed].pop(0) if self.script.get(seed) else "good"
                 error = None if end == "good" else end
@@ -190,10 +191,11 @@ def scripted(
 
         def __exit__(self, *_: object) -> None: ...
 
-    monkeypatch.setattr(engines, "_pool", lambda _: Always())
-    monkeypatch.setattr(engines, "wait", pool.settle)
+    monkeypatch.setattr(engine_local, "_pool", lambda *_: Always())
+    monkeypatch.setattr(engine_local, "wait", pool.settle)
     configs = [RunConfig(strategy="simplecil", seed=seed) for seed in range(4)]
-    return run_local(configs, Path("x"), Workers(2), retries=retries), pool.alone
+    engine = LocalEngine(Workers(2))
+    return engine.run(configs, Path("x"), retries=retries, watch=lambda *_: None), pool.alone
 
 
 def test_a_lost_worker_costs_its_own_run_a_try_and_nobody_else_one(
@@ -227,12 +229,12 @@ def test_failures_are_tried_again_and_bad_recipes_are_not(monkeypatch: pytest.Mo
 def test_whatever_ends_a_run_ends_no_other(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, final: bool, text: str
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(engines, "run", fail)
+    monkeypatch.setattr(attempts, "run_stepwise", fail)
     (config,) = expand_grid(grid())
-    outcome = engines.run_one(config, tmp_path)
+    outcome = run_one(config, tmp_path)
     assert (outcome.error, outcome.final, outcome.folder) == (text, final, None)
 
 
@@ -252,7 +254,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_runs_one_by_one(tmp_path
     values = grid(strategy=["lae", "simplecil"], seeds=3, options={"lae": {"epochs": 4}})
     configs = expand_grid(values)
     for config in configs:
-        assert engines.run_one(config, tmp_path / "alone").error is None
+        assert run_one(config, tmp_path / "alone").error is None
     lines = [f"{key} = {value!r}" for key, value in values.items() if key != "options"]
     (tmp_path / "grid.toml").write_text("\n".join([*lines, "[options.lae]", "epochs = 4\n"]))
     for stop in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):

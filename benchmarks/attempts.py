@@ -31,7 +31,8 @@ class Outcome:
         folder: Its run directory; None if it did not finish.
         error: The sentence that ended it; None if it finished.
         final: Whether another try would end the same way.
-        notes: What the user may not expect: earlier tries, a memo that no longer keeps anything.
+        notes: What the user may not expect of this run, such as earlier tries.
+        trouble: What concerns other runs too: why the memo keeps nothing any more.
     """
 
     config: RunConfig
@@ -39,6 +40,7 @@ class Outcome:
     error: str | None = None
     final: bool = False
     notes: tuple[str, ...] = ()
+    trouble: str | None = None
 
 
 @dataclass(frozen=True)
@@ -148,10 +150,9 @@ def attempt(config: RunConfig, out: Path, workers: Workers) -> Iterator[Path | O
             checkpoint_minutes=workers.checkpoint_minutes,
             patience=_PATIENCE_SECONDS,
         )
-        memo = prepared.strategy.memo
-        trouble = (memo.trouble,) if memo is not None and memo.trouble is not None else ()
-        folder = out / prepared.record.directory
-        yield Outcome(config, folder, notes=(*notes.told, *trouble))
+        memo, folder = prepared.strategy.memo, out / prepared.record.directory
+        trouble = memo.trouble if memo is not None else None
+        yield Outcome(config, folder, notes=tuple(notes.told), trouble=trouble)
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything; other runs go on
         yield failure(config, error, tuple(notes.told))
     finally:

@@ -149,7 +149,11 @@ def _connect(ray: Any, address: str | None) -> None:  # noqa: ANN401
     try:
         ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"{rule}, got {where!r}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{rule}, got {where!r}: {_lines(error)[0]}") from error
+
+
+def _lines(error: Exception) -> list[str]:
+    return str(error).strip().splitlines() or [type(error).__name__]
 
 
 class _RaySweep:
@@ -216,9 +220,9 @@ class _RaySweep:
             is_fate = self._losses[index] < _LOSSES
             self._lose(index, f"the node {node} was lost", blameless=is_fate)
         except self._ray.exceptions.RayTaskError as error:
-            self._lose(index, f"its task failed: {str(error).strip().splitlines()[-1]}")
+            self._lose(index, f"its task failed: {_lines(error)[-1]}")
         except self._ray.exceptions.RayError as error:
-            self._lose(index, f"its worker was lost: {str(error).strip().splitlines()[0]}")
+            self._lose(index, f"its worker was lost: {_lines(error)[0]}")
         except (InputError, OSError) as error:  # the disk that it is fetched to is full
             self._ray.cancel(told)
             self._end(index, failure(self._configs[index], error))

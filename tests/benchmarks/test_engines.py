@@ -124,7 +124,11 @@ class ScriptedRay:
         self.tries[config.seed] += 1
         ends = self.script.get(config.seed, [])
         end = ends.pop(0) if ends else "good"
-        error: dict[str, Exception] = {"node": NodeLost(), "process": Lost("it died")}
+        error: dict[str, Exception] = {
+            "node": NodeLost(),
+            "process": Lost("it died"),
+            "?": TaskFailed(),
+        }
         good = Outcome(config, folder=Path("x"))
         bad = Outcome(config, error=end, final=end == "bad recipe")
         outcome = good if end == "good" else bad
@@ -158,13 +162,13 @@ def scripted(
 def test_lost_nodes_cost_no_try_and_lost_processes_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    script = {0: ["node"] * 3, 1: ["process"] * 9, 2: ["disk full"], 3: ["bad recipe"]}
+    script = {0: ["node"] * 3, 1: ["process"] * 9, 2: ["disk full", "?"], 3: ["bad recipe"]}
     outcomes, tries = scripted(ScriptedRay(script), monkeypatch, tmp_path / "runs")
     assert tries == [4, 2, 2, 1]
     assert [each.error for each in outcomes] == [
         None,
         "its worker was lost: it died",
-        None,
+        "its task failed: TaskFailed",
         "on node n: bad recipe",
     ]
     assert outcomes[0].notes == ("was tried again: the node n was lost",) * 3

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cl_adapters.benchmarks.attempts import Outcome
 from cl_adapters.benchmarks.recipe import RunConfig
-from cl_adapters.benchmarks.sweep import folder_of, title
+from cl_adapters.benchmarks.sweep import differing, folder_of, title
 from cl_adapters.errors import InputError
 from cl_adapters.records import RunRecord, read_predictions
 
@@ -22,12 +22,15 @@ class SweepView:
     """Shows a sweep on a terminal; elsewhere one line for each run that ends.
 
     Args:
-        total: Number of runs that were left when the sweep began.
+        configs: The runs that were left when the sweep began.
         seconds: What these runs were estimated to take in all; None if unknown.
     """
 
-    def __init__(self, console: Console, out: Path, total: int, seconds: float | None) -> None:
-        self._console, self._out, self._total = console, out, total
+    def __init__(
+        self, console: Console, out: Path, configs: Sequence[RunConfig], seconds: float | None
+    ) -> None:
+        self._console, self._out, self._total = console, out, len(configs)
+        self._keys = differing(configs)
         self._seconds = seconds
         self._most = 1  # runs at once, so far
         self._noted: set[str] = set()
@@ -49,11 +52,12 @@ class SweepView:
         """Tells what is under way and what has ended."""
         for outcome in ended[self._told :]:
             end = outcome.error or str(outcome.folder)
-            self._say(f"{title(outcome.config)}: {end}")
+            self._say(f"{title(outcome.config, self._keys)}: {end}")
             for note in outcome.notes:
-                if note not in self._noted:  # that a memo is full concerns them all
-                    self._noted.add(note)
-                    self._say(f"note: {title(outcome.config)}: {note}")
+                self._say(f"note: {title(outcome.config, self._keys)}: {note}")
+            if outcome.trouble is not None and outcome.trouble not in self._noted:
+                self._noted.add(outcome.trouble)
+                self._say(f"note: {outcome.trouble}")
         self._told = len(ended)
         self._most = max(self._most, len(under_way))
         if self._live:
@@ -65,12 +69,14 @@ class SweepView:
     def _screen(self, under_way: Sequence[RunConfig], ended: Sequence[Outcome]) -> Group:
         failed = sum(outcome.error is not None for outcome in ended)
         table = Table(box=None, pad_edge=False)
-        for name in ("running", "experience", "accuracy so far"):
-            table.add_column(Text(name))
+        for header in ("running", "experience", "accuracy so far"):
+            table.add_column(Text(header))
         for config in under_way:
             done, whole, accuracy = progress_of(config, self._out)
             share = "" if accuracy is None else f"{accuracy:.1%}"
-            table.add_row(Text(title(config)), f"{done}/{whole}" if whole else "", share)
+            table.add_row(
+                Text(title(config, self._keys)), f"{done}/{whole}" if whole else "", share
+            )
         line = f"{len(ended) - failed} done, {failed} failed, {len(under_way)} running, "
         line += f"{self._total - len(ended) - len(under_way)} to come; {self._left(len(ended))}"
         return Group(table, Text(line))

@@ -30,7 +30,16 @@ from cl_adapters.errors import InputError
 from cl_adapters.records import RunRecord, digest, find_runs
 from cl_adapters.strategies import find_strategy
 
-__all__ = ["Estimate", "PlannedRun", "estimate", "expand_grid", "folder_of", "plan_sweep", "title"]
+__all__ = [
+    "Estimate",
+    "PlannedRun",
+    "differing",
+    "estimate",
+    "expand_grid",
+    "folder_of",
+    "plan_sweep",
+    "title",
+]
 
 Axes = dict[str, list[Any]]
 
@@ -52,11 +61,24 @@ class PlannedRun:
     record: RunRecord | None = None
 
 
-def title(config: RunConfig) -> str:
-    """Returns strategy, data, seed and options in a line."""
-    options = " ".join(f"{key}={_short(value)}" for key, value in config.options.items())
+def title(config: RunConfig, keys: Sequence[str] = ()) -> str:
+    """Returns strategy, data, seed and options of a run in a line.
+
+    Args:
+        config: Its recipe.
+        keys: What else to tell of it, such as `differing` found.
+    """
+    told = {key: getattr(config, key) for key in keys} | config.options
+    text = " ".join(f"{key}={_short(value)}" for key, value in told.items())
     data = Path(config.source).stem
-    return f"{config.strategy} on {data} seed {config.seed} {options}".rstrip()
+    return f"{config.strategy} on {data} seed {config.seed} {text}".rstrip()
+
+
+def differing(configs: Sequence[RunConfig]) -> list[str]:
+    """Returns the keys in which recipes differ, beside those that every `title` has."""
+    plain = {"strategy", "stream", "data", "seed", "options"}
+    keys = [key for key in RunConfig.model_fields if key not in plain]
+    return [key for key in keys if len({str(getattr(each, key)) for each in configs}) > 1]
 
 
 def _short(value: object) -> str:
@@ -194,7 +216,8 @@ def estimate(planned: Sequence[PlannedRun], out: Path) -> Estimate:
     """
     costs = _measured(out)
     left = [each for each in planned if each.state != "finished"]
-    unknown = tuple(title(each.config) for each in left if _kind_of(each) not in costs)
+    keys = differing([each.config for each in planned])
+    unknown = tuple(title(each.config, keys) for each in left if _kind_of(each) not in costs)
     known = [each for each in left if _kind_of(each) in costs]
     if left and not known:
         return Estimate(None, None, unknown)

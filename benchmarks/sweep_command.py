@@ -13,6 +13,7 @@ from cl_adapters.benchmarks.live import SweepView
 from cl_adapters.benchmarks.recipe import read_recipe
 from cl_adapters.benchmarks.sweep import (
     PlannedRun,
+    differing,
     estimate,
     expand_grid,
     plan_sweep,
@@ -73,10 +74,11 @@ class Plan:
     def table(self) -> list[list[str]]:
         """Returns a row a run, the header first."""
         rows = [["run", "state", "experiences"]]
+        keys = differing([each.config for each in self.runs])
         for each in self.runs:
             record = each.record
             done = f"{record.experiences_done}/{len(record.experiences)}" if record else ""
-            rows.append([title(each.config), each.state, done])
+            rows.append([title(each.config, keys), each.state, done])
         return rows
 
     def cost(self) -> str:
@@ -128,8 +130,10 @@ def run_sweep(
             outcomes = _run(plan, opened, console, retries, memo)
     failed = [each for each in outcomes if each.error is not None]
     errors = Console(stderr=True)
+    keys = differing([each.config for each in plan.runs])
     for each in failed:
-        errors.print(f"failed: {title(each.config)}: {each.error}", highlight=False, soft_wrap=True)
+        name = title(each.config, keys)
+        errors.print(f"failed: {name}: {each.error}", highlight=False, soft_wrap=True)
     console.print(f"{len(plan.runs) - len(failed)} of {len(plan.runs)} runs are finished")
     return not failed
 
@@ -144,5 +148,5 @@ def _run(
     for source in opened.values():
         verify_images(source, memo=memo)
     seconds = estimate(plan.runs, plan.out).seconds
-    with SweepView(console, plan.out, len(left), seconds) as view:
+    with SweepView(console, plan.out, left, seconds) as view:
         return engine.run(left, plan.out, retries=retries, watch=view)

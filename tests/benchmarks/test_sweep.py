@@ -17,7 +17,14 @@ from cl_adapters.benchmarks.attempts import Outcome, Workers
 from cl_adapters.benchmarks.engine_local import LocalEngine, run_one
 from cl_adapters.benchmarks.live import progress_of
 from cl_adapters.benchmarks.recipe import RunConfig
-from cl_adapters.benchmarks.sweep import estimate, expand_grid, folder_of, plan_sweep, title
+from cl_adapters.benchmarks.sweep import (
+    differing,
+    estimate,
+    expand_grid,
+    folder_of,
+    plan_sweep,
+    title,
+)
 from cl_adapters.benchmarks.sweep_command import sweep_grid
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.records import RunRecord, find_runs, read_predictions
@@ -63,6 +70,16 @@ def test_what_a_strategy_does_not_have_makes_no_second_run() -> None:
         "lae on digits seed 0 epochs=4",
         "lae on digits seed 0 epochs=5",
     ]
+
+
+def test_titles_tell_all_runs_of_a_sweep_apart() -> None:
+    values = grid(strategy="simplecil,lae", increment=[2, 5], seeds=2, augment=["none", "crop"])
+    configs = expand_grid({**values, "options": {"epochs": [4, 5]}})
+    keys = differing(configs)
+    assert keys == ["increment", "augment"]
+    assert title(configs[0], keys) == "simplecil on digits seed 0 increment=2 augment=none"
+    assert len({title(each, keys) for each in configs}) == len(configs) == 24
+    assert not differing(configs[:1])
 
 
 def test_recipes_are_an_axis_and_an_option_of_one_strategy_wins(tmp_path: Path) -> None:

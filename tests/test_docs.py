@@ -21,7 +21,7 @@ def blocks(page: str) -> list[tuple[str, str]]:
     """Returns language and text of each block, those in lists unindented."""
     text = (DOCS / page).read_text("utf-8")
     found = re.findall(
-        r"^( *)```(console|python)\n(.*?)^ *```", text, flags=re.DOTALL | re.MULTILINE
+        r"^( *)```(console|python|toml)\n(.*?)^ *```", text, flags=re.DOTALL | re.MULTILINE
     )
     return [(kind, re.sub(rf"^{indent}", "", body, flags=re.M)) for indent, kind, body in found]
 
@@ -40,6 +40,8 @@ def run(line: str) -> None:
     if arguments[0] == "check":
         arguments += ["--only", {"strategy": "answers,resumes", "detector": "fires"}.get(
             arguments[1], "state" if arguments[1] == "adapter" else "opens")]  # fmt: skip
+    if arguments[0] == "sweep":
+        arguments += ["--dry-run"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception}"
 
@@ -58,6 +60,8 @@ def test_every_block_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         if kind == "console":
             for line in text.strip().splitlines():
                 run(line)
+        elif kind == "toml":
+            (tmp_path / "grid.toml").write_text(text)
         else:
             code = text.replace('stream="digits"', 'stream="digits", image_size=8, increment=5')
             (tmp_path / "block.py").write_text(code)

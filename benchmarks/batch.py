@@ -1,24 +1,14 @@
 """Several runs in one process: strategies x seeds over one stream, with progress bars."""
 
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichProgress
 
-from cl_adapters.benchmarks.checkpoints import CHECKPOINT_MINUTES
+from cl_adapters.benchmarks.bars import Bars, ctrl_c_is_heard
 from cl_adapters.benchmarks.images import ImageSource, verify_images
+from cl_adapters.benchmarks.logs import check_loggers
 from cl_adapters.benchmarks.prepare import (
     PreparedRun,
     find_device,
@@ -28,7 +18,7 @@ from cl_adapters.benchmarks.prepare import (
 )
 from cl_adapters.benchmarks.protocols import apply_protocol, check_images, find_protocol
 from cl_adapters.benchmarks.recipe import RunConfig, read_recipe
-from cl_adapters.benchmarks.runner import Progress, run
+from cl_adapters.benchmarks.runner import Running, run
 from cl_adapters.benchmarks.watch import Announcer
 from cl_adapters.errors import InputError
 from cl_adapters.memo import Memo
@@ -78,10 +68,9 @@ def run_batch(
     configs: Sequence[RunConfig],
     out: Path,
     *,
-    restart: bool = False,
     quiet: bool = False,
     memo: Memo | None = None,
-    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    **running: Unpack[Running],
 ) -> list[Path]:
     """Runs recipes one after the other and returns their run directories.
 
@@ -90,15 +79,15 @@ def run_batch(
     Args:
         configs: The recipes; they share one source of images.
         out: Folder of all runs.
-        restart: Begin again instead of continuing.
         quiet: Show nothing. Without it, one line a run where the output is not a terminal.
         memo: Where strategies keep what frozen parts compute; None keeps nothing.
-        checkpoint_minutes: Time between two checkpoints inside an experience, at least 0.
+        **running: See `cl_adapters.benchmarks.runner.run`.
 
     Raises:
         InputError: If anything that a recipe names is unknown, missing or does not fit.
     """
     console = Console(stderr=True, quiet=quiet)
+    check_loggers(running.get("loggers", ()))
     if out.exists() and not out.is_dir():
         raise InputError(f"--out must be a folder, got the file {str(out)!r}")
     for config in configs:  # the cheap checks first: opening data and weights takes a while
@@ -114,7 +103,7 @@ def run_batch(
         prepare(config, source=source, backbone=backbones.get(config), announcer=announcer)
     for notice in backbones.notices:
         console.print(f"note: {notice}", highlight=False)
-    with _ctrl_c_is_heard() as stopped, _Bars(console, stopped) as bars:
+    with ctrl_c_is_heard() as stopped, Bars(console, stopped) as bars:
         _verify(source, bars, memo)
         folders = []
         for config in configs:
@@ -129,9 +118,8 @@ def run_batch(
                 run(
                     prepared,
                     out,
-                    restart=restart,
                     progress=bars,
-                    checkpoint_minutes=checkpoint_minutes,
+                    **running,
                 )
             )
             bars.finish(_line(prepared, folders[-1]))
@@ -160,81 +148,12 @@ class _Backbones:
         return sorted({notice for each in self._loaded.values() for notice in each.notices})
 
 
-class _Bars(Progress):
-    """Progress bars on a terminal; elsewhere one line for each finished run."""
-
-    def __init__(self, console: Console, stopped: threading.Event) -> None:
-        self._console = console
-        self._stopped = stopped
-        self._shown = console.is_terminal and not console.quiet
-        self._bars = RichProgress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[doing]}"),
-            console=console,
-            disable=not self._shown,
-            transient=True,
-        )
-        self._task = self._bars.add_task("", total=None, doing="")
-
-    def __enter__(self) -> "_Bars":
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def start(self, title: str, total: int) -> None:
-        """Begins a bar over all images of a run's passes."""
-        self._bars.reset(self._task, description=title, total=total, doing="")
-
-    def advance(self, text: str, images: int) -> None:
-        """Moves the bar.
-
-        Raises:
-            KeyboardInterrupt: If Ctrl-C was pressed and has not ended the run yet.
-        """
-        if self._stopped.is_set():
-            raise KeyboardInterrupt
-        self._bars.update(self._task, advance=images, doing=text)
-
-    def note(self, text: str) -> None:
-        """Prints a line above the bar."""
-        self._console.print(f"note: {text}", highlight=False, soft_wrap=True)
-
-    def finish(self, line: str) -> None:
-        """Says that a run has ended."""
-        self._console.print(line, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _ctrl_c_is_heard() -> Iterator[threading.Event]:
-    # Python drops a KeyboardInterrupt that is raised while it cleans up an object; the event stays.
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped  # only the main thread may set a handler
-        return
-
-    def note_and_raise(*_: object) -> None:
-        stopped.set()
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, note_and_raise)
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _verify(source: ImageSource, bars: _Bars, memo: Memo | None) -> None:
+def _verify(source: ImageSource, bars: Bars, memo: Memo | None) -> None:
     bars.start("checking images", len(source.train) + len(source.test))
     verify_images(source, lambda: bars.advance("", 1), memo)
 
 
-def _say_trouble(memo: Memo | None, bars: _Bars) -> None:
+def _say_trouble(memo: Memo | None, bars: Bars) -> None:
     if memo is not None and memo.trouble is not None:
         bars.note(memo.trouble)
 

@@ -25,15 +25,16 @@ class Observer(ResumablePlugin):
     """Collects what a run records.
 
     Args:
-        plan: What comes when.
+        plan: What comes when; None will do where nobody asks for predictions.
         on_progress: Called after each batch.
 
     Attributes:
         phases: Seconds and images of each training phase of the last experience, by name.
+        losses: Mean loss of each of its epochs, by phase; empty where nothing is learned so.
         evaluation: Seconds, images and backbone passes of the last evaluation.
     """
 
-    def __init__(self, plan: StreamPlan, on_progress: OnProgress) -> None:
+    def __init__(self, plan: StreamPlan | None, on_progress: OnProgress) -> None:
         super().__init__()
         self._plan = plan
         self._on_progress = on_progress
@@ -42,13 +43,23 @@ class Observer(ResumablePlugin):
         self._since = 0.0
         self._passes = 0
         self._images = 0
+        # Summed over the images of the epoch under way, where the strategy computes: asking a GPU
+        # for the number would let it wait.
+        self._loss = torch.zeros(())
         self.phases: dict[str, tuple[float, int]] = {}
+        self.losses: dict[str, list[float]] = {}
         self.evaluation: tuple[float, int, int] = (0.0, 0, 0)
 
     def facts(self) -> dict[str, Any]:
         """Returns the phases so far, and the time and images of the epoch under way."""
         seconds = time.perf_counter() - self._since
-        return {"phases": self.phases, "seconds": seconds, "images": self._images}
+        return {
+            "phases": self.phases,
+            "seconds": seconds,
+            "images": self._images,
+            "losses": self.losses,
+            "loss": self._loss.item(),
+        }
 
     def take_facts(self, facts: Mapping[str, Any]) -> None:
         """Goes on counting where `facts` was."""
@@ -56,13 +67,15 @@ class Observer(ResumablePlugin):
         self.phases = {name: (seconds, images) for name, (seconds, images) in phases}
         self._since = time.perf_counter() - facts["seconds"]
         self._images = facts["images"]
+        self.losses = {name: list(each) for name, each in facts.get("losses", {}).items()}
+        self._loss = torch.tensor(facts.get("loss", 0.0))
         done = self._images + sum(images for _, images in self.phases.values())
         self._on_progress("continuing", done)
 
     def before_training_exp(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
-        """Forgets the timings of the experience before."""
-        self.phases = {}
-        self._images = 0
+        """Forgets the timings and losses of the experience before."""
+        self.phases, self.losses = {}, {}
+        self._images, self._loss = 0, torch.zeros(())
 
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
         """Starts the clock of an epoch."""
@@ -71,6 +84,10 @@ class Observer(ResumablePlugin):
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
         """Reports a batch."""
         self._images += len(strategy.mb_y)  # replayed ones too
+        if strategy.learns_by_gradient:
+            self._loss = self._loss.to(strategy.device) + strategy.loss.detach() * len(
+                strategy.mb_y
+            )
         epoch = f"epoch {strategy.clock.train_exp_epochs + 1}/{strategy.train_epochs}"
         self._on_progress(f"{strategy.phase} {epoch}", len(strategy.mb_y))
 
@@ -79,7 +96,9 @@ class Observer(ResumablePlugin):
         seconds, images = self.phases.get(strategy.phase, (0.0, 0))
         seconds += time.perf_counter() - self._since
         self.phases[strategy.phase] = (seconds, images + self._images)
-        self._images = 0
+        if strategy.learns_by_gradient and self._images:
+            self.losses.setdefault(strategy.phase, []).append(self._loss.item() / self._images)
+        self._images, self._loss = 0, torch.zeros(())
 
     def before_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
         """Starts the clock of an evaluation."""
@@ -104,6 +123,15 @@ class Observer(ResumablePlugin):
         images = sum(len(targets) for _, _, targets in self._outputs)
         self.evaluation = (seconds, images, strategy.backbone.num_passes - self._passes)
 
+    def right_answers(self) -> dict[int, tuple[int, int]]:
+        """Returns right answers and images of the last evaluation, by experience evaluated."""
+        found: dict[int, tuple[int, int]] = {}
+        for evaluated, outputs, targets in self._outputs:
+            right, images = found.get(evaluated, (0, 0))
+            hits = int((outputs.argmax(dim=1) == targets).sum())
+            found[evaluated] = (right + hits, images + len(targets))
+        return found
+
     def predictions(self, experience: int) -> pd.DataFrame:
         """Returns the rows of the last evaluation.
 
@@ -115,6 +143,8 @@ class Observer(ResumablePlugin):
             outputs = torch.cat([out for each, out, _ in self._outputs if each == evaluated])
             targets = torch.cat([target for each, _, target in self._outputs if each == evaluated])
             frame = _rows(outputs.cpu().double(), targets.cpu())
+            if self._plan is None:
+                raise ValueError("predictions need the plan that knows their samples")
             frame["sample"] = self._plan.samples(evaluated)
             frame["target_experience"] = evaluated
             frames.append(frame)

@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 import pandas as pd
 import torch
+from avalanche.logging import BaseLogger
 from filelock import FileLock, Timeout
 
 from cl_adapters.benchmarks.checkpoints import (
@@ -28,6 +29,7 @@ from cl_adapters.benchmarks.checkpoints import (
     write_checkpoint,
 )
 from cl_adapters.benchmarks.examples import draw_examples
+from cl_adapters.benchmarks.logs import MethodLog, check_loggers, open_logs, write_log
 from cl_adapters.benchmarks.observer import Observer
 from cl_adapters.benchmarks.plans import StreamPlan
 from cl_adapters.benchmarks.reuse import find_trained, learn
@@ -53,7 +55,16 @@ from cl_adapters.records import (
 from cl_adapters.strategies.base import AdapterStrategy
 from cl_adapters.strategies.resuming import MisfitError
 
-__all__ = ["Progress", "Runnable", "only_writer", "peak_bytes", "run", "run_stepwise"]
+__all__ = [
+    "Progress",
+    "Runnable",
+    "Running",
+    "StopRun",
+    "only_writer",
+    "peak_bytes",
+    "run",
+    "run_stepwise",
+]
 
 
 class Runnable(Protocol):
@@ -79,6 +90,10 @@ class Runnable(Protocol):
         """Returns Avalanche's train and test streams, classes by position in the plan's order."""
 
 
+class StopRun(Exception):  # noqa: N818 - no error
+    """Raised by who watches a run and has seen enough; its text goes into the record."""
+
+
 class Progress:
     """What a caller may show; this one shows nothing."""
 
@@ -91,14 +106,32 @@ class Progress:
     def note(self, text: str) -> None:
         """Something happens that the user may not expect."""
 
+    def stored(self, folder: Path, experience: int) -> None:
+        """An experience has been trained, evaluated and stored; a `StopRun` ends the run here."""
+
+
+class Running(TypedDict, total=False):
+    """How a run is run, which changes nothing about its result.
+
+    Attributes:
+        restart: Begin again, dropping what is there.
+        checkpoint_minutes: Time between two checkpoints inside an experience; 0 writes one after
+            each step.
+        loggers: Names of `LOGGERS`, which copy the record into `tensorboard/` or `wandb/` of the
+            run directory.
+    """
+
+    restart: bool
+    checkpoint_minutes: float
+    loggers: Sequence[str]
+
 
 def run(
     prepared: Runnable,
     out: Path,
     *,
-    restart: bool = False,
     progress: Progress | None = None,
-    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    **running: Unpack[Running],
 ) -> Path:
     """Runs what was prepared and returns its run directory.
 
@@ -108,19 +141,16 @@ def run(
     Args:
         prepared: What `prepare` returned, or its like; used up by the run.
         out: Folder of all runs.
-        restart: Begin again, dropping what is there.
         progress: What to tell the caller.
-        checkpoint_minutes: Time between two checkpoints inside an experience; 0 writes one after
-            each step. Changes nothing about the result.
+        **running: See `Running`.
 
     Raises:
-        InputError: If the directory holds another recipe's run or another process writes to it.
+        InputError: If a logger is unknown or cannot write, the directory holds another recipe's run
+            or another process writes to it.
         RunError: If the loss is no longer finite.
+        StopRun: If `progress` has seen enough.
     """
-    steps = run_stepwise(
-        prepared, out, restart=restart, progress=progress, checkpoint_minutes=checkpoint_minutes
-    )
-    for _ in steps:
+    for _ in run_stepwise(prepared, out, progress=progress, **running):
         pass
     return out / prepared.record.directory
 
@@ -129,21 +159,21 @@ def run_stepwise(
     prepared: Runnable,
     out: Path,
     *,
-    restart: bool = False,
     progress: Progress | None = None,
-    checkpoint_minutes: float = CHECKPOINT_MINUTES,
     patience: float = 0,
+    **running: Unpack[Running],
 ) -> Iterator[Path]:
     """Does what `run` does; yields the run directory after each experience but the last.
 
     Args:
         prepared: As for `run`.
         out: As for `run`.
-        restart: As for `run`.
         progress: As for `run`.
-        checkpoint_minutes: As for `run`.
         patience: Seconds to wait for another writer of the directory to end.
+        **running: As for `run`.
     """
+    restart, loggers = running.get("restart", False), running.get("loggers", ())
+    check_loggers(loggers)
     folder = out / prepared.record.directory
     progress = progress or Progress()
     _make_folder(folder)
@@ -155,10 +185,15 @@ def run_stepwise(
         if record.state != "finished":
             options = prepared.strategy.config.evaluation_options
             trained = None if restart else find_trained(folder, record, options)
-            session = _Session(prepared, folder, progress, trained, checkpoint_minutes)
-            with _threads(prepared.threads), kept_random_states():
-                for _ in session.run(record):
-                    yield folder
+            minutes = running.get("checkpoint_minutes", CHECKPOINT_MINUTES)
+            with open_logs(loggers, folder, record) as logs:
+                session = _Session(prepared, folder, progress, trained, minutes)
+                session.log_to(logs)
+                with _threads(prepared.threads), kept_random_states():
+                    for _ in session.run(record):
+                        yield folder
+        else:
+            write_log(loggers, folder, record)
 
 
 @contextmanager
@@ -260,12 +295,19 @@ class _Session:
         self._inside = Inside(folder / "checkpoints", checkpoint_minutes)
         self._observer = Observer(prepared.plan, progress.advance)
 
+    def log_to(self, logs: Sequence[BaseLogger]) -> None:
+        """Tells loggers what the record will hold, while it comes about."""
+        if logs:
+            self._observer = MethodLog(logs, self._prepared.plan, self._progress.advance)
+
     def run(self, record: RunRecord) -> Iterator[int]:
         """Trains, evaluates and stores one experience after the other; yields between them."""
         prepared, folder = self._prepared, self._folder
         self._benchmark = prepared.benchmark()
         prepared.strategy.plugins.insert(0, self._observer)
         done = self._restore(record)
+        if isinstance(self._observer, MethodLog):
+            self._observer.restore(folder, done)
         found = read_predictions(folder), read_retrieval(folder)
         tables = [[table[table["experience"] < done]] for table in found]
         truncate_events(folder, done)
@@ -284,6 +326,7 @@ class _Session:
                 record.experiences_done = experience + 1
                 record.write(folder)
                 self._inside.drop()
+                self._progress.stored(folder, experience)
                 if record.experiences_done < len(record.experiences):
                     yield experience
             self._inside.drop()  # if all was done but this
@@ -390,6 +433,9 @@ def _noted_end(record: RunRecord, folder: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         record.state, record.error = "interrupted", "stopped by the user"
         raise
+    except StopRun as reason:
+        record.state, record.error = "interrupted", str(reason)
+        raise
     except (MemoryError, torch.OutOfMemoryError) as error:
         record.state, record.error = "failed", "out of memory"
         raise RunError("memory must hold the model and a batch, and did not") from error
@@ -420,7 +466,8 @@ def _store(
     if len(retrieval):
         write_retrieval(folder, retrieval)
     for name, (seconds, images) in (*observer.phases.items(), *prepared.strategy.timings.items()):
-        append_event(folder, "phase", experience, seconds, name=name, images=images)
+        losses = {"losses": observer.losses[name]} if name in observer.losses else {}
+        append_event(folder, "phase", experience, seconds, name=name, images=images, **losses)
     append_events(folder, prepared.strategy.take_events(experience))
     _note_memo(prepared.strategy, folder, experience)
     if prepared.plan.domains:

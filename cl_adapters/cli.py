@@ -181,6 +181,9 @@ def run(
         float,
         typer.Option(help="Between two checkpoints inside an experience; 0: each step.", min=0),
     ] = 10.0,
+    logger: Annotated[
+        str | None, typer.Option(help="Curves into each run directory: tensorboard,wandb")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
 ) -> None:
     """Runs strategies on a stream and records everything; finished runs are not repeated."""
@@ -216,6 +219,7 @@ def run(
             quiet=quiet,
             memo=kept,
             checkpoint_minutes=checkpoint_minutes,
+            loggers=[each.strip() for each in (logger or "").split(",") if each.strip()],
         )
 
 

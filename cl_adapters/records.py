@@ -13,7 +13,8 @@
 
 Kinds of events with their further keys; a reader passes over those that it does not know:
 
-    phase        name, images              seconds of training under a name
+    phase        name, images              seconds of training under a name; losses: the mean of
+                                           each epoch, where it learns by gradient
     evaluation   images, passes            passes of the backbone an image
     parameters   trainable, added, total
     memory       peak_bytes

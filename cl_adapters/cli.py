@@ -388,6 +388,83 @@ def sweep(
 
 
 @app.command()
+def tune(
+    strategy: Annotated[str | None, typer.Option(help="The strategy to tune.")] = None,
+    stream: Annotated[str | None, typer.Option(help="Built-in stream.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Image folder or parquet file, instead of --stream.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="TOML file with any key of a recipe; what `run` takes.")
+    ] = None,
+    increment: Annotated[int | None, typer.Option(help="Classes an experience.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the input in pixels.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Option that is not searched: key=value."),
+    ] = None,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to search: lr, lr=0.001:0.1, epochs=1:5:linear, pet=adapter,lora, or a "
+            "TOML file of such; by default every option with rules to follow."
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(help="Trials in all.", min=1)] = 20,
+    seeds: Annotated[int, typer.Option(help="Runs of each trial.", min=1)] = 1,
+    validation: Annotated[
+        float | None,
+        typer.Option(help="Share of the train images that trials are judged on; by default 0.2."),
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune/--no-prune", help="End trials early that fall behind.")
+    ] = True,
+    best: Annotated[
+        Path | None, typer.Option(help="File for the best recipe, beside the study's own.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes that run trials.", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="CPU threads of each.", min=1)] = 1,
+    out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    memo: Annotated[
+        str | None,
+        typer.Option(help="Folder for what frozen parts compute, or 'off'; your cache by default."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would be searched.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
+) -> None:
+    """Searches a strategy's options on a part of the training images; goes on where it stopped."""
+    given = {
+        "strategy": strategy, "stream": stream, "data": None if data is None else str(data),
+        "increment": increment, "image_size": image_size, "device": device,
+        "validation": validation,
+    }  # fmt: skip
+    with _one_sentence():
+        logging.basicConfig(level=logging.WARNING)
+        _quieten_libraries()
+        _need("optuna", "tune")
+        from cl_adapters.benchmarks.tune_command import Effort, make_search, run_tune, table_of
+
+        search = make_search(
+            {name: value for name, value in given.items() if value is not None},
+            recipe=recipe,
+            settings=options or [],
+            space=space or [],
+            seeds=seeds,
+            prune=prune,
+            out=out,
+        )
+        if dry_run:
+            _print_table(table_of(search))
+            typer.echo(f"{trials} trials in {search.folder}")
+            return
+        effort = Effort(trials=trials, jobs=jobs, threads=threads, memo=memo, quiet=quiet)
+        _print_table(run_tune(search, effort, best))
+
+
+@app.command()
 def bench(
     strategy: Annotated[
         str, typer.Option(help="Strategies, separated by commas.")
@@ -505,6 +582,13 @@ def list_names(
         from cl_adapters.benchmarks.listing import list_table
 
         _print_table(list_table(what, out))
+
+
+def _need(module: str, extra: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        raise InputError(f"`{extra}` needs {module}: pip install 'cl-adapters[{extra}]'")
 
 
 def _quieten_libraries() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cl_adapters.records import RunRecord
+from cl_adapters.toml_text import toml_lines
 
 __all__ = ["recipe_text"]
 
@@ -34,25 +35,4 @@ def recipe_text(records: Sequence[RunRecord]) -> str:
 
 
 def _recipe(config: dict[str, Any], seeds: Sequence[int]) -> str:
-    lines = [f"{_key(key)} = {_value(value)}" for key, value in config.items() if value is not None]
-    return "\n".join([f"# seeds: {', '.join(map(str, seeds))}", *lines])
-
-
-def _key(key: str) -> str:
-    is_bare = key.isascii() and key.replace("_", "").replace("-", "").isalnum()
-    return key if is_bare else _string(key)
-
-
-def _string(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")
-
-
-def _value(value: object) -> str:
-    if isinstance(value, str):
-        return _string(value)
-    if isinstance(value, dict):
-        items = (f"{_key(key)} = {_value(item)}" for key, item in value.items() if item is not None)
-        return f"{{ {', '.join(items)} }}" if value else "{}"
-    if isinstance(value, list):
-        return f"[{', '.join(_value(item) for item in value if item is not None)}]"
-    return json.dumps(value).replace("Infinity", "inf").replace("NaN", "nan")
+    return "\n".join([f"# seeds: {', '.join(map(str, seeds))}", *toml_lines(config)])

@@ -110,7 +110,10 @@ class SEMAConfig(StrategyConfig, BlockPetConfig, AnyHeadConfig):
     policy: Policy = Field(default="per_block", description="where and when to grow")
     budget: Budget = Field(default=Budget(), description="what growth may cost")
     memo_megabytes: float = Field(
-        default=1024, ge=0, description="for frozen tokens of an experience; only fixed views"
+        default=1024,
+        ge=0,
+        description="for frozen tokens of an experience; only fixed views",
+        json_schema_extra={"resource": True},
     )
 
     @field_validator("expandable", mode="before")

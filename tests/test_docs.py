@@ -37,6 +37,8 @@ def run(line: str) -> None:
         arguments += [each for each in SHORTER if not (shift and each in {"--increment", "5"})]
         if "sema" in line:
             arguments += ["--set", "sema.epochs=1", "--set", "sema.descriptor_epochs=2"]
+    if arguments[0] == "tune":
+        arguments += [*SHORTER, "--trials", "2"]
     if arguments[0] == "check":
         arguments += ["--only", {"strategy": "answers,resumes", "detector": "fires"}.get(
             arguments[1], "state" if arguments[1] == "adapter" else "opens")]  # fmt: skip
@@ -47,7 +49,7 @@ def run(line: str) -> None:
 
 
 # SEMA takes its time: those pages run with `make slow`.
-SLOW = {"tutorial.md", "guides/detector.md"}
+SLOW = {"tutorial.md", "guides/detector.md", "guides/tune.md"}
 CASES = [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in PAGES]
 
 

@@ -116,12 +116,13 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> ImageSource:
 
     Args:
         config: The recipe.
-        elsewhere: Another machine will run it, whose devices are not those of this one.
+        elsewhere: Another machine will run it, whose device and compiler are not looked at.
 
     Raises:
         InputError: If anything that it names is unknown, missing or does not fit.
     """
-    config = config.model_copy(update={"device": "cpu"}) if elsewhere else config
+    here = {"device": "cpu", "compile": False}
+    config = config.model_copy(update=here) if elsewhere else config
     return _prepared(config, Workers(memo="off")).source
 
 

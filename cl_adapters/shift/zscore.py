@@ -134,40 +134,55 @@ class DescriptorZScore(Detector):
             )
         self._remember(errors if chosen is None else errors[chosen])
 
+    @torch.no_grad()
     def _train_on(self, views: Tensor) -> Tensor:
-        """Returns the errors that the training steps saw, in their order."""
+        """Returns the errors that the training steps saw, in their order.
+
+        SGD with momentum 0.9. Gradients are written out: at this size most of a step would else be
+        spent on keeping books.
+        """
         # Always from the same weights: else the folds' errors would not be those of one network.
         generator = torch.Generator().manual_seed(self.seed)
-        with torch.no_grad():
-            for weight in (self.encoder_weight, self.decoder_weight):
-                drawn = torch.empty(weight.shape)
-                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
-                weight.copy_(drawn)
-            self.encoder_bias.zero_()
-            self.decoder_bias.zero_()
-        self.requires_grad_(requires_grad=True)
-        optimizer = torch.optim.SGD(
-            self.parameters(),
-            lr=self.lr,
-            momentum=0.9,
-            weight_decay=self.weight_decay,
-            fused=True,
-        )
+        for weight in (self.encoder_weight, self.decoder_weight):
+            drawn = torch.empty(weight.shape)
+            nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+            weight.copy_(drawn)
+        self.encoder_bias.zero_()
+        self.decoder_bias.zero_()
+        weights: list[Tensor] = list(self.parameters())
+        velocity = [torch.zeros_like(weight) for weight in weights]
+        standard = (views - self.centre) / self.spread
         seen = []
-        with torch.enable_grad():
-            for epoch in range(self.epochs):
-                rate = self.lr * cosine(epoch, self.epochs)
-                optimizer.param_groups[0]["lr"] = rate
-                samples = views[epoch % len(views)]
-                order = torch.randperm(len(samples), generator=generator)
-                for part in torch.split(order, self.batch_size):
-                    errors = self._errors(samples[part])
-                    optimizer.zero_grad()
-                    torch.autograd.backward(errors.mean())
-                    optimizer.step()
-                    seen.append(errors.detach())
-        self.requires_grad_(requires_grad=False)
+        for epoch in range(self.epochs):
+            rate = self.lr * cosine(epoch, self.epochs)
+            samples = standard[epoch % len(standard)]
+            order = torch.randperm(len(samples), generator=generator).to(samples.device)
+            for part in torch.split(order, self.batch_size):
+                errors, gradients = self._step(samples[part])
+                torch._foreach_add_(gradients, weights, alpha=self.weight_decay)
+                torch._foreach_mul_(velocity, 0.9)
+                torch._foreach_add_(velocity, gradients)
+                torch._foreach_add_(weights, velocity, alpha=-rate)
+                seen.append(errors)
         return torch.cat(seen)
+
+    def _step(self, features: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Returns the errors of a batch and the gradients of their mean, in the weights' order.
+
+        Shape:
+            features: (B, D), standardised.
+        """
+        code = functional.linear(features, self.encoder_weight, self.encoder_bias)
+        residual = functional.linear(code, self.decoder_weight, self.decoder_bias) - features
+        to_restored = residual * (2 / residual.numel())
+        to_code = to_restored @ self.decoder_weight
+        gradients = [
+            to_code.T @ features,
+            to_code.sum(dim=0),
+            to_restored.T @ code,
+            to_restored.sum(dim=0),
+        ]
+        return residual.square().mean(dim=1), gradients
 
     def _remember(self, errors: Tensor) -> None:
         last = errors[-self.buffer :]

@@ -132,6 +132,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         self._evaluated_part: FrozenPart | None = None
         self._evaluated_choice: FrozenChoice | None = None
         self._part_digests: list[str] = []
+        self._backbone_part: tuple[object, tuple[str, int, int]] = (None, ("", 0, 0))
         # In evaluation under a `frozen_choice`: what a batch's inputs, indices of images, lead to.
         self.chosen: ChosenRows | None = None
         # Plugins from elsewhere may count on something that no point of an experience holds.
@@ -278,12 +279,19 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
 
         if self.memo is None or not modules:
             return FrozenPart(rows, device=self.device)
-        passes = self.backbone.num_passes  # the digest's own are no pass of an image
         weights = [value for module in modules for value in module.state_dict().values()]
-        space, size = part_digest(rows, weights, self.backbone.input_shape)
-        asked = self.backbone.num_passes > passes
-        self.backbone.num_passes = passes
-        answered = partial(self._count_passes, int(asked))
+        # The backbone alone stays as it is, unless somebody writes into its weights.
+        key = compute, tuple((value.data_ptr(), value._version) for value in weights)
+        if modules == (self.backbone,) and self._backbone_part[0] == key:
+            space, size, asked = self._backbone_part[1]
+        else:
+            passes = self.backbone.num_passes  # the digest's own are no pass of an image
+            space, size = part_digest(rows, weights, self.backbone.input_shape)
+            asked = int(self.backbone.num_passes > passes)
+            self.backbone.num_passes = passes
+        if modules == (self.backbone,):
+            self._backbone_part = key, (space, size, asked)
+        answered = partial(self._count_passes, asked)
         return FrozenPart(rows, space, self.device, size, answered)
 
     def _count_passes(self, each: int, images: int) -> None:

@@ -19,6 +19,7 @@ from cl_adapters.benchmarks.sources import ImageSource
 from cl_adapters.errors import InputError
 from cl_adapters.memo import Memo
 from cl_adapters.records import RunRecord, read_events, read_predictions
+from cl_adapters.strategies import base
 from cl_adapters.strategies.frozen import FrozenPart, FrozenRows, part_digest
 from cl_adapters.strategies.lae import LAE, LAEConfig
 from cl_adapters.strategies.simplecil import SimpleCIL
@@ -301,3 +302,28 @@ def test_replay_keeps_its_loader(make_stream: Callable[..., Any], tiny_vit: Adap
     for experience in stream.train_stream:
         strategy.train(experience)
     assert steps == [1] * 6
+
+
+def test_the_backbone_is_digested_once_and_again_when_it_was_written_to(
+    source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RunConfig.parse({"strategy": "simplecil", **TINY})
+    strategy = prepare(config, source=source, memo=Memo(tmp_path)).strategy
+    asked = []
+
+    def counted(*arguments: Any) -> tuple[str, int]:
+        asked.append(arguments)
+        return part_digest(*arguments)
+
+    monkeypatch.setattr(base, "part_digest", counted)
+    first, second = (strategy.frozen_part() for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert first.space == second.space
+    assert len(asked) == 1
+    with torch.no_grad():
+        next(strategy.backbone.parameters()).add_(1)
+    third = strategy.frozen_part()
+    assert third is not None
+    assert third.space != first.space
+    assert len(asked) == 2

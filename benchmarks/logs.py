@@ -198,8 +198,7 @@ def open_logs(names: Sequence[str], folder: Path, record: RunRecord) -> Iterator
 
 
 def write_log(names: Sequence[str], folder: Path, record: RunRecord) -> None:
-    """Writes the logs of a finished run that has none yet."""
-    missing = [name for name in names if not (folder / name).exists()]
-    with open_logs(missing, folder, record) as logs:
+    """Writes the logs of a finished run, whatever part of them is there."""
+    with open_logs(names, folder, record) as logs:
         if logs:
             MethodLog(logs).restore(folder, record.experiences_done)

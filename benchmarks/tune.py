@@ -300,9 +300,8 @@ class Tuning:
         except StopRun:
             ended = self._study.tell(trial, state=TrialState.PRUNED)
             steps = len(ended.intermediate_values)
-            return (
-                f"{name}: ended at {_value(ended):.2f} % after {steps} experiences, behind others"
-            )
+            value = f"{_value(ended):.2f} %"
+            return f"{name}: ended after {steps} experiences at {value}, below the median there"
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything; others go on

@@ -300,8 +300,8 @@ class Tuning:
         except StopRun:
             ended = self._study.tell(trial, state=TrialState.PRUNED)
             steps = len(ended.intermediate_values)
-            value = f"{_value(ended):.2f} %"
-            return f"{name}: ended after {steps} experiences at {value}, below the median there"
+            reached = f"{_value(ended):.2f} %"
+            return f"{name}: ended after {steps} experiences at {reached}, below the median there"
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything; others go on

@@ -33,7 +33,7 @@ from cl_adapters.shift import DETECTOR_NAMES, find_detector
 from cl_adapters.strategies import STRATEGY_NAMES, find_strategy
 from cl_adapters.strategies.base import AdapterStrategy
 from cl_adapters.strategies.config import StrategyConfig
-from cl_adapters.strategies.views import FixedViews
+from cl_adapters.strategies.views import FixedViews, Views
 
 __all__ = [
     "PreparedRun",
@@ -143,7 +143,7 @@ def prepare(
         **({} if config.validation is None else {"validation": config.validation}),
         "backbone": backbone.name,
         "weights": backbone.digest,
-        "pixels": {**preprocess.describe(), **({"fixed_views": views.count} if views else {})},
+        "pixels": {**preprocess.describe(), **_count(views)},
     }
     record = make_record(config, plan, stream_name(source, config), fingerprint)
     return PreparedRun(config, source, plan, backbone, preprocess, strategy, record)
@@ -164,7 +164,7 @@ def build_strategy(
     config: RunConfig,
     backbone: PretrainedViT,
     *,
-    fixed_views: bool | FixedViews,
+    fixed_views: bool | Views,
     memo: Memo | None = None,
 ) -> AdapterStrategy:
     """Returns the strategy of a recipe, as it begins.
@@ -172,8 +172,8 @@ def build_strategy(
     Args:
         config: The recipe.
         backbone: What it stands on.
-        fixed_views: Whether the training images are the same in each epoch, or which of some fixed
-            views each of them shows.
+        fixed_views: Whether the training images are the same in each epoch, or which view each of
+            them shows.
         memo: Where it keeps what frozen parts compute; None keeps nothing.
     """
     return find_strategy(config.strategy)(
@@ -293,15 +293,20 @@ def _one_more(values: torch.Tensor) -> torch.Tensor:
     return values + 1
 
 
-def _fixed_views(config: RunConfig, preprocess: Preprocess) -> bool | FixedViews:
+def _fixed_views(config: RunConfig, preprocess: Preprocess) -> bool | Views:
+    pipeline = digest(preprocess.describe(), length=64)
     if config.fixed_views is None:
-        return preprocess.augment == "none"
+        return preprocess.augment == "none" or Views(pipeline)
     if preprocess.augment == "none":
         raise InputError(
             "recipe key `fixed_views` must go with an augmentation, got augment 'none', under "
             "which all views are one"
         )
-    return FixedViews(config.fixed_views, digest(preprocess.describe(), length=64))
+    return FixedViews(config.fixed_views, pipeline)
+
+
+def _count(views: Views | None) -> dict[str, int]:
+    return {"fixed_views": views.count} if isinstance(views, FixedViews) else {}
 
 
 def _names(source: ImageSource, config: RunConfig) -> dict[str, str]:

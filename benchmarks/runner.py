@@ -54,6 +54,7 @@ from cl_adapters.records import (
 )
 from cl_adapters.strategies.base import AdapterStrategy
 from cl_adapters.strategies.resuming import MisfitError
+from cl_adapters.strategies.views import FixedViews
 
 __all__ = [
     "Progress",
@@ -498,7 +499,7 @@ def _note_memo(strategy: AdapterStrategy, folder: Path, experience: int) -> None
     memo.flush()
     read, computed, inherited = memo.take_counts()
     counts = {"read": read, "computed": computed, "inherited": inherited}
-    mode = "exact" if views is None else f"{views.count} fixed views"
+    mode = f"{views.count} fixed views" if isinstance(views, FixedViews) else "exact"
     append_event(folder, "memo", experience, 0, mode=mode, **counts)
 
 

@@ -32,7 +32,7 @@ from cl_adapters.benchmarks.plans import StreamPlan
 from cl_adapters.benchmarks.transforms import PIXELS_VERSION, Preprocess
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.records import digest
-from cl_adapters.strategies.views import FixedViews
+from cl_adapters.strategies.views import Views
 
 __all__ = [
     "StreamPlan",
@@ -197,7 +197,7 @@ def make_benchmark(
     source: ImageSource,
     plan: StreamPlan,
     preprocess: Preprocess,
-    views: FixedViews | None = None,
+    views: Views | None = None,
 ) -> CLScenario:
     """Returns Avalanche's train and test streams of a plan.
 
@@ -209,7 +209,7 @@ def make_benchmark(
         source: Where the images come from.
         plan: What comes when.
         preprocess: From decoded image to the network's input.
-        views: What says which of some fixed views training shows; None for a new one at each use.
+        views: What says which view training shows; None draws from torch's global source.
     """
     experiences = range(len(plan.experiences))
     transforms = {
@@ -255,7 +255,7 @@ def _dataset(
     return experience_dataset(decoded, targets, transforms, group, pixel_keys=keys)
 
 
-def _view(preprocess: Preprocess, views: FixedViews, picture: _Picture) -> torch.Tensor:
+def _view(preprocess: Preprocess, views: Views, picture: _Picture) -> torch.Tensor:
     """Returns the view that an image shows now, drawn from its own digest."""
     seed = int.from_bytes(views.key(picture.key)[:7], "big")
     return preprocess.train(picture, torch.Generator().manual_seed(seed))

@@ -56,7 +56,7 @@ from cl_adapters.strategies.resuming import (
     load_optimizer,
     optimizer_tensors,
 )
-from cl_adapters.strategies.views import FixedViews
+from cl_adapters.strategies.views import FixedViews, Views
 
 __all__ = ["EXPLODED", "AdapterStrategy", "Phase", "TemplateArgs", "classes_of"]
 
@@ -93,8 +93,8 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
             used for either, so two runs with one seed agree whatever ran before them.
         precision: `bf16` computes forward passes under autocast; parameters stay in float32.
         fixed_views: Says that the training images are not augmented at random, so that what the
-            frozen part computes from them may be kept for an experience; or which of some fixed
-            views each of them shows, which the dataset's transforms follow.
+            frozen part computes from them may be kept for an experience; or which view each of
+            them shows, a new one or one of some, which the dataset's transforms follow.
         memo: Where the rows of `frozen_part` are kept on disk, for later evaluations and other
             runs; None keeps none. Only for datasets that say which images are equal, as ours do.
         **template: Arguments of Avalanche's `SupervisedTemplate`.
@@ -120,7 +120,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         config: StrategyConfig | None = None,
         seed: int = 0,
         precision: Literal["fp32", "bf16"] = "fp32",
-        fixed_views: bool | FixedViews = False,
+        fixed_views: bool | Views = False,
         memo: Memo | None = None,
         **template: Unpack[TemplateArgs],
     ) -> None:
@@ -247,12 +247,17 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         return sorted({label for classes in self.classes_by_experience for label in classes})
 
     @property
-    def views(self) -> FixedViews | None:
-        """What says which of some views each training image shows; None if there is one, or any."""
-        return self.fixed_views if isinstance(self.fixed_views, FixedViews) else None
+    def views(self) -> Views | None:
+        """What says which view each training image shows; None if all show one, or any."""
+        return self.fixed_views if isinstance(self.fixed_views, Views) else None
+
+    @property
+    def inputs_come_again(self) -> bool:
+        """Whether training images show the same input, or one of some, more than once."""
+        return self.fixed_views is True or isinstance(self.views, FixedViews)
 
     def show_views(self, moment: str) -> None:
-        """Draws which view each training image shows from now on, where images have fixed views.
+        """Draws which view each training image shows from now on, where something says so.
 
         Args:
             moment: Of the experience; the same moment draws the same.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cl_adapters.memo import Memo
-from cl_adapters.strategies.views import FixedViews
+from cl_adapters.strategies.views import FixedViews, Views
 
 __all__ = ["Batches", "ChosenRows", "FrozenChoice", "FrozenPart", "FrozenRows", "part_digest"]
 
@@ -117,7 +117,7 @@ class FrozenRows:
         dataset: Any,  # noqa: ANN401 - Avalanche ships no types
         part: FrozenPart,
         *,
-        same: bool | FixedViews,
+        same: bool | Views,
         keep: bool = True,
         megabytes: float = 1024,
         memo: Memo | None = None,

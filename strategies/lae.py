@@ -173,7 +173,7 @@ class LAE(AdapterStrategy):
         frozen = len(self.classes_by_experience) > 1 and epoch < self.config.freeze_epochs
         self.phase = "freeze" if frozen else "train"
         self.model.online.requires_grad_(requires_grad=not frozen)
-        if self.fixed_views and frozen != self._is_frozen:
+        if self.inputs_come_again and frozen != self._is_frozen:
             # The head then learns on features that are computed once for each view.
             self.train_on_frozen(self.freeze(self._online_features) if frozen else None)
             self._is_frozen = frozen

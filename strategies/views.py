@@ -1,17 +1,54 @@
-"""K fixed augmented views of each image: chance that can be met again.
+"""Augmented views of images: chance with a source of its own, that can be met again.
 
-Under random augmentation every use of an image is a new input, so nothing that a frozen part makes
-of it can be kept. With K fixed views each use shows one of K inputs, drawn anew; a frozen part then
-computes at most K times for an image, whatever the number of epochs. What a view looks like depends
-on the image and the pipeline alone, so other seeds and runs meet the same ones.
+Under random augmentation every moment of a run shows a new view of an image. It is drawn from the
+moment and the image alone: nothing else that draws numbers changes it, nor does the order of the
+images, and a run that goes on after an interruption sees the same. Nothing that a frozen part makes
+of such an input can be kept. With K fixed views each moment shows one of K inputs; a frozen part
+then computes at most K times for an image, whatever the number of epochs. What they look like
+depends on the image and the pipeline alone, so other seeds and runs meet the same ones.
 """
 
 import hashlib
 
-__all__ = ["FixedViews"]
+__all__ = ["FixedViews", "Views"]
 
 
-class FixedViews:
+class Views:
+    """Says which view each image shows at the moment: a new one at each.
+
+    Args:
+        pipeline: Digest of the pixel pipeline that makes the views.
+
+    Example:
+        >>> views, keys = Views("crops"), set()
+        >>> for moment in ("epoch 0", "epoch 1", "epoch 0"):
+        ...     views.show(moment)
+        ...     keys.add(views.key(b"cat"))
+        >>> len(keys), views.key(b"dog") in keys
+        (2, False)
+    """
+
+    def __init__(self, pipeline: str) -> None:
+        self._pipeline = pipeline.encode()
+        self._moment = b""
+
+    def show(self, moment: str) -> None:
+        """Draws a view for each image; the same moment draws the same."""
+        self._moment = hashlib.sha256(moment.encode()).digest()
+
+    def key(self, image: bytes) -> bytes:
+        """Returns a digest of the input that an image shows; it also seeds the view's crop.
+
+        Args:
+            image: Digest of the image.
+        """
+        return hashlib.sha256(self._pipeline + self._view(image) + image).digest()
+
+    def _view(self, image: bytes) -> bytes:
+        return hashlib.sha256(self._moment + image).digest()
+
+
+class FixedViews(Views):
     """Says which of its K views each image shows at the moment.
 
     Args:
@@ -31,13 +68,8 @@ class FixedViews:
     """
 
     def __init__(self, count: int, pipeline: str) -> None:
+        super().__init__(pipeline)
         self.count = count
-        self._pipeline = pipeline.encode()
-        self._moment = b""
-
-    def show(self, moment: str) -> None:
-        """Draws a view for each image; the same moment draws the same."""
-        self._moment = hashlib.sha256(moment.encode()).digest()
 
     def shown(self, image: bytes) -> int:
         """Returns the number of the view that an image shows, below K.
@@ -45,14 +77,7 @@ class FixedViews:
         Args:
             image: Digest of the image.
         """
-        drawn = hashlib.sha256(self._moment + image).digest()
-        return int.from_bytes(drawn[:8], "big") % self.count
+        return int.from_bytes(super()._view(image)[:8], "big") % self.count
 
-    def key(self, image: bytes) -> bytes:
-        """Returns a digest of the input that an image shows; it also seeds the view's crop.
-
-        Args:
-            image: Digest of the image.
-        """
-        number = self.shown(image).to_bytes(4, "big")
-        return hashlib.sha256(self._pipeline + number + image).digest()
+    def _view(self, image: bytes) -> bytes:
+        return self.shown(image).to_bytes(4, "big")

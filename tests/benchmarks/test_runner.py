@@ -102,6 +102,30 @@ def test_phases_count_seconds_and_images(source: ImageSource, tmp_path: Path) ->
     assert passes == [1, 2, 2], "online alone, then online and offline"
 
 
+@pytest.mark.parametrize("strategy", ["finetune", "avalanche:Naive"])
+def test_what_augmentation_shows_depends_on_nothing_else_that_draws(
+    source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    changes = {"strategy": strategy, "increment": 3, "augment": "crop_flip"}
+    straight = read_predictions(run(source, tmp_path / "straight", **changes))
+    shown: list[bytes] = []
+    step = AdapterStrategy.training_epoch
+
+    def disturbed(strategy: AdapterStrategy, **arguments: Any) -> None:
+        torch.rand(7)
+        dataset = strategy.adapted_dataset
+        before = torch.get_rng_state()
+        inputs = [dataset[0][0], dataset[0][0]]
+        assert torch.equal(*inputs), "a moment shows one view of an image"
+        assert torch.equal(torch.get_rng_state(), before)
+        shown.append(inputs[0].numpy().tobytes())
+        step(strategy, **arguments)
+
+    monkeypatch.setattr(AdapterStrategy, "training_epoch", disturbed)
+    assert read_predictions(run(source, tmp_path / "disturbed", **changes)).equals(straight)
+    assert len(shown) == len(set(shown)) == 4, "two epochs of two experiences, a new view in each"
+
+
 @pytest.mark.parametrize("strategy", ["lae", "finetune", "joint", "simplecil"])
 def test_a_run_killed_after_any_experience_ends_like_the_straight_one(
     source: ImageSource, tmp_path: Path, interrupted_at: InterruptedAt, strategy: str

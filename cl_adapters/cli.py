@@ -478,6 +478,9 @@ def bench(
     against: Annotated[
         Path | None, typer.Option(help="Earlier JSON file; a loss over 15 % ends with exit code 1.")
     ] = None,
+    only_ratios: Annotated[
+        bool, typer.Option("--only-ratios", help="Measure only what --against compares, twice.")
+    ] = False,
 ) -> None:
     """Measures training and evaluation against the bare network, and fast against plain."""
     with _one_sentence():
@@ -491,7 +494,7 @@ def bench(
             "device": device,
         }
         names = [each.strip() for each in strategy.split(",") if each.strip()]
-        found = run_bench(names, settings, threads, out, against)
+        found = run_bench(names, settings, threads, out, against, only_ratios=only_ratios)
         for table in found.tables:
             _print_table(table)
             typer.echo()

@@ -1,0 +1,75 @@
+"""Most memory of a run of CIFAR-100's size, measured in a process of its own."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cl_adapters.benchmarks.prepare import method_options, prepare
+from cl_adapters.benchmarks.recipe import RunConfig
+from cl_adapters.benchmarks.runner import peak_bytes, run
+from cl_adapters.benchmarks.sources import array_source
+from cl_adapters.memo import Memo
+
+__all__ = ["measure", "peak_of_a_run"]
+
+_CLASSES = 100
+_PER_CLASS = 500, 100  # train and test, as CIFAR-100 has
+_INCREMENT = 5
+_EXPERIENCES = 2
+
+
+def peak_of_a_run(strategy: str, backbone: str, image_size: int) -> int:
+    """Returns the most bytes that a run held at once, resident.
+
+    It holds 60,000 images of 32 pixels, and trains for an epoch on each of the first two
+    experiences of five classes: what later ones add are rows of heads, adapters and predictions.
+
+    Args:
+        strategy: Name of the strategy.
+        backbone: timm architecture.
+        image_size: Side of its input in pixels.
+    """
+    # A process of its own, since what was held at most is never forgotten.
+    program = f"import sys; from {__name__} import measure; sys.stdout.write(str(measure()))"
+    command = [sys.executable, "-c", program, strategy, backbone, str(image_size)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(done.stdout)
+
+
+def measure() -> int:
+    """Runs what the command line names; returns the most bytes that this process held."""
+    strategy, backbone, image_size = sys.argv[1:]
+    torch.set_num_threads(1)
+    generator = np.random.default_rng(0)
+
+    def noise(per_class: int) -> tuple[np.ndarray, np.ndarray]:
+        targets = np.repeat(np.arange(_CLASSES), per_class)
+        return generator.integers(0, 256, (len(targets), 32, 32, 3), np.uint8), targets
+
+    train, test = (noise(per_class) for per_class in _PER_CLASS)  # held all the while
+    values = {
+        "strategy": strategy,
+        "increment": _INCREMENT,
+        "backbone": backbone,
+        "weights": "random",
+        "image_size": int(image_size),
+    }
+    known = type(method_options(RunConfig.parse(values))).model_fields
+    short = {"epochs": 1, "freeze_epochs": 0, "policy": "every_experience"}
+    config = RunConfig.parse(
+        {**values, "options": {name: each for name, each in short.items() if name in known}}
+    )
+    source = array_source("noise", _beginning(*train), _beginning(*test))
+    with tempfile.TemporaryDirectory() as folder:
+        memo = Memo(Path(folder) / "memo")
+        run(prepare(config, source=source, memo=memo), Path(folder) / "runs")
+    return peak_bytes(torch.device("cpu"))
+
+
+def _beginning(pixels: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    shown = targets < _EXPERIENCES * _INCREMENT
+    return pixels[shown], targets[shown]

@@ -1,0 +1,66 @@
+"""The tables of the page on speed: `python -m cl_adapters.benchmarks.bench.page speed.json`.
+
+With a second argument, a page, what stands between its marks is replaced.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from cl_adapters.benchmarks.bench.metrics import metric_table, read_metrics
+
+__all__ = ["page_tables", "with_tables"]
+
+START: Final = "<!-- tables of bench -->"
+END: Final = "<!-- end of tables -->"
+
+
+def page_tables(stored: Path) -> str:
+    """Returns the tables of a file that `cl-adapters bench` wrote, in Markdown."""
+    found = json.loads(stored.read_text("utf-8"))
+    metrics, rows = read_metrics(stored), found["rows"]
+    settings, machine = found["settings"], found["machine"]
+    about = (
+        f"{settings['backbone']} at {settings['image_size']} pixels, {settings['precision']}, on "
+        f"{machine['device']} ({machine['cpu']}), {machine['threads']} thread, torch "
+        f"{machine['torch']}."
+    )
+    return "\n\n".join([about, _markdown(metric_table(metrics)), _markdown(_phases(rows))])
+
+
+def with_tables(page: str, tables: str) -> str:
+    """Returns a page with other tables between its marks."""
+    before, _, rest = page.partition(START)
+    return f"{before}{START}\n\n{tables}\n\n{END}{rest.partition(END)[2]}"
+
+
+def _phases(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Returns floors an image by strategy and phase, a column for each length."""
+    lengths = sorted({row["experiences"] for row in rows})
+    header = ["strategy", "phase", *(f"{each} experiences" for each in lengths), "images/s"]
+    table = [header]
+    for strategy, phase in dict.fromkeys((row["strategy"], row["phase"]) for row in rows):
+        own = {
+            row["experiences"]: row
+            for row in rows
+            if (row["strategy"], row["phase"]) == (strategy, phase)
+        }
+        floors = [f"{own[each]['floors']:.2f}" if each in own else "" for each in lengths]
+        table.append([strategy, phase, *floors, f"{own[max(own)]['images/s']:,.0f}"])
+    return table
+
+
+def _markdown(table: Sequence[Sequence[str]]) -> str:
+    header, *rows = (f"| {' | '.join(row)} |" for row in table)
+    return "\n".join([header, "|" + " --- |" * len(table[0]), *rows])
+
+
+if __name__ == "__main__":
+    made = page_tables(Path(sys.argv[1]))
+    if len(sys.argv) > 2:
+        target = Path(sys.argv[2])
+        target.write_text(with_tables(target.read_text("utf-8"), made), "utf-8")
+    else:
+        sys.stdout.write(f"{made}\n")

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -13,10 +12,11 @@ from cl_adapters.benchmarks.bench import Bench, BenchSettings
 from cl_adapters.benchmarks.prepare import prepare
 from cl_adapters.benchmarks.recipe import RunConfig
 from cl_adapters.benchmarks.runner import run
-from cl_adapters.benchmarks.sources import ImageSource, array_source
+from cl_adapters.benchmarks.sources import ImageSource
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.memo import Memo
 from cl_adapters.records import read_events, read_predictions
+from tests.benchmarks.killable import stripes
 
 ROOT = Path(__file__).parents[1]
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -32,17 +32,7 @@ VIEWS = {"augment": "crop_flip", "fixed_views": 2}
 
 @pytest.fixture(scope="module")
 def source() -> ImageSource:
-    """Six classes told apart by a bright row, 24 train and 10 test images each."""
-    generator = np.random.default_rng(0)
-
-    def images(per_class: int) -> tuple[np.ndarray, np.ndarray]:
-        targets = np.repeat(np.arange(6), per_class)
-        pixels = generator.integers(0, 90, (len(targets), 12, 12, 3), dtype=np.uint8)
-        for index, target in enumerate(targets):
-            pixels[index, 2 * target : 2 * target + 2] += 150
-        return pixels, targets
-
-    return array_source("stripes", images(24), images(10))
+    return stripes(train=24, test=10)
 
 
 def train(source: ImageSource, out: Path, memo: Memo | None = None, **changes: Any) -> Path:

@@ -1,9 +1,13 @@
 """The bench: what it compares, and one whole run of it on a tiny ViT."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from cl_adapters.benchmarks.bench import (
     Metric,
@@ -12,6 +16,7 @@ from cl_adapters.benchmarks.bench import (
     read_metrics,
     run_bench,
 )
+from cl_adapters.benchmarks.runner import peak_bytes
 from cl_adapters.errors import InputError
 
 REFERENCE = Path(__file__).parents[2] / "benchmarks" / "reference" / "speed.json"
@@ -105,3 +110,15 @@ def test_a_loss_ends_in_a_sentence_for_each(tmp_path: Path) -> None:
     found = run_bench(["simplecil"], settings, 1, tmp_path / "new.json", tmp_path / "old.json")
     assert len(found.losses) == 2
     assert "second run of simplecil, first over second was" in found.losses[1]
+
+
+@pytest.mark.slow
+def test_the_peak_of_a_process_is_its_own() -> None:
+    held = np.ones(200 * 2**20, np.uint8)  # by this process, which starts the other
+    program = "import sys, torch; from cl_adapters.benchmarks.runner import peak_bytes; "
+    program += "held = b'1' * 2**27; sys.stdout.write(str(peak_bytes(torch.device('cpu'))))"
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    mine = peak_bytes(torch.device("cpu"))
+    assert mine > held.nbytes
+    assert 2**27 < int(done.stdout) < mine

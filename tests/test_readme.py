@@ -60,6 +60,8 @@ SHORTER = ["--seeds", "1", "--quiet"]
 
 
 def shortened(line: str) -> list[str]:
+    if " sweep " in line:
+        return ["--dry-run"]  # its runs are those of the tests of sweeps
     if " run " not in line:
         return []
     strategies = line.split("--strategy ")[1].split()[0].split(",")
@@ -73,6 +75,8 @@ def test_commands_on_local_data_work_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_photos(tmp_path / "photos")
+    grid = TEXT.split("```toml\n")[1].split("```")[0]
+    (tmp_path / "grid.toml").write_text(grid, "utf-8")
     monkeypatch.chdir(tmp_path)
     assert len(LOCAL) >= 4
     for line in LOCAL:

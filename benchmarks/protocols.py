@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cl_adapters.benchmarks.images import ImageSource
+from cl_adapters.benchmarks.markdown import markdown_table
 from cl_adapters.benchmarks.transforms import (
     INPUT_RANGES,
     RATIO,
@@ -286,16 +287,15 @@ def protocol_table() -> str:
         "protocol", "images", "stream", "class order", "weights (first is the default)", "pixels",
         "A_last, A_avg", "seeds",
     )  # fmt: skip
-    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
-    return "\n".join(lines + [_row(find_protocol(name)) for name in protocol_names()]) + "\n"
+    return markdown_table([heads, *(_cells(find_protocol(name)) for name in protocol_names())])
 
 
-def _row(protocol: Protocol) -> str:
+def _cells(protocol: Protocol) -> list[str]:
     counts = (protocol.train_images, protocol.test_images)
     images = "" if None in counts else ", {:,} + {:,}".format(*counts)
     first = protocol.first or 0
     tags = [name.rpartition(".")[2] for name in protocol.backbones]
-    cells = [
+    return [
         f"`{protocol.name}`",
         f"{protocol.dataset}{images}",
         f"{protocol.classes} classes, B{first}-Inc{protocol.increment}",
@@ -305,4 +305,3 @@ def _row(protocol: Protocol) -> str:
         f"`{protocol.metrics.a_last}`, `{protocol.metrics.a_avg}`",
         ", ".join(map(str, protocol.seeds)),
     ]
-    return f"| {' | '.join(cells)} |"

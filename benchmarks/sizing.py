@@ -16,6 +16,7 @@ from typing import Annotated, Final
 
 import typer
 
+from cl_adapters.benchmarks.markdown import markdown_table
 from cl_adapters.errors import InputError
 from cl_adapters.records import RunRecord, find_runs, read_events
 
@@ -318,7 +319,7 @@ def _work_table(stream: Stream) -> str:
         "GB of memo read",
         "head steps",
     ]
-    return _markdown([heads, *rows])
+    return markdown_table([heads, *rows])
 
 
 def _machine_table(stream: Stream, found: Sequence[Machine]) -> str:
@@ -336,7 +337,7 @@ def _machine_table(stream: Stream, found: Sequence[Machine]) -> str:
             ]
         )
     heads = [f"{stream.name}, 60 runs", "hours", "workers taken", "busy", "waiting for the memo"]
-    return _markdown([heads, *rows])
+    return markdown_table([heads, *rows])
 
 
 def _scaling_table(stream: Stream, gpu: float) -> str:
@@ -349,13 +350,7 @@ def _scaling_table(stream: Stream, gpu: float) -> str:
             cells.append(f"{study(stream, one).seconds / study(stream, many).seconds:.1f}")
         rows.append(cells)
     heads = [f"{stream.name}: GPUs at one memo", "of 0.2 GB/s", "of 2 GB/s", "of 20 GB/s"]
-    return _markdown([heads, *rows])
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    header, *body = rows
-    lines = [header, ["---"] * len(header), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return markdown_table([heads, *rows])
 
 
 def measured_rates(folders: Sequence[Path]) -> list[list[str]]:
@@ -393,7 +388,7 @@ def main(
 ) -> None:
     """Prints what a study costs, or what phases of runs took."""
     try:
-        typer.echo(_markdown(measured_rates(rates)) if rates else tables(gpu, cores), nl=False)
+        typer.echo(markdown_table(measured_rates(rates)) if rates else tables(gpu, cores), nl=False)
     except InputError as error:
         typer.echo(f"sizing: {error}", err=True)
         raise typer.Exit(2) from error

@@ -16,6 +16,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor
 
 from cl_adapters.backbone import AdaptedViT
+from cl_adapters.benchmarks.markdown import markdown_table
 from cl_adapters.strategies import STRATEGIES
 from cl_adapters.strategies.base import AdapterStrategy
 from cl_adapters.strategies.lae import LAE
@@ -113,10 +114,9 @@ def _mib(value: Tensor) -> float:
 
 def main() -> None:
     """Prints the table of the docs."""
-    typer.echo("| MiB on disk | after experience 1 | after 20 | inside the 20th |")
-    typer.echo("| --- | --- | --- | --- |")
-    for title, *numbers in sizes():
-        typer.echo(f"| {title} | {' | '.join(f'{each:.1f}' for each in numbers)} |")
+    rows = [["MiB on disk", "after experience 1", "after 20", "inside the 20th"]]
+    rows += [[title, *(f"{each:.1f}" for each in numbers)] for title, *numbers in sizes()]
+    typer.echo(markdown_table(rows), nl=False)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cl_adapters.benchmarks.bench.metrics import metric_table, read_metrics
+from cl_adapters.benchmarks.markdown import markdown_table
 
 __all__ = ["page_tables", "with_tables"]
 
@@ -27,7 +28,8 @@ def page_tables(stored: Path) -> str:
         f"{machine['device']} ({machine['cpu']}), {machine['threads']} thread, torch "
         f"{machine['torch']}."
     )
-    return "\n\n".join([about, _markdown(metric_table(metrics)), _markdown(_phases(rows))])
+    tables = [markdown_table(metric_table(metrics)), markdown_table(_phases(rows))]
+    return "\n\n".join([about, *(each.rstrip("\n") for each in tables)])
 
 
 def with_tables(page: str, tables: str) -> str:
@@ -50,11 +52,6 @@ def _phases(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
         floors = [f"{own[each]['floors']:.2f}" if each in own else "" for each in lengths]
         table.append([strategy, phase, *floors, f"{own[max(own)]['images/s']:,.0f}"])
     return table
-
-
-def _markdown(table: Sequence[Sequence[str]]) -> str:
-    header, *rows = (f"| {' | '.join(row)} |" for row in table)
-    return "\n".join([header, "|" + " --- |" * len(table[0]), *rows])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ test image, and the bytes of what was learned. What matters is how the curves be
 lie. The last run goes to 1,000 classes in 100 experiences.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import torch
 import typer
+from cycler import cycler
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -34,6 +36,13 @@ _THOUSAND: Final = replace(_SETTINGS, classes=10, train=20, test=2)
 _STOPS: Final = (1, 10, 25, 50, 75, 100)
 # The methods' own, but for how long they train.
 _OPTIONS: Final[dict[str, Any]] = {"epochs": 2, "freeze_epochs": 1, "alignment_epochs": 5}
+
+# Told apart in grey as well; Okabe and Ito's colours.
+_STYLES: Final = (
+    cycler(color=("#0072B2", "#D55E00", "#009E73", "#CC79A7"))
+    + cycler(marker=("o", "s", "^", "D"))
+    + cycler(linestyle=("-", "--", "-.", ":"))
+)
 
 Say = Callable[[str], None]
 
@@ -91,6 +100,8 @@ def _point(name: str, axis: str, at: int, found: Timed, last: int) -> Point:
 def draw(points: Sequence[Point]) -> Figure:
     """Returns a panel for each axis and each thing that was measured."""
     axes = list(dict.fromkeys(point.axis for point in points))
+    names = dict.fromkeys(point.strategy for point in points)
+    styles = dict(zip(names, itertools.cycle(_STYLES), strict=False))
     measures: list[tuple[str, Callable[[Point], float]]] = [
         ("training, s an experience", lambda point: point.training),
         ("evaluation, ms an image", lambda point: 1000 * point.evaluation),
@@ -101,10 +112,10 @@ def draw(points: Sequence[Point]) -> Figure:
     for line, (label, value) in enumerate(measures):
         for column, axis in enumerate(axes):
             panel = panels[line][column]
-            for name in dict.fromkeys(point.strategy for point in points):
+            for name, style in styles.items():
                 own = [point for point in points if (point.strategy, point.axis) == (name, axis)]
-                panel.plot([each.at for each in own], [value(each) for each in own], "o-",
-                           label=name, markersize=3, linewidth=1)  # fmt: skip
+                panel.plot([each.at for each in own], [value(each) for each in own],
+                           label=name, markersize=4, linewidth=1, **style)  # fmt: skip
             panel.set_ylim(bottom=0)
             panel.grid(visible=True, linewidth=0.3)
             if column == 0:

@@ -176,7 +176,7 @@ def build_strategy(
             them shows.
         memo: Where it keeps what frozen parts compute; None keeps nothing.
     """
-    return find_strategy(config.strategy)(
+    strategy = find_strategy(config.strategy)(
         backbone=backbone.model,
         config=method_options(config),
         seed=config.seed,
@@ -184,9 +184,11 @@ def build_strategy(
         fixed_views=fixed_views,
         memo=memo,
         device=find_device(config.device),
-        # Without metrics: every number is computed from the predictions.
         evaluator=EvaluationPlugin(loggers=[BaseLogger()], collect_all=False),
     )
+    # Every number is computed from the predictions; asked for none, it still takes time each step.
+    strategy.plugins.remove(strategy.evaluator)
+    return strategy
 
 
 def make_record(

@@ -47,6 +47,7 @@ from cl_adapters.strategies.frozen import (
     part_digest,
 )
 from cl_adapters.strategies.resuming import (
+    IndexBatches,
     Keeper,
     MisfitError,
     Point,
@@ -497,15 +498,8 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         with self.timed("frozen", len(rows)):
             rows.prepare()
         if rows.is_kept:
-            places: Any = range(len(rows))
-            sampler: Any = self.order
-            order = DataLoader(
-                places,
-                collate_fn=torch.tensor,
-                batch_sampler=sampler,
-                generator=self.order.generator,
-            )
-            self.replace_loader(rows.minibatches(order, images=False))
+            order: Any = self.order
+            self.replace_loader(rows.minibatches(IndexBatches(order), images=False))
 
     def replace_loader(self, loader: Any) -> None:  # noqa: ANN401 - anything that gives batches
         """Lets training read its batches from elsewhere, unless a plugin has done so before."""

@@ -29,6 +29,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.randomness import as_text, from_text
 
 __all__ = [
+    "IndexBatches",
     "Keeper",
     "MisfitError",
     "Point",
@@ -131,6 +132,27 @@ class ShuffledBatches(SkippableBatches, BatchSampler):
         """Yields the indices of each batch."""
         # Drawn when the first is asked for, as torch does: the loader draws its own number before.
         return islice(BatchSampler.__iter__(self), self.taken(), None)
+
+
+class IndexBatches:
+    """What torch's `DataLoader` over indices gives, tensors (B,), without its work a batch.
+
+    Args:
+        order: The batches; a loader would have its generator too.
+    """
+
+    def __init__(self, order: ShuffledBatches) -> None:
+        self._order = order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Draws an order and yields its batches."""
+        parts = iter(self._order)
+        # A loader draws a seed for its workers, before the order.
+        torch.empty((), dtype=torch.int64).random_(generator=self._order.generator)
+        return map(torch.tensor, parts)
 
 
 class ShuffledParts(SkippableBatches):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 from torch import nn
+from torch.utils.data import DataLoader, RandomSampler
 
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.benchmarks import runner
@@ -22,6 +23,7 @@ from cl_adapters.records import RunRecord, read_events, read_predictions
 from cl_adapters.strategies import base
 from cl_adapters.strategies.frozen import FrozenPart, FrozenRows, part_digest
 from cl_adapters.strategies.lae import LAE, LAEConfig
+from cl_adapters.strategies.resuming import IndexBatches, ShuffledBatches
 from cl_adapters.strategies.simplecil import SimpleCIL
 from tests.benchmarks.killable import stripes
 
@@ -327,3 +329,26 @@ def test_the_backbone_is_digested_once_and_again_when_it_was_written_to(
     assert third is not None
     assert third.space != first.space
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("skip", [0, 2])
+def test_batches_of_indices_are_those_of_torchs_loader(skip: int, *, drop_last: bool) -> None:
+    """The order has to be that over images, which the loader reads."""
+
+    def order() -> ShuffledBatches:
+        generator = torch.Generator().manual_seed(3)
+        sampler = RandomSampler(range(23), generator=generator)
+        return ShuffledBatches(sampler, 4, drop_last=drop_last, generator=generator)
+
+    mine, torchs = order(), order()
+    loader = DataLoader(torch.arange(23), batch_sampler=torchs, generator=torchs.generator)
+    batches = IndexBatches(mine)
+    assert len(batches) == len(loader)
+    for passes in range(3):
+        if passes == 1:
+            mine.skip = torchs.skip = skip
+        one, other = list(batches), list(loader)
+        assert len(one) == len(mine) - (skip if passes == 1 else 0)
+        assert all(map(torch.equal, one, other))
+        assert mine.place() == torchs.place()

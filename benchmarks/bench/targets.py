@@ -223,7 +223,8 @@ class Bench:
         self._add("cl-adapters --help, s", _seconds_of_help(), 0.5, "less", is_ratio=False)
         for name in strategies if self._track.device.type == "cpu" else ():
             self._say(f"memory of {name}")
-            peak = peak_of_a_run(name, self.settings.backbone, self.settings.image_size)
+            settings = self.settings
+            peak = peak_of_a_run(name, settings.backbone, settings.image_size, settings.precision)
             self._add(f"peak memory of {name}, MB", peak / 2**20, 2048, "less", is_ratio=False)
 
     def _add(

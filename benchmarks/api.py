@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cl_adapters.benchmarks.batch import expand, run_batch
+from cl_adapters.benchmarks.running.batch import expand, run_batch
 from cl_adapters.memo import open_memo
 from cl_adapters.strategies import STRATEGY_NAMES
 from cl_adapters.strategies.base import AdapterStrategy

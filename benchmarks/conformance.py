@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from cl_adapters.adapters import find_pet
 from cl_adapters.battery import run_battery
-from cl_adapters.benchmarks.sources import SOURCE_NAMES
-from cl_adapters.benchmarks.stream_checks import STREAM_CHECKS
+from cl_adapters.benchmarks.data.sources import SOURCE_NAMES
+from cl_adapters.benchmarks.streams.checks import STREAM_CHECKS
 from cl_adapters.checks import ADAPTER_CHECKS
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.shift import find_detector

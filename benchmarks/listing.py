@@ -7,11 +7,11 @@ from typing import Any, Final
 import timm
 
 from cl_adapters.adapters import PET_NAMES
-from cl_adapters.benchmarks.changes import KINDS
-from cl_adapters.benchmarks.checkpoints import Inside
-from cl_adapters.benchmarks.protocols import find_protocol, protocol_names
-from cl_adapters.benchmarks.recipe import SHIFT_SUFFIX
-from cl_adapters.benchmarks.sources import SOURCE_NAMES, SOURCES
+from cl_adapters.benchmarks.data.sources import SOURCE_NAMES, SOURCES
+from cl_adapters.benchmarks.running.checkpoints import Inside
+from cl_adapters.benchmarks.running.protocols import find_protocol, protocol_names
+from cl_adapters.benchmarks.running.recipe import SHIFT_SUFFIX
+from cl_adapters.benchmarks.streams.changes import KINDS
 from cl_adapters.embedded import EMBEDDED
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.growth import POLICIES

@@ -29,11 +29,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional
 
-from cl_adapters.benchmarks.parquet import parquet_source
+from cl_adapters.benchmarks.data.parquet import parquet_source
+from cl_adapters.benchmarks.pretraining.probe import extract_features, nearest_class_mean
 from cl_adapters.benchmarks.pretraining.settings import PretrainConfig
 from cl_adapters.benchmarks.pretraining.student import ARCHITECTURE, Drawings, Student, make_batch
 from cl_adapters.benchmarks.pretraining.teacher import TEACHER, read_pixels, teacher_features
-from cl_adapters.benchmarks.probe import extract_features, nearest_class_mean
 from cl_adapters.errors import InputError
 
 __all__ = ["PretrainConfig", "pretrain"]

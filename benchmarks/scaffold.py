@@ -19,7 +19,7 @@ KINDS: Final[dict[str, tuple[str, str, str, str]]] = {
         "lambda seed: {name}(8, seed=seed)",
     ),
     "adapter": ("cl_adapters.checks", "ADAPTER_CHECKS", "check_adapter", "as_pet({name})"),
-    "stream": ("cl_adapters.benchmarks.stream_checks", "STREAM_CHECKS", "check_stream", "{name}"),
+    "stream": ("cl_adapters.benchmarks.streams.checks", "STREAM_CHECKS", "check_stream", "{name}"),
 }
 
 _TEST: Final = '''"""{name} keeps the rules of every {kind}."""

@@ -202,7 +202,7 @@ def run(
     with _one_sentence():
         logging.basicConfig(level=logging.WARNING)
         _quieten_libraries()
-        from cl_adapters.benchmarks.batch import expand, run_batch
+        from cl_adapters.benchmarks.running.batch import expand, run_batch
         from cl_adapters.memo import open_memo
 
         configs = expand(
@@ -261,7 +261,7 @@ def verify(
     """Compares runs with published results; exit code 1 if a gap is outside its tolerance."""
     with _one_sentence():
         _quieten_libraries()
-        from cl_adapters.benchmarks.verify import verify as compare
+        from cl_adapters.benchmarks.running.verify import verify as compare
         from cl_adapters.reports.load import load_runs
 
         loaded = load_runs(runs)
@@ -294,7 +294,7 @@ def inspect_images(
         from rich.console import Console
         from rich.progress import Progress
 
-        from cl_adapters.benchmarks.inspect_data import inspect_data
+        from cl_adapters.benchmarks.data.inspect_data import inspect_data
 
         console = Console(stderr=True)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -361,9 +361,14 @@ def sweep(
     with _one_sentence():
         logging.basicConfig(level=logging.WARNING)
         _quieten_libraries()
-        from cl_adapters.benchmarks.attempts import Workers
-        from cl_adapters.benchmarks.engines import check_engine
-        from cl_adapters.benchmarks.sweep_command import Plan, gpu_indices, run_sweep, sweep_grid
+        from cl_adapters.benchmarks.sweeps.attempts import Workers
+        from cl_adapters.benchmarks.sweeps.engines import check_engine
+        from cl_adapters.benchmarks.sweeps.sweep_command import (
+            Plan,
+            gpu_indices,
+            run_sweep,
+            sweep_grid,
+        )
 
         check_engine(engine)
         if ray_address is not None and engine != "ray":
@@ -445,7 +450,12 @@ def tune(
         logging.basicConfig(level=logging.WARNING)
         _quieten_libraries()
         _need("optuna", "tune")
-        from cl_adapters.benchmarks.tune_command import Effort, make_search, run_tune, table_of
+        from cl_adapters.benchmarks.sweeps.tune_command import (
+            Effort,
+            make_search,
+            run_tune,
+            table_of,
+        )
 
         search = make_search(
             {name: value for name, value in given.items() if value is not None},

@@ -9,7 +9,7 @@
                               the end (`EXAMPLE_COLUMNS`); only of finished runs that found some
         events.jsonl          one JSON object a line: always `event`, `experience`, `seconds`
         checkpoints/          one folder per finished experience: what was learned, nothing frozen
-                              (`cl_adapters.benchmarks.checkpoints`)
+                              (`cl_adapters.benchmarks.running.checkpoints`)
 
 Kinds of events with their further keys; a reader passes over those that it does not know:
 

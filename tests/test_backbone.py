@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from cl_adapters.adapters import AdapterSet, Bottleneck, KeyValueLoRA, Prefix, build_pets
 from cl_adapters.backbone import AdaptedViT, prefix_attention
-from cl_adapters.benchmarks.prepare import prepare
-from cl_adapters.benchmarks.recipe import RunConfig
-from cl_adapters.benchmarks.transforms import Preprocess
+from cl_adapters.benchmarks.data.transforms import Preprocess
+from cl_adapters.benchmarks.running.prepare import prepare
+from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.errors import InputError
 
 SMALL = {"num_classes": 0, "depth": 3, "embed_dim": 48, "num_heads": 3}

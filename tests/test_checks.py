@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from cl_adapters.adapters import PETS, Pet, build_pets
-from cl_adapters.benchmarks.images import ImageSource
-from cl_adapters.benchmarks.sources import array_source, digits_source
-from cl_adapters.benchmarks.stream_checks import STREAM_CHECKS, check_stream
+from cl_adapters.benchmarks.data.images import ImageSource
+from cl_adapters.benchmarks.data.sources import array_source, digits_source
+from cl_adapters.benchmarks.streams.checks import STREAM_CHECKS, check_stream
 from cl_adapters.checks import ADAPTER_CHECKS, check_adapter
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cl_adapters.benchmarks.checkpoints import Inside
+from cl_adapters.benchmarks.running.checkpoints import Inside
 from cl_adapters.cli import app
 from cl_adapters.records import RunRecord, find_runs, read_predictions
 

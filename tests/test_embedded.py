@@ -11,8 +11,8 @@ from sklearn.preprocessing import normalize
 
 from cl_adapters import embedded
 from cl_adapters.backbone import AdaptedViT
-from cl_adapters.benchmarks.sources import digits_source
-from cl_adapters.benchmarks.transforms import Preprocess
+from cl_adapters.benchmarks.data.sources import digits_source
+from cl_adapters.benchmarks.data.transforms import Preprocess
 from cl_adapters.embedded import EMBEDDED, check_embedded_file, embedded_card
 from cl_adapters.errors import InputError
 from cl_adapters.pretrained import load_backbone

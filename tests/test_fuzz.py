@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from cl_adapters import records
-from cl_adapters.benchmarks import batch
-from cl_adapters.benchmarks.checkpoints import read_checkpoint, write_checkpoint
-from cl_adapters.benchmarks.parquet import parquet_source
-from cl_adapters.benchmarks.recipe import RunConfig, read_recipe
-from cl_adapters.benchmarks.streams import class_order, split_classes
-from cl_adapters.benchmarks.sweep import expand_grid
+from cl_adapters.benchmarks.data.parquet import parquet_source
+from cl_adapters.benchmarks.running import batch
+from cl_adapters.benchmarks.running.checkpoints import read_checkpoint, write_checkpoint
+from cl_adapters.benchmarks.running.recipe import RunConfig, read_recipe
+from cl_adapters.benchmarks.streams.class_incremental import class_order, split_classes
+from cl_adapters.benchmarks.sweeps.sweep import expand_grid
 from cl_adapters.errors import InputError
 from cl_adapters.pretrained import load_backbone
 from cl_adapters.records import RunRecord

@@ -9,10 +9,10 @@ import torch
 
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.benchmarks.bench import Bench, BenchSettings
-from cl_adapters.benchmarks.prepare import prepare
-from cl_adapters.benchmarks.recipe import RunConfig
-from cl_adapters.benchmarks.runner import run
-from cl_adapters.benchmarks.sources import ImageSource
+from cl_adapters.benchmarks.data.sources import ImageSource
+from cl_adapters.benchmarks.running.prepare import prepare
+from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.benchmarks.running.runner import run
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.memo import Memo
 from cl_adapters.records import read_events, read_predictions

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cl_adapters.benchmarks import runner
-from cl_adapters.benchmarks.prepare import prepare
-from cl_adapters.benchmarks.recipe import RunConfig
+from cl_adapters.benchmarks.running import runner
+from cl_adapters.benchmarks.running.prepare import prepare
+from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.records import read_events, read_predictions
 
 SHARED = Path(__file__).parent.parent.parent / "shared"

@@ -18,13 +18,13 @@ import pytest
 import torch
 from PIL import Image
 
-from cl_adapters.benchmarks import batch
-from cl_adapters.benchmarks.checkpoints import read_checkpoint
-from cl_adapters.benchmarks.parquet import parquet_source
-from cl_adapters.benchmarks.prepare import prepare
-from cl_adapters.benchmarks.recipe import RunConfig, read_recipe
-from cl_adapters.benchmarks.sources import array_source, folder_source
-from cl_adapters.benchmarks.stores import decode_image
+from cl_adapters.benchmarks.data.parquet import parquet_source
+from cl_adapters.benchmarks.data.sources import array_source, folder_source
+from cl_adapters.benchmarks.data.stores import decode_image
+from cl_adapters.benchmarks.running import batch
+from cl_adapters.benchmarks.running.checkpoints import read_checkpoint
+from cl_adapters.benchmarks.running.prepare import prepare
+from cl_adapters.benchmarks.running.recipe import RunConfig, read_recipe
 from cl_adapters.errors import InputError
 from cl_adapters.pretrained import load_backbone
 from cl_adapters.records import RunRecord, read_events, read_predictions, seal

@@ -37,8 +37,9 @@ def test_the_top_level_is_exactly_cl_adapters(wheel: list[str]) -> None:
 def test_every_module_and_data_file_is_in_the_wheel(wheel: list[str]) -> None:
     expected = {f"cl_adapters/{path.name}" for path in (ROOT / "cl_adapters").glob("*.py")}
     for folder in FOLDERS:
-        expected |= {f"cl_adapters/{folder}/{path.name}" for path in (ROOT / folder).glob("*.py")}
-        expected |= {f"cl_adapters/{folder}/{path.name}" for path in (ROOT / folder).glob("*.j2")}
+        for kind in ("*.py", "*.j2"):
+            found = (ROOT / folder).rglob(kind)
+            expected |= {f"cl_adapters/{path.relative_to(ROOT).as_posix()}" for path in found}
     expected |= {
         "cl_adapters/py.typed",
         "cl_adapters/benchmarks/recipes/gtsrb.toml",

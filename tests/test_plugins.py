@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cl_adapters.benchmarks.api import run
-from cl_adapters.benchmarks.batch import expand
-from cl_adapters.benchmarks.prepare import prepare
-from cl_adapters.benchmarks.recipe import RunConfig
+from cl_adapters.benchmarks.running.batch import expand
+from cl_adapters.benchmarks.running.prepare import prepare
+from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError
 from cl_adapters.plugins import label, source_digest
@@ -202,7 +202,7 @@ import timm
 import torch
 from torch import nn
 
-from cl_adapters.benchmarks.sources import array_source
+from cl_adapters.benchmarks.data.sources import array_source
 from cl_adapters.pretrained import frozen_backbone
 from cl_adapters.shift import find_detector
 

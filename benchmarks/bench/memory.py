@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cl_adapters.benchmarks.prepare import method_options, prepare
-from cl_adapters.benchmarks.recipe import RunConfig
-from cl_adapters.benchmarks.runner import peak_bytes, run
-from cl_adapters.benchmarks.sources import array_source
+from cl_adapters.benchmarks.data.sources import array_source
+from cl_adapters.benchmarks.running.prepare import method_options, prepare
+from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.benchmarks.running.runner import peak_bytes, run
 from cl_adapters.memo import Memo
 
 __all__ = ["measure", "peak_of_a_run"]

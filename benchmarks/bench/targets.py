@@ -29,7 +29,7 @@ from cl_adapters.benchmarks.bench.metrics import (
     read_metrics,
 )
 from cl_adapters.benchmarks.bench.track import BenchSettings, Timed, Track, Way
-from cl_adapters.benchmarks.prepare import method_options
+from cl_adapters.benchmarks.running.prepare import method_options
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.memo import Memo
 from cl_adapters.strategies import find_strategy

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from cl_adapters.adapters import build_pets
 from cl_adapters.backbone import AdaptedViT
-from cl_adapters.benchmarks.images import ImageSource
-from cl_adapters.benchmarks.observer import Observer
-from cl_adapters.benchmarks.prepare import (
+from cl_adapters.benchmarks.data.images import ImageSource
+from cl_adapters.benchmarks.data.sources import array_source
+from cl_adapters.benchmarks.running.observer import Observer
+from cl_adapters.benchmarks.running.prepare import (
     PreparedRun,
     build_strategy,
     find_device,
@@ -30,9 +31,8 @@ from cl_adapters.benchmarks.prepare import (
     open_backbone,
     prepare,
 )
-from cl_adapters.benchmarks.recipe import RunConfig
-from cl_adapters.benchmarks.runner import peak_bytes
-from cl_adapters.benchmarks.sources import array_source
+from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.benchmarks.running.runner import peak_bytes
 from cl_adapters.memo import Memo
 from cl_adapters.pretrained import PretrainedViT
 from cl_adapters.strategies.base import AdapterStrategy

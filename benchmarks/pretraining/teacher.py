@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cl_adapters.benchmarks.images import LabelledImages
+from cl_adapters.benchmarks.data.images import LabelledImages
 from cl_adapters.pretrained import load_backbone
 
 __all__ = ["TEACHER", "read_pixels", "teacher_features"]

@@ -5,7 +5,7 @@ Where your images come from, in three sentences.
 
 import numpy as np
 
-from cl_adapters.benchmarks.sources import ImageSource, array_source
+from cl_adapters.benchmarks.data.sources import ImageSource, array_source
 
 __all__ = ["my_stream"]
 

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from cl_adapters.benchmarks import runner
-from cl_adapters.benchmarks.prepare import prepare
-from cl_adapters.benchmarks.recipe import RunConfig
-from cl_adapters.benchmarks.sources import ImageSource, array_source
+from cl_adapters.benchmarks.data.sources import ImageSource, array_source
+from cl_adapters.benchmarks.running import runner
+from cl_adapters.benchmarks.running.prepare import prepare
+from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.records import find_runs, read_events
 
 # SEMA's threshold lets every block grow, so that an experience has several phases.

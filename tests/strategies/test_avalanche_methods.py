@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cl_adapters.backbone import AdaptedViT
-from cl_adapters.benchmarks.streams import experience_dataset, join_streams
+from cl_adapters.benchmarks.streams.experiences import experience_dataset, join_streams
 from cl_adapters.errors import InputError
 from cl_adapters.heads import AdaptedClassifier, ExperienceHeads
 from cl_adapters.strategies import STRATEGIES, find_strategy

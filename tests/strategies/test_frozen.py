@@ -13,10 +13,10 @@ from torch import nn
 from torch.utils.data import DataLoader, RandomSampler
 
 from cl_adapters.backbone import AdaptedViT
-from cl_adapters.benchmarks import runner
-from cl_adapters.benchmarks.prepare import prepare
-from cl_adapters.benchmarks.recipe import RunConfig
-from cl_adapters.benchmarks.sources import ImageSource
+from cl_adapters.benchmarks.data.sources import ImageSource
+from cl_adapters.benchmarks.running import runner
+from cl_adapters.benchmarks.running.prepare import prepare
+from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.errors import InputError
 from cl_adapters.memo import Memo
 from cl_adapters.records import RunRecord, read_events, read_predictions

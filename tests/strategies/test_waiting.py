@@ -9,9 +9,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cl_adapters import backbone
-from cl_adapters.benchmarks.prepare import prepare
-from cl_adapters.benchmarks.recipe import RunConfig
-from cl_adapters.benchmarks.sources import array_source
+from cl_adapters.benchmarks.data.sources import array_source
+from cl_adapters.benchmarks.running.prepare import prepare
+from cl_adapters.benchmarks.running.recipe import RunConfig
 
 STEP = ("_unpack_minibatch", "forward", "criterion", "backward", "optimizer_step", "after_step")
 ASKING = ("_local_scalar_dense", "nonzero", "unique", "equal")

@@ -1,0 +1,1 @@
+"""Where images come from, how they are kept and read, and how they become pixels."""

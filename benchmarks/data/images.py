@@ -1,0 +1,214 @@
+"""Labelled images that stay encoded until they are read, and the source that holds two such sets.
+
+A set is a choice of a store's rows with labels, so that the train and test sets of one file share
+its bytes.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+import torch
+
+from cl_adapters.benchmarks.data.stores import ImageStore, Pixels
+from cl_adapters.errors import InputError
+from cl_adapters.memo import Memo
+
+__all__ = ["ImageSource", "LabelledImages", "natural_key", "split_off", "verify_images"]
+
+Indices = npt.NDArray[np.int64]
+
+_BATCH: Final = 64
+# Where a memo keeps which images could be decoded, by Pillow's version.
+_DECODED: Final = f"decoded-{PIL.__version__}"
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """A set of images with labels, decoded when read.
+
+    Attributes:
+        store: Where the images are kept.
+        rows: Rows of the store that belong to the set, (N,) int64.
+        targets: Index of each image's class in `classes`, (N,) int64.
+        classes: Class names.
+        domains: Name of each image's domain, (N,) text, empty where unknown; None without domains.
+    """
+
+    store: ImageStore
+    rows: Indices
+    targets: Indices
+    classes: tuple[str, ...]
+    domains: npt.NDArray[np.str_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, index: int) -> Pixels:
+        """Returns an image as uint8 (H, W, 3).
+
+        Raises:
+            InputError: If the image cannot be decoded; the text names it.
+        """
+        return self.store.pixels(int(self.rows[index]))
+
+    def name(self, index: int) -> str:
+        """Returns how to call an image in a message: its path or its row."""
+        return self.store.name(int(self.rows[index]))
+
+    @cached_property
+    def digests(self) -> tuple[bytes, ...]:
+        """SHA-256 of the encoded bytes of each image; equal images have equal digests."""
+        return tuple(hashlib.sha256(self.store.encoded(int(row))).digest() for row in self.rows)
+
+    def take(self, indices: Indices) -> "LabelledImages":
+        """Returns the set of some of the images, with what is known of their digests."""
+        domains = None if self.domains is None else self.domains[indices]
+        taken = LabelledImages(
+            self.store, self.rows[indices], self.targets[indices], self.classes, domains
+        )
+        if "digests" in vars(self):
+            vars(taken)["digests"] = tuple(self.digests[index] for index in indices.tolist())
+        return taken
+
+    def checksum(self) -> str:
+        """Returns a SHA-256 over images and class names that does not depend on their order."""
+        names = [f"{len(name)}:{name}:".encode() for name in self.classes]
+        pairs = zip(self.targets.tolist(), self.digests, strict=True)
+        samples = sorted(hashlib.sha256(names[target] + image).digest() for target, image in pairs)
+        return hashlib.sha256(b"".join(samples)).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSource:
+    """Train and test images over the same classes.
+
+    Attributes:
+        name: Name for reports and run directories.
+        classes: Class names in natural order; targets index into them.
+        train: Images to learn from.
+        test: Images to evaluate on.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: LabelledImages
+    test: LabelledImages
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            raise InputError(f"source {self.name!r} must hold at least one class, got none")
+        for name, count in Counter(self.classes).items():
+            # Python maps bytes that are no UTF-8 to lone surrogates, which no record could store.
+            if not name or any("\ud800" <= char <= "\udfff" for char in name):
+                raise InputError(f"class name must be non-empty UTF-8 text, got {name!r}")
+            if count > 1:
+                raise InputError(f"class names must differ from each other, got {name!r} {count} x")
+        for split, images in (("train", self.train), ("test", self.test)):
+            counts = np.bincount(images.targets, minlength=len(self.classes))
+            for index in np.flatnonzero(counts == 0):
+                raise InputError(
+                    f"class {self.classes[index]!r} of {self.name!r} must have at least one "
+                    f"{split} image, got 0"
+                )
+
+    def describe(self) -> dict[str, object]:
+        """Returns what of the source belongs into a run's fingerprint."""
+        return {
+            "classes": len(self.classes),
+            "train": {"images": len(self.train), "sha256": self.train.checksum()},
+            "test": {"images": len(self.test), "sha256": self.test.checksum()},
+        }
+
+
+def natural_key(name: str) -> tuple[tuple[str | int, ...], str]:
+    """Returns a sort key that puts `2` before `10`.
+
+    Example:
+        >>> sorted(["10", "b2", "2", "b10"], key=natural_key)
+        ['2', '10', 'b2', 'b10']
+    """
+    # Splitting by digits puts text at even and numbers at odd places, so that keys compare.
+    parts = re.split(r"([0-9]+)", name)
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), name
+
+
+def split_off(
+    images: LabelledImages, share: float, seed: int = 0
+) -> tuple[LabelledImages, LabelledImages]:
+    """Splits a set into train and test by class.
+
+    Each class is ranked by the digest of seed and image, so the same images give the same split
+    under any file name and on any machine.
+
+    Args:
+        images: The images to split.
+        share: Share of each class that goes to test, in (0, 1); at least one image goes to each.
+        seed: Changes the ranking.
+
+    Returns:
+        The train and the test images, each in the order of `images`.
+
+    Raises:
+        InputError: If the share is out of range or a class has fewer than two images.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"test share must lie between 0 and 1, got {share}")
+    salt = f"{seed}:".encode()
+    keys = [hashlib.sha256(salt + image).digest() for image in images.digests]
+    is_test = np.zeros(len(images), dtype=bool)
+    for target, name in enumerate(images.classes):
+        members = np.flatnonzero(images.targets == target).tolist()
+        if len(members) < 2:
+            raise InputError(
+                f"class {name!r} must have at least two images to be split into train and test, "
+                f"got {len(members)}"
+            )
+        count = min(max(1, round(share * len(members))), len(members) - 1)
+        is_test[sorted(members, key=lambda index: keys[index])[:count]] = True
+    return images.take(np.flatnonzero(~is_test)), images.take(np.flatnonzero(is_test))
+
+
+def verify_images(
+    source: ImageSource, on_image: Callable[[], None] | None = None, memo: Memo | None = None
+) -> None:
+    """Decodes every image once, so that a damaged one is found before a run starts.
+
+    Args:
+        source: The source to check.
+        on_image: Called after each image, for a progress bar.
+        memo: Where it is kept which images have been decoded before; None decodes all.
+
+    Raises:
+        InputError: At the first image that cannot be decoded; the text names it.
+    """
+    on_image = on_image or (lambda: None)
+    for images in (source.train, source.test):
+        for start in range(0, len(images), _BATCH):
+            part = range(start, min(start + _BATCH, len(images)))
+            if memo is None:
+                _decode(images, part)
+            else:
+                keys = [images.digests[index] for index in part]
+                memo.rows(
+                    _DECODED,
+                    keys,
+                    lambda places: _decode(images, [part[place] for place in places]),  # noqa: B023 - called at once
+                )
+            for _ in part:
+                on_image()
+    if memo is not None:
+        memo.flush()
+
+
+def _decode(images: LabelledImages, indices: Sequence[int]) -> torch.Tensor:
+    for index in indices:
+        images.read(index)
+    return torch.ones(len(indices), 1, dtype=torch.uint8)

@@ -1,0 +1,98 @@
+"""Progress of runs in one process: bars on a terminal, and Ctrl-C that is never lost."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+from cl_adapters.benchmarks.running.runner import Progress
+
+__all__ = ["Bars", "Stopped", "ctrl_c_is_heard"]
+
+
+class Stopped(Protocol):
+    """Whether Ctrl-C was pressed, here or in a process above."""
+
+    def is_set(self) -> bool:
+        """Says so."""
+
+
+class Bars(Progress):
+    """Progress bars on a terminal; elsewhere one line for each finished run."""
+
+    def __init__(self, console: Console, stopped: Stopped) -> None:
+        self._console = console
+        self._stopped = stopped
+        self._shown = console.is_terminal and not console.quiet
+        self._bars = RichProgress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[doing]}"),
+            console=console,
+            disable=not self._shown,
+            transient=True,
+        )
+        self._task = self._bars.add_task("", total=None, doing="")
+
+    def __enter__(self) -> "Bars":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def start(self, title: str, total: int) -> None:
+        """Begins a bar over all images of a run's passes."""
+        self._bars.reset(self._task, description=title, total=total, doing="")
+
+    def advance(self, text: str, images: int) -> None:
+        """Moves the bar.
+
+        Raises:
+            KeyboardInterrupt: If Ctrl-C was pressed and has not ended the run yet.
+        """
+        if self._stopped.is_set():
+            raise KeyboardInterrupt
+        self._bars.update(self._task, advance=images, doing=text)
+
+    def note(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self._console.print(f"note: {text}", highlight=False, soft_wrap=True)
+
+    def finish(self, line: str) -> None:
+        """Says that a run has ended."""
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def ctrl_c_is_heard() -> Iterator[threading.Event]:
+    """Yields an event that is set by Ctrl-C, which also raises `KeyboardInterrupt` as always."""
+    # Python drops a KeyboardInterrupt that is raised while it cleans up an object; the event stays.
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped  # only the main thread may set a handler
+        return
+
+    def note_and_raise(*_: object) -> None:
+        stopped.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note_and_raise)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,221 @@
+"""Several runs in one process: strategies x seeds over one stream, with progress bars."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+from rich.console import Console
+
+from cl_adapters.benchmarks.data.images import ImageSource, verify_images
+from cl_adapters.benchmarks.running.bars import Bars, ctrl_c_is_heard
+from cl_adapters.benchmarks.running.logs import check_loggers
+from cl_adapters.benchmarks.running.prepare import (
+    PreparedRun,
+    find_device,
+    open_backbone,
+    open_images,
+    prepare,
+)
+from cl_adapters.benchmarks.running.protocols import apply_protocol, check_images, find_protocol
+from cl_adapters.benchmarks.running.recipe import RunConfig, read_recipe
+from cl_adapters.benchmarks.running.runner import Running, run
+from cl_adapters.benchmarks.streams.watch import Announcer
+from cl_adapters.errors import InputError
+from cl_adapters.memo import Memo
+from cl_adapters.plugins import label
+from cl_adapters.pretrained import PretrainedViT
+from cl_adapters.strategies import STRATEGIES, find_strategy
+
+__all__ = ["expand", "flat_options", "run_batch", "split_owner"]
+
+
+def expand(
+    given: Mapping[str, Any], *, recipe: Path | None, seeds: int, settings: Sequence[str]
+) -> list[RunConfig]:
+    """Returns one recipe per seed and strategy, seeds outermost, all of them checked.
+
+    Args:
+        given: Recipe keys from the command line; `strategy` may hold several, separated by commas.
+        recipe: TOML file with defaults for the keys and a table `options`.
+        seeds: Number of seeds, counted from the recipe's `seed`, its protocol's first, or 0.
+        settings: Texts `key=value` or `strategy.key=value` for the strategies' options.
+
+    Raises:
+        InputError: If a key, a strategy or an option is unknown, or a value breaks its rule.
+    """
+    values = apply_protocol({**(read_recipe(recipe) if recipe else {}), **given})
+    text = str(values.pop("strategy", ""))
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        known = ", ".join(STRATEGIES)
+        raise InputError(f"--strategy must name at least one of {known}, got {text!r}")
+    shared, start = values.pop("options", {}), values.pop("seed", 0)
+    if not isinstance(shared, dict):
+        raise InputError(f"recipe key `options` must be a table, got {shared!r}")
+    if not isinstance(start, int):
+        raise InputError(f"recipe key `seed` must be a whole number, got {start!r}")
+    options = _options_by_strategy(names, flat_options(shared), settings)
+    return [
+        RunConfig.parse(
+            {**values, "strategy": name, "seed": start + seed, "options": options[name]}
+        )
+        for seed in range(seeds)
+        for name in names
+    ]
+
+
+def run_batch(
+    configs: Sequence[RunConfig],
+    out: Path,
+    *,
+    quiet: bool = False,
+    memo: Memo | None = None,
+    **running: Unpack[Running],
+) -> list[Path]:
+    """Runs recipes one after the other and returns their run directories.
+
+    Every recipe is checked, and every image decoded once, before the first run writes anything.
+
+    Args:
+        configs: The recipes; they share one source of images.
+        out: Folder of all runs.
+        quiet: Show nothing. Without it, one line a run where the output is not a terminal.
+        memo: Where strategies keep what frozen parts compute; None keeps nothing.
+        **running: See `cl_adapters.benchmarks.running.runner.run`.
+
+    Raises:
+        InputError: If anything that a recipe names is unknown, missing or does not fit.
+    """
+    console = Console(stderr=True, quiet=quiet)
+    check_loggers(running.get("loggers", ()))
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out must be a folder, got the file {str(out)!r}")
+    for config in configs:  # the cheap checks first: opening data and weights takes a while
+        find_strategy(config.strategy)
+        find_device(config.device)
+    source = open_images(configs[0])
+    for notice in _protocol_notices(configs[0], source):
+        console.print(f"note: {notice}", highlight=False)
+    backbones, announcer = _Backbones(), Announcer()
+    if any(config.task_free for config in configs):
+        console.print("note: task-free: looking at all training images first", highlight=False)
+    for config in configs:
+        prepare(config, source=source, backbone=backbones.get(config), announcer=announcer)
+    for notice in backbones.notices:
+        console.print(f"note: {notice}", highlight=False)
+    with ctrl_c_is_heard() as stopped, Bars(console, stopped) as bars:
+        _verify(source, bars, memo)
+        folders = []
+        for config in configs:
+            prepared = prepare(
+                config,
+                source=source,
+                backbone=backbones.get(config),
+                announcer=announcer,
+                memo=memo,
+            )
+            folders.append(
+                run(
+                    prepared,
+                    out,
+                    progress=bars,
+                    **running,
+                )
+            )
+            bars.finish(_line(prepared, folders[-1]))
+        _say_trouble(memo, bars)
+    return folders
+
+
+def _protocol_notices(config: RunConfig, source: ImageSource) -> list[str]:
+    return check_images(find_protocol(config.protocol), source) if config.protocol else []
+
+
+class _Backbones:
+    """Loads each set of weights once."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[tuple[object, ...], PretrainedViT] = {}
+
+    def get(self, config: RunConfig) -> PretrainedViT:
+        key = (config.backbone, config.weights, config.image_size)
+        if key not in self._loaded:
+            self._loaded[key] = open_backbone(config)
+        return self._loaded[key]
+
+    @property
+    def notices(self) -> list[str]:
+        return sorted({notice for each in self._loaded.values() for notice in each.notices})
+
+
+def _verify(source: ImageSource, bars: Bars, memo: Memo | None) -> None:
+    bars.start("checking images", len(source.train) + len(source.test))
+    verify_images(source, lambda: bars.advance("", 1), memo)
+
+
+def _say_trouble(memo: Memo | None, bars: Bars) -> None:
+    if memo is not None and memo.trouble is not None:
+        bars.note(memo.trouble)
+
+
+def _line(prepared: PreparedRun, folder: Path) -> str:
+    return f"{prepared.record.strategy} seed {prepared.config.seed}: {folder}"
+
+
+def _options_by_strategy(
+    names: Sequence[str], shared: Mapping[str, Any], settings: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    # A plain option goes to every strategy that has it, `strategy.option` to that one; an option
+    # that is a group of options takes `option.part`.
+    known = {name: set(find_strategy(name).config_class.model_fields) for name in names}
+    pairs = [*shared.items(), *map(_pair, settings)]
+    options: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, value in pairs:
+        owner, path = split_owner(key, names)
+        option, _, part = path.partition(".")
+        takers = [owner] if owner else [name for name in names if option in known[name]]
+        if not takers:
+            kinds = ", ".join(f"{name}: {', '.join(sorted(known[name]))}" for name in names)
+            raise InputError(
+                f"options must be those of a strategy of this run, got {key!r}; {kinds}"
+            )
+        for name in takers:
+            if part:
+                options[name].setdefault(option, {})[part] = value
+            else:
+                options[name][option] = value
+    return {name: _typed(name, options[name]) for name in names}
+
+
+def split_owner(key: str, names: Sequence[str]) -> tuple[str | None, str]:
+    """Returns the strategy that `strategy.option` names, None for a plain option, and the rest."""
+    # `my_method.py:MyMethod.epochs` and `my_method.MyMethod.epochs` are the same option.
+    for name in names:
+        for start in (f"{name}.", f"{label(name)}."):
+            if key.startswith(start) and key != start:
+                return name, key.removeprefix(start)
+    return None, key
+
+
+def flat_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a table of options without tables in it."""
+    # A recipe's `[options.lae]` with `pet = "lora"` says what `lae.pet=lora` says to `--set`.
+    flat: dict[str, Any] = {}
+    for key, value in options.items():
+        inner = value.items() if isinstance(value, dict) else ()
+        flat.update({f"{key}.{option}": each for option, each in inner} or {key: value})
+    return flat
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set must have the form key=value, got {text!r}")
+    return key.strip(), value.strip()
+
+
+def _typed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    # The record holds 10, not "10": the same option gives the same recipe however it was written.
+    config = find_strategy(name).config_class().override(options)
+    values = config.model_dump(mode="json")
+    return {key: values[key] for key in options}

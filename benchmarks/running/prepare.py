@@ -1,0 +1,336 @@
+"""Checks a recipe and opens everything that it names, before anything is written."""
+
+import os
+import platform
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any, Final
+
+import numpy as np
+import torch
+from avalanche.benchmarks.scenarios import CLScenario
+from avalanche.logging import BaseLogger
+from avalanche.training.plugins import EvaluationPlugin
+
+from cl_adapters.adapters import PET_NAMES
+from cl_adapters.backbone import AdaptedViT
+from cl_adapters.benchmarks.data.features import Eye
+from cl_adapters.benchmarks.data.images import ImageSource, natural_key, split_off
+from cl_adapters.benchmarks.data.sources import SOURCE_NAMES, in_text_order, open_source
+from cl_adapters.benchmarks.data.stores import Pixels
+from cl_adapters.benchmarks.data.transforms import INPUT_RANGES, Preprocess, pipeline_settings
+from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.benchmarks.running.scenarios import plan_segments, plan_stream, stream_name
+from cl_adapters.benchmarks.streams.experiences import make_benchmark
+from cl_adapters.benchmarks.streams.plans import StreamPlan
+from cl_adapters.benchmarks.streams.watch import Announcer
+from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.memo import Memo
+from cl_adapters.plugins import Registry, label
+from cl_adapters.pretrained import BACKBONE_NAMES, PretrainedViT, load_backbone
+from cl_adapters.records import RunRecord, digest
+from cl_adapters.shift import DETECTOR_NAMES, find_detector
+from cl_adapters.strategies import STRATEGY_NAMES, find_strategy
+from cl_adapters.strategies.base import AdapterStrategy
+from cl_adapters.strategies.config import StrategyConfig
+from cl_adapters.strategies.views import FixedViews, Views
+
+__all__ = [
+    "PreparedRun",
+    "build_strategy",
+    "find_device",
+    "make_record",
+    "method_options",
+    "open_backbone",
+    "open_images",
+    "prepare",
+]
+
+_PACKAGES: Final = (
+    "cl-adapters",
+    "torch",
+    "torchvision",
+    "timm",
+    "avalanche-lib",
+    "numpy",
+    "pandas",
+)
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A recipe whose every part has been checked and opened; nothing is written yet."""
+
+    config: RunConfig
+    source: ImageSource
+    plan: StreamPlan
+    backbone: PretrainedViT
+    preprocess: Preprocess
+    strategy: AdapterStrategy
+    record: RunRecord
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads; None for torch's choice."""
+        return self.config.threads
+
+    def benchmark(self) -> CLScenario:
+        """Returns Avalanche's train and test streams."""
+        pixels = replace(self.preprocess, as_bytes=True)
+        return make_benchmark(self.source, self.plan, pixels, self.strategy.views)
+
+    def test_pixels(self, experience: int, sample: int) -> Pixels:
+        """Returns a test image as its experience has it, before any preprocessing."""
+        place = int(np.flatnonzero(self.plan.samples(experience) == sample)[0])
+        return self.plan.part(self.source.test, "test", experience).read(place)
+
+
+def prepare(
+    config: RunConfig,
+    *,
+    source: ImageSource | None = None,
+    backbone: PretrainedViT | None = None,
+    announcer: Announcer | None = None,
+    memo: Memo | None = None,
+) -> PreparedRun:
+    """Checks a recipe and opens everything that it names.
+
+    Args:
+        config: The recipe.
+        source: An opened source to share between runs; None opens the recipe's.
+        backbone: A loaded backbone to share between runs; None loads the recipe's.
+        announcer: What finds the boundaries of task-free runs, to share what it computes; None
+            makes one.
+        memo: Where the strategy keeps what frozen parts compute; None keeps nothing.
+
+    Raises:
+        InputError: If anything in the recipe is unknown, missing or does not fit.
+    """
+    config = config.identified()
+    method_options(config)  # the cheap checks first
+    find_device(config.device)
+    if config.compile:
+        _check_compiler(config)
+    if config.task_free is not None:
+        find_detector(config.task_free)
+    source = source or open_images(config)
+    plan = plan_stream(source, config)
+    backbone = backbone or open_backbone(config)
+    preprocess = _preprocess(config, backbone)
+    # Of this run alone, over weights that runs may share.
+    own = AdaptedViT(
+        backbone.model.vit,
+        pixels=(preprocess.mean, preprocess.std),
+        is_compiled=config.compile,
+    )
+    backbone = replace(backbone, model=own)
+    eye = Eye(
+        backbone=backbone,
+        preprocess=preprocess,
+        device=find_device(config.device),
+        precision=config.precision,
+    )
+    plan = plan_segments(source, plan, config, eye, announcer or Announcer())
+    strategy = build_strategy(
+        config, backbone, fixed_views=_fixed_views(config, preprocess), memo=memo
+    )
+    views = strategy.views
+    fingerprint = {
+        "stream": source.name,
+        "data": source.describe(),
+        **plan.describe(),
+        **_names(source, config),
+        **({} if config.validation is None else {"validation": config.validation}),
+        "backbone": backbone.name,
+        "weights": backbone.digest,
+        "pixels": {**preprocess.describe(), **_count(views)},
+    }
+    record = make_record(config, plan, stream_name(source, config), fingerprint)
+    return PreparedRun(config, source, plan, backbone, preprocess, strategy, record)
+
+
+def method_options(config: RunConfig) -> StrategyConfig:
+    """Returns the options of a recipe's strategy.
+
+    Raises:
+        InputError: If the strategy or an option is unknown, or a value breaks its rule.
+    """
+    kind = find_strategy(config.strategy).config_class
+    options = kind.official() if config.fidelity == "official" else kind()
+    return options.override(config.options)
+
+
+def build_strategy(
+    config: RunConfig,
+    backbone: PretrainedViT,
+    *,
+    fixed_views: bool | Views,
+    memo: Memo | None = None,
+) -> AdapterStrategy:
+    """Returns the strategy of a recipe, as it begins.
+
+    Args:
+        config: The recipe.
+        backbone: What it stands on.
+        fixed_views: Whether the training images are the same in each epoch, or which view each of
+            them shows.
+        memo: Where it keeps what frozen parts compute; None keeps nothing.
+    """
+    strategy = find_strategy(config.strategy)(
+        backbone=backbone.model,
+        config=method_options(config),
+        seed=config.seed,
+        precision=config.precision,
+        fixed_views=fixed_views,
+        memo=memo,
+        device=find_device(config.device),
+        evaluator=EvaluationPlugin(loggers=[BaseLogger()], collect_all=False),
+    )
+    # Every number is computed from the predictions; asked for none, it still takes time each step.
+    strategy.plugins.remove(strategy.evaluator)
+    return strategy
+
+
+def make_record(
+    config: RunConfig, plan: StreamPlan, stream: str, fingerprint: dict[str, object]
+) -> RunRecord:
+    """Returns the record of a run that has not begun.
+
+    Args:
+        config: The recipe.
+        plan: What its stream holds.
+        stream: What the stream is called.
+        fingerprint: The protocol.
+    """
+    return RunRecord(
+        strategy=label(config.strategy),
+        stream=_safe_name(stream),
+        seed=config.seed,
+        config=config.model_dump(mode="json"),
+        fingerprint=fingerprint,
+        classes=list(plan.classes),
+        experiences=[list(each) for each in plan.experiences],
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in _PACKAGES},
+            **_plugin_versions(config),
+        },
+        host={
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count() or 1,
+            "threads": config.threads or torch.get_num_threads(),
+            "device": str(find_device(config.device)),
+        },
+    )
+
+
+def open_images(config: RunConfig) -> ImageSource:
+    """Opens the images of a recipe; under a published protocol in the order its authors' code has.
+
+    That code numbers the classes of a folder by their names as text, `10` before `2`, and so a
+    published class order means something else where the names are bare numbers.
+
+    With `validation`, what is tested on is cut from the training images by their content, and the
+    source no longer leads to its test images.
+    """
+    source = open_source(config.source)
+    if config.protocol:
+        source = in_text_order(source)
+    if config.validation is not None:
+        train, held_out = split_off(source.train, config.validation)
+        source = ImageSource(source.name, source.classes, train, held_out)
+    return source
+
+
+def open_backbone(config: RunConfig) -> PretrainedViT:
+    """Loads the backbone of a recipe."""
+    return load_backbone(config.backbone, weights=config.weights, image_size=config.image_size)
+
+
+def find_device(name: str) -> torch.device:
+    """Returns the torch device of a name; `auto` takes a GPU where there is one.
+
+    Raises:
+        InputError: If the device is unknown or not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device must be one that torch can use here, got {name!r}: {reason}"
+        ) from error
+    return device
+
+
+def _preprocess(config: RunConfig, backbone: PretrainedViT) -> Preprocess:
+    if config.input_range not in INPUT_RANGES:
+        raise unknown_name("input range", config.input_range, INPUT_RANGES)
+    mean, std = INPUT_RANGES[config.input_range] or (backbone.mean, backbone.std)
+    size = backbone.model.input_shape[1]
+    plain = {"augment": config.augment, "scale": (config.crop_scale, 1.0)}
+    return Preprocess(
+        image_size=size,
+        mean=mean,
+        std=std,
+        **(pipeline_settings(config.pipeline, size) or plain),
+    )
+
+
+def _check_compiler(config: RunConfig) -> None:
+    try:
+        torch.compile(_one_more)(torch.zeros(2, device=find_device(config.device)))
+    except (RuntimeError, ImportError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            "recipe key `compile` must find a compiler that torch can use, a C++ one for the CPU, "
+            f"got none: {reason}"
+        ) from error
+
+
+def _one_more(values: torch.Tensor) -> torch.Tensor:
+    return values + 1
+
+
+def _fixed_views(config: RunConfig, preprocess: Preprocess) -> bool | Views:
+    pipeline = digest(preprocess.describe(), length=64)
+    if config.fixed_views is None:
+        return preprocess.augment == "none" or Views(pipeline)
+    if preprocess.augment == "none":
+        raise InputError(
+            "recipe key `fixed_views` must go with an augmentation, got augment 'none', under "
+            "which all views are one"
+        )
+    return FixedViews(config.fixed_views, pipeline)
+
+
+def _count(views: Views | None) -> dict[str, int]:
+    return {"fixed_views": views.count} if isinstance(views, FixedViews) else {}
+
+
+def _names(source: ImageSource, config: RunConfig) -> dict[str, str]:
+    # The same rule of class order is another order where text and numbers sort differently.
+    names = list(source.classes)
+    is_text = names == sorted(names) != sorted(names, key=natural_key)
+    return {"class_names": "in text order"} if config.protocol and is_text else {}
+
+
+def _plugin_versions(config: RunConfig) -> dict[str, str]:
+    """Returns the versions of the installed packages that the recipe's names come from."""
+    named: list[tuple[Registry[Any], str]] = [
+        (STRATEGY_NAMES, config.strategy),
+        (SOURCE_NAMES, config.source),
+        (BACKBONE_NAMES, config.backbone),
+        *((DETECTOR_NAMES, name) for name in [config.task_free] if name is not None),
+        *((DETECTOR_NAMES, value) for key, value in config.options.items() if key == "detector"),
+        *((PET_NAMES, value) for key, value in config.options.items() if key == "pet"),
+    ]
+    return dict(filter(None, (names.version(name) for names, name in named)))
+
+
+def _safe_name(name: str) -> str:
+    kept = "".join(char if char.isalnum() or char in "-_." else "_" for char in name)
+    return kept.strip(".") or "stream"

@@ -1,0 +1,146 @@
+"""From the keys of a recipe to the plan of a stream."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from cl_adapters.benchmarks.data.features import Eye
+from cl_adapters.benchmarks.data.images import ImageSource
+from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.benchmarks.streams.blurry import blurry_plan
+from cl_adapters.benchmarks.streams.class_incremental import make_plan, split_classes
+from cl_adapters.benchmarks.streams.domains import class_domain_plan, domain_plan
+from cl_adapters.benchmarks.streams.long_tailed import long_tailed_plan
+from cl_adapters.benchmarks.streams.plans import StreamPlan
+from cl_adapters.benchmarks.streams.repetition import repetition_plan
+from cl_adapters.benchmarks.streams.shifts import Schedule, shift_plan
+from cl_adapters.benchmarks.streams.task_free import flow_images, flow_of, task_free_plan
+from cl_adapters.benchmarks.streams.watch import Announcer, Watch
+
+__all__ = ["plan_segments", "plan_stream", "stream_name"]
+
+
+def plan_stream(source: ImageSource, config: RunConfig) -> StreamPlan:
+    """Returns the plan of a recipe's stream.
+
+    Raises:
+        InputError: If the recipe does not fit the source.
+    """
+    return _PLANNERS[config.scenario](source, config)
+
+
+def plan_segments(
+    source: ImageSource, plan: StreamPlan, config: RunConfig, eye: Eye, announcer: Announcer
+) -> StreamPlan:
+    """Returns a recipe's stream without boundaries, its experiences being what is announced.
+
+    Args:
+        source: Where the images come from.
+        plan: The recipe's stream with boundaries.
+        config: The recipe; one that is not task-free leaves the plan as it is.
+        eye: What sees the images.
+        announcer: What finds the boundaries.
+
+    Raises:
+        InputError: If the detector is unknown or a number is out of its range.
+    """
+    if config.task_free is None:
+        return plan
+    watch = Watch(
+        detector=config.task_free,
+        reference=config.reference,
+        window=config.window,
+        patience=config.patience,
+        false_alarm=config.false_alarm,
+        max_images=config.max_images,
+    )
+    images = flow_images(source, plan, flow_of(plan, config.seed))
+    boundaries = announcer.boundaries(images, eye, watch, config.seed)
+    return task_free_plan(source, plan, boundaries, seed=config.seed, watch=watch)
+
+
+def stream_name(source: ImageSource, config: RunConfig) -> str:
+    """Returns the name of a recipe's stream: its source, its scenario and what is special."""
+    scenario = [] if config.scenario == "class" else [config.scenario]
+    mode = [] if config.task_free is None else ["task_free"]
+    tested = [] if config.validation is None else ["validation"]
+    return "-".join([source.name, *scenario, *mode, *tested])
+
+
+def _class(source: ImageSource, config: RunConfig) -> StreamPlan:
+    return make_plan(
+        source,
+        increment=config.increment,
+        first=config.first,
+        order=config.class_order,
+        seed=config.seed,
+    )
+
+
+def _domain(source: ImageSource, config: RunConfig) -> StreamPlan:
+    return domain_plan(
+        source, order=config.domain_order, classes=config.class_order, seed=config.seed
+    )
+
+
+def _shift(source: ImageSource, config: RunConfig) -> StreamPlan:
+    schedule = Schedule(
+        num_experiences=config.num_experiences,
+        changes=config.changes,
+        recurring=config.recurring,
+        shifts=[kind.strip() for kind in config.shifts.split(",") if kind.strip()],
+        transition=config.transition,
+        severity=config.severity,
+    )
+    return shift_plan(
+        source,
+        schedule,
+        classes=config.class_order,
+        test_images=config.test_images,
+        seed=config.seed,
+    )
+
+
+def _blurry(source: ImageSource, config: RunConfig) -> StreamPlan:
+    return blurry_plan(source, _class(source, config), blur=config.blur, seed=config.seed)
+
+
+def _long_tailed(source: ImageSource, config: RunConfig) -> StreamPlan:
+    return long_tailed_plan(
+        source,
+        _class(source, config),
+        imbalance=config.imbalance,
+        tail=config.tail,
+        head_images=config.head_images,
+        seed=config.seed,
+    )
+
+
+def _repetition(source: ImageSource, config: RunConfig) -> StreamPlan:
+    return repetition_plan(
+        source,
+        num_experiences=config.num_experiences,
+        repeat=config.repeat,
+        order=config.class_order,
+        seed=config.seed,
+    )
+
+
+def _class_domain(source: ImageSource, config: RunConfig) -> StreamPlan:
+    return class_domain_plan(
+        source,
+        split_classes(len(source.classes), config.increment, config.first),
+        order=config.domain_order,
+        classes=config.class_order,
+        seed=config.seed,
+    )
+
+
+_PLANNERS: Final[Mapping[str, Callable[[ImageSource, RunConfig], StreamPlan]]] = {
+    "class": _class,
+    "domain": _domain,
+    "shift": _shift,
+    "blurry": _blurry,
+    "long_tailed": _long_tailed,
+    "repetition": _repetition,
+    "class_domain": _class_domain,
+}

@@ -1,0 +1,206 @@
+"""One try of one recipe in a process of any machine, how it ended, and which recipes still wait."""
+
+import signal
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from cl_adapters.benchmarks.data.images import ImageSource
+from cl_adapters.benchmarks.running.checkpoints import CHECKPOINT_MINUTES
+from cl_adapters.benchmarks.running.prepare import PreparedRun, open_backbone, open_images, prepare
+from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.benchmarks.running.runner import Progress, run_stepwise
+from cl_adapters.benchmarks.streams.watch import Announcer
+from cl_adapters.errors import InputError, RunError
+from cl_adapters.memo import open_memo
+
+__all__ = ["Ledger", "Outcome", "Watch", "Workers", "attempt", "check", "failure"]
+
+# Of a lost worker or a killed sweep some process may still be at work for a moment.
+_PATIENCE_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        config: Its recipe.
+        folder: Its run directory; None if it did not finish.
+        error: The sentence that ended it; None if it finished.
+        final: Whether another try would end the same way.
+        notes: What the user may not expect of this run, such as earlier tries.
+        trouble: What concerns other runs too: why the memo keeps nothing any more.
+    """
+
+    config: RunConfig
+    folder: Path | None = None
+    error: str | None = None
+    final: bool = False
+    notes: tuple[str, ...] = ()
+    trouble: str | None = None
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many runs at once, and what each of them may use.
+
+    Attributes:
+        count: Number of runs; None for as many as there is room for.
+        threads: CPU threads of each.
+        gpus: Indices of this machine's GPUs, handed out one a worker; empty leaves devices as they
+            are.
+        memo: Folder that they share for what frozen parts compute, or `off`; None: as `open_memo`.
+        memo_gigabytes: Most that it takes on disk, above 0.
+        checkpoint_minutes: Time between two checkpoints inside an experience, at least 0.
+        address: Of a Ray cluster; None for the one that Ray finds, or one of this machine.
+    """
+
+    count: int | None = None
+    threads: int = 1
+    gpus: tuple[int, ...] = ()
+    memo: str | None = None
+    memo_gigabytes: float = 4.0
+    checkpoint_minutes: float = CHECKPOINT_MINUTES
+    address: str | None = None
+
+
+# Called about once a second with the recipes that are under way and with what has ended so far.
+Watch = Callable[[Sequence[RunConfig], Sequence[Outcome]], None]
+
+
+class Ledger:
+    """Which runs of a sweep wait to be tried, and how the others ended.
+
+    Args:
+        configs: The recipes.
+        retries: How often a run is taken up again that failed for a reason outside its recipe.
+
+    Attributes:
+        waiting: Places in `configs` of those that wait, the next one first.
+        ended: How those that are over ended, in the order in which they did.
+    """
+
+    def __init__(self, configs: Sequence[RunConfig], retries: int) -> None:
+        self._configs, self._retries = configs, retries
+        self._tries: Counter[int] = Counter()
+        self._notes: dict[int, tuple[str, ...]] = {}
+        self.waiting = deque(range(len(configs)))
+        self.ended: dict[int, Outcome] = {}
+
+    def end(self, index: int, outcome: Outcome, *, blameless: bool = False) -> None:
+        """Notes how a try ended; the run waits again if another one makes sense.
+
+        Args:
+            index: The recipe's place.
+            outcome: How the try ended.
+            blameless: Whether it does not count: its machine was lost.
+        """
+        self._tries[index] += not blameless
+        notes = (*self._notes.get(index, ()), *outcome.notes)
+        if outcome.error is None or outcome.final or self._tries[index] > self._retries:
+            self.ended[index] = replace(outcome, notes=notes)
+        else:
+            self._notes[index] = (*notes, f"was tried again: {outcome.error}")
+            self.waiting.append(index)
+
+    def outcomes(self) -> list[Outcome]:
+        """Returns how the runs ended, in the order of their recipes; all of them are over."""
+        return [self.ended[index] for index in range(len(self._configs))]
+
+
+def check(config: RunConfig, *, elsewhere: bool = False) -> ImageSource:
+    """Checks that a recipe can run, before anything is written; returns its images.
+
+    Args:
+        config: The recipe.
+        elsewhere: Another machine will run it, whose device and compiler are not looked at.
+
+    Raises:
+        InputError: If anything that it names is unknown, missing or does not fit.
+    """
+    here = {"device": "cpu", "compile": False}
+    config = config.model_copy(update=here) if elsewhere else config
+    return _prepared(config, Workers(memo="off")).source
+
+
+def attempt(config: RunConfig, out: Path, workers: Workers) -> Iterator[Path | Outcome]:
+    """Runs a recipe, or what is left of it, in this process's main thread; a worker's work.
+
+    Args:
+        config: The recipe.
+        out: Folder of all runs.
+        workers: What it may use.
+
+    Yields:
+        The run directory after each experience but the last, then how the run ended.
+
+    Raises:
+        KeyboardInterrupt: If Ctrl-C was pressed; the run can be continued.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    notes = _Notes()
+    try:
+        prepared = _prepared(config, workers)
+        yield from run_stepwise(
+            prepared,
+            out,
+            progress=notes,
+            checkpoint_minutes=workers.checkpoint_minutes,
+            patience=_PATIENCE_SECONDS,
+        )
+        memo, folder = prepared.strategy.memo, out / prepared.record.directory
+        trouble = memo.trouble if memo is not None else None
+        yield Outcome(config, folder, notes=tuple(notes.told), trouble=trouble)
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything; other runs go on
+        yield failure(config, error, tuple(notes.told))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def failure(config: RunConfig, error: Exception, notes: tuple[str, ...] = ()) -> Outcome:
+    """Returns how a run ended that an exception ended.
+
+    Args:
+        config: The recipe.
+        error: The exception.
+        notes: What the user may not expect.
+    """
+    is_known = isinstance(error, InputError | RunError | OSError)
+    text = str(error) if is_known else f"{type(error).__name__}: {error}"
+    is_final = isinstance(error, InputError) or not is_known
+    return Outcome(config, error=text, final=is_final, notes=notes)
+
+
+class _Notes(Progress):
+    """Keeps what the runner says that the user may not expect."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Keeps it."""
+        self.told.append(text)
+
+
+def _prepared(config: RunConfig, workers: Workers) -> PreparedRun:
+    images = (config.source, config.protocol, config.validation)
+    source = _kept("images", images, lambda: open_images(config))
+    weights = (config.backbone, config.weights, config.image_size)
+    backbone = _kept("backbone", weights, lambda: open_backbone(config))
+    announcer = _kept("announcer", None, Announcer)
+    where = workers.memo, workers.memo_gigabytes
+    memo = _kept("memo", where, lambda: open_memo(where[0], gigabytes=where[1]))
+    return prepare(config, source=source, backbone=backbone, announcer=announcer, memo=memo)
+
+
+_LAST: Final[dict[str, tuple[object, Any]]] = {}
+
+
+def _kept(kind: str, key: object, make: Callable[[], Any]) -> Any:  # noqa: ANN401
+    # The next run of a worker mostly has the same images and weights.
+    if kind not in _LAST or _LAST[kind][0] != key:
+        _LAST[kind] = (key, make())
+    return _LAST[kind][1]

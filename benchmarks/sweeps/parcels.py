@@ -1,0 +1,57 @@
+"""A run directory as bytes, to carry it between machines that share no disk."""
+
+import io
+import tarfile
+from contextlib import suppress
+from pathlib import Path
+
+from cl_adapters.benchmarks.running.runner import only_writer
+from cl_adapters.records import atomic_path
+
+__all__ = ["pack", "unpack"]
+
+_RECORD = "run.json"  # what counts; a directory is written with it last
+
+
+def pack(folder: Path) -> bytes:
+    """Returns a run directory between two experiences, or one that nobody writes to."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for name in _names(folder):
+            with suppress(FileNotFoundError):  # whoever wrote it was thought to be lost
+                archive.add(folder / name, name)
+    return data.getvalue()
+
+
+def unpack(data: bytes, folder: Path) -> None:
+    """Writes a run directory that was packed, in place of what is there.
+
+    At any moment the folder is one that a run can go on from.
+
+    Args:
+        data: What `pack` returned.
+        folder: The run directory; made if need be.
+
+    Raises:
+        InputError: If another process writes to it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_writer(folder), tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        members = [tarfile.data_filter(each, str(folder)) for each in archive.getmembers()]
+        for member in members:
+            file = archive.extractfile(member)
+            if file is not None:
+                with atomic_path(folder / member.name) as path:
+                    path.write_bytes(file.read())
+        for name in set(_names(folder)) - {each.name for each in members}:
+            (folder / name).unlink()
+        for place in sorted(folder.rglob("*"), reverse=True):
+            if place.is_dir() and not any(place.iterdir()):
+                place.rmdir()
+
+
+def _names(folder: Path) -> list[str]:
+    """Returns the files of a run directory, the record last."""
+    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    kept = [each for each in found if each != ".lock" and not each.endswith(".tmp")]
+    return sorted(kept, key=lambda name: (name == _RECORD, name))

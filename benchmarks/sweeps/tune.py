@@ -1,0 +1,388 @@
+"""Searches the options of a strategy: what `cl-adapters tune` does.
+
+A trial is one choice of options. It is judged by the mean, over all experiences and seeds, of the
+accuracy on a part of the training images; test images are never read. A trial is an ordinary run a
+seed, below the same folder as any other, and the study stands beside them:
+
+    <out>/studies/<strategy>-<stream>-<digest>/
+        study.db      Optuna's storage
+        best.toml     recipe of the best trial so far, for `cl-adapters run --recipe`
+        *.lock        who is at work on which trial
+
+Optuna chooses (TPE) and remembers; the runner runs. A search that is killed goes on with the same
+command: a trial whose process is gone is asked for again and its run continues from its checkpoint,
+so that the search ends with the trials of an uninterrupted one. Several processes may work on one
+study at once.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any, Final
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.distributions import distribution_to_json
+from optuna.trial import FrozenTrial, TrialState
+
+from cl_adapters.benchmarks.data.images import ImageSource
+from cl_adapters.benchmarks.running.bars import Bars
+from cl_adapters.benchmarks.running.prepare import method_options, open_backbone, prepare
+from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.benchmarks.running.runner import Progress, StopRun, run
+from cl_adapters.benchmarks.sweeps.space import Space, nested
+from cl_adapters.errors import InputError, RunError
+from cl_adapters.memo import Memo
+from cl_adapters.plugins import label
+from cl_adapters.records import RunRecord, atomic_path, digest, read_predictions
+from cl_adapters.toml_text import toml_lines
+
+__all__ = ["Search", "Tuning", "accuracies"]
+
+ENOUGH: Final = 4  # finished trials that a new one is held against
+_REFUSALS: Final = 1000  # combinations in a row that the strategy refuses
+_COUNTED: Final = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is searched and how a trial is judged.
+
+    Attributes:
+        config: The recipe of every trial but for what is searched; `validation` is set.
+        space: What is searched.
+        seeds: Runs of a trial, from the recipe's seed on.
+        prune: Whether a trial ends early that falls behind.
+        out: Folder of all runs.
+    """
+
+    config: RunConfig
+    space: Space
+    seeds: int = 1
+    prune: bool = True
+    out: Path = Path("runs")
+
+    @property
+    def folder(self) -> Path:
+        """Where the study stands: another search, another folder."""
+        config = self.config.identified().model_dump(mode="json")
+        space = {name: distribution_to_json(each) for name, each in self.space.items()}
+        key = digest([config, space, self.seeds, self.prune], 8)
+        stream = label(Path(self.config.source).stem)
+        return self.out / "studies" / f"{label(self.config.strategy)}-{stream}-{key}"
+
+    def options(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Returns the recipe's options with some of them changed.
+
+        Raises:
+            InputError: If the strategy refuses the combination.
+        """
+        given = dict(self.config.options)
+        for name, value in nested(params).items():
+            # One option of a group leaves the others as the recipe has them.
+            inside = isinstance(value, dict) and isinstance(given.get(name), dict)
+            given[name] = {**given[name], **value} if inside else value
+        changed = method_options(self.config.model_copy(update={"options": given}))
+        values = changed.model_dump(mode="json")
+        return {name: values[name] for name in given}
+
+    def recipes(self, params: dict[str, Any]) -> list[RunConfig]:
+        """Returns the recipes of a trial, one a seed.
+
+        Raises:
+            InputError: If the strategy refuses the combination.
+        """
+        options = self.options(params)
+        seeds = range(self.config.seed, self.config.seed + self.seeds)
+        return [self.config.model_copy(update={"options": options, "seed": k}) for k in seeds]
+
+    def now(self) -> dict[str, Any]:
+        """Returns the values that the recipe has of what is searched, if the space holds them."""
+        options = method_options(self.config)
+        now: dict[str, Any] = {}
+        for name, each in self.space.items():
+            value: Any = options
+            for part in name.split("."):
+                value = getattr(value, part)
+            # No public method asks a distribution what it holds.
+            if isinstance(each, optuna.distributions.CategoricalDistribution):
+                holds = value in each.choices
+            else:
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                holds = number and each.low <= value <= each.high  # type: ignore[attr-defined]
+            if not holds:
+                return {}
+            now[name] = value
+        return now
+
+
+def accuracies(folder: Path) -> list[float]:
+    """Returns, in percent, the accuracy after each experience over all images tested then.
+
+    Their mean is the report's `a_avg_micro`.
+    """
+    rows = read_predictions(folder)
+    right = (rows["prediction"] == rows["target"]).groupby(rows["experience"]).mean()
+    return [100 * float(share) for share in right]
+
+
+class BelowMedian(optuna.pruners.BasePruner):
+    """Ends a trial that is worse than half of the finished ones were at the same point.
+
+    Optuna's own median pruner takes the best value that a trial has had. Accuracy falls as classes
+    come, so that would be the first one, of a single experience, whatever followed.
+    """
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Says whether the trial is to end."""
+        step = trial.last_step
+        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        others = [
+            each.intermediate_values[step] for each in finished if step in each.intermediate_values
+        ]
+        if not step or len(others) < ENOUGH:  # of one experience alone every method knows enough
+            return False
+        return trial.intermediate_values[step] < median(others)
+
+
+class _Judge(Progress):
+    """Shows the runs of a trial, tells Optuna of each experience, and ends what falls behind.
+
+    Args:
+        bars: Where the runs are shown.
+        trial: The trial.
+        total: Experiences of all its runs; None if none of them is to end early.
+    """
+
+    def __init__(self, bars: Bars, trial: optuna.Trial, total: int | None) -> None:
+        self._bars, self._trial, self._total = bars, trial, total
+        self._before: list[float] = []  # of the seeds that are done
+        self._reported = 0
+
+    def start(self, title: str, total: int) -> None:
+        """Begins a bar."""
+        self._bars.start(f"trial {self._trial.number}: {title}", total)
+
+    def advance(self, text: str, images: int) -> None:
+        """Moves the bar."""
+        self._bars.advance(text, images)
+
+    def note(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self._bars.note(text)
+
+    def stored(self, folder: Path, experience: int) -> None:
+        """Judges a run after an experience."""
+        self._report(self._before + accuracies(folder)[: experience + 1])
+
+    def found(self, folder: Path) -> None:
+        """Judges what there is of a run before it goes on, as if it came just now."""
+        try:
+            done = RunRecord.read(folder).experiences_done
+            self._report(self._before + accuracies(folder)[:done])
+        except InputError:  # nothing there, or damaged: the run will see
+            return
+
+    def ended(self, folder: Path) -> None:
+        """Judges a whole run and goes on to the next seed."""
+        self._before += accuracies(folder)
+        self._report(self._before)
+
+    def value(self) -> float:
+        """Returns what the trial is worth, in percent."""
+        return fmean(self._before)
+
+    def _report(self, values: Sequence[float]) -> None:
+        for step in range(self._reported, len(values)):
+            self._trial.report(fmean(values[: step + 1]), step)
+            self._reported = step + 1
+            if self._total and step + 1 < self._total and self._trial.should_prune():
+                raise StopRun(f"tune ended trial {self._trial.number}: below the median")
+
+
+class Tuning:
+    """A study on disk, worked on by this process and perhaps by others.
+
+    Args:
+        search: What is searched.
+        trials: Trials in all, whoever runs them and when.
+        source: The opened images of the recipe.
+        memo: Where frozen parts are kept; None keeps none.
+    """
+
+    def __init__(
+        self, search: Search, trials: int, source: ImageSource, memo: Memo | None = None
+    ) -> None:
+        self.search, self._trials = search, trials
+        self._source, self._memo = source, memo
+        self._backbone = open_backbone(search.config)
+        self.folder = search.folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with FileLock(self.folder / "next.lock"):
+            self._storage = optuna.storages.RDBStorage(f"sqlite:///{self.folder / 'study.db'}")
+            self._study = optuna.create_study(
+                storage=self._storage,
+                study_name="tune",
+                direction="maximize",
+                pruner=BelowMedian(),
+                load_if_exists=True,
+            )
+            if not self._study.get_trials(deepcopy=False) and search.now():
+                self._study.enqueue_trial(search.now())  # what a search has to beat
+
+    def close(self) -> None:
+        """Lets go of the storage."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
+    def trials(self) -> list[FrozenTrial]:
+        """Returns the trials that ended well or early, the best first."""
+        ended = self._study.get_trials(deepcopy=False, states=_COUNTED[:2])
+        return sorted(ended, key=lambda each: (each.state.name, -_value(each), each.number))
+
+    def work(self, bars: Bars) -> None:
+        """Runs trials until there are enough.
+
+        Raises:
+            RunError: If the strategy refuses whatever is tried.
+            KeyboardInterrupt: If Ctrl-C was pressed; the same search goes on from there.
+        """
+        while (found := self._next()) is not None:
+            trial, recipes, lock = found
+            try:
+                line = self._run(trial, recipes, bars)
+            finally:
+                lock.release()
+            best = self._write_best()
+            bars.finish(f"{line}{best}{_text(trial.params)}")
+
+    def _next(self) -> tuple[optuna.Trial, list[RunConfig], FileLock] | None:
+        with FileLock(self.folder / "next.lock"):
+            self._ask_again_for_lost()
+            refusal = ""
+            for _ in range(_REFUSALS):
+                known = [each for each in self._study.get_trials(deepcopy=False) if _counts(each)]
+                if sum(each.state in _COUNTED for each in known) >= self._trials:
+                    return None
+                # A generator of its own for each choice: a continued search chooses the same.
+                self._study.sampler = optuna.samplers.TPESampler(seed=len(known))
+                trial = self._study.ask(self.search.space)
+                try:
+                    recipes = self.search.recipes(trial.params)
+                except InputError as error:
+                    refusal = str(error)
+                    trial.set_user_attr("refused", refusal)
+                    self._study.tell(trial, state=TrialState.FAIL)
+                    continue
+                lock = self._lock(trial.number)
+                lock.acquire(timeout=0)
+                return trial, recipes, lock
+        raise RunError(f"strategy must take some combination, it refused {_REFUSALS}: {refusal}")
+
+    def _ask_again_for_lost(self) -> None:
+        for each in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            with _free(self._lock(each.number)) as is_lost:
+                if is_lost:
+                    self._study.tell(each.number, state=TrialState.FAIL)
+                    self._study.enqueue_trial(each.params)
+
+    def _lock(self, number: int) -> FileLock:
+        return FileLock(self.folder / f"trial{number}.lock")
+
+    def _run(self, trial: optuna.Trial, recipes: Sequence[RunConfig], bars: Bars) -> str:
+        """Runs a trial and returns how it ended."""
+        name = f"trial {trial.number}"
+        try:
+            value = self._judged(trial, recipes, bars)
+        except StopRun:
+            ended = self._study.tell(trial, state=TrialState.PRUNED)
+            steps = len(ended.intermediate_values)
+            reached = f"{_value(ended):.2f} %"
+            return f"{name}: ended after {steps} experiences at {reached}, below the median there"
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything; others go on
+            trial.set_user_attr("error", str(error))
+            self._study.tell(trial, state=TrialState.PRUNED)
+            return f"{name}: failed: {error}"
+        self._study.tell(trial, value)
+        return f"{name}: A_avg {value:.2f} %"
+
+    def _judged(self, trial: optuna.Trial, recipes: Sequence[RunConfig], bars: Bars) -> float:
+        judge: _Judge | None = None
+        for config in recipes:
+            prepared = prepare(
+                config, source=self._source, backbone=self._backbone, memo=self._memo
+            )
+            steps = len(recipes) * len(prepared.record.experiences)
+            judge = judge or _Judge(bars, trial, steps if self.search.prune else None)
+            judge.found(self.search.out / prepared.record.directory)
+            judge.ended(run(prepared, self.search.out, progress=judge))
+        return judge.value() if judge else 0.0
+
+    def _write_best(self) -> str:
+        """Writes the recipe of the best trial so far; returns what to say of it."""
+        with FileLock(self.folder / "next.lock"):
+            found = self.trials()
+            if not found or found[0].state != TrialState.COMPLETE:
+                return ""
+            best = found[0]
+            lines = [*self._story(best), *toml_lines(self.recipe(best))]
+            with atomic_path(self.folder / "best.toml") as path:
+                path.write_text("\n".join(lines) + "\n", "utf-8")
+        return f" (best {_value(best):.2f} %, trial {best.number})"
+
+    def recipe(self, trial: FrozenTrial) -> dict[str, Any]:
+        """Returns the recipe of a trial as it is run on the test images."""
+        values = self.search.config.model_dump(mode="json")
+        del values["validation"]
+        return {**values, "options": self.search.options(trial.params)}
+
+    def _story(self, best: FrozenTrial) -> list[str]:
+        seeds = f"{self.search.seeds} seed{'s' * (self.search.seeds > 1)}"
+        share = f"{self.search.config.validation:.0%} of the training images"
+        return [
+            f"# Trial {best.number}, the best so far of `cl-adapters tune`:",
+            f"# A_avg {_value(best):.2f} % over {seeds} on {share}; no test image was read.",
+        ]
+
+    def table(self, rows: int = 5) -> list[list[str]]:
+        """Returns the best trials, the header first."""
+        found = [["trial", "A_avg %", "experiences", "options"]]
+        for each in self.trials()[:rows]:
+            steps = str(len(each.intermediate_values))
+            found.append([str(each.number), f"{_value(each):.2f}", steps, _text(each.params)])
+        return found
+
+
+def _value(trial: FrozenTrial) -> float:
+    return trial.value if trial.value is not None else 0.0
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    # A trial that was lost with its process is asked for again and counts then.
+    return trial.state in _COUNTED or "refused" in trial.user_attrs
+
+
+def _text(params: dict[str, Any]) -> str:
+    return "".join(
+        f" {name}={value:.4g}" if isinstance(value, float) else f" {name}={value}"
+        for name, value in params.items()
+    )
+
+
+@contextmanager
+def _free(lock: FileLock) -> Iterator[bool]:
+    """Yields whether nobody else holds a lock, and holds it meanwhile."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

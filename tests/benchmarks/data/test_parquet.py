@@ -1,0 +1,229 @@
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from cl_adapters.benchmarks.data.parquet import parquet_source
+from cl_adapters.benchmarks.data.sources import open_source, verify_images
+from cl_adapters.errors import InputError
+
+
+def png(value: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("L", (3, 2), value).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write(path: Path, columns: dict[str, object], metadata: dict[str, str] | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
+    return path
+
+
+def ours(
+    path: Path,
+    labels: object = (0, 1, 0, 1),
+    splits: object = ("train", "train", "test", "test"),
+    metadata: dict[str, str] | None = None,
+) -> Path:
+    return write(
+        path / "data.parquet",
+        {"image": [png(value) for value in range(4)], "label": labels, "split": splits},
+        metadata,
+    )
+
+
+def public(
+    path: Path,
+    labels: Sequence[int] = (0, 1, 0, 1),
+    *,
+    column: str = "fine_label",
+    names: bool = True,
+) -> Path:
+    """A file as public data set hubs export it."""
+    images = [{"bytes": png(value), "path": None} for value in range(len(labels))]
+    features = {column: {"names": ["ant", "bee"], "_type": "ClassLabel"}, "img": {"_type": "Image"}}
+    coarse = [0] * len(labels)
+    return write(
+        path,
+        {"img": images, column: list(labels), "coarse_label": coarse},
+        {"huggingface": json.dumps({"info": {"features": features}})} if names else None,
+    )
+
+
+def test_a_split_column_is_followed(tmp_path: Path) -> None:
+    path = ours(tmp_path, metadata={"classes": '["x", "y"]'})
+    source = open_source(path)
+    assert source.name == "data"
+    assert source.classes == ("x", "y")
+    assert source.train.rows.tolist() == [0, 1]
+    assert source.test.targets.tolist() == [0, 1]
+    assert source.test.read(1).tolist() == [[[3, 3, 3]] * 3] * 2
+    assert source.test.name(1) == f"in row 3 of {str(path)!r}"
+    verify_images(source)
+
+
+def test_dictionary_columns_and_missing_names_are_fine(tmp_path: Path) -> None:
+    splits = pa.array(["train", "train", "test", "test"]).dictionary_encode()
+    source = parquet_source(ours(tmp_path, pa.array([0, 1, 0, 1], pa.int16()), splits))
+    assert source.classes == ("0", "1")
+    assert source.train.targets.tolist() == [0, 1]
+
+
+def test_text_labels_are_class_names_in_natural_order(tmp_path: Path) -> None:
+    labels = pa.array(["c10", "c2", "c10", "c2"]).dictionary_encode()
+    source = parquet_source(ours(tmp_path, labels))
+    assert source.classes == ("c2", "c10")
+    assert source.train.targets.tolist() == [1, 0]
+
+
+def test_whole_floats_are_labels(tmp_path: Path) -> None:
+    assert parquet_source(ours(tmp_path, [0.0, 1.0, 0.0, 1.0])).classes == ("0", "1")
+
+
+def test_without_a_split_the_content_decides(tmp_path: Path) -> None:
+    images, labels = [png(value) for value in range(20)], [0] * 10 + [1] * 10
+    path = write(tmp_path / "a.parquet", {"image": images, "label": labels})
+    source = parquet_source(path)
+    assert np.bincount(source.test.targets).tolist() == [2, 2]
+    back = write(tmp_path / "b.parquet", {"image": images[::-1], "label": labels[::-1]})
+    assert parquet_source(back).describe() == source.describe()
+    assert len(parquet_source(path, test_share=0.5).test) == 10
+
+
+def test_a_public_export_in_two_files_is_read(tmp_path: Path) -> None:
+    public(tmp_path / "train-00000-of-00001.parquet", [0, 1, 1])
+    public(tmp_path / "test-00000-of-00001.parquet", [1, 0])
+    source = open_source(tmp_path)
+    assert source.classes == ("ant", "bee")
+    assert source.train.targets.tolist() == [0, 1, 1]
+    assert source.test.targets.tolist() == [1, 0]
+    verify_images(source)
+
+
+def test_many_parts_and_validation_names_are_read(tmp_path: Path) -> None:
+    for part in range(11):
+        public(tmp_path / f"train-{part}.parquet", [part % 2], column="label", names=False)
+    public(tmp_path / "validation.parquet", column="label", names=False)
+    source = parquet_source(tmp_path)
+    assert source.classes == ("0", "1")
+    assert source.train.targets.tolist() == [0, 1] * 5 + [0]
+    assert len(source.test) == 4
+
+
+def test_files_of_one_set_may_differ_in_integer_width(tmp_path: Path) -> None:
+    for name, kind in (("train", pa.int64()), ("test", pa.int16())):
+        columns = {"image": [png(0), png(1)], "label": pa.array([0, 1], kind)}
+        write(tmp_path / f"{name}.parquet", columns)
+    assert len(parquet_source(tmp_path).test) == 2
+
+
+def test_checksums_agree_across_layouts(tmp_path: Path) -> None:
+    one = parquet_source(ours(tmp_path, metadata={"classes": '["ant", "bee"]'}))
+    images = [png(value) for value in range(4)]
+    for name, part in (("train", slice(0, 2)), ("test", slice(2, 4))):
+        columns = {"image": images[part], "label": ["ant", "bee"]}
+        write(tmp_path / "two" / f"{name}.parquet", columns)
+    assert parquet_source(tmp_path / "two").describe() == one.describe()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 0, None], "label in row 3 of .* must not be empty, got null"),
+        ([0, 1, 0, float("nan")], "label in row 3 of .* must be a whole number from 0, got nan"),
+        ([0, 1, 0, 0.5], "label in row 3 of .* must be a whole number from 0, got 0.5"),
+        ([0, 1, -1, 1], "label in row 2 of .* must be a whole number from 0, got -1"),
+        ([0, 2, 0, 2], "labels of .* must run from 0 to 2 without a gap, got none equal to 1"),
+        ([0, 2**40, 0, 2**40], f"label in row 1 of .* got {2**40}"),
+        ([True, False, True, False], "labels of .* must be whole numbers or text, got bool"),
+        ([0, 1, 0, 0], "class '1' of 'data' must have at least one test image, got 0"),
+        ([0, 0, 0, 1], "class '1' of 'data' must have at least one train image, got 0"),
+    ],
+)
+def test_bad_labels_are_refused(tmp_path: Path, labels: list[object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parquet_source(ours(tmp_path, labels))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ('["x"]', r"label in row 1 of .* less than the number of class names, 1, got 1"),
+        ('["x", "y", "z"]', "class 'z' of 'data' must have at least one train image"),
+        ('["x", "x"]', "class names must differ"),
+        ('{"x": 1}', "class names in .* must be a list of texts"),
+        ("[", "class names in .* must be JSON"),
+    ],
+)
+def test_bad_class_names_are_refused(tmp_path: Path, names: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parquet_source(ours(tmp_path, metadata={"classes": names}))
+
+
+def test_metadata_of_other_shape_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"class names in .* must be JSON"):
+        parquet_source(ours(tmp_path, metadata={"huggingface": "[1]"}))
+    assert parquet_source(ours(tmp_path, metadata={"huggingface": "{}"})).classes == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (["train", "train", "test", "dev"], "split in row 3 of .* must be one of .* got 'dev'"),
+        (["train", "train", "test", None], "split in row 3 of .* got None"),
+        (["train", "train", "test", "val"], "must hold one test set, got test, val"),
+        (["train"] * 4, "class '0' of 'data' must have at least one test image"),
+    ],
+)
+def test_bad_splits_are_refused(tmp_path: Path, splits: list[object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parquet_source(ours(tmp_path, splits=splits))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"label": [0]}, "must have a column 'image' or 'img', got .'label'.$"),
+        ({"image": [b"x"]}, "must have a column 'label' or 'fine_label' or 'labels', got "),
+        ({"image": ["x"], "label": [0]}, "'image' of .* encoded images as bytes, got string"),
+        ({"image": [b"x", None], "label": [0, 0]}, "image in row 1 of .* not be empty, got null"),
+        ({"image": pa.array([], pa.binary()), "label": []}, "at least one image, got 0 rows"),
+    ],
+)
+def test_bad_columns_are_refused(tmp_path: Path, columns: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parquet_source(write(tmp_path / "x.parquet", columns))
+
+
+def test_a_corrupt_image_is_named_by_its_row(tmp_path: Path) -> None:
+    columns = {"image": [png(0), png(1), png(2), b"junk"], "label": [0, 0, 0, 0]}
+    path = write(tmp_path / "x.parquet", columns)
+    with pytest.raises(InputError, match=r"image in row 3 of '.*x\.parquet' must be a JPEG"):
+        verify_images(parquet_source(path))
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    path.write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"x\.parquet' must be a readable parquet file"):
+        open_source(path)
+
+
+def test_bad_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"must hold \.parquet files, got none"):
+        parquet_source(tmp_path)
+    path = public(tmp_path / "all.parquet")
+    with pytest.raises(InputError, match=r"all\.parquet' must say whether it is train, test"):
+        parquet_source(tmp_path)
+    path.rename(tmp_path / "train.parquet")
+    columns = {"img": [1], "fine_label": [0]}
+    write(tmp_path / "test.parquet", columns)
+    with pytest.raises(InputError, match="must have equal columns"):
+        parquet_source(tmp_path)

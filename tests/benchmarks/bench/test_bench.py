@@ -16,6 +16,9 @@ from cl_adapters.benchmarks.bench import (
     read_metrics,
     run_bench,
 )
+from cl_adapters.benchmarks.bench.memory import peak_of_a_run
+from cl_adapters.benchmarks.bench.whole import passes_of_a_run
+from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.runner import peak_bytes
 from cl_adapters.errors import InputError
 
@@ -122,3 +125,20 @@ def test_the_peak_of_a_process_is_its_own() -> None:
     mine = peak_bytes(torch.device("cpu"))
     assert mine > held.nbytes
     assert 2**27 < int(done.stdout) < mine
+
+
+@pytest.mark.slow
+def test_a_whole_run_counts_its_images_and_takes_a_pass_at_least() -> None:
+    config = RunConfig(
+        strategy="simplecil", backbone="test_vit", weights="random", image_size=32, increment=5
+    )
+    images, passes = passes_of_a_run(config)
+    assert images == 1797, "scikit-learn's digits"
+    assert 0.9 < passes < 100
+
+
+@pytest.mark.slow
+def test_peak_memory_is_that_of_a_process_of_its_own() -> None:
+    held = torch.ones(2**29)  # 2 GiB here must not count there
+    peak = peak_of_a_run("simplecil", "test_vit", 32, "fp32")
+    assert 60_000 * 32 * 32 * 3 < peak < held.nbytes

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+import torch
+from torch import nn
 
 from cl_adapters.benchmarks.running.checkpoints import Inside, write_checkpoint
 from cl_adapters.strategies import STRATEGIES
@@ -43,22 +46,43 @@ def resident() -> int:
 SLOWER = {"mos": 2.5, "joint": 3.0}
 
 
+class Yardstick:
+    """A piece of work like an experience's, always the same: the machine has better and worse days.
+
+    One that is shared can be half as fast at the end of a test as at its beginning.
+    """
+
+    def __init__(self) -> None:
+        sizes = (64, 128, 64, 10)
+        layers = [nn.Linear(one, other) for one, other in itertools.pairwise(sizes)]
+        self._network = nn.Sequential(*layers)
+        self._inputs = torch.rand(32, sizes[0])
+
+    def seconds(self) -> float:
+        """Processor time of some training steps."""
+        since = time.process_time()
+        for _ in range(40):
+            self._network.zero_grad()
+            self._network(self._inputs).square().sum().backward()
+        return time.process_time() - since
+
+
 class Meter:
     """What a strategy and the process hold, one number an experience or every fifty."""
 
     def __init__(self) -> None:
-        self.seconds: list[float] = []
+        self.units: list[float] = []  # an experience's time, in those of a yardstick beside it
         self.held: list[int] = []
         self.learned: list[int] = []
         self.memory: list[int] = []
         self.handles: list[int] = []
 
-    def read(self, strategy: AdapterStrategy, seconds: float) -> None:
+    def read(self, strategy: AdapterStrategy, units: float) -> None:
         state = strategy.learned_state()
-        self.seconds.append(seconds)
+        self.units.append(units)
         self.learned.append(sum(value.nbytes for value in state.values()))
         self.held.append(bytes_held(strategy))
-        if len(self.seconds) % 50 == 0:
+        if len(self.units) % 50 == 0:
             self.memory.append(resident())
             self.handles.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208
 
@@ -69,17 +93,19 @@ def soak(name: str, out: Path) -> Meter:
     stream = TinyStream(experiences=((0, 1), (2, 3)) * (count // 2), per_class=6)
     strategy = Trial(STRATEGIES[name], OPTIONS[name]).build()
     strategy.keeper = inside = Inside(out, minutes=0)
-    meter, tests = Meter(), stream.benchmark.test_stream[0]
+    meter, tests, yardstick = Meter(), stream.benchmark.test_stream[0], Yardstick()
     for number, experience in enumerate(stream.benchmark.train_stream):
         inside.begin(number)
+        unit = yardstick.seconds()
         since = time.process_time()
         strategy.train(experience, eval_streams=[])
         strategy.eval(tests)
         strategy.take_events(number)
         spent = time.process_time() - since
+        unit += yardstick.seconds()
         write_checkpoint(out, 0, strategy.learned_state())
         inside.drop()
-        meter.read(strategy, spent)
+        meter.read(strategy, spent / unit)
     return meter
 
 
@@ -94,7 +120,7 @@ def test_two_hundred_experiences_leave_only_what_was_learned(
     surplus = meter.memory[-1] - meter.memory[0] - explained
     assert surplus < 0.05 * meter.memory[0], "of all memory; the allocator keeps some"
     assert len(set(meter.handles)) == 1, "no file was left open"
-    ratio = median(meter.seconds[-50:]) / median(meter.seconds[10:60])
+    ratio = median(meter.units[-50:]) / median(meter.units[10:60])
     print(f"{name}: {surplus / 2**20:.1f} MiB beside {explained / 2**20:.1f}, time x {ratio:.2f}")  # noqa: T201
     assert ratio < SLOWER.get(name, 1.3), "an experience takes as long as one before"
-    record_property("reliability: experiences soaked", len(meter.seconds))
+    record_property("reliability: experiences soaked", len(meter.units))

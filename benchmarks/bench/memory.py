@@ -1,4 +1,7 @@
-"""Most memory of a run of CIFAR-100's size, measured in a process of its own."""
+"""Most memory of a run of CIFAR-100's size, measured in a process of its own.
+
+python -m cl_adapters.benchmarks.bench.memory STRATEGY BACKBONE IMAGE_SIZE PRECISION
+"""
 
 import subprocess
 import sys
@@ -7,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import typer
 
 from cl_adapters.benchmarks.data.sources import array_source
 from cl_adapters.benchmarks.running.prepare import method_options, prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.runner import peak_bytes, run
+from cl_adapters.errors import InputError
 from cl_adapters.memo import Memo
 
 __all__ = ["measure", "peak_of_a_run"]
@@ -42,9 +47,8 @@ def peak_of_a_run(strategy: str, backbone: str, image_size: int, precision: str)
     return int(done.stdout)
 
 
-def measure() -> int:
-    """Runs what the command line names; returns the most bytes that this process held."""
-    strategy, backbone, image_size, precision = sys.argv[1:]
+def measure(strategy: str, backbone: str, image_size: int, precision: str) -> int:
+    """Does that in this process, and returns the most bytes that it held; see `peak_of_a_run`."""
     torch.set_num_threads(1)
     generator = np.random.default_rng(0)
 
@@ -58,7 +62,7 @@ def measure() -> int:
         "increment": _INCREMENT,
         "backbone": backbone,
         "weights": "random",
-        "image_size": int(image_size),
+        "image_size": image_size,
         "precision": precision,
     }
     known = type(method_options(RunConfig.parse(values))).model_fields
@@ -80,5 +84,14 @@ def _beginning(pixels: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.
     return pixels[shown], targets[shown]
 
 
+def main(strategy: str, backbone: str, image_size: int, precision: str) -> None:
+    """Prints the most bytes that a run of CIFAR-100's size holds at once."""
+    try:
+        typer.echo(measure(strategy, backbone, image_size, precision))
+    except InputError as error:
+        typer.echo(f"memory: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
 if __name__ == "__main__":
-    sys.stdout.write(str(measure()))
+    typer.run(main)

@@ -14,8 +14,6 @@ import numpy as np
 import pandas as pd
 import torch
 from avalanche.core import SupervisedPlugin
-from avalanche.logging import BaseLogger
-from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor, nn
 
 from cl_adapters.adapters import build_pets
@@ -259,15 +257,8 @@ class Track:
 
     def _strategy(self, prepared: PreparedRun, way: Way) -> AdapterStrategy:
         if way.kind is not None:
-            return way.kind(
-                backbone=prepared.backbone.model,
-                config=method_options(prepared.config),
-                seed=prepared.config.seed,
-                precision=prepared.config.precision,
-                device=self.device,
-                fixed_views=True,
-                evaluator=EvaluationPlugin(loggers=[BaseLogger()], collect_all=False),
-            )
+            config, backbone = prepared.config, prepared.backbone
+            return build_strategy(config, backbone, fixed_views=True, kind=way.kind)
         if way.plain:
             return build_strategy(prepared.config, prepared.backbone, fixed_views=False)
         return prepared.strategy

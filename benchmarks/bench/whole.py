@@ -7,18 +7,19 @@ evaluation after each experience, records, checkpoints. Half of the bare network
 before it and half after it, so that a machine that slows down meanwhile does not decide.
 """
 
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import torch
+import typer
 
+from cl_adapters.benchmarks.bench.track import Clock
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.runner import run
+from cl_adapters.errors import InputError
 from cl_adapters.memo import Memo
 
 __all__ = ["passes_of_a_run"]
@@ -54,22 +55,31 @@ def passes_of_a_run(config: RunConfig) -> tuple[int, float]:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    since = time.process_time()
+    clock = Clock(torch.device("cpu"))
+    since = clock.now()
     work()
-    return time.process_time() - since
+    return clock.now() - since
+
+
+def main(data: Path, weights: Path, image_size: int) -> None:
+    """Prints how many passes of ViT-Tiny a whole run of SimpleCIL takes."""
+    try:
+        config = RunConfig.parse(
+            {
+                "strategy": "simplecil",
+                "data": str(data),
+                "increment": 5,
+                "backbone": "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+                "weights": str(weights),
+                "image_size": image_size,
+            }
+        )
+        images, passes = passes_of_a_run(config)
+    except InputError as error:
+        typer.echo(f"whole: {error}", err=True)
+        raise typer.Exit(2) from error
+    typer.echo(f"{passes:.3f} passes over {images:,} images")
 
 
 if __name__ == "__main__":
-    data, weights, image_size = sys.argv[1:]
-    found = RunConfig.parse(
-        {
-            "strategy": "simplecil",
-            "data": data,
-            "increment": 5,
-            "backbone": "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
-            "weights": weights,
-            "image_size": int(image_size),
-        }
-    )
-    count, passes = passes_of_a_run(found)
-    sys.stdout.write(f"{passes:.3f} passes over {count:,} images\n")
+    typer.run(main)

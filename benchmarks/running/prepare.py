@@ -166,6 +166,7 @@ def build_strategy(
     *,
     fixed_views: bool | Views,
     memo: Memo | None = None,
+    kind: type[AdapterStrategy] | None = None,
 ) -> AdapterStrategy:
     """Returns the strategy of a recipe, as it begins.
 
@@ -175,8 +176,9 @@ def build_strategy(
         fixed_views: Whether the training images are the same in each epoch, or which view each of
             them shows.
         memo: Where it keeps what frozen parts compute; None keeps nothing.
+        kind: Class in place of the strategy's own, with its options.
     """
-    strategy = find_strategy(config.strategy)(
+    strategy = (kind or find_strategy(config.strategy))(
         backbone=backbone.model,
         config=method_options(config),
         seed=config.seed,

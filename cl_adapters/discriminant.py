@@ -14,6 +14,7 @@ Shapes: B batch, D features, C groups = highest number seen + 1.
 """
 
 from collections.abc import Sequence
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -117,7 +118,7 @@ class LinearDiscriminant(nn.Module):
         super()._load_from_state_dict(state, prefix, *rest)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Returns the log of each group's posterior, up to a constant; `UNSEEN_LOGIT` if empty.
+        """Returns the log of each group's posterior; `UNSEEN_LOGIT` if empty.
 
         Shape:
             features: (B, D). Output: (B, C), float32.
@@ -125,5 +126,8 @@ class LinearDiscriminant(nn.Module):
         if self._columns is None or self._columns[0].device != features.device:
             self._columns = self._solve()
         weight, bias = self._columns
-        logits = functional.linear(self._scaled(features), weight, bias).float()
-        return logits.masked_fill(self.counts == 0, UNSEEN_LOGIT)
+        empty = self.counts == 0
+        logits = functional.linear(self._scaled(features), weight, bias).masked_fill(empty, -inf)
+        # What all groups share can be a million times what sets them apart: it leaves before the
+        # digits do, and the likeliest group stays above those that are empty.
+        return logits.log_softmax(dim=1).float().masked_fill(empty, UNSEEN_LOGIT)

@@ -105,6 +105,29 @@ def test_the_state_comes_back_into_an_empty_discriminant() -> None:
     assert torch.equal(other(points), head(points))
 
 
+def test_what_all_groups_share_does_not_blur_the_logits() -> None:
+    points, targets = samples()
+    points = points.double()
+    shift = torch.full((points.shape[1],), 1e4, dtype=torch.float64)
+    head = fitted(points + shift, targets)
+    torch.testing.assert_close(
+        head(points + shift), fitted(points, targets)(points), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_an_empty_group_is_never_the_likeliest() -> None:
+    # Far from every group the unnormalised logits lie below the one of a group without samples.
+    head = LinearDiscriminant(2)
+    head.grow([2])
+    spread = torch.tensor([[0.0, 0.01], [0.0, -0.01], [0.01, 0.0], [-0.01, 0.0]])
+    centres = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
+    for group, centre in zip((0, 2), centres, strict=True):
+        head.add(spread + centre, torch.full((4,), group))
+    logits = head(torch.tensor([[0.0, 0.0], [0.9, 0.1], [2.1, -0.1]]))
+    assert logits.argmax(dim=1).tolist() == [0, 0, 2]
+    assert logits.softmax(dim=1)[:, 1].tolist() == [0.0, 0.0, 0.0]
+
+
 def test_of_unit_length_only_the_direction_counts() -> None:
     points, targets = samples()
     directions = points / points.norm(dim=1, keepdim=True)

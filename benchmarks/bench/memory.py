@@ -13,9 +13,10 @@ import torch
 import typer
 
 from cl_adapters.benchmarks.data.sources import array_source
+from cl_adapters.benchmarks.running.memory import peak_bytes
 from cl_adapters.benchmarks.running.prepare import method_options, prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.benchmarks.running.runner import peak_bytes, run
+from cl_adapters.benchmarks.running.runner import run
 from cl_adapters.errors import InputError
 from cl_adapters.memo import Memo
 

@@ -20,6 +20,7 @@ from cl_adapters.adapters import build_pets
 from cl_adapters.backbone import AdaptedViT
 from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.data.sources import array_source
+from cl_adapters.benchmarks.running.memory import peak_bytes
 from cl_adapters.benchmarks.running.observer import Observer
 from cl_adapters.benchmarks.running.prepare import (
     PreparedRun,
@@ -30,7 +31,6 @@ from cl_adapters.benchmarks.running.prepare import (
     prepare,
 )
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.benchmarks.running.runner import peak_bytes
 from cl_adapters.memo import Memo
 from cl_adapters.pretrained import PretrainedViT
 from cl_adapters.strategies.base import AdapterStrategy

@@ -7,9 +7,7 @@ experience its training is kept every few minutes. So a run that was killed at a
 from the last checkpoint that is whole and ends with the predictions of an uninterrupted one.
 """
 
-import resource
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -30,6 +28,7 @@ from cl_adapters.benchmarks.running.checkpoints import (
 )
 from cl_adapters.benchmarks.running.examples import draw_examples
 from cl_adapters.benchmarks.running.logs import MethodLog, check_loggers, open_logs, write_log
+from cl_adapters.benchmarks.running.memory import FreedMemory, peak_bytes
 from cl_adapters.benchmarks.running.observer import Observer
 from cl_adapters.benchmarks.running.reuse import find_trained, learn
 from cl_adapters.benchmarks.streams.plans import StreamPlan
@@ -62,7 +61,6 @@ __all__ = [
     "Running",
     "StopRun",
     "only_writer",
-    "peak_bytes",
     "run",
     "run_stepwise",
 ]
@@ -294,12 +292,17 @@ class _Session:
         self._trained = trained
         self._strategy = prepared.strategy
         self._inside = Inside(folder / "checkpoints", checkpoint_minutes)
-        self._observer = Observer(prepared.plan, progress.advance)
+        self._freed = FreedMemory()
+        self._observer = Observer(prepared.plan, self._advance)
 
     def log_to(self, logs: Sequence[BaseLogger]) -> None:
         """Tells loggers what the record will hold, while it comes about."""
         if logs:
-            self._observer = MethodLog(logs, self._prepared.plan, self._progress.advance)
+            self._observer = MethodLog(logs, self._prepared.plan, self._advance)
+
+    def _advance(self, doing: str, images: int) -> None:
+        self._progress.advance(doing, images)
+        self._freed.give_back()
 
     def run(self, record: RunRecord) -> Iterator[int]:
         """Trains, evaluates and stores one experience after the other; yields between them."""
@@ -518,18 +521,6 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Returns the most memory that was held so far: the GPU's, or that of the process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    status = Path("/proc/self/status")
-    if status.exists():  # on Linux `getrusage` also counts what the starting process held
-        line = next(each for each in status.read_text("utf-8").splitlines() if "VmHWM" in each)
-        return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
 
 
 def _now() -> str:

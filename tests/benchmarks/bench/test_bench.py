@@ -18,8 +18,8 @@ from cl_adapters.benchmarks.bench import (
 )
 from cl_adapters.benchmarks.bench.memory import peak_of_a_run
 from cl_adapters.benchmarks.bench.whole import passes_of_a_run
+from cl_adapters.benchmarks.running.memory import peak_bytes
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.benchmarks.running.runner import peak_bytes
 from cl_adapters.errors import InputError
 
 REFERENCE = Path(__file__).parents[3] / "benchmarks" / "reference" / "speed.json"
@@ -118,7 +118,7 @@ def test_a_loss_ends_in_a_sentence_for_each(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_peak_of_a_process_is_its_own() -> None:
     held = np.ones(200 * 2**20, np.uint8)  # by this process, which starts the other
-    program = "import sys, torch; from cl_adapters.benchmarks.running.runner import peak_bytes; "
+    program = "import sys, torch; from cl_adapters.benchmarks.running.memory import peak_bytes; "
     program += "held = b'1' * 2**27; sys.stdout.write(str(peak_bytes(torch.device('cpu'))))"
     command = [sys.executable, "-W", "ignore", "-c", program]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -115,7 +115,7 @@ def _devices() -> Iterator[Finding]:
 def _half_precision() -> Iterator[Finding]:
     ratio = _matmul_seconds(torch.float32) / _matmul_seconds(torch.bfloat16)
     worth = "worth --precision bf16" if ratio > 1.2 else "stay with --precision fp32"
-    yield Finding("bf16", f"matrices are {ratio:.1f} times as fast as in fp32: {worth}")
+    yield Finding("bf16", f"matrices are {ratio:.2g} times as fast as in fp32: {worth}")
 
 
 def _matmul_seconds(dtype: torch.dtype) -> float:

@@ -1,13 +1,15 @@
-"""Training that another run has done already: runs that differ only in how they evaluate.
+"""Runs that lie beside a new one and have done some of its work already.
 
 Some options of a method say how a trained model answers and nothing about how it learns
 (`StrategyConfig.evaluation_options`): MOS's retrieval, rounds and ensemble. Where a finished run
 stands beside a new one that differs in nothing else, the new one takes what was learned from its
 checkpoints, experience by experience, and only evaluates. Predictions are those of a run that had
 trained itself.
+
+Where an unfinished run differs only in what computes, its user may have meant to go on with it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +18,10 @@ from cl_adapters.errors import InputError
 from cl_adapters.records import RunRecord, read_events
 from cl_adapters.strategies.base import AdapterStrategy
 
-__all__ = ["find_trained", "learn"]
+__all__ = ["find_begun", "find_trained", "learn"]
+
+# What computes: part of what a run is, since it decides about last digits, but easily forgotten.
+_MACHINE: Final = frozenset({"threads", "device"})
 
 # What a run measures itself, whoever trained.
 _OWN: Final = frozenset(
@@ -34,15 +39,40 @@ def find_trained(folder: Path, planned: RunRecord, options: Collection[str]) -> 
     """
     if not options:
         return None
-    for other in sorted(folder.parent.glob(f"seed{planned.seed}-*/run.json")):
+    for other, found in _beside(folder, planned):
+        if found.state == "finished" and _training(found, options) == _training(planned, options):
+            return other
+    return None
+
+
+def find_begun(folder: Path, planned: RunRecord) -> tuple[Path, dict[str, object]] | None:
+    """Returns an unfinished run that differs from a planned one only in what computes, or None.
+
+    Args:
+        folder: As for `find_trained`.
+        planned: Its record.
+
+    Returns:
+        The other's run directory, and its values of the entries of the recipe that differ.
+    """
+    for other, found in _beside(folder, planned):
+        differing = {
+            name: value for name, value in found.config.items() if planned.config.get(name) != value
+        }
+        is_ours = found.config.keys() == planned.config.keys() and differing.keys() <= _MACHINE
+        if found.state != "finished" and differing and is_ours:
+            return other, differing
+    return None
+
+
+def _beside(folder: Path, planned: RunRecord) -> Iterator[tuple[Path, RunRecord]]:
+    for path in sorted(folder.parent.glob(f"seed{planned.seed}-*/run.json")):
         try:
-            found = RunRecord.read(other.parent)
+            found = RunRecord.read(path.parent)
         except InputError:  # broken: `list runs` says so
             continue
-        whole = found.state == "finished" and other.parent != folder
-        if whole and _training(found, options) == _training(planned, options):
-            return other.parent
-    return None
+        if path.parent != folder:
+            yield path.parent, found
 
 
 def _training(record: RunRecord, options: Collection[str]) -> tuple[object, ...]:

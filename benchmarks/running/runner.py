@@ -8,7 +8,7 @@ from the last checkpoint that is whole and ends with the predictions of an unint
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ from cl_adapters.benchmarks.running.examples import draw_examples
 from cl_adapters.benchmarks.running.logs import MethodLog, check_loggers, open_logs, write_log
 from cl_adapters.benchmarks.running.memory import FreedMemory, peak_bytes
 from cl_adapters.benchmarks.running.observer import Observer
-from cl_adapters.benchmarks.running.reuse import find_trained, learn
+from cl_adapters.benchmarks.running.reuse import find_begun, find_trained, learn
 from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.randomness import (
@@ -179,6 +179,8 @@ def run_stepwise(
     with only_writer(folder, patience):
         if restart:
             _clear(folder)
+        if not (folder / "run.json").exists():
+            _note_begun(folder, prepared.record, progress)
         record = _continue_from(folder, prepared.record)
         record = _first_if_needed(folder, record, prepared, progress)
         if record.state != "finished":
@@ -260,6 +262,23 @@ def _continue_from(folder: Path, planned: RunRecord) -> RunRecord:
     if found.state != "finished":
         found.state, found.error, found.ended = "running", None, None
     return found
+
+
+def _note_begun(folder: Path, planned: RunRecord, progress: Progress) -> None:
+    begun = find_begun(folder, planned)
+    if begun is not None:
+        other, values = begun
+        ours = {name: planned.config[name] for name in values}
+        progress.note(
+            f"{planned.strategy} seed {planned.seed} begins a new run with {_as_text(ours)}; "
+            f"{other} is unfinished and goes on with {_as_text(values)}"
+        )
+
+
+def _as_text(values: Mapping[str, object]) -> str:
+    return ", ".join(
+        f"no {name} given" if value is None else f"{name}={value}" for name, value in values.items()
+    )
 
 
 def _first_if_needed(

@@ -318,6 +318,28 @@ def test_another_version_is_said(source: ImageSource, tmp_path: Path) -> None:
     assert note.startswith("lae seed 0 goes on under another version of torch: the rest may differ")
 
 
+def test_an_unfinished_run_on_other_threads_is_named_and_no_other_one(
+    source: ImageSource, tmp_path: Path
+) -> None:
+    def notes(**values: Any) -> list[str]:
+        progress = Notes()
+        runner.run(prepare(config(**values), source=source), tmp_path, progress=progress)
+        return progress.notes
+
+    assert notes(threads=1) == []
+    assert notes(threads=2) == []  # the other is finished
+    (folder,) = (
+        path.parent
+        for path in tmp_path.rglob("run.json")
+        if RunRecord.read(path.parent).config["threads"] == 1
+    )
+    unfinish(folder, done=1)
+    named = f"{folder} is unfinished and goes on with threads=1"
+    assert notes() == [f"lae seed 0 begins a new run with no threads given; {named}"]
+    assert notes(seed=1) == notes(increment=3) == []
+    assert notes(threads=1) == []  # goes on with it
+
+
 def test_a_failed_run_says_why_and_keeps_what_it_had(
     source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

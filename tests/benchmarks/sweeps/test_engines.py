@@ -1,11 +1,13 @@
 """The Ray engine: against the local one on a real cluster that loses nodes, and against a script."""
 
+import io
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -317,6 +319,19 @@ def test_a_parcel_takes_the_place_of_what_is_there_and_of_nothing_else(
 
     assert files(copy) == files(folder)
     assert not (copy / "checkpoints" / "inside-0001").exists()
+
+
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "checkpoints/../../outside"])
+def test_a_parcel_with_a_file_outside_its_folder_is_refused_before_anything_is_written(
+    tmp_path: Path, name: str
+) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for each in ("run.json", name):
+            archive.addfile(tarfile.TarInfo(each), io.BytesIO())
+    with pytest.raises(InputError, match=f"must hold files of its run alone, got '{name}'"):
+        unpack(data.getvalue(), tmp_path / "run")
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} <= {".lock"}
 
 
 def test_what_a_memo_in_trouble_says_reaches_the_user_once(

@@ -67,12 +67,13 @@ def find_begun(folder: Path, planned: RunRecord) -> tuple[Path, dict[str, object
 
 def _beside(folder: Path, planned: RunRecord) -> Iterator[tuple[Path, RunRecord]]:
     for path in sorted(folder.parent.glob(f"seed{planned.seed}-*/run.json")):
+        if path.parent == folder:
+            continue
         try:
             found = RunRecord.read(path.parent)
         except InputError:  # broken: `list runs` says so
             continue
-        if path.parent != folder:
-            yield path.parent, found
+        yield path.parent, found
 
 
 def _training(record: RunRecord, options: Collection[str]) -> tuple[object, ...]:

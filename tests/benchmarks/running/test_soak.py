@@ -1,6 +1,5 @@
 """Slow: two hundred experiences in one process leave nothing behind but what was learned."""
 
-import ctypes
 import gc
 import itertools
 import os
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from cl_adapters.benchmarks.running.checkpoints import Inside, write_checkpoint
+from cl_adapters.benchmarks.running.memory import FreedMemory
 from cl_adapters.strategies import STRATEGIES
 from cl_adapters.strategies.base import AdapterStrategy
 from cl_adapters.strategies.probes import bytes_held
@@ -36,7 +36,7 @@ OPTIONS: dict[str, dict[str, object]] = {
 def resident() -> int:
     """Bytes of memory that the process has and uses: what was freed goes back first."""
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    FreedMemory(seconds=0).give_back()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 

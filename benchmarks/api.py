@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cl_adapters.benchmarks.running.batch import expand, run_batch
-from cl_adapters.memo import open_memo
+from cl_adapters.cache.feature_cache import open_cache
 from cl_adapters.strategies import STRATEGY_NAMES
-from cl_adapters.strategies.base import AdapterStrategy
+from cl_adapters.strategies.core.loop import AdapterStrategy
 
 __all__ = ["run"]
 
@@ -18,7 +18,7 @@ def run(
     out: str | Path = "runs",
     options: Mapping[str, object] | None = None,
     quiet: bool = True,
-    memo: str | Path | None = None,
+    cache: str | Path | None = None,
     **recipe: object,
 ) -> list[Path]:
     """Runs strategies on a stream, records everything and returns the run directories.
@@ -33,7 +33,7 @@ def run(
         out: Folder of all runs.
         options: Options of the strategies; `strategy.option` sets it for one of them.
         quiet: Show no progress.
-        memo: Folder for what frozen parts compute, or `off`; None takes the user's cache.
+        cache: Folder for what frozen parts compute, or `off`; None takes the user's cache.
         **recipe: Any key of a recipe, such as `stream="digits"` or `increment=5`.
 
     Raises:
@@ -51,4 +51,4 @@ def run(
     names = ",".join(map(STRATEGY_NAMES.reference, several))
     values = {"strategy": names, **recipe, "options": dict(options or {})}
     configs = expand(values, recipe=None, seeds=seeds, settings=())
-    return run_batch(configs, Path(out), quiet=quiet, memo=open_memo(memo))
+    return run_batch(configs, Path(out), quiet=quiet, cache=open_cache(cache))

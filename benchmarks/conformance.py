@@ -4,17 +4,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cl_adapters.adapters import find_pet
-from cl_adapters.battery import run_battery
 from cl_adapters.benchmarks.data.sources import SOURCE_NAMES
 from cl_adapters.benchmarks.streams.checks import STREAM_CHECKS
-from cl_adapters.checks import ADAPTER_CHECKS
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.peft.registry import find_peft
+from cl_adapters.plugins.conformance import run_suite
 from cl_adapters.shift import find_detector
 from cl_adapters.shift.checks import DETECTOR_CHECKS
 from cl_adapters.strategies import find_strategy
-from cl_adapters.strategies.checks import STRATEGY_CHECKS
-from cl_adapters.strategies.trial import Trial
+from cl_adapters.strategies.checks.suite import STRATEGY_CHECKS
+from cl_adapters.strategies.checks.trial import Trial
+from cl_adapters.vit.checks import ADAPTER_CHECKS
 
 __all__ = ["Outcome", "check_plugin"]
 
@@ -56,10 +56,10 @@ def check_plugin(
         raise InputError(f"--set must go with a strategy, got {kind} {name!r}")
     battery, open_subject = _BATTERIES[kind]
     chosen = list(battery if checks is None else checks)
-    run_battery(battery, None, [each for each in chosen if each not in battery])  # refuses them
+    run_suite(battery, None, [each for each in chosen if each not in battery])  # refuses them
     subject = open_subject(name, dict(map(_pair, settings)))
     for each in chosen:
-        found = [line.partition(": ")[2] for line in run_battery(battery, subject, [each])]
+        found = [line.partition(": ")[2] for line in run_suite(battery, subject, [each])]
         yield Outcome(each, (battery[each].__doc__ or "").splitlines()[0], found)
 
 
@@ -84,6 +84,6 @@ def _detector(name: str, _: Mapping[str, str]) -> Callable[[int], Any]:
 _BATTERIES: Final[dict[str, tuple[Mapping[str, Any], Callable[[str, Mapping[str, str]], Any]]]] = {
     "strategy": (STRATEGY_CHECKS, _strategy),
     "detector": (DETECTOR_CHECKS, _detector),
-    "adapter": (ADAPTER_CHECKS, lambda name, _: find_pet(name)),
+    "adapter": (ADAPTER_CHECKS, lambda name, _: find_peft(name)),
     "stream": (STREAM_CHECKS, lambda name, _: SOURCE_NAMES.find(name)),
 }

@@ -20,9 +20,9 @@ import torch
 from filelock import FileLock
 from packaging.requirements import Requirement
 
-from cl_adapters.embedded import EMBEDDED
 from cl_adapters.errors import InputError
-from cl_adapters.pretrained import load_backbone
+from cl_adapters.vit.embedded import EMBEDDED
+from cl_adapters.vit.pretrained import load_backbone
 
 __all__ = ["Finding", "examine"]
 

@@ -6,20 +6,20 @@ from typing import Any, Final
 
 import timm
 
-from cl_adapters.adapters import PET_NAMES
 from cl_adapters.benchmarks.data.sources import SOURCE_NAMES, SOURCES
-from cl_adapters.benchmarks.running.checkpoints import Inside
+from cl_adapters.benchmarks.running.checkpoints import ExperienceCheckpoint
 from cl_adapters.benchmarks.running.protocols import find_protocol, protocol_names
 from cl_adapters.benchmarks.running.recipe import SHIFT_SUFFIX
 from cl_adapters.benchmarks.streams.changes import KINDS
-from cl_adapters.embedded import EMBEDDED
 from cl_adapters.errors import InputError, unknown_name
-from cl_adapters.growth import POLICIES
-from cl_adapters.plugins import Entry
-from cl_adapters.pretrained import BACKBONE_NAMES
-from cl_adapters.records import RunRecord, find_runs
+from cl_adapters.peft.growth import POLICIES
+from cl_adapters.peft.registry import PEFT_NAMES
+from cl_adapters.plugins.registry import Entry
+from cl_adapters.records.run_record import RunRecord, find_runs
 from cl_adapters.shift import DETECTOR_NAMES
 from cl_adapters.strategies import STRATEGY_NAMES
+from cl_adapters.vit.embedded import EMBEDDED
+from cl_adapters.vit.pretrained import BACKBONE_NAMES
 
 __all__ = ["list_table"]
 
@@ -36,7 +36,7 @@ def list_table(what: str, runs: Path) -> Table:
         "strategies": _strategies,
         "streams": _streams,
         "backbones": _backbones,
-        "pets": _pets,
+        "pefts": _pefts,
         "detectors": _detectors,
         "protocols": _protocols,
         "policies": lambda: [["policy", "meaning"], *map(list, POLICIES.items())],
@@ -101,11 +101,11 @@ def _backbones() -> Table:
     ]
 
 
-def _pets() -> Table:
-    rows = [["pet", "slot", "default size", "from"]]
-    for entry in PET_NAMES.entries():
-        pet = entry.value
-        what = [_meaning(entry), ""] if pet is None else [pet.slot, str(pet.default_size)]
+def _pefts() -> Table:
+    rows = [["peft", "slot", "default size", "from"]]
+    for entry in PEFT_NAMES.entries():
+        peft = entry.value
+        what = [_meaning(entry), ""] if peft is None else [peft.slot, str(peft.default_size)]
         rows.append([entry.name, *what, entry.origin])
     return rows
 
@@ -141,5 +141,5 @@ def _inside(folder: Path, record: RunRecord) -> str:
     """Returns how much of an unfinished experience would not be done again."""
     if record.state == "finished":
         return ""
-    found = Inside(folder / "checkpoints", minutes=0).begin(record.experiences_done)
+    found = ExperienceCheckpoint(folder / "checkpoints", minutes=0).begin(record.experiences_done)
     return f" and {found[1]['seconds'] / 60:.1f} min of the next" if found else ""

@@ -11,14 +11,19 @@ __all__ = ["KINDS", "new_files", "next_steps"]
 
 # The battery's module, its table and its function; what is handed to it.
 KINDS: Final[dict[str, tuple[str, str, str, str]]] = {
-    "strategy": ("cl_adapters.strategies.checks", "STRATEGY_CHECKS", "check_strategy", "{name}"),
+    "strategy": (
+        "cl_adapters.strategies.checks.suite",
+        "STRATEGY_CHECKS",
+        "check_strategy",
+        "{name}",
+    ),
     "detector": (
         "cl_adapters.shift.checks",
         "DETECTOR_CHECKS",
         "check_detector",
         "lambda seed: {name}(8, seed=seed)",
     ),
-    "adapter": ("cl_adapters.checks", "ADAPTER_CHECKS", "check_adapter", "as_pet({name})"),
+    "adapter": ("cl_adapters.vit.checks", "ADAPTER_CHECKS", "check_adapter", "as_peft({name})"),
     "stream": ("cl_adapters.benchmarks.streams.checks", "STREAM_CHECKS", "check_stream", "{name}"),
 }
 
@@ -69,7 +74,7 @@ def next_steps(kind: str, path: Path) -> list[str]:
     runs = {
         "strategy": f"--strategy {reference},simplecil --stream digits",
         "detector": f"--strategy sema --stream digits-shift --set detector={reference}",
-        "adapter": f"--strategy lae --stream digits --set pet={reference}",
+        "adapter": f"--strategy lae --stream digits --set peft={reference}",
         "stream": f"--strategy simplecil --stream {reference}",
     }
     return [
@@ -103,5 +108,5 @@ def _test(kind: str, name: str) -> str:
         table=table,
         check=check,
         given=given.format(name=shown),
-        first="\nfrom cl_adapters.adapters import as_pet\n" if kind == "adapter" else "\n",
+        first="\nfrom cl_adapters.adapters import as_peft\n" if kind == "adapter" else "\n",
     )

@@ -172,11 +172,11 @@ def run(
     restart: Annotated[
         bool, typer.Option("--restart/--resume", help="Begin again, or continue.")
     ] = False,
-    memo: Annotated[
+    cache: Annotated[
         str | None,
         typer.Option(help="Folder for what frozen parts compute, or 'off'; your cache by default."),
     ] = None,
-    memo_gigabytes: Annotated[float, typer.Option(help="Most that it takes on disk.")] = 4.0,
+    cache_gigabytes: Annotated[float, typer.Option(help="Most that it takes on disk.")] = 4.0,
     checkpoint_minutes: Annotated[
         float,
         typer.Option(help="Between two checkpoints inside an experience; 0: each step.", min=0),
@@ -203,7 +203,7 @@ def run(
         logging.basicConfig(level=logging.WARNING)
         _quieten_libraries()
         from cl_adapters.benchmarks.running.batch import expand, run_batch
-        from cl_adapters.memo import open_memo
+        from cl_adapters.cache.feature_cache import open_cache
 
         configs = expand(
             {name: value for name, value in given.items() if value is not None},
@@ -211,13 +211,13 @@ def run(
             seeds=seeds,
             settings=options or [],
         )
-        kept = open_memo(memo, gigabytes=memo_gigabytes)
+        kept = open_cache(cache, gigabytes=cache_gigabytes)
         run_batch(
             configs,
             out,
             restart=restart,
             quiet=quiet,
-            memo=kept,
+            cache=kept,
             checkpoint_minutes=checkpoint_minutes,
             loggers=[each.strip() for each in (logger or "").split(",") if each.strip()],
         )
@@ -343,11 +343,11 @@ def sweep(
     retries: Annotated[
         int, typer.Option(help="More tries of a run that fails for a reason outside it.", min=0)
     ] = 1,
-    memo: Annotated[
+    cache: Annotated[
         str | None,
         typer.Option(help="Folder for what frozen parts compute, or 'off'; your cache by default."),
     ] = None,
-    memo_gigabytes: Annotated[float, typer.Option(help="Most that it takes on disk.")] = 4.0,
+    cache_gigabytes: Annotated[float, typer.Option(help="Most that it takes on disk.")] = 4.0,
     checkpoint_minutes: Annotated[
         float,
         typer.Option(help="Between two checkpoints inside an experience; 0: each step.", min=0),
@@ -383,8 +383,8 @@ def sweep(
             count=workers,
             threads=threads,
             gpus=gpu_indices(gpus),
-            memo=memo,
-            memo_gigabytes=memo_gigabytes,
+            cache=cache,
+            cache_gigabytes=cache_gigabytes,
             checkpoint_minutes=checkpoint_minutes,
             address=ray_address,
         )
@@ -412,7 +412,7 @@ def tune(
     space: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to search: lr, lr=0.001:0.1, epochs=1:5:linear, pet=adapter,lora, or a "
+            help="What to search: lr, lr=0.001:0.1, epochs=1:5:linear, peft=adapter,lora, or a "
             "TOML file of such; by default every option with rules to follow."
         ),
     ] = None,
@@ -431,7 +431,7 @@ def tune(
     jobs: Annotated[int, typer.Option(help="Processes that run trials.", min=1)] = 1,
     threads: Annotated[int, typer.Option(help="CPU threads of each.", min=1)] = 1,
     out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
-    memo: Annotated[
+    cache: Annotated[
         str | None,
         typer.Option(help="Folder for what frozen parts compute, or 'off'; your cache by default."),
     ] = None,
@@ -470,7 +470,7 @@ def tune(
             _print_table(table_of(search))
             typer.echo(f"{trials} trials in {search.folder}")
             return
-        effort = Effort(trials=trials, jobs=jobs, threads=threads, memo=memo, quiet=quiet)
+        effort = Effort(trials=trials, jobs=jobs, threads=threads, cache=cache, quiet=quiet)
         _print_table(run_tune(search, effort, best))
 
 
@@ -584,7 +584,7 @@ def list_names(
     what: Annotated[
         str,
         typer.Argument(
-            help="strategies, streams, protocols, backbones, pets, detectors, policies, runs."
+            help="strategies, streams, protocols, backbones, pefts, detectors, policies, runs."
         ),
     ] = "strategies",
     out: Annotated[Path, typer.Option(help="Folder of all runs, for `list runs`.")] = Path("runs"),

@@ -23,7 +23,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cl_adapters.errors import InputError
-from cl_adapters.records import RunRecord, digest, read_events
+from cl_adapters.records.events import read_events
+from cl_adapters.records.files import digest
+from cl_adapters.records.run_record import RunRecord
 from cl_adapters.reports.definitions import Column
 from cl_adapters.reports.groups import clean_text
 from cl_adapters.reports.load import LoadedRuns, Run

@@ -44,7 +44,7 @@ def measure_detail(
     """Counts what `Detail` holds, over the test samples of the classes seen.
 
     Args:
-        predictions: Rows as in `cl_adapters.records.PREDICTION_COLUMNS`, at least one.
+        predictions: Rows as in `cl_adapters.records.tables.PREDICTION_COLUMNS`, at least one.
         num_classes: Number of classes of the stream.
         phases: Seconds by name of the phase.
     """

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pandas as pd
 
 from cl_adapters.errors import InputError
-from cl_adapters.records import read_examples
+from cl_adapters.records.tables import read_examples
 from cl_adapters.reports.groups import clean_text
 from cl_adapters.reports.load import Run
 

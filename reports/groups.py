@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from cl_adapters.plugins import label as plugin_label
-from cl_adapters.records import RunRecord, digest
+from cl_adapters.plugins.registry import label as plugin_label
+from cl_adapters.records.files import digest
+from cl_adapters.records.run_record import RunRecord
 from cl_adapters.reports.load import Run
 from cl_adapters.reports.seeds import Interval, mean_interval
 
@@ -142,8 +143,8 @@ def file_name(text: str) -> str:
     """Returns a harmless file name part made of the letters, digits and points of a text.
 
     Example:
-        >>> file_name("../../x"), file_name("lae (pet=lora)")
-        ('x', 'lae-pet-lora')
+        >>> file_name("../../x"), file_name("lae (peft=lora)")
+        ('x', 'lae-peft-lora')
     """
     name = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.").lower()
     return name[:_LABEL_LENGTH].strip("-.") or "unnamed"
@@ -228,7 +229,7 @@ def _inherited(rows: Sequence[Row]) -> list[str]:
         if seeds:
             plural = "s" if len(seeds) > 1 else ""
             notes.append(
-                f"{row.label}, seed{plural} {', '.join(map(str, seeds))}: the memo held features "
+                f"{row.label}, seed{plural} {', '.join(map(str, seeds))}: the cache held features "
                 "that earlier runs had computed; its seconds are shorter than those of a first run."
             )
     return notes

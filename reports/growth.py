@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cl_adapters.errors import InputError
-from cl_adapters.records import read_events
+from cl_adapters.records.events import read_events
 from cl_adapters.reports.events import name_event, parse_event
 
 __all__ = ["Domain", "History", "Scan", "linear_growth", "read_history", "strain"]

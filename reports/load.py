@@ -11,14 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cl_adapters.errors import InputError
-from cl_adapters.records import (
-    PREDICTION_COLUMNS,
-    RunRecord,
-    digest,
-    find_runs,
-    read_events,
-    read_predictions,
-)
+from cl_adapters.records.events import read_events
+from cl_adapters.records.files import digest
+from cl_adapters.records.run_record import RunRecord, find_runs
+from cl_adapters.records.tables import PREDICTION_COLUMNS, read_predictions
 from cl_adapters.reports import forgetting, metrics
 from cl_adapters.reports.detail import Detail, measure_detail, phase_seconds
 
@@ -202,7 +198,7 @@ def _costs(events: list[dict[str, Any]], record: RunRecord) -> dict[str, float]:
 
 
 def _inherited(events: list[dict[str, Any]]) -> float:
-    memos = [event for event in events if _kind(event) == "memo" and "inherited" in event]
+    memos = [event for event in events if _kind(event) == "cache" and "inherited" in event]
     return math.fsum(_number(event, "inherited") for event in memos)
 
 

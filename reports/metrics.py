@@ -41,7 +41,7 @@ def accuracy_matrix(predictions: pd.DataFrame) -> Floats:
     """Returns R[t, i] in percent, NaN where nothing was evaluated.
 
     Args:
-        predictions: Rows as in `cl_adapters.records.PREDICTION_COLUMNS`, at least one.
+        predictions: Rows as in `cl_adapters.records.tables.PREDICTION_COLUMNS`, at least one.
 
     Shape:
         (T + 1, I) with I >= T + 1; cells above the diagonal are NaN unless a run was also

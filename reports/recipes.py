@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from cl_adapters.records import RunRecord
-from cl_adapters.toml_text import toml_lines
+from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.toml import toml_lines
 
 __all__ = ["recipe_text"]
 

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol, Self
 from markupsafe import Markup
 
 from cl_adapters.errors import InputError
-from cl_adapters.records import atomic_path
+from cl_adapters.records.files import atomic_path
 from cl_adapters.reports.boundaries import BoundaryReport
 from cl_adapters.reports.definitions import COLUMNS
 from cl_adapters.reports.examples import Example

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cl_adapters.errors import InputError
-from cl_adapters.records import RETRIEVAL_COLUMNS, read_events, read_retrieval
+from cl_adapters.records.events import read_events
+from cl_adapters.records.tables import RETRIEVAL_COLUMNS, read_retrieval
 from cl_adapters.reports.events import parse_event
 from cl_adapters.reports.load import Run
 from cl_adapters.reports.metrics import accuracy_matrix
@@ -75,7 +76,7 @@ def shares(frame: pd.DataFrame, num_experiences: int) -> dict[str, Floats]:
     """Returns each measure after each experience; see `Retrieval.shares`.
 
     Args:
-        frame: Rows as in `cl_adapters.records.RETRIEVAL_COLUMNS`.
+        frame: Rows as in `cl_adapters.records.tables.RETRIEVAL_COLUMNS`.
         num_experiences: Length of each array.
 
     Example:

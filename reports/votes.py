@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cl_adapters.errors import InputError
-from cl_adapters.records import read_events
+from cl_adapters.records.events import read_events
 from cl_adapters.reports.events import parse_event
 from cl_adapters.reports.load import Run
 

@@ -1,8 +1,8 @@
 """Avalanche's own supervised strategies on the frozen backbone, as `avalanche:NAME`.
 
-What is trained is what Finetune trains: one PET, and a head that grows by the classes of each
-experience. What protects it is Avalanche's: its strategy class stands behind `AdapterStrategy` in
-the order of inheritance, so that its constructor adds its plugins and what it overrides of
+What is trained is what Finetune trains: one PEFT module, and a head that grows by the classes of
+each experience. What protects it is Avalanche's: its strategy class stands behind `AdapterStrategy`
+in the order of inheritance, so that its constructor adds its plugins and what it overrides of
 Avalanche's loop counts. Its constructor's arguments are options with Avalanche's defaults, or with
 those of `DEFAULTS` where Avalanche has none.
 
@@ -43,13 +43,13 @@ from avalanche.training.templates.base_sgd import PeriodicEval
 from pydantic import Field, create_model
 from torch import Tensor, nn
 
-from cl_adapters.adapters import AdapterSet
-from cl_adapters.backbone import AdaptedViT
 from cl_adapters.errors import InputError, unknown_name
-from cl_adapters.heads import ExperienceHeads
+from cl_adapters.heads.linear import ExperienceHeads
+from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.randomness import kept_random_states, seed_random_states
-from cl_adapters.strategies.base import AdapterStrategy
-from cl_adapters.strategies.config import PetConfig, TrainedConfig, TrainedHeadConfig
+from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig, TrainedHeadConfig
+from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["PREFIX", "AvalancheConfig", "AvalancheMethod", "avalanche_names", "find_avalanche"]
 
@@ -83,8 +83,8 @@ _COOPERATIVE: Final = {"_before_training_exp", "_after_training_exp", "_after_up
 _SIMPLE: Final = (bool, int, float, str)
 
 
-class AvalancheConfig(TrainedConfig, PetConfig, TrainedHeadConfig):
-    """Options of every `avalanche:NAME`, which those of its constructor join; the PET is LAE's."""
+class AvalancheConfig(TrainedConfig, PeftConfig, TrainedHeadConfig):
+    """Options of every `avalanche:NAME`, which those of its constructor join."""
 
     def constructor_arguments(self) -> dict[str, Any]:
         """Returns the options that Avalanche's constructor takes."""
@@ -98,7 +98,7 @@ class _Shared:
     def __init__(self, module: AdaptedViT) -> None:
         self.module = module
 
-    def __deepcopy__(self, memo: object) -> "_Shared":
+    def __deepcopy__(self, cache: object) -> "_Shared":
         return self
 
 
@@ -139,7 +139,7 @@ class BorrowingClassifier(nn.Module):
 
 
 class AvalancheMethod(AdapterStrategy):
-    """A strategy of Avalanche over one PET and a growing head; `find_avalanche` completes it."""
+    """A strategy of Avalanche over adapters and a growing head; `find_avalanche` completes it."""
 
     config_class = AvalancheConfig
     config: AvalancheConfig
@@ -167,14 +167,14 @@ class AvalancheMethod(AdapterStrategy):
         return {"criterion": nn.CrossEntropyLoss(), **self.config.constructor_arguments()}
 
     def build_model(self, backbone: AdaptedViT) -> BorrowingClassifier:
-        """Returns the backbone with one PET a block and no heads yet."""
-        pets = self.config.build(backbone, seed=self.seed)
+        """Returns the backbone with one PEFT module a block and no heads yet."""
+        pefts = self.config.build(backbone, seed=self.seed)
         heads = self.config.build_head(backbone.embed_dim)
-        return BorrowingClassifier(backbone, pets, heads, half=self.precision == "bf16")
+        return BorrowingClassifier(backbone, pefts, heads, half=self.precision == "bf16")
 
-    def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:  # noqa: ARG002
+    def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:  # noqa: ARG002
         """Adds a head for the classes that have none; GDumb gives all of them up each time."""
-        self.model.heads.grow(self.classes_seen, generator)
+        self.model.heads.add_classes(self.classes_seen, generator)
 
     # --- the global random states that plugins draw from ---------------------------------------
 

@@ -1,9 +1,9 @@
 """Finetune: one adapter that every experience overwrites; the lower bound.
 
-The same PET, heads and optimiser as LAE's online part, but nothing protects what was learned: the
-loss is the plain cross-entropy over all classes seen, although only the current ones occur, which
-pushes the old classes' logits down. `mask_old_classes=True` takes the loss over the current classes
-only, a stronger yardstick that isolates what masking alone does.
+The same PEFT module, heads and optimiser as LAE's online part, but nothing protects what was
+learned: the loss is the plain cross-entropy over all classes seen, although only the current ones
+occur, which pushes the old classes' logits down. `mask_old_classes=True` takes the loss over the
+current classes only, a stronger yardstick that isolates what masking alone does.
 """
 
 from collections.abc import Sequence
@@ -12,35 +12,36 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from cl_adapters.backbone import AdaptedViT
-from cl_adapters.heads import AdaptedClassifier, cross_entropy_over
-from cl_adapters.strategies.base import AdapterStrategy
-from cl_adapters.strategies.config import PetConfig, TrainedConfig, TrainedHeadConfig
+from cl_adapters.heads.linear import cross_entropy_over
+from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig, TrainedHeadConfig
+from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.classifier import AdaptedClassifier
 
 __all__ = ["Finetune", "FinetuneConfig"]
 
 
-class FinetuneConfig(TrainedConfig, PetConfig, TrainedHeadConfig):
-    """Options of Finetune; the PET is LAE's."""
+class FinetuneConfig(TrainedConfig, PeftConfig, TrainedHeadConfig):
+    """Options of Finetune; the PEFT module is LAE's."""
 
     mask_old_classes: bool = Field(default=False, description="loss over the current classes only")
 
 
 class Finetune(AdapterStrategy):
-    """Trains one PET and the heads on each experience in turn."""
+    """Trains one PEFT module and the heads on each experience in turn."""
 
     config_class = FinetuneConfig
     config: FinetuneConfig
     model: AdaptedClassifier
 
     def build_model(self, backbone: AdaptedViT) -> AdaptedClassifier:
-        """Returns the backbone with one PET a block and no heads yet."""
-        pets = self.config.build(backbone, seed=self.seed)
-        return AdaptedClassifier(backbone, pets, self.config.build_head(backbone.embed_dim))
+        """Returns the backbone with one PEFT module a block and no heads yet."""
+        pefts = self.config.build(backbone, seed=self.seed)
+        return AdaptedClassifier(backbone, pefts, self.config.build_head(backbone.embed_dim))
 
-    def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:
+    def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds a head for the new classes."""
-        self.model.heads.grow(classes, generator)
+        self.model.heads.add_classes(classes, generator)
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over all classes seen, or over the current ones only."""

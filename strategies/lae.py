@@ -1,22 +1,22 @@
 """LAE: Learning, Accumulation, Ensemble.
 
-An online PET learns each experience; an offline copy follows it slowly and keeps what earlier
-experiences taught; both vote at inference. A PET is an adapter beside attention, LoRA on keys and
-values, or a prefix, in the first blocks of the frozen ViT.
+An online PEFT module learns each experience; an offline copy follows it slowly and keeps what
+earlier experiences taught; both vote at inference. A PEFT module is an adapter beside attention,
+LoRA on keys and values, or a prefix, in the first blocks of the frozen ViT.
 
 Reference: Qiankun Gao, Chen Zhao, Yifan Sun, Teng Xi, Gang Zhang, Bernard Ghanem, Jian Zhang, "A
 Unified Continual Learning Framework with General Parameter-Efficient Tuning", ICCV 2023,
 arXiv:2303.10070.
 
-With theta_on, theta_off the parameters of the two PETs and p_on, p_off the softmax over all classes
-seen that each gives with the same heads:
+With theta_on, theta_off the parameters of the two PEFT modules and p_on, p_off the softmax over all
+classes seen that each gives with the same heads:
 
     learning       cross-entropy over the current experience's classes only, Adam at a constant
                    rate; from the second experience on the first `freeze_epochs` epochs train the
-                   new head alone, so that a random head does not disturb the PET
+                   new head alone, so that a random head does not disturb the PEFT module
     accumulation   theta_off <- alpha theta_off + (1 - alpha) theta_on after every step, freeze
                    epochs included; theta_off starts as theta_on at the end of experience 0
-    ensemble       score_c = max(p_on_c, p_off_c); in experience 0 the online PET alone
+    ensemble       score_c = max(p_on_c, p_off_c); in experience 0 the online PEFT module alone
 
 The reported probability is the score divided by its sum over classes, which leaves the argmax as it
 is.
@@ -24,7 +24,7 @@ is.
 Differs from the authors' code, unless `fidelity="official"`:
     `ema_decay="auto"`   The authors keep alpha = 0.9999, which moves theta_off by 9.9 % an
                          experience on their CIFAR-100 run but by 0.6 % on one of 60 steps, where
-                         LAE becomes "the PET of experience 0". `auto` keeps the 9.9 %.
+                         LAE becomes "the PEFT module of experience 0". `auto` keeps the 9.9 %.
     `drop_last=False`    The authors drop the last, smaller batch of each epoch.
 What is outside the method is chosen for the run, not by `fidelity`: the authors feed pixels in
 [0, 1] (`--input-range pilot_01`) and train on random crops of at least 8 % of the area with flips
@@ -38,18 +38,18 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from cl_adapters.adapters import AdapterSet
-from cl_adapters.backbone import AdaptedViT
-from cl_adapters.heads import ExperienceHeads, cross_entropy_over
-from cl_adapters.merging import PAPER_DECAY, auto_decay, ema_update
-from cl_adapters.strategies.base import AdapterStrategy
-from cl_adapters.strategies.config import PetConfig, TrainedConfig, TrainedHeadConfig
-from cl_adapters.strategies.usage import Votes
+from cl_adapters.heads.linear import ExperienceHeads, cross_entropy_over
+from cl_adapters.peft.adapter_set import AdapterSet
+from cl_adapters.peft.merging import PAPER_DECAY, auto_decay, ema_update
+from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig, TrainedHeadConfig
+from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.usage import Votes
+from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["LAE", "LAEConfig", "LAEModel", "ensemble"]
 
 
-class LAEConfig(TrainedConfig, PetConfig, TrainedHeadConfig):
+class LAEConfig(TrainedConfig, PeftConfig, TrainedHeadConfig):
     """Options of LAE; the defaults are the paper's for CIFAR-100 in ten experiences."""
 
     freeze_epochs: int = Field(default=3, ge=0, description="epochs that train the head alone")
@@ -90,14 +90,14 @@ def ensemble(online: Tensor, offline: Tensor) -> Tensor:
 
 
 class LAEModel(nn.Module):
-    """The backbone, the online and the offline PET, and the heads that both use."""
+    """The backbone, the online and the offline PEFT module, and the heads that both use."""
 
     def __init__(
-        self, backbone: AdaptedViT, pets: Sequence[AdapterSet], heads: ExperienceHeads
+        self, backbone: AdaptedViT, pefts: Sequence[AdapterSet], heads: ExperienceHeads
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.online, self.offline = pets
+        self.online, self.offline = pefts
         self.offline.requires_grad_(requires_grad=False)
         self.heads = heads
         self.votes_offline = False
@@ -124,20 +124,21 @@ class LAEModel(nn.Module):
     def features(self, images: Tensor, *experts: AdapterSet) -> Tensor:
         """Returns the features that each expert sees, one expert after the other.
 
-        What lies before the first PET is computed once, what lies after the last in one batch.
+        What lies before the first PEFT module is computed once, what lies after the last in one
+        batch.
 
         Shape:
             images: (B, 3, S, S). Output: (E * B, D).
         """
         start, stop = experts[0].first_block, experts[0].stop_block
         shared = self.backbone.run(self.backbone.tokens(images), 0, start)
-        adapted = [self.backbone.run(shared, start, stop, adapters=pets) for pets in experts]
+        adapted = [self.backbone.run(shared, start, stop, adapters=pefts) for pefts in experts]
         tokens = adapted[0] if len(adapted) == 1 else torch.cat(adapted)
         return self.backbone.features(self.backbone.run(tokens, stop))
 
 
 class LAE(AdapterStrategy):
-    """Trains an online PET, accumulates it into an offline one, and lets both vote."""
+    """Trains an online PEFT module, accumulates it into an offline one, and lets both vote."""
 
     config_class = LAEConfig
     config: LAEConfig
@@ -148,18 +149,18 @@ class LAE(AdapterStrategy):
         self.plugins.append(Votes())
 
     def build_model(self, backbone: AdaptedViT) -> LAEModel:
-        """Returns the backbone with two equal PETs and no heads yet."""
+        """Returns the backbone with two equal PEFT modules and no heads yet."""
         online, offline = (self.config.build(backbone, seed=self.seed) for _ in range(2))
         heads = self.config.build_head(backbone.embed_dim, init_std=self.config.head_init_std)
         return LAEModel(backbone, (online, offline), heads)
 
-    def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:
-        """Adds a head for the new classes; from the second experience on the offline PET votes."""
-        self.model.heads.grow(classes, generator)
+    def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
+        """Adds a head for the new classes; from the second experience on both vote."""
+        self.model.heads.add_classes(classes, generator)
         self.model.votes_offline = len(self.classes_by_experience) > 1
 
     def begin_experience(self) -> None:
-        """Starts the offline PET as a copy of the online one at the start of experience 1."""
+        """Starts the offline modules as a copy of the online ones at the start of experience 1."""
         if len(self.classes_by_experience) == 2:
             self.model.offline.load_state_dict(self.model.online.state_dict())
         self.model.online.requires_grad_(requires_grad=True)
@@ -169,13 +170,15 @@ class LAE(AdapterStrategy):
         )
 
     def begin_epoch(self, epoch: int) -> None:
-        """Freezes the online PET in the first epochs of every experience but the first."""
+        """Freezes the online PEFT module in the first epochs of every experience but the first."""
         frozen = len(self.classes_by_experience) > 1 and epoch < self.config.freeze_epochs
         self.phase = "freeze" if frozen else "train"
         self.model.online.requires_grad_(requires_grad=not frozen)
         if self.inputs_come_again and frozen != self._is_frozen:
             # The head then learns on features that are computed once for each view.
-            self.train_on_frozen(self.freeze(self._online_features) if frozen else None)
+            self.train_on_features(
+                self.feature_extractor(self._online_features) if frozen else None
+            )
             self._is_frozen = frozen
 
     def _online_features(self, images: Tensor) -> Tensor:
@@ -186,6 +189,6 @@ class LAE(AdapterStrategy):
         return cross_entropy_over(self.current_classes, logits, targets)
 
     def after_step(self) -> None:
-        """Accumulates the online PET into the offline one."""
+        """Accumulates the online PEFT module into the offline one."""
         if self.model.votes_offline:
             ema_update(self.model.offline, self.model.online, self.decay)

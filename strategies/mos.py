@@ -4,7 +4,8 @@ Every experience trains one adapter set beside the MLPs of all blocks, merging i
 the sets of the experiences before, so that it does not drift from them. The head is realigned on
 Gaussians of the classes that are gone. At inference class means of the first adapter's features
 guess the experience of an image, and the model corrects its own guess: an adapter whose answer is a
-class of another experience hands the image on. Any PET can take the adapter's place (`pet`).
+class of another experience hands the image on. Any PEFT module can take the adapter's place
+(`peft`).
 
 Reference: Hai-Long Sun, Da-Wei Zhou, Hanbin Zhao, Le Gan, De-Chuan Zhan, Han-Jia Ye, "MOS: Model
 Surgery for Pre-Trained Model-Based Class-Incremental Learning", AAAI 2025, arXiv:2412.09441.
@@ -31,7 +32,7 @@ Differs from the authors' code, unless `fidelity="official"`:
                               between the sets (a time constant of ten steps).
     `merge_in_evaluation`     theirs goes on merging stored sets with each batch that is evaluated;
                               ours leaves them alone.
-    `guess="discriminant"`    the first guess, and its vote, come from the classes' Gaussians on the
+    `task_predictor="discriminant"`    the first guess, and its vote, come from the Gaussians on the
                               directions of f_0 in closed form, their softmax not sharpened by T
                               (theirs: cosines to class means, "prototypes").
     `prototype_dropout`       theirs computes prototypes with the adapter's dropout on, from
@@ -53,28 +54,30 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cl_adapters.adapters import PARALLEL, AdapterSet, Bottleneck
-from cl_adapters.alignment import Alignment, align_head
-from cl_adapters.backbone import AdaptedViT
-from cl_adapters.bank import AdapterBank, AdapterStack
-from cl_adapters.discriminant import LinearDiscriminant
-from cl_adapters.gaussians import ClassGaussians, Statistics
-from cl_adapters.heads import UNSEEN_LOGIT, cross_entropy_over
-from cl_adapters.merging import merge_
-from cl_adapters.prototypes import PrototypeHead
-from cl_adapters.retrieval import Retrieval, retrieve
+from cl_adapters.heads.alignment import Alignment, align_head
+from cl_adapters.heads.discriminant import LinearDiscriminant
+from cl_adapters.heads.gaussians import ClassGaussians, Statistics
+from cl_adapters.heads.linear import UNSEEN_LOGIT, cross_entropy_over
+from cl_adapters.heads.prototypes import PrototypeHead
+from cl_adapters.peft.adapter_set import AdapterSet
+from cl_adapters.peft.bank import AdapterBank, AdapterStack
+from cl_adapters.peft.bottleneck import Bottleneck
+from cl_adapters.peft.merging import merge_
+from cl_adapters.peft.registry import PARALLEL
+from cl_adapters.peft.retrieval import Retrieval, retrieve
 from cl_adapters.schedule import cosine
-from cl_adapters.strategies.base import AdapterStrategy
-from cl_adapters.strategies.config import BlockPetConfig, StrategyConfig, TrainedHeadConfig
-from cl_adapters.strategies.frozen import FrozenChoice
+from cl_adapters.strategies.core.config import BlockPeftConfig, StrategyConfig, TrainedHeadConfig
+from cl_adapters.strategies.core.feature_cache import AdapterFeatureExtractor
+from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["MOS", "MOSConfig", "MOSModel", "orthogonality_loss"]
 
-# Options that only the parallel adapter has; other PETs see to these things themselves.
+# Options that only the parallel adapter has; other PEFT modules see to these things themselves.
 _OF_PARALLEL: Final = {"scale": 1.0, "dropout": 0.1, "prototype_dropout": False}
 
 
-class MOSConfig(StrategyConfig, BlockPetConfig, TrainedHeadConfig):
+class MOSConfig(StrategyConfig, BlockPeftConfig, TrainedHeadConfig):
     """Options of MOS."""
 
     batch_size: int = Field(default=32, ge=1, description="images in a training step")
@@ -99,7 +102,7 @@ class MOSConfig(StrategyConfig, BlockPetConfig, TrainedHeadConfig):
     alignment: bool = Field(default=True, description="realign the head on the statistics")
     alignment_epochs: int = Field(default=30, ge=1, description="rounds of new samples")
     alignment_lr: float = Field(default=0.005, gt=0, description="of SGD, cosine to 0")
-    guess: Literal["prototypes", "discriminant"] = Field(
+    task_predictor: Literal["prototypes", "discriminant"] = Field(
         default="discriminant", description="what the first set's features are classified with"
     )
     prototype_dropout: bool = Field(
@@ -113,9 +116,9 @@ class MOSConfig(StrategyConfig, BlockPetConfig, TrainedHeadConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for name, default in _OF_PARALLEL.items():
-            if self.pet != "parallel" and getattr(self, name) != default:
+            if self.peft != "parallel" and getattr(self, name) != default:
                 raise ValueError(
-                    f"`{name}` must stay at {default} with pet {self.pet!r}, since only the "
+                    f"`{name}` must stay at {default} with peft {self.peft!r}, since only the "
                     f"parallel adapter has it, got {getattr(self, name)}"
                 )
         return self
@@ -138,13 +141,13 @@ class MOSConfig(StrategyConfig, BlockPetConfig, TrainedHeadConfig):
             merge_strength=0.1,
             merge_in_evaluation=True,
             statistics="full",
-            guess="prototypes",
+            task_predictor="prototypes",
             prototype_dropout=True,
         )
 
     def build_stack(self, backbone: AdaptedViT, generator: torch.Generator) -> AdapterStack:
-        """Returns a new PET for each block."""
-        pet, width = self.chosen
+        """Returns a new PEFT module for each block."""
+        peft, width = self.chosen
         made = [
             Bottleneck(
                 backbone.embed_dim,
@@ -154,11 +157,11 @@ class MOSConfig(StrategyConfig, BlockPetConfig, TrainedHeadConfig):
                 dropout=self.dropout,
                 generator=generator,
             )
-            if pet is PARALLEL
-            else pet.make(backbone.embed_dim, width, generator)
+            if peft is PARALLEL
+            else peft.make(backbone.embed_dim, width, generator)
             for _ in range(backbone.num_blocks)
         ]
-        return AdapterStack(made, pet.slot)
+        return AdapterStack(made, peft.slot)
 
 
 def orthogonality_loss(features: Tensor, means: Tensor) -> Tensor:
@@ -176,7 +179,7 @@ class MOSModel(nn.Module):
     """The backbone, the adapter set in training, the stored ones, and what classifies.
 
     Attributes:
-        owners: (C,), the last experience of each class; -1 for one that was not seen.
+        class_to_task: (C,), the last experience of each class; -1 for one that was not seen.
         features: (B, D) of the last forward pass in train mode, with gradient.
         retrieval: How the last forward pass in eval mode was answered; its logits are the scores.
     """
@@ -185,18 +188,18 @@ class MOSModel(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = backbone
-        self.working = config.build_stack(backbone, torch.Generator().manual_seed(seed))
-        self.stored = AdapterBank(self.working)
+        self.current_adapters = config.build_stack(backbone, torch.Generator().manual_seed(seed))
+        self.frozen_adapters = AdapterBank(self.current_adapters)
         # Of each stored set the mean of those before it, only for merging in evaluation.
-        self.before = AdapterBank(self.working)
+        self.before = AdapterBank(self.current_adapters)
         self.heads = config.build_head(backbone.embed_dim, init_std=0.02)
-        self.guess: PrototypeHead | LinearDiscriminant = (
+        self.task_predictor: PrototypeHead | LinearDiscriminant = (
             PrototypeHead(backbone.embed_dim, scale=1.0)
-            if config.guess == "prototypes"
+            if config.task_predictor == "prototypes"
             else LinearDiscriminant(backbone.embed_dim, unit_length=True)
         )
         self.classes = ClassGaussians(backbone.embed_dim, config.statistics, rank=config.rank)
-        self.owners = torch.zeros(0, dtype=torch.int64)
+        self.class_to_task = torch.zeros(0, dtype=torch.int64)
         self.features = torch.zeros(0, backbone.embed_dim)
         self.retrieval: Retrieval | None = None
 
@@ -207,12 +210,12 @@ class MOSModel(nn.Module):
             images: (B, 3, S, S). Output: (B, C).
         """
         tokens = self.backbone.tokens(images)
-        if self.training or len(self.stored) == 0:
-            self.features = self._through(tokens, self.working.adapters())
+        if self.training or len(self.frozen_adapters) == 0:
+            self.features = self._through(tokens, self.current_adapters.adapters())
             return self._logits(self.features)
         return self.answer(
             torch.arange(len(images), device=images.device),
-            lambda rows, sets: self._through(tokens[rows], self.stored.choose(sets)),
+            lambda rows, sets: self._through(tokens[rows], self.frozen_adapters.choose(sets)),
         )
 
     def answer(self, images: Tensor, see: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -223,7 +226,7 @@ class MOSModel(nn.Module):
             see: From images (b,) and a stored set for each (b,) to features (b, D).
         """
         first = see(images, torch.zeros_like(images))
-        votes = self.guess(first)
+        votes = self.task_predictor(first)
 
         def ask(rows: Tensor, sets: Tensor) -> Tensor:
             features = first[rows]  # a copy, right where the first set is asked
@@ -234,10 +237,10 @@ class MOSModel(nn.Module):
             return self._logits(features)
 
         # While an experience is trained, its classes have no set of their own yet.
-        owners = self.owners.clamp_max(len(self.stored) - 1)
+        class_to_task = self.class_to_task.clamp_max(len(self.frozen_adapters) - 1)
         found = retrieve(
-            owners[votes.argmax(dim=1)],
-            owners,
+            class_to_task[votes.argmax(dim=1)],
+            class_to_task,
             ask,
             max_rounds=self.config.rounds if self.config.retrieval else 1,
         )
@@ -249,8 +252,8 @@ class MOSModel(nn.Module):
     def _score(self, logits: Tensor, votes: Tensor) -> Tensor:
         if not self.config.ensemble:
             return logits
-        if self.config.guess == "prototypes":
-            votes = len(self.stored) * votes  # cosines grow sharper with the experiences
+        if self.config.task_predictor == "prototypes":
+            votes = len(self.frozen_adapters) * votes  # cosines grow sharper with the experiences
         score = (logits.softmax(dim=1) + votes.softmax(dim=1)) / 2
         return score.clamp_min(torch.finfo(score.dtype).tiny).log()
 
@@ -259,7 +262,7 @@ class MOSModel(nn.Module):
 
     def _logits(self, features: Tensor) -> Tensor:
         logits: Tensor = self.heads(features)
-        return logits.float().masked_fill(self.owners.to(logits.device) < 0, UNSEEN_LOGIT)
+        return logits.float().masked_fill(self.class_to_task.to(logits.device) < 0, UNSEEN_LOGIT)
 
 
 class MOS(AdapterStrategy):
@@ -274,11 +277,13 @@ class MOS(AdapterStrategy):
     def begin_experience(self) -> None:
         """Trains the adapters and the head from where they are."""
         self.model.requires_grad_(requires_grad=False)
-        self.model.working.requires_grad_(requires_grad=True)
+        self.model.current_adapters.requires_grad_(requires_grad=True)
         self.model.heads.requires_grad_(requires_grad=True)
         self.old_means = self.model.classes.class_means(without=frozenset(self.current_classes))
-        self.average = self.model.stored.mean() if len(self.model.stored) else None
-        self.model.working.noise = self._noise("dropout")
+        self.average = (
+            self.model.frozen_adapters.mean() if len(self.model.frozen_adapters) else None
+        )
+        self.model.current_adapters.noise = self._noise("dropout")
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over the current classes and the orthogonality term."""
@@ -311,27 +316,29 @@ class MOS(AdapterStrategy):
         self._learn_to_guess(features, labels)
 
     def _store(self) -> None:
-        tensors = self.model.working.tensors()
+        tensors = self.model.current_adapters.tensors()
         if self.config.merge_in_evaluation:
             self.model.before.append(self.average or tensors)
-        self.model.stored.append(tensors)
-        self.note("drift", distances=self.model.stored.distances().tolist())
+        self.model.frozen_adapters.append(tensors)
+        self.log_event("drift", distances=self.model.frozen_adapters.distances().tolist())
 
     def _keep_statistics(self) -> tuple[Tensor, Tensor]:
         """Returns the features of the experience with its own set, and their labels."""
         rows: list[Tensor] = []
         targets: list[Tensor] = []
-        self.model.working.eval()
+        self.model.current_adapters.eval()
         with self.timed("statistics", len(self.experience.dataset)), torch.no_grad():
             for images, labels in self.plain_images():
                 with self._merging():
-                    rows.append(self._features(images, self.model.working.adapters()))
+                    rows.append(self._features(images, self.model.current_adapters.adapters()))
                 targets.append(labels)
             features, labels = torch.cat(rows), torch.cat(targets)
             for label in self.current_classes:
                 if not self.model.classes.add(label, features[labels == label]):
-                    self.note("statistics", **{"class": label}, rule="spread of an average class")
-        self.model.working.train()
+                    self.log_event(
+                        "statistics", **{"class": label}, rule="spread of an average class"
+                    )
+        self.model.current_adapters.train()
         return features, labels
 
     def _align(self) -> None:
@@ -351,15 +358,15 @@ class MOS(AdapterStrategy):
 
     def _learn_to_guess(self, features: Tensor, labels: Tensor) -> None:
         """Adds the classes as the first set sees them; in experience 0 that is known already."""
-        if len(self.model.stored) == 1:
-            self.model.guess.add(features, labels)
+        if len(self.model.frozen_adapters) == 1:
+            self.model.task_predictor.add(features, labels)
             return
         dropout = self.config.dropout if self.config.prototype_dropout else 0.0
         noise = self._noise("prototypes")
         with self.timed("prototypes", len(features)), torch.no_grad():
             for images, targets in self.plain_images():
-                adapters = self.model.stored.choose(0, dropout=dropout, noise=noise)
-                self.model.guess.add(self._features(images, adapters), targets)
+                adapters = self.model.frozen_adapters.choose(0, dropout=dropout, noise=noise)
+                self.model.task_predictor.add(self._features(images, adapters), targets)
 
     # --- what it is made of --------------------------------------------------------------------
 
@@ -367,15 +374,15 @@ class MOS(AdapterStrategy):
         """Returns the backbone with one adapter set that has learned nothing yet."""
         return MOSModel(backbone, self.config, self.seed)
 
-    def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:
+    def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds rows to the head and to the guess, and an owner to each class."""
         known = self.config.num_classes
-        self.model.heads.grow(range(known) if known else classes, generator)
-        self.model.guess.grow(range(known) if known else classes)
-        missing = max(self.model.heads.classes) + 1 - len(self.model.owners)
-        owners = functional.pad(self.model.owners, (0, missing), value=-1)
-        owners[list(classes)] = len(self.classes_by_experience) - 1
-        self.model.owners = owners.to(self.device)
+        self.model.heads.add_classes(range(known) if known else classes, generator)
+        self.model.task_predictor.add_classes(range(known) if known else classes)
+        missing = max(self.model.heads.classes) + 1 - len(self.model.class_to_task)
+        class_to_task = functional.pad(self.model.class_to_task, (0, missing), value=-1)
+        class_to_task[list(classes)] = len(self.classes_by_experience) - 1
+        self.model.class_to_task = class_to_task.to(self.device)
 
     def begin_epoch(self, epoch: int) -> None:
         """Lowers the learning rates along a cosine that reaches 0 after the experience."""
@@ -400,17 +407,19 @@ class MOS(AdapterStrategy):
 
     def generators(self) -> dict[str, torch.Generator]:
         """Returns what the adapters' dropout draws from."""
-        noise = self.model.working.noise
+        noise = self.model.current_adapters.noise
         return {} if noise is None else {"dropout": noise}
 
-    def frozen_choice(self) -> FrozenChoice | None:
+    def frozen_adapter_features(self) -> AdapterFeatureExtractor | None:
         """Returns the stored sets, unless evaluation changes them."""
-        if self.config.merge_in_evaluation or len(self.model.stored) == 0:
+        if self.config.merge_in_evaluation or len(self.model.frozen_adapters) == 0:
             return None
-        return self.freeze_choice(self._see, [*zip(*self.model.stored.tensors(), strict=True)])
+        return self.adapter_feature_extractor(
+            self._see, [*zip(*self.model.frozen_adapters.tensors(), strict=True)]
+        )
 
     def _see(self, images: Tensor, sets: Tensor) -> Tensor:
-        features: Tensor = self.backbone(images, self.model.stored.choose(sets))
+        features: Tensor = self.backbone(images, self.model.frozen_adapters.choose(sets))
         return features
 
     def retrieval(self) -> Retrieval | None:
@@ -437,13 +446,13 @@ class MOS(AdapterStrategy):
 
     def _merge(self, times: int | Sequence[int]) -> None:
         if self.average is not None:
-            tensors = self.model.working.tensors()
+            tensors = self.model.current_adapters.tensors()
             merge_(tensors, self.average, self.config.merge_strength, times)
 
     def _merge_stored(self, times: int | Sequence[int]) -> None:
         # The first set is merged with nothing.
-        for index in range(1, len(self.model.stored)):
-            tensors = [value[index] for value in self.model.stored.tensors()]
+        for index in range(1, len(self.model.frozen_adapters)):
+            tensors = [value[index] for value in self.model.frozen_adapters.tensors()]
             averages = [value[index] for value in self.model.before.tensors()]
             merge_(tensors, averages, self.config.merge_strength, times)
 

@@ -3,12 +3,12 @@
 Every block of the frozen ViT has an adapter beside its MLP. The last blocks can have several, mixed
 by a router, and each of theirs comes with a detector of the data that it was trained on. A new
 experience is scanned first: where all detectors of a block find its data strange, the block grows.
-Any PET that takes tokens can take the adapter's place (`pet`).
+Any PEFT module that takes tokens can take the adapter's place (`peft`).
 
 Reference: Huiyi Wang, Haodong Lu, Lina Yao, Dong Gong, "Self-Expansion of Pre-trained Models with
 Mixture of Adapters for Continual Learning", CVPR 2025, arXiv:2403.18886.
 
-With m the mean token that enters a slot (`cl_adapters.expandable`):
+With m the mean token that enters a slot (`cl_adapters.peft.routing`):
 
     experience 0   train the first adapter of every block and the head; fit the detectors; freeze
     experience t   scan windows of training images, block after block:
@@ -31,7 +31,7 @@ Differs from the authors' code, unless `fidelity="official"`:
     `merge_last=True`           a last window of fewer images joins the one before, since the mean
                                 of few z is noise (theirs decides alone).
     `router="discriminant"`     columns in closed form; a trained first column never gets a gradient
-                                (`cl_adapters.expandable`).
+                                (`cl_adapters.peft.routing`).
     `classifier="discriminant"` the classes' Gaussians on the directions of the adapted features, in
                                 closed form; a head that saw only current classes in each loss
                                 favours some (theirs: the linear head).
@@ -55,25 +55,26 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from cl_adapters.adapters import find_pet
-from cl_adapters.backbone import AdaptedViT
 from cl_adapters.errors import InputError
-from cl_adapters.expandable import ExpandableSlot, ExpandableViT, RouterKind
-from cl_adapters.growth import Budget, Policy, blocks_to_grow
-from cl_adapters.heads import cross_entropy_over
-from cl_adapters.ridge import RidgeHead
+from cl_adapters.heads.linear import cross_entropy_over
+from cl_adapters.heads.ridge import RidgeHead
+from cl_adapters.peft.growth import Budget, Policy, blocks_to_grow
+from cl_adapters.peft.registry import find_peft
+from cl_adapters.peft.routing import ExpandableSlot, RouterKind
 from cl_adapters.schedule import cosine
 from cl_adapters.shift import Detector, find_detector
-from cl_adapters.strategies.base import AdapterStrategy, Phase
-from cl_adapters.strategies.config import AnyHeadConfig, BlockPetConfig, StrategyConfig
-from cl_adapters.strategies.frozen import FrozenPart, FrozenRows
-from cl_adapters.strategies.resuming import ShuffledParts
-from cl_adapters.strategies.usage import RouterUsage
+from cl_adapters.strategies.core.checkpointing import ResumableIndexSampler
+from cl_adapters.strategies.core.config import AnyHeadConfig, BlockPeftConfig, StrategyConfig
+from cl_adapters.strategies.core.feature_cache import CachedFeatures, FeatureExtractor
+from cl_adapters.strategies.core.loop import AdapterStrategy, Phase
+from cl_adapters.strategies.core.usage import RouterUsage
+from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.expandable import ExpandableViT
 
 __all__ = ["SEMA", "SEMAConfig", "SEMAModel"]
 
 
-class SEMAConfig(StrategyConfig, BlockPetConfig, AnyHeadConfig):
+class SEMAConfig(StrategyConfig, BlockPeftConfig, AnyHeadConfig):
     """Options of SEMA."""
 
     batch_size: int = Field(default=32, ge=1, description="images in a training step")
@@ -109,7 +110,7 @@ class SEMAConfig(StrategyConfig, BlockPetConfig, AnyHeadConfig):
     merge_last: bool = Field(default=True, description="a smaller last window joins another")
     policy: Policy = Field(default="per_block", description="where and when to grow")
     budget: Budget = Field(default=Budget(), description="what growth may cost")
-    memo_megabytes: float = Field(
+    cache_megabytes: float = Field(
         default=1024,
         ge=0,
         description="for frozen tokens of an experience; only fixed views",
@@ -121,13 +122,13 @@ class SEMAConfig(StrategyConfig, BlockPetConfig, AnyHeadConfig):
     def _split(cls, value: object) -> object:
         return value.split(",") if isinstance(value, str) and "," in value else value
 
-    @field_validator("pet")
+    @field_validator("peft")
     @classmethod
     def _takes_tokens(cls, value: str) -> str:
-        if find_pet(value).slot == "prefix":
+        if find_peft(value).slot == "prefix":
             raise InputError(
-                "`pet` must take tokens, since router and detectors read those that enter the slot "
-                f"to choose among its adapters, got {value!r}, which takes none"
+                "`peft` must take tokens, since router and detectors read those that enter the "
+                f"slot to choose among its adapters, got {value!r}, which takes none"
             )
         return value
 
@@ -201,12 +202,12 @@ class SEMAModel(ExpandableViT):
     """The expandable backbone, a detector for each adapter of a slot, and the two classifiers."""
 
     def __init__(self, backbone: AdaptedViT, config: SEMAConfig, seed: int) -> None:
-        pet, width = config.chosen
+        peft, width = config.chosen
         super().__init__(
             backbone,
             expandable=config.expandable_blocks(backbone.num_blocks),
             width=width,
-            pet=pet,
+            peft=peft,
             router=config.router,
             generator=torch.Generator().manual_seed(seed),
         )
@@ -294,7 +295,7 @@ class SEMA(AdapterStrategy):
         start = self.blocks[0]
         with self.timed("scan", len(tokens)), self.autocast():
             for block in self.blocks:
-                tokens = self.model.between(tokens, start, block + 1)
+                tokens = self.model.forward_blocks(tokens, start, block + 1)
                 start = block + 1
                 if block in self._grown:
                     continue
@@ -302,7 +303,7 @@ class SEMA(AdapterStrategy):
                 free = self._affordable()
                 fired[block] = scan["fired"] and block in free
                 grow = blocks_to_grow(self.config.policy, fired, free)
-                self.note("scan", **scan, grown=bool(grow), reason=self._reason(scan))
+                self.log_event("scan", **scan, grown=bool(grow), reason=self._reason(scan))
                 if grow:
                     return grow
         return []
@@ -376,7 +377,9 @@ class SEMA(AdapterStrategy):
         if len(self.classes_by_experience) > 1:
             for block in blocks:
                 count = len(self._slot(block))
-                self.note("growth", block=block, adapters=count, parameters=self.model.cost(block))
+                self.log_event(
+                    "growth", block=block, adapters=count, parameters=self.model.cost(block)
+                )
 
     def end_experience(self) -> None:
         """Freezes everything; adds the experience to the routers and to the class statistics."""
@@ -389,7 +392,9 @@ class SEMA(AdapterStrategy):
                     self.model.active[self.blocks.index(block)] = adapter
             self._route(known)
         for block in self.blocks:
-            self.note("active", block=block, adapter=self._active(block), changed=self._left[block])
+            self.log_event(
+                "active", block=block, adapter=self._active(block), changed=self._left[block]
+            )
         if self.model.classes is not None:
             for tokens, targets in self._plain_tokens().batches():
                 with torch.no_grad(), self.autocast():
@@ -412,7 +417,7 @@ class SEMA(AdapterStrategy):
         self.config.budget.check(model.cost(self.blocks[0]))
         return model
 
-    def meet(self, experience: Any) -> None:  # noqa: ANN401 - Avalanche ships no types
+    def register_experience(self, experience: Any) -> None:  # noqa: ANN401 - Avalanche ships no types
         """Refuses an experience that is too small for the detectors, before anything changes."""
         needed = self._detectors(self.blocks[0])[0].min_samples
         if len(experience.dataset) < needed:
@@ -420,19 +425,19 @@ class SEMA(AdapterStrategy):
                 f"an experience must hold at least {needed} training images for detector "
                 f"{self.config.detector!r}, got {len(experience.dataset)}"
             )
-        super().meet(experience)
+        super().register_experience(experience)
 
-    def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:
+    def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds rows to the head for classes that have none."""
         known = self.config.num_classes
-        self.model.heads.grow(range(known) if known else classes, generator)
+        self.model.heads.add_classes(range(known) if known else classes, generator)
         if self.model.classes is not None:
-            self.model.classes.grow(classes)
+            self.model.classes.add_classes(classes)
 
     def rebuild(self, state: Mapping[str, Tensor]) -> None:
         """Adds the adapters that a checkpoint holds."""
         for block in self.blocks:
-            name = f"adapters._by_name.{self.model.pet.slot}_{block}.adapters."
+            name = f"adapters._by_name.{self.model.peft.slot}_{block}.adapters."
             held = {key.split(".")[4] for key in state if key.startswith(name)}
             while len(self._slot(block)) < len(held):
                 self._slot(block).add_adapter(self.generator(f"adapter {block}"))
@@ -443,32 +448,32 @@ class SEMA(AdapterStrategy):
         self._votes = {block: Counter[int]() for block in self.blocks}
         self._left = dict.fromkeys(self.blocks, False)
         first = len(self.classes_by_experience) == 1
-        self._tokens = FrozenRows(
+        self._tokens = CachedFeatures(
             self.adapted_dataset,
-            self.freeze(self.model.prefix) if first else self.frozen_part(),
+            self.feature_extractor(self.model.prefix) if first else self.frozen_features(),
             same=self.fixed_views,
-            megabytes=self.config.memo_megabytes,
-            memo=self.memo,
+            megabytes=self.config.cache_megabytes,
+            cache=self.cache,
         )
         if not first:
             # From here on the blocks before the first expandable one are frozen.
             count, generator = len(self._tokens), self.generator("order")
-            self.order = ShuffledParts(count, self.train_mb_size, generator)
+            self.order = ResumableIndexSampler(count, self.train_mb_size, generator)
             with self.timed("frozen", count):
                 self._tokens.prepare()
             self.replace_loader(self._tokens.minibatches(self.order, images=True))
 
-    def frozen_part(self) -> FrozenPart:
+    def frozen_features(self) -> FeatureExtractor:
         """Returns the blocks before the first expandable one, frozen after the first experience."""
-        slot = self.model.pet.slot
+        slot = self.model.peft.slot
         adapters = (self.model.adapters.at(slot, block) for block in range(self.blocks[0]))
-        return self.freeze(self.model.prefix, self.backbone, *filter(None, adapters))
+        return self.feature_extractor(self.model.prefix, self.backbone, *filter(None, adapters))
 
-    def _plain_tokens(self) -> FrozenRows:
+    def _plain_tokens(self) -> CachedFeatures:
         """Returns the experience without augmentation."""
         if self.fixed_views is True:
             return self._tokens
-        return self.frozen_rows(self.experience.dataset.eval(), self.frozen_part())
+        return self.cached_features(self.experience.dataset.eval(), self.frozen_features())
 
     def _windows(self, number: int) -> Iterator[Tensor]:
         parts = self._tokens.shuffled(
@@ -477,17 +482,19 @@ class SEMA(AdapterStrategy):
             merge_last=self.config.merge_last,
         )
         for part in parts:
-            self.show_views(f"scan {number}")  # a window that grew has been trained on since
+            self.set_augmentation_seed(
+                f"scan {number}"
+            )  # a window that grew has been trained on since
             yield self._tokens.rows(part)
 
     @torch.no_grad()
     def _mean_tokens(self, blocks: Sequence[int], moment: str) -> dict[int, Tensor]:
         """Returns what each block's router and detectors see of the experience, (N, D) each."""
-        self.show_views(moment)
+        self.set_augmentation_seed(moment)
         means: dict[int, list[Tensor]] = {block: [] for block in blocks}
         for tokens, _ in self._tokens.batches():
             with self.autocast():
-                self.model.between(tokens, self.blocks[0], max(blocks) + 1)
+                self.model.forward_blocks(tokens, self.blocks[0], max(blocks) + 1)
             for block in blocks:
                 means[block].append(self._slot(block).mean_tokens.float())
         return {block: torch.cat(rows) for block, rows in means.items()}
@@ -497,7 +504,7 @@ class SEMA(AdapterStrategy):
         if self.config.router != "discriminant" or not blocks:
             return
         for block, mean_tokens in self._mean_tokens(blocks, "route").items():
-            self._slot(block).refer(mean_tokens, self._active(block))
+            self._slot(block).update_router(mean_tokens, self._active(block))
 
     def _slot(self, block: int) -> ExpandableSlot:
         return self.model.slot(block)

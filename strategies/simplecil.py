@@ -19,11 +19,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cl_adapters.backbone import AdaptedViT
-from cl_adapters.ridge import RidgeHead
-from cl_adapters.strategies.base import AdapterStrategy
-from cl_adapters.strategies.config import ClosedHead, ClosedHeadConfig, StrategyConfig
-from cl_adapters.strategies.frozen import FrozenPart
+from cl_adapters.heads.ridge import RidgeHead
+from cl_adapters.strategies.core.config import ClosedHead, ClosedHeadConfig, StrategyConfig
+from cl_adapters.strategies.core.feature_cache import FeatureExtractor
+from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["PrototypeClassifier", "SimpleCIL", "SimpleCILConfig"]
 
@@ -65,20 +65,20 @@ class SimpleCIL(AdapterStrategy):
     config: SimpleCILConfig
     model: PrototypeClassifier
     learns_by_gradient: ClassVar[bool] = False
-    trains_on_frozen_rows: ClassVar[bool] = True
+    trains_on_features: ClassVar[bool] = True
 
     def build_model(self, backbone: AdaptedViT) -> PrototypeClassifier:
         """Returns the backbone with no prototypes yet."""
         head = self.config.build_head(backbone.embed_dim, self.config.cosine_scale)
         return PrototypeClassifier(backbone, head)
 
-    def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:  # noqa: ARG002
+    def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:  # noqa: ARG002
         """Makes room for the new classes."""
-        self.model.head.grow(classes)
+        self.model.head.add_classes(classes)
 
-    def frozen_part(self) -> FrozenPart:
+    def frozen_features(self) -> FeatureExtractor:
         """Returns the whole backbone."""
-        return self.freeze(self.backbone, self.backbone)
+        return self.feature_extractor(self.backbone, self.backbone)
 
     def train_dataset_adaptation(self, **kwargs: Any) -> None:  # noqa: ANN401
         """Reads the training images without augmentation."""

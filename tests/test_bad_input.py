@@ -17,7 +17,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from cl_adapters import records
-from cl_adapters.backbone import AdaptedViT
 from cl_adapters.benchmarks.data.parquet import parquet_source
 from cl_adapters.benchmarks.data.sources import (
     array_source,
@@ -33,10 +32,11 @@ from cl_adapters.benchmarks.running.recipe import RunConfig, read_recipe
 from cl_adapters.benchmarks.streams.class_incremental import class_order, split_classes
 from cl_adapters.benchmarks.sweeps.sweep import expand_grid
 from cl_adapters.errors import InputError
-from cl_adapters.pretrained import load_backbone
-from cl_adapters.records import RunRecord
+from cl_adapters.records.run_record import RunRecord
 from cl_adapters.shift import find_detector
 from cl_adapters.strategies import find_strategy
+from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.pretrained import load_backbone
 
 Case = tuple[str, Callable[[Path], object], str]
 
@@ -218,7 +218,7 @@ CONFIG: list[Case] = [
     ("option of a wrong kind", lambda _: option(epochs="many"), "`epochs`: .*, got 'many'"),
     ("rate is NaN", lambda _: option(lr="nan"), "`lr`: .*, got 'nan'"),
     ("options that clash", lambda _: option(epochs=3, freeze_epochs=3), "must be below `epochs`, 3"),
-    ("no such pet", lambda _: option(pet="adaptor"), "unknown pet 'adaptor'; did you mean 'adapter'"),
+    ("no such peft", lambda _: option(peft="adaptor"), "unknown peft 'adaptor'; did you mean 'adapter'"),
     ("a setting without value", lambda _: batch.expand({"strategy": "lae"}, recipe=None, seeds=1, settings=["x"]), "key=value, got 'x'"),
     ("no strategy", lambda _: batch.expand({}, recipe=None, seeds=1, settings=[]), "must name at least one of"),
     ("no such protocol", lambda _: batch.expand({"strategy": "lae", "protocol": "pilot"}, recipe=None, seeds=1, settings=[]), "unknown protocol 'pilot'"),
@@ -311,7 +311,7 @@ def read(path: Path, name: str, content: bytes, reader: Callable[[Path], object]
 
 def edited(path: Path) -> None:
     record(path, seed=1)
-    records.check_whole(path)
+    records.verify_checksum(path)
 
 
 def checkpoint(path: Path, name: str, content: bytes) -> object:

@@ -80,7 +80,7 @@ def test_a_new_strategy_runs_beside_a_built_in_one(
     new_files("strategy", "my_method", tmp_path)
     code, text = call(
         "run", "--strategy", "my_method.py:MyMethod,simplecil", "--increment", "5", *TINY,
-        "--set", "epochs=1", "--set", "my_method.MyMethod.momentum=0.5", "--set", "pet=lora",
+        "--set", "epochs=1", "--set", "my_method.MyMethod.momentum=0.5", "--set", "peft=lora",
     )  # fmt: skip
     assert code == 0, text
     code, text = call("report", "runs")

@@ -21,9 +21,9 @@ from cl_adapters.benchmarks.running.recipe import RunConfig, read_recipe
 from cl_adapters.benchmarks.streams.class_incremental import class_order, split_classes
 from cl_adapters.benchmarks.sweeps.sweep import expand_grid
 from cl_adapters.errors import InputError
-from cl_adapters.pretrained import load_backbone
-from cl_adapters.records import RunRecord
+from cl_adapters.records.run_record import RunRecord
 from cl_adapters.strategies import STRATEGIES
+from cl_adapters.vit.pretrained import load_backbone
 
 pytestmark = pytest.mark.slow
 

@@ -7,15 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from cl_adapters.backbone import AdaptedViT
 from cl_adapters.benchmarks.bench import Bench, BenchSettings
 from cl_adapters.benchmarks.data.sources import ImageSource
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.runner import run
+from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError, RunError
-from cl_adapters.memo import Memo
-from cl_adapters.records import read_events, read_predictions
+from cl_adapters.records.events import read_events
+from cl_adapters.records.tables import read_predictions
+from cl_adapters.vit.adapted_vit import AdaptedViT
 from tests.benchmarks.killable import stripes
 
 ROOT = Path(__file__).parents[1]
@@ -35,11 +36,13 @@ def source() -> ImageSource:
     return stripes(train=24, test=10)
 
 
-def train(source: ImageSource, out: Path, memo: Memo | None = None, **changes: Any) -> Path:
+def train(
+    source: ImageSource, out: Path, cache: FeatureCache | None = None, **changes: Any
+) -> Path:
     values = {"backbone": "test_vit", "weights": "random", "image_size": 32, "increment": 2}
     options = {"options": OPTIONS[changes["strategy"]]}
     config = RunConfig.parse({**values, **options, **changes})
-    return run(prepare(config, source=source, memo=memo), out)
+    return run(prepare(config, source=source, cache=cache), out)
 
 
 def test_no_source_names_a_gpu_by_hand() -> None:
@@ -76,15 +79,19 @@ def test_a_gpu_predicts_as_the_cpu_does(
 def test_a_memo_on_a_gpu_answers_all_and_changes_little(
     source: ImageSource, tmp_path: Path, strategy: str, precision: str
 ) -> None:
-    memo = tmp_path / "memo"
+    cache = tmp_path / "cache"
     folders = [
         train(source, tmp_path / name, kept, strategy=strategy, device="cuda", precision=precision)
-        for name, kept in (("off", None), ("cold", Memo(memo)), ("warm", Memo(memo)))
+        for name, kept in (
+            ("off", None),
+            ("cold", FeatureCache(cache)),
+            ("warm", FeatureCache(cache)),
+        )
     ]
     tables = [read_predictions(folder) for folder in folders]
     for table in tables[1:]:
         assert (tables[0]["prediction"] == table["prediction"]).mean() >= 0.97
-    counts = [e for e in read_events(folders[2]) if e["event"] == "memo"]
+    counts = [e for e in read_events(folders[2]) if e["event"] == "cache"]
     assert sum(e["read"] for e in counts) > 0
     peaks = [e["peak_bytes"] for e in read_events(folders[0]) if e["event"] == "memory"]
     assert min(peaks) > 0

@@ -7,7 +7,8 @@ import pytest
 from cl_adapters.benchmarks.running import runner
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.records import read_events, read_predictions
+from cl_adapters.records.events import read_events
+from cl_adapters.records.tables import read_predictions
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 VIT_TINY = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"

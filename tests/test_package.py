@@ -43,8 +43,8 @@ def test_every_module_and_data_file_is_in_the_wheel(wheel: list[str]) -> None:
     expected |= {
         "cl_adapters/py.typed",
         "cl_adapters/benchmarks/recipes/gtsrb.toml",
-        "cl_adapters/weights/vit_pico_patch4_32.safetensors",
-        "cl_adapters/weights/vit_pico_patch4_32.json",
+        "cl_adapters/vit/weights/vit_pico_patch4_32.safetensors",
+        "cl_adapters/vit/weights/vit_pico_patch4_32.json",
     }
     assert expected <= set(wheel), sorted(expected - set(wheel))
 

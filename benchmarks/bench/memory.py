@@ -17,8 +17,8 @@ from cl_adapters.benchmarks.running.memory import peak_bytes
 from cl_adapters.benchmarks.running.prepare import method_options, prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.runner import run
+from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
-from cl_adapters.memo import Memo
 
 __all__ = ["measure", "peak_of_a_run"]
 
@@ -73,8 +73,8 @@ def measure(strategy: str, backbone: str, image_size: int, precision: str) -> in
     )
     source = array_source("noise", _beginning(*train), _beginning(*test))
     with tempfile.TemporaryDirectory() as folder:
-        memo = Memo(Path(folder) / "memo")
-        run(prepare(config, source=source, memo=memo), Path(folder) / "runs")
+        cache = FeatureCache(Path(folder) / "cache")
+        run(prepare(config, source=source, cache=cache), Path(folder) / "runs")
     return peak_bytes(torch.device("cpu"))
 
 

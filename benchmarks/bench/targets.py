@@ -30,8 +30,8 @@ from cl_adapters.benchmarks.bench.metrics import (
 )
 from cl_adapters.benchmarks.bench.track import BenchSettings, Timed, Track, Way
 from cl_adapters.benchmarks.running.prepare import method_options
+from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError, RunError
-from cl_adapters.memo import Memo
 from cl_adapters.strategies import find_strategy
 from cl_adapters.strategies.mos import MOS
 
@@ -105,7 +105,7 @@ class Bench:
     def _measure_steps(self, name: str, length: int) -> None:
         options = {} if length == min(_LENGTHS) else {"epochs": 1}
         with tempfile.TemporaryDirectory() as folder:
-            found = self._track.time(name, length, Way(Memo(Path(folder)), options=options))
+            found = self._track.time(name, length, Way(FeatureCache(Path(folder)), options=options))
             batch = method_options(self._track.config(name)).batch_size
             floor = self._track.floor(batch)
         for phase in found.names:
@@ -130,7 +130,7 @@ class Bench:
     def _compare_simplecil(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             first, second = (
-                self._track.time("simplecil", 20, Way(Memo(Path(folder)))) for _ in range(2)
+                self._track.time("simplecil", 20, Way(FeatureCache(Path(folder)))) for _ in range(2)
             )
         plain = self._track.time("simplecil", 20, Way())
         _agree("simplecil", first, plain)
@@ -148,7 +148,7 @@ class Bench:
 
     def _compare_sema(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            fast = self._track.time("sema", 5, Way(Memo(Path(folder))))
+            fast = self._track.time("sema", 5, Way(FeatureCache(Path(folder))))
         plain = self._track.time("sema", 5, Way(plain=True))
         _agree("sema", fast, plain)
         training = [
@@ -281,7 +281,7 @@ class _ExhaustiveMOS(MOS):
             seen = torch.stack(
                 [
                     self._see(images, torch.full((len(images),), each, device=images.device))
-                    for each in range(len(self.model.stored))
+                    for each in range(len(self.model.frozen_adapters))
                 ]
             )
             places = torch.arange(len(images), device=images.device)

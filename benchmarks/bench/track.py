@@ -16,8 +16,6 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
-from cl_adapters.adapters import build_pets
-from cl_adapters.backbone import AdaptedViT
 from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.data.sources import array_source
 from cl_adapters.benchmarks.running.memory import peak_bytes
@@ -31,9 +29,11 @@ from cl_adapters.benchmarks.running.prepare import (
     prepare,
 )
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.memo import Memo
-from cl_adapters.pretrained import PretrainedViT
-from cl_adapters.strategies.base import AdapterStrategy
+from cl_adapters.cache.feature_cache import FeatureCache
+from cl_adapters.peft.registry import build_adapters
+from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.pretrained import PretrainedViT
 
 __all__ = ["BenchSettings", "Clock", "Timed", "Track", "Way"]
 
@@ -42,7 +42,7 @@ _OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "sema": {"policy": "every_experience"},
 }
 # As the authors' code computes: the descriptors' images pass the network once an epoch.
-_PLAIN: Final[dict[str, dict[str, Any]]] = {"sema": {"views": 0, "memo_megabytes": 0}}
+_PLAIN: Final[dict[str, dict[str, Any]]] = {"sema": {"views": 0, "cache_megabytes": 0}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,14 +122,14 @@ class Way:
     """How a strategy is run.
 
     Attributes:
-        memo: Where what is frozen is kept; None keeps nothing on disk.
+        cache: Where what is frozen is kept; None keeps nothing on disk.
         plain: Compute what is frozen at each use.
         options: Of the method.
         evaluate: After each experience, after the last, or after how many.
         kind: Class in place of the strategy's own.
     """
 
-    memo: Memo | None = None
+    cache: FeatureCache | None = None
     plain: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     evaluate: Literal["each", "last"] | frozenset[int] = "each"
@@ -159,7 +159,7 @@ class Track:
         chosen = {**(_PLAIN.get(name, {}) if way.plain else {}), **way.options}
         config = self.config(name, chosen)
         prepared = prepare(
-            config, source=self.source(length), backbone=self._backbone(), memo=way.memo
+            config, source=self.source(length), backbone=self._backbone(), cache=way.cache
         )
         strategy = self._strategy(prepared, way)
         watch = _Watch(Clock(self.device))
@@ -179,8 +179,8 @@ class Track:
                 watch.found.last_evaluation = (seconds, images, asked)
             learned = strategy.learned_state().values()
             watch.found.state.append(sum(value.nbytes for value in learned))
-            if way.memo is not None:
-                way.memo.flush()
+            if way.cache is not None:
+                way.cache.flush()
         watch.found.predictions = observer.predictions(length - 1)
         watch.found.peak = peak_bytes(self.device)
         return watch.found
@@ -246,12 +246,14 @@ class Track:
         network = AdaptedViT(self._backbone().model.vit, is_compiled=is_compiled).to(self.device)
         seeded = torch.Generator().manual_seed(0)
         blocks = range(network.num_blocks)
-        pets = build_pets("parallel", embed_dim=network.embed_dim, blocks=blocks, generator=seeded)
-        pets = pets.to(self.device)
+        pefts = build_adapters(
+            "parallel", embed_dim=network.embed_dim, blocks=blocks, generator=seeded
+        )
+        pefts = pefts.to(self.device)
 
         def step(images: Tensor) -> None:
             with self._autocast(self.settings.precision):
-                network(images, pets).float().sum().backward()
+                network(images, pefts).float().sum().backward()
 
         return self._fastest(step, batch)
 

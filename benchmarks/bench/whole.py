@@ -2,7 +2,7 @@
 
     python -m cl_adapters.benchmarks.bench.whole DATA.parquet WEIGHTS.safetensors IMAGE_SIZE
 
-The run has five classes an experience and a cold memo, and does all that a run does: decoding,
+The run has five classes an experience and a cold cache, and does all that a run does: decoding,
 evaluation after each experience, records, checkpoints. Half of the bare network's passes come
 before it and half after it, so that a machine that slows down meanwhile does not decide.
 """
@@ -19,8 +19,8 @@ from cl_adapters.benchmarks.bench.track import Clock
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.runner import run
+from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
-from cl_adapters.memo import Memo
 
 __all__ = ["passes_of_a_run"]
 
@@ -34,7 +34,7 @@ def passes_of_a_run(config: RunConfig) -> tuple[int, float]:
     """
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        prepared = prepare(config, memo=Memo(Path(folder) / "memo"))
+        prepared = prepare(config, cache=FeatureCache(Path(folder) / "cache"))
         benchmark = prepared.benchmark()
         streams = benchmark.train_stream, benchmark.test_stream
         images = sum(len(experience.dataset) for stream in streams for experience in stream)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from cl_adapters.benchmarks.data.images import LabelledImages
 from cl_adapters.benchmarks.data.transforms import Preprocess
-from cl_adapters.pretrained import PretrainedViT
-from cl_adapters.records import digest
+from cl_adapters.records.files import digest
+from cl_adapters.vit.pretrained import PretrainedViT
 
 __all__ = ["Eye", "FeatureMemo"]
 

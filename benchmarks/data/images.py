@@ -18,15 +18,15 @@ import PIL
 import torch
 
 from cl_adapters.benchmarks.data.stores import ImageStore, Pixels
+from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
-from cl_adapters.memo import Memo
 
 __all__ = ["ImageSource", "LabelledImages", "natural_key", "split_off", "verify_images"]
 
 Indices = npt.NDArray[np.int64]
 
 _BATCH: Final = 64
-# Where a memo keeps which images could be decoded, by Pillow's version.
+# Where a cache keeps which images could be decoded, by Pillow's version.
 _DECODED: Final = f"decoded-{PIL.__version__}"
 
 
@@ -177,14 +177,16 @@ def split_off(
 
 
 def verify_images(
-    source: ImageSource, on_image: Callable[[], None] | None = None, memo: Memo | None = None
+    source: ImageSource,
+    on_image: Callable[[], None] | None = None,
+    cache: FeatureCache | None = None,
 ) -> None:
     """Decodes every image once, so that a damaged one is found before a run starts.
 
     Args:
         source: The source to check.
         on_image: Called after each image, for a progress bar.
-        memo: Where it is kept which images have been decoded before; None decodes all.
+        cache: Where it is kept which images have been decoded before; None decodes all.
 
     Raises:
         InputError: At the first image that cannot be decoded; the text names it.
@@ -193,19 +195,19 @@ def verify_images(
     for images in (source.train, source.test):
         for start in range(0, len(images), _BATCH):
             part = range(start, min(start + _BATCH, len(images)))
-            if memo is None:
+            if cache is None:
                 _decode(images, part)
             else:
                 keys = [images.digests[index] for index in part]
-                memo.rows(
+                cache.rows(
                     _DECODED,
                     keys,
                     lambda places: _decode(images, [part[place] for place in places]),  # noqa: B023 - called at once
                 )
             for _ in part:
                 on_image()
-    if memo is not None:
-        memo.flush()
+    if cache is not None:
+        cache.flush()
 
 
 def _decode(images: LabelledImages, indices: Sequence[int]) -> torch.Tensor:

@@ -23,7 +23,7 @@ from cl_adapters.benchmarks.data.images import (
 from cl_adapters.benchmarks.data.parquet import parquet_source
 from cl_adapters.benchmarks.data.stores import ArrayStore, FileStore
 from cl_adapters.errors import InputError, unknown_name
-from cl_adapters.plugins import Registry, check_call, is_reference
+from cl_adapters.plugins.registry import Registry, check_call, is_reference
 
 __all__ = [
     "SOURCES",

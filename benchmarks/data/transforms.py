@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Triple = tuple[float, float, float]
-# Goes up when the same settings give other pixels, so that a memo forgets what it knew.
+# Goes up when the same settings give other pixels, so that a cache forgets what it knew.
 PIXELS_VERSION: Final = 2
 Box = tuple[int, int, int, int]
 

@@ -21,9 +21,9 @@ from torch.nn import functional
 from cl_adapters.benchmarks.data.images import LabelledImages
 from cl_adapters.benchmarks.data.sources import open_source
 from cl_adapters.benchmarks.data.transforms import Preprocess
-from cl_adapters.embedded import EMBEDDED
 from cl_adapters.errors import InputError
-from cl_adapters.pretrained import load_backbone
+from cl_adapters.vit.embedded import EMBEDDED
+from cl_adapters.vit.pretrained import load_backbone
 
 __all__ = ["extract_features", "nearest_class_mean", "ridge_accuracy"]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cl_adapters.benchmarks.data.images import LabelledImages
-from cl_adapters.pretrained import load_backbone
+from cl_adapters.vit.pretrained import load_backbone
 
 __all__ = ["TEACHER", "read_pixels", "teacher_features"]
 

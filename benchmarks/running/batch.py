@@ -20,11 +20,11 @@ from cl_adapters.benchmarks.running.protocols import apply_protocol, check_image
 from cl_adapters.benchmarks.running.recipe import RunConfig, read_recipe
 from cl_adapters.benchmarks.running.runner import Running, run
 from cl_adapters.benchmarks.streams.watch import Announcer
+from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
-from cl_adapters.memo import Memo
-from cl_adapters.plugins import label
-from cl_adapters.pretrained import PretrainedViT
+from cl_adapters.plugins.registry import label
 from cl_adapters.strategies import STRATEGIES, find_strategy
+from cl_adapters.vit.pretrained import PretrainedViT
 
 __all__ = ["expand", "flat_options", "run_batch", "split_owner"]
 
@@ -69,7 +69,7 @@ def run_batch(
     out: Path,
     *,
     quiet: bool = False,
-    memo: Memo | None = None,
+    cache: FeatureCache | None = None,
     **running: Unpack[Running],
 ) -> list[Path]:
     """Runs recipes one after the other and returns their run directories.
@@ -80,7 +80,7 @@ def run_batch(
         configs: The recipes; they share one source of images.
         out: Folder of all runs.
         quiet: Show nothing. Without it, one line a run where the output is not a terminal.
-        memo: Where strategies keep what frozen parts compute; None keeps nothing.
+        cache: Where strategies keep what frozen parts compute; None keeps nothing.
         **running: See `cl_adapters.benchmarks.running.runner.run`.
 
     Raises:
@@ -104,7 +104,7 @@ def run_batch(
     for notice in backbones.notices:
         console.print(f"note: {notice}", highlight=False)
     with ctrl_c_is_heard() as stopped, Bars(console, stopped) as bars:
-        _verify(source, bars, memo)
+        _verify(source, bars, cache)
         folders = []
         for config in configs:
             prepared = prepare(
@@ -112,7 +112,7 @@ def run_batch(
                 source=source,
                 backbone=backbones.get(config),
                 announcer=announcer,
-                memo=memo,
+                cache=cache,
             )
             folders.append(
                 run(
@@ -123,7 +123,7 @@ def run_batch(
                 )
             )
             bars.finish(_line(prepared, folders[-1]))
-        _say_trouble(memo, bars)
+        _say_trouble(cache, bars)
     return folders
 
 
@@ -148,14 +148,14 @@ class _Backbones:
         return sorted({notice for each in self._loaded.values() for notice in each.notices})
 
 
-def _verify(source: ImageSource, bars: Bars, memo: Memo | None) -> None:
+def _verify(source: ImageSource, bars: Bars, cache: FeatureCache | None) -> None:
     bars.start("checking images", len(source.train) + len(source.test))
-    verify_images(source, lambda: bars.advance("", 1), memo)
+    verify_images(source, lambda: bars.advance("", 1), cache)
 
 
-def _say_trouble(memo: Memo | None, bars: Bars) -> None:
-    if memo is not None and memo.trouble is not None:
-        bars.note(memo.trouble)
+def _say_trouble(cache: FeatureCache | None, bars: Bars) -> None:
+    if cache is not None and cache.trouble is not None:
+        bars.note(cache.trouble)
 
 
 def _line(prepared: PreparedRun, folder: Path) -> str:
@@ -199,7 +199,7 @@ def split_owner(key: str, names: Sequence[str]) -> tuple[str | None, str]:
 
 def flat_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a table of options without tables in it."""
-    # A recipe's `[options.lae]` with `pet = "lora"` says what `lae.pet=lora` says to `--set`.
+    # A recipe's `[options.lae]` with `peft = "lora"` says what `lae.peft=lora` says to `--set`.
     flat: dict[str, Any] = {}
     for key, value in options.items():
         inner = value.items() if isinstance(value, dict) else ()

@@ -24,17 +24,23 @@ from torch import Tensor
 
 from cl_adapters.errors import InputError
 from cl_adapters.randomness import random_states
-from cl_adapters.records import FORMAT_VERSION, atomic_path, check_format, check_seal, seal
-from cl_adapters.strategies.base import AdapterStrategy
-from cl_adapters.strategies.resuming import Point
+from cl_adapters.records.files import (
+    FORMAT_VERSION,
+    add_checksum,
+    atomic_path,
+    check_format,
+    has_valid_checksum,
+)
+from cl_adapters.strategies.core.checkpointing import TrainerState
+from cl_adapters.strategies.core.loop import AdapterStrategy
 
 __all__ = [
     "CHECKPOINT_MINUTES",
     "DamagedError",
-    "Inside",
+    "ExperienceCheckpoint",
     "last_whole",
-    "points_of",
     "read_checkpoint",
+    "trainer_states_of",
     "write_checkpoint",
 ]
 
@@ -99,7 +105,7 @@ def _write(place: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -
     with atomic_path(place / "learned.safetensors") as path:
         path.write_bytes(data)
     with atomic_path(place / "checkpoint.json") as path:
-        path.write_text(json.dumps(seal(values)) + "\n", "utf-8")
+        path.write_text(json.dumps(add_checksum(values)) + "\n", "utf-8")
 
 
 def _read(place: Path) -> Found:
@@ -111,7 +117,7 @@ def _read(place: Path) -> Found:
     if not isinstance(facts, dict):
         raise DamagedError(f"checkpoint {place} must hold its facts, got {facts!r}")
     check_format(facts.get("format"), f"checkpoint {place}")
-    is_sealed = check_seal(facts)
+    is_sealed = has_valid_checksum(facts)
     if not is_sealed or hashlib.sha256(data).hexdigest() != facts.get("sha256"):
         raise DamagedError(f"checkpoint {place} must match its checksum, but it was damaged")
     try:
@@ -120,8 +126,8 @@ def _read(place: Path) -> Found:
         raise DamagedError(f"checkpoint {place} must hold tensors, got: {error}") from error
 
 
-class Inside:
-    """Keeps points of the experience in training, the last two; a `Keeper`.
+class ExperienceCheckpoint:
+    """Keeps points of the experience in training, the last two; a `Checkpointer`.
 
     Args:
         folder: The folder of the run's checkpoints.
@@ -163,7 +169,7 @@ class Inside:
         """Says whether the time has come to keep another."""
         return time.monotonic() - self._since >= self._pause
 
-    def keep(self, points: Sequence[Point]) -> None:
+    def keep(self, points: Sequence[TrainerState]) -> None:
         """Writes the ends of the phases so far and the present moment."""
         tensors = {
             f"{index}.{name}": value
@@ -182,9 +188,9 @@ class Inside:
             strategy: The strategy.
             plugin: What the observer knows.
         """
-        events = strategy.take_events(self._experience)
+        events = strategy.pop_events(self._experience)
         for event in events:
-            strategy.note(**event)
+            strategy.log_event(**event)
         facts = {
             "events": events,
             "timings": strategy.timings,
@@ -214,7 +220,7 @@ class Inside:
         return [each for each in place.iterdir() if each.name.isdigit()] if place.is_dir() else []
 
 
-def points_of(found: Found) -> list[Point]:
+def trainer_states_of(found: Found) -> list[TrainerState]:
     """Returns the points that a checkpoint inside an experience holds."""
     tensors, facts = found
     points = []
@@ -225,5 +231,5 @@ def points_of(found: Found) -> list[Point]:
             for name, value in tensors.items()
             if name.startswith(start)
         }
-        points.append(Point(each["phase"], each["epoch"], own, each["facts"]))
+        points.append(TrainerState(each["phase"], each["epoch"], own, each["facts"]))
     return points

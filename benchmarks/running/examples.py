@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from cl_adapters.benchmarks.data.stores import Pixels
-from cl_adapters.records import EXAMPLE_COLUMNS
+from cl_adapters.records.tables import EXAMPLE_COLUMNS
 
 __all__ = ["MOST_CLASSES", "MOST_OF_A_CLASS", "MOST_PIXELS", "choose_examples", "draw_examples"]
 
@@ -31,7 +31,7 @@ def choose_examples(predictions: pd.DataFrame) -> pd.DataFrame:
     `MOST_CLASSES` classes whose accuracy lies furthest below its best.
 
     Args:
-        predictions: Rows as in `cl_adapters.records.PREDICTION_COLUMNS`, at least one.
+        predictions: Rows as in `cl_adapters.records.tables.PREDICTION_COLUMNS`, at least one.
     """
     seen = predictions[predictions["target_experience"] <= predictions["experience"]]
     rows = seen.assign(is_right=seen["prediction"] == seen["target"])
@@ -58,7 +58,7 @@ def draw_examples(predictions: pd.DataFrame, pixels: Callable[[int, int], Pixels
     """Returns the rows of `examples.parquet`.
 
     Args:
-        predictions: Rows as in `cl_adapters.records.PREDICTION_COLUMNS`.
+        predictions: Rows as in `cl_adapters.records.tables.PREDICTION_COLUMNS`.
         pixels: Returns a test image by its experience and its sample, as that experience has it.
     """
     chosen = choose_examples(predictions)

@@ -27,9 +27,9 @@ from cl_adapters.benchmarks.running.runner import Progress, run
 from cl_adapters.benchmarks.streams.experiences import experience_dataset, join_streams
 from cl_adapters.benchmarks.streams.plans import Indices, StreamPlan
 from cl_adapters.errors import InputError, unknown_name
-from cl_adapters.records import RunRecord
+from cl_adapters.records.run_record import RunRecord
 from cl_adapters.strategies import STRATEGY_NAMES
-from cl_adapters.strategies.base import AdapterStrategy, classes_of
+from cl_adapters.strategies.core.loop import AdapterStrategy, classes_of
 
 __all__ = ["RunSettings", "run_benchmark"]
 

@@ -25,7 +25,9 @@ from cl_adapters.benchmarks.running.observer import Observer, OnProgress
 from cl_adapters.benchmarks.running.wandb_log import WandbLog
 from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.errors import unknown_name
-from cl_adapters.records import RunRecord, read_events, read_predictions
+from cl_adapters.records.events import read_events
+from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.tables import read_predictions
 
 __all__ = ["LOGGERS", "MethodLog", "check_loggers", "open_logs", "write_log"]
 
@@ -81,9 +83,9 @@ class MethodLog(Observer):
                 },
             )
 
-    def take_facts(self, facts: Mapping[str, Any]) -> None:
+    def load_state_dict(self, facts: Mapping[str, Any]) -> None:
         """Goes on where `facts` was."""
-        super().take_facts(facts)
+        super().load_state_dict(facts)
         self._tell_losses()
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ANN401

@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 
 from cl_adapters.benchmarks.streams.plans import StreamPlan
-from cl_adapters.records import PREDICTION_COLUMNS, RETRIEVAL_COLUMNS
-from cl_adapters.strategies.resuming import ResumablePlugin
+from cl_adapters.records.tables import PREDICTION_COLUMNS, RETRIEVAL_COLUMNS
+from cl_adapters.strategies.core.checkpointing import ResumablePlugin
 
 __all__ = ["Observer"]
 
@@ -50,7 +50,7 @@ class Observer(ResumablePlugin):
         self.losses: dict[str, list[float]] = {}
         self.evaluation: tuple[float, int, int] = (0.0, 0, 0)
 
-    def facts(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Returns the phases so far, and the time and images of the epoch under way."""
         seconds = time.perf_counter() - self._since
         return {
@@ -61,7 +61,7 @@ class Observer(ResumablePlugin):
             "loss": self._loss.item(),
         }
 
-    def take_facts(self, facts: Mapping[str, Any]) -> None:
+    def load_state_dict(self, facts: Mapping[str, Any]) -> None:
         """Goes on counting where `facts` was."""
         phases = facts["phases"].items()
         self.phases = {name: (seconds, images) for name, (seconds, images) in phases}

@@ -12,8 +12,6 @@ from avalanche.benchmarks.scenarios import CLScenario
 from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
 
-from cl_adapters.adapters import PET_NAMES
-from cl_adapters.backbone import AdaptedViT
 from cl_adapters.benchmarks.data.features import Eye
 from cl_adapters.benchmarks.data.images import ImageSource, natural_key, split_off
 from cl_adapters.benchmarks.data.sources import SOURCE_NAMES, in_text_order, open_source
@@ -24,16 +22,19 @@ from cl_adapters.benchmarks.running.scenarios import plan_segments, plan_stream,
 from cl_adapters.benchmarks.streams.experiences import make_benchmark
 from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.benchmarks.streams.watch import Announcer
+from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError, unknown_name
-from cl_adapters.memo import Memo
-from cl_adapters.plugins import Registry, label
-from cl_adapters.pretrained import BACKBONE_NAMES, PretrainedViT, load_backbone
-from cl_adapters.records import RunRecord, digest
+from cl_adapters.peft.registry import PEFT_NAMES
+from cl_adapters.plugins.registry import Registry, label
+from cl_adapters.records.files import digest
+from cl_adapters.records.run_record import RunRecord
 from cl_adapters.shift import DETECTOR_NAMES, find_detector
 from cl_adapters.strategies import STRATEGY_NAMES, find_strategy
-from cl_adapters.strategies.base import AdapterStrategy
-from cl_adapters.strategies.config import StrategyConfig
-from cl_adapters.strategies.views import FixedViews, Views
+from cl_adapters.strategies.core.config import StrategyConfig
+from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.views import FixedViews, Views
+from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.pretrained import BACKBONE_NAMES, PretrainedViT, load_backbone
 
 __all__ = [
     "PreparedRun",
@@ -91,7 +92,7 @@ def prepare(
     source: ImageSource | None = None,
     backbone: PretrainedViT | None = None,
     announcer: Announcer | None = None,
-    memo: Memo | None = None,
+    cache: FeatureCache | None = None,
 ) -> PreparedRun:
     """Checks a recipe and opens everything that it names.
 
@@ -101,7 +102,7 @@ def prepare(
         backbone: A loaded backbone to share between runs; None loads the recipe's.
         announcer: What finds the boundaries of task-free runs, to share what it computes; None
             makes one.
-        memo: Where the strategy keeps what frozen parts compute; None keeps nothing.
+        cache: Where the strategy keeps what frozen parts compute; None keeps nothing.
 
     Raises:
         InputError: If anything in the recipe is unknown, missing or does not fit.
@@ -132,7 +133,7 @@ def prepare(
     )
     plan = plan_segments(source, plan, config, eye, announcer or Announcer())
     strategy = build_strategy(
-        config, backbone, fixed_views=_fixed_views(config, preprocess), memo=memo
+        config, backbone, fixed_views=_fixed_views(config, preprocess), cache=cache
     )
     views = strategy.views
     fingerprint = {
@@ -165,7 +166,7 @@ def build_strategy(
     backbone: PretrainedViT,
     *,
     fixed_views: bool | Views,
-    memo: Memo | None = None,
+    cache: FeatureCache | None = None,
     kind: type[AdapterStrategy] | None = None,
 ) -> AdapterStrategy:
     """Returns the strategy of a recipe, as it begins.
@@ -175,7 +176,7 @@ def build_strategy(
         backbone: What it stands on.
         fixed_views: Whether the training images are the same in each epoch, or which view each of
             them shows.
-        memo: Where it keeps what frozen parts compute; None keeps nothing.
+        cache: Where it keeps what frozen parts compute; None keeps nothing.
         kind: Class in place of the strategy's own, with its options.
     """
     strategy = (kind or find_strategy(config.strategy))(
@@ -184,7 +185,7 @@ def build_strategy(
         seed=config.seed,
         precision=config.precision,
         fixed_views=fixed_views,
-        memo=memo,
+        cache=cache,
         device=find_device(config.device),
         evaluator=EvaluationPlugin(loggers=[BaseLogger()], collect_all=False),
     )
@@ -328,7 +329,7 @@ def _plugin_versions(config: RunConfig) -> dict[str, str]:
         (BACKBONE_NAMES, config.backbone),
         *((DETECTOR_NAMES, name) for name in [config.task_free] if name is not None),
         *((DETECTOR_NAMES, value) for key, value in config.options.items() if key == "detector"),
-        *((PET_NAMES, value) for key, value in config.options.items() if key == "pet"),
+        *((PEFT_NAMES, value) for key, value in config.options.items() if key == "peft"),
     ]
     return dict(filter(None, (names.version(name) for names, name in named)))
 

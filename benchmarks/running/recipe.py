@@ -20,9 +20,9 @@ from pydantic import (
 )
 
 from cl_adapters.benchmarks.streams.changes import KINDS
-from cl_adapters.embedded import EMBEDDED
 from cl_adapters.errors import InputError, unknown_name
-from cl_adapters.plugins import source_digests
+from cl_adapters.plugins.registry import source_digests
+from cl_adapters.vit.embedded import EMBEDDED
 
 __all__ = ["SHIFT_SUFFIX", "RunConfig", "read_recipe"]
 

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from cl_adapters.benchmarks.running.checkpoints import read_checkpoint
 from cl_adapters.errors import InputError
-from cl_adapters.records import RunRecord, read_events
-from cl_adapters.strategies.base import AdapterStrategy
+from cl_adapters.records.events import read_events
+from cl_adapters.records.run_record import RunRecord
+from cl_adapters.strategies.core.loop import AdapterStrategy
 
 __all__ = ["find_begun", "find_trained", "learn"]
 
@@ -25,7 +26,17 @@ _MACHINE: Final = frozenset({"threads", "device"})
 
 # What a run measures itself, whoever trained.
 _OWN: Final = frozenset(
-    {"evaluation", "parameters", "memory", "memo", "domain", "segment", "router", "votes", "reused"}
+    {
+        "evaluation",
+        "parameters",
+        "memory",
+        "cache",
+        "domain",
+        "segment",
+        "router",
+        "votes",
+        "reused",
+    }
 )
 
 
@@ -98,8 +109,8 @@ def learn(strategy: AdapterStrategy, experience: Any, trained: Path | None) -> N
     strategy.restore(state, [experience])
     for event in read_events(trained):
         if event["experience"] == experience.current_experience and event["event"] not in _OWN:
-            strategy.note(**event)
-    strategy.note("reused", run=trained.name)
+            strategy.log_event(**event)
+    strategy.log_event("reused", run=trained.name)
 
 
 def _state(trained: Path | None, experience: int) -> dict[str, Any] | None:

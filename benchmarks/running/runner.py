@@ -21,9 +21,9 @@ from filelock import FileLock, Timeout
 
 from cl_adapters.benchmarks.running.checkpoints import (
     CHECKPOINT_MINUTES,
-    Inside,
+    ExperienceCheckpoint,
     last_whole,
-    points_of,
+    trainer_states_of,
     write_checkpoint,
 )
 from cl_adapters.benchmarks.running.examples import draw_examples
@@ -38,22 +38,18 @@ from cl_adapters.randomness import (
     seed_random_states,
     set_random_states,
 )
-from cl_adapters.records import (
-    RunRecord,
-    append_event,
-    append_events,
-    check_whole,
-    read_events,
+from cl_adapters.records.events import append_event, append_events, read_events, truncate_events
+from cl_adapters.records.run_record import RunRecord, verify_checksum
+from cl_adapters.records.tables import (
     read_predictions,
     read_retrieval,
-    truncate_events,
     write_examples,
     write_predictions,
     write_retrieval,
 )
-from cl_adapters.strategies.base import AdapterStrategy
-from cl_adapters.strategies.resuming import MisfitError
-from cl_adapters.strategies.views import FixedViews
+from cl_adapters.strategies.core.checkpointing import CheckpointMismatchError
+from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.views import FixedViews
 
 __all__ = [
     "Progress",
@@ -246,7 +242,7 @@ def _continue_from(folder: Path, planned: RunRecord) -> RunRecord:
         planned.started = _now()
         return planned
     found = RunRecord.read(folder)
-    check_whole(folder)
+    verify_checksum(folder)
     for part in ("config", "fingerprint", "classes"):
         if getattr(found, part) != getattr(planned, part):
             raise InputError(
@@ -310,7 +306,7 @@ class _Session:
         self._prepared, self._folder, self._progress = prepared, folder, progress
         self._trained = trained
         self._strategy = prepared.strategy
-        self._inside = Inside(folder / "checkpoints", checkpoint_minutes)
+        self._inside = ExperienceCheckpoint(folder / "checkpoints", checkpoint_minutes)
         self._freed = FreedMemory()
         self._observer = Observer(prepared.plan, self._advance)
 
@@ -336,8 +332,8 @@ class _Session:
         truncate_events(folder, done)
         _check_segments(folder, prepared.plan)
         self._progress.start(f"{record.strategy} seed {record.seed}", _total_images(prepared, done))
-        if prepared.strategy.memo is not None:
-            prepared.strategy.memo.begin()
+        if prepared.strategy.cache is not None:
+            prepared.strategy.cache.begin()
         record.write(folder)
         with _noted_end(record, folder):
             for experience in range(done, len(record.experiences)):
@@ -396,27 +392,25 @@ class _Session:
         if not (self._strategy.resumes and self._strategy.resumes_inside):
             learn(self._strategy, given, self._trained)
             return
-        self._strategy.keeper = self._inside
+        self._strategy.set_checkpointer(self._inside)
         if found is not None and "trained" in found[1]:
             facts = found[1]["trained"]
             self._strategy.restore(found[0], [given])
-            for event in facts["events"]:
-                self._strategy.note(**event)
-            self._strategy.timings = {name: tuple(each) for name, each in facts["timings"].items()}
-            self._observer.take_facts(facts["observer"])
+            self._strategy.load_progress(facts["events"], facts["timings"])
+            self._observer.load_state_dict(facts["observer"])
             set_random_states(facts["random"])
             return
         if found is not None:
-            self._strategy.go_on_from(points_of(found))
+            self._strategy.load_state(trainer_states_of(found))
         try:
             learn(self._strategy, given, self._trained)
-        except MisfitError as error:
+        except CheckpointMismatchError as error:
             self._inside.drop()
             raise RunError(
                 f"{error}; the same command begins experience {experience} again"
             ) from error
         if self._inside.is_due():
-            self._inside.keep_trained(self._strategy, self._observer.facts())
+            self._inside.keep_trained(self._strategy, self._observer.state_dict())
 
 
 def _noted_experiences(folder: Path, done: int) -> int:
@@ -491,8 +485,8 @@ def _store(
     for name, (seconds, images) in (*observer.phases.items(), *prepared.strategy.timings.items()):
         losses = {"losses": observer.losses[name]} if name in observer.losses else {}
         append_event(folder, "phase", experience, seconds, name=name, images=images, **losses)
-    append_events(folder, prepared.strategy.take_events(experience))
-    _note_memo(prepared.strategy, folder, experience)
+    append_events(folder, prepared.strategy.pop_events(experience))
+    _note_cache(prepared.strategy, folder, experience)
     if prepared.plan.domains:
         truth = prepared.plan.domains[experience].truth()
         append_event(folder, "domain", experience, 0, **truth)
@@ -513,16 +507,16 @@ def _store(
     write_checkpoint(folder / "checkpoints", experience, prepared.strategy.learned_state())
 
 
-def _note_memo(strategy: AdapterStrategy, folder: Path, experience: int) -> None:
-    memo, views = strategy.memo, strategy.views
-    if memo is None:
-        append_event(folder, "memo", experience, 0, mode="off", read=0, computed=0, inherited=0)
+def _note_cache(strategy: AdapterStrategy, folder: Path, experience: int) -> None:
+    cache, views = strategy.cache, strategy.views
+    if cache is None:
+        append_event(folder, "cache", experience, 0, mode="off", read=0, computed=0, inherited=0)
         return
-    memo.flush()
-    read, computed, inherited = memo.take_counts()
+    cache.flush()
+    read, computed, inherited = cache.take_counts()
     counts = {"read": read, "computed": computed, "inherited": inherited}
     mode = f"{views.count} fixed views" if isinstance(views, FixedViews) else "exact"
-    append_event(folder, "memo", experience, 0, mode=mode, **counts)
+    append_event(folder, "cache", experience, 0, mode=mode, **counts)
 
 
 def _total_images(prepared: Runnable, done: int) -> int:

@@ -15,13 +15,13 @@ from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor
 
-from cl_adapters.backbone import AdaptedViT
 from cl_adapters.benchmarks.markdown import markdown_table
 from cl_adapters.strategies import STRATEGIES
-from cl_adapters.strategies.base import AdapterStrategy
+from cl_adapters.strategies.core.loop import AdapterStrategy
 from cl_adapters.strategies.lae import LAE
 from cl_adapters.strategies.mos import MOS
 from cl_adapters.strategies.sema import SEMA
+from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["sizes"]
 
@@ -34,11 +34,11 @@ Grow = Callable[[Any, list[int], torch.Generator], None]
 
 
 def _grow_mos(strategy: MOS, classes: list[int], source: torch.Generator) -> None:
-    strategy.model.stored.append(strategy.model.working.tensors())
+    strategy.model.frozen_adapters.append(strategy.model.current_adapters.tensors())
     for label in classes:
         features = _features(IMAGES, source)
         strategy.model.classes.add(label, features)
-        strategy.model.guess.add(features, torch.full((IMAGES,), label))
+        strategy.model.task_predictor.add(features, torch.full((IMAGES,), label))
 
 
 def _grow_every_block(strategy: SEMA, classes: list[int], source: torch.Generator) -> None:
@@ -84,7 +84,7 @@ def sizes() -> Iterator[tuple[str, float, float, float]]:
         for experience in range(EXPERIENCES):
             classes = list(range(CLASSES * experience, CLASSES * (experience + 1)))
             strategy.classes_by_experience.append(tuple(classes))
-            strategy.grow(classes, source)
+            strategy.add_classes(classes, source)
             grow(strategy, classes, source)
             after.append(sum(map(_mib, strategy.learned_state().values())))
         yield title, after[0], after[-1], after[-1] + _optimizer(strategy)

@@ -18,7 +18,8 @@ from cl_adapters.benchmarks.running.protocols import Protocol as Published
 from cl_adapters.benchmarks.running.protocols import find_protocol, protocol_names
 from cl_adapters.benchmarks.streams.class_incremental import class_order, split_classes
 from cl_adapters.errors import InputError
-from cl_adapters.records import RunRecord, digest
+from cl_adapters.records.files import digest
+from cl_adapters.records.run_record import RunRecord
 
 __all__ = [
     "REFERENCE",

@@ -27,7 +27,7 @@ _LEAK: Final = 5  # keeps the chance of this deal apart from that of others
 
 
 def leak(
-    labels: Indices, owners: Indices, num_experiences: int, *, blur: float, seed: int = 0
+    labels: Indices, class_to_task: Indices, num_experiences: int, *, blur: float, seed: int = 0
 ) -> tuple[Indices, ...]:
     """Deals images out to experiences, some of each class to others than the class's own.
 
@@ -36,7 +36,7 @@ def leak(
 
     Args:
         labels: Class of each image, (N,).
-        owners: Own experience of each class, (C,).
+        class_to_task: Own experience of each class, (C,).
         num_experiences: Number of experiences T, at least 2.
         blur: Share of each class that leaks, in [0, 1).
         seed: Seed of the choice of images and experiences.
@@ -49,8 +49,8 @@ def leak(
         [1, 3, 1]
     """
     generator = np.random.default_rng([seed, _LEAK])
-    place = owners[labels]
-    for label, owner in enumerate(owners.tolist()):
+    place = class_to_task[labels]
+    for label, owner in enumerate(class_to_task.tolist()):
         members = generator.permutation(np.flatnonzero(labels == label))
         others = generator.permutation(np.delete(np.arange(num_experiences), owner))
         # A product such as 0.29 · 100 lies just below the whole number that it stands for.
@@ -75,8 +75,8 @@ def blurry_plan(source: ImageSource, plan: StreamPlan, *, blur: float, seed: int
     _check(source, blur, count, seed)
     train = plan.train
     if blur > 0:
-        owners = plan.experience_of_class[np.argsort(plan.order)]
-        train = leak(source.train.targets, owners, count, blur=blur, seed=seed)
+        class_to_task = plan.experience_of_class[np.argsort(plan.order)]
+        train = leak(source.train.targets, class_to_task, count, blur=blur, seed=seed)
     scenario = {"scenario": "blurry", "blur": blur, "test_images": "with the class's experience"}
     return replace(plan, train=train, scenario=scenario)
 

@@ -17,9 +17,9 @@ from typing import Final
 import numpy as np
 import torch
 
-from cl_adapters.battery import run_battery
 from cl_adapters.benchmarks.data.images import ImageSource, LabelledImages
 from cl_adapters.benchmarks.streams.class_incremental import make_plan
+from cl_adapters.plugins.conformance import run_suite
 from cl_adapters.randomness import kept_random_states, seed_random_states
 
 __all__ = ["STREAM_CHECKS", "check_stream"]
@@ -47,7 +47,7 @@ def check_stream(make: Make, *, checks: Iterable[str] | None = None) -> list[str
         >>> check_stream(digits_source)
         []
     """
-    return run_battery(STREAM_CHECKS, make, checks)
+    return run_suite(STREAM_CHECKS, make, checks)
 
 
 def _some(images: LabelledImages) -> list[int]:

@@ -23,8 +23,8 @@ from torch.utils.data import Dataset
 from cl_adapters.benchmarks.data.images import ImageSource, LabelledImages
 from cl_adapters.benchmarks.data.transforms import PIXELS_VERSION, Preprocess
 from cl_adapters.benchmarks.streams.plans import StreamPlan
-from cl_adapters.records import digest
-from cl_adapters.strategies.views import Views
+from cl_adapters.records.files import digest
+from cl_adapters.strategies.core.views import Views
 
 __all__ = ["ImageDataset", "experience_dataset", "join_streams", "make_benchmark"]
 
@@ -147,7 +147,7 @@ def experience_dataset(
         targets: The labels.
         transforms: What makes the network's input, for `train` and for `eval`.
         group: Which of them the dataset starts with.
-        pixel_keys: Digest of what `eval` makes of each image, for a memo; empty if unknown.
+        pixel_keys: Digest of what `eval` makes of each image, for a cache; empty if unknown.
     """
     groups = TransformGroups({name: (change, None) for name, change in transforms.items()})
     dataset = TaskAwareSupervisedClassificationDataset(

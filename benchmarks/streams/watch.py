@@ -11,7 +11,7 @@ from torch import Tensor
 from cl_adapters.benchmarks.data.features import Eye, FeatureMemo
 from cl_adapters.benchmarks.data.images import LabelledImages
 from cl_adapters.errors import InputError
-from cl_adapters.records import digest
+from cl_adapters.records.files import digest
 from cl_adapters.shift import Detector, find_detector
 from cl_adapters.shift.boundaries import Boundary, BoundaryFinder
 
@@ -94,7 +94,7 @@ class Announcer:
     """Finds the boundaries of flows of images; what it has computed once, it remembers."""
 
     def __init__(self) -> None:
-        self._memo = FeatureMemo()
+        self._cache = FeatureMemo()
         self._found: dict[str, list[Boundary]] = {}
 
     def boundaries(
@@ -114,6 +114,6 @@ class Announcer:
         order = hashlib.sha256(b"".join(images.digests)).hexdigest()
         key = digest([order, eye.describe(), watch.describe(), seed])
         if key not in self._found:
-            features = self._memo.features(images, eye)
+            features = self._cache.features(images, eye)
             self._found[key] = find_boundaries(features, watch.finder(features.shape[1], seed))
         return self._found[key]

@@ -13,8 +13,8 @@ from cl_adapters.benchmarks.running.prepare import PreparedRun, open_backbone, o
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.runner import Progress, run_stepwise
 from cl_adapters.benchmarks.streams.watch import Announcer
+from cl_adapters.cache.feature_cache import open_cache
 from cl_adapters.errors import InputError, RunError
-from cl_adapters.memo import open_memo
 
 __all__ = ["Ledger", "Outcome", "Watch", "Workers", "attempt", "check", "failure"]
 
@@ -32,7 +32,7 @@ class Outcome:
         error: The sentence that ended it; None if it finished.
         final: Whether another try would end the same way.
         notes: What the user may not expect of this run, such as earlier tries.
-        trouble: What concerns other runs too: why the memo keeps nothing any more.
+        trouble: What concerns other runs too: why the cache keeps nothing any more.
     """
 
     config: RunConfig
@@ -52,17 +52,17 @@ class Workers:
         threads: CPU threads of each.
         gpus: Indices of this machine's GPUs, handed out one a worker; empty leaves devices as they
             are.
-        memo: Folder that they share for what frozen parts compute, or `off`; None: as `open_memo`.
-        memo_gigabytes: Most that it takes on disk, above 0.
-        checkpoint_minutes: Time between two checkpoints inside an experience, at least 0.
-        address: Of a Ray cluster; None for the one that Ray finds, or one of this machine.
+        cache: Folder that they share for what frozen parts compute, or `off`; None: as
+        `open_cache`. cache_gigabytes: Most that it takes on disk, above 0. checkpoint_minutes: Time
+        between two checkpoints inside an experience, at least 0. address: Of a Ray cluster; None
+        for the one that Ray finds, or one of this machine.
     """
 
     count: int | None = None
     threads: int = 1
     gpus: tuple[int, ...] = ()
-    memo: str | None = None
-    memo_gigabytes: float = 4.0
+    cache: str | None = None
+    cache_gigabytes: float = 4.0
     checkpoint_minutes: float = CHECKPOINT_MINUTES
     address: str | None = None
 
@@ -123,7 +123,7 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> ImageSource:
     """
     here = {"device": "cpu", "compile": False}
     config = config.model_copy(update=here) if elsewhere else config
-    return _prepared(config, Workers(memo="off")).source
+    return _prepared(config, Workers(cache="off")).source
 
 
 def attempt(config: RunConfig, out: Path, workers: Workers) -> Iterator[Path | Outcome]:
@@ -151,8 +151,8 @@ def attempt(config: RunConfig, out: Path, workers: Workers) -> Iterator[Path | O
             checkpoint_minutes=workers.checkpoint_minutes,
             patience=_PATIENCE_SECONDS,
         )
-        memo, folder = prepared.strategy.memo, out / prepared.record.directory
-        trouble = memo.trouble if memo is not None else None
+        cache, folder = prepared.strategy.cache, out / prepared.record.directory
+        trouble = cache.trouble if cache is not None else None
         yield Outcome(config, folder, notes=tuple(notes.told), trouble=trouble)
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything; other runs go on
         yield failure(config, error, tuple(notes.told))
@@ -191,9 +191,9 @@ def _prepared(config: RunConfig, workers: Workers) -> PreparedRun:
     weights = (config.backbone, config.weights, config.image_size)
     backbone = _kept("backbone", weights, lambda: open_backbone(config))
     announcer = _kept("announcer", None, Announcer)
-    where = workers.memo, workers.memo_gigabytes
-    memo = _kept("memo", where, lambda: open_memo(where[0], gigabytes=where[1]))
-    return prepare(config, source=source, backbone=backbone, announcer=announcer, memo=memo)
+    where = workers.cache, workers.cache_gigabytes
+    cache = _kept("cache", where, lambda: open_cache(where[0], gigabytes=where[1]))
+    return prepare(config, source=source, backbone=backbone, announcer=announcer, cache=cache)
 
 
 _LAST: Final[dict[str, tuple[object, Any]]] = {}

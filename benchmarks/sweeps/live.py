@@ -13,7 +13,8 @@ from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.sweeps.attempts import Outcome
 from cl_adapters.benchmarks.sweeps.sweep import differing, folder_of, title
 from cl_adapters.errors import InputError
-from cl_adapters.records import RunRecord, read_predictions
+from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.tables import read_predictions
 
 __all__ = ["SweepView", "progress_of"]
 

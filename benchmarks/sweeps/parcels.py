@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cl_adapters.benchmarks.running.runner import only_writer
 from cl_adapters.errors import InputError
-from cl_adapters.records import atomic_path
+from cl_adapters.records.files import atomic_path
 
 __all__ = ["pack", "unpack"]
 

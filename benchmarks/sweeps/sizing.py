@@ -3,7 +3,7 @@
 A study is twelve methods times five seeds over one stream on a frozen ViT-B/16 at 224 pixels. The
 unit of work is a pass: one image forward through the bare network. Phases cost what they cost in
 passes when measured; a machine does so many passes a second. The schedule is a discrete-event
-simulation: workers take the longest run that is left, and all workers at one memo share its
+simulation: workers take the longest run that is left, and all workers at one cache share its
 bandwidth. `--rates RUNS` measures the phases of one's own runs.
 """
 
@@ -18,7 +18,8 @@ import typer
 
 from cl_adapters.benchmarks.markdown import markdown_table
 from cl_adapters.errors import InputError
-from cl_adapters.records import RunRecord, find_runs, read_events
+from cl_adapters.records.events import read_events
+from cl_adapters.records.run_record import RunRecord, find_runs
 
 __all__ = [
     "Job",
@@ -35,7 +36,7 @@ __all__ = [
 SEEDS: Final = 5
 EPOCHS: Final = 5
 ALIGNMENT_EPOCHS: Final = 30  # of MOS
-TOKENS: Final = 197 * 768 * 2  # bytes of an image's tokens in bf16, which SEMA reads of the memo
+TOKENS: Final = 197 * 768 * 2  # bytes of an image's tokens in bf16, which SEMA reads of the cache
 FEATURES: Final = 768 * 4
 _HOUR: Final = 3600.0
 
@@ -93,9 +94,9 @@ class Work:
 
     Attributes:
         passes: Through the network.
-        bytes: Read of the memo.
+        bytes: Read of the cache.
         steps: Of a head alone, one after the other.
-        fill: Passes that the memo saves all but the first run.
+        fill: Passes that the cache saves all but the first run.
         measured: Whether the method's phases were measured; else they follow from its definition.
     """
 
@@ -140,11 +141,11 @@ class Machine:
 
     Attributes:
         name: For people.
-        workers: Workers at each memo.
+        workers: Workers at each cache.
         memos: Memos, one a node or one for all.
         passes: Passes a second of a worker.
         step: Seconds of one step of a head alone.
-        bandwidth: Bytes a second of each memo.
+        bandwidth: Bytes a second of each cache.
         start: Seconds before a run touches its first image.
         unit: What a worker is.
     """
@@ -175,7 +176,7 @@ class Schedule:
     Attributes:
         seconds: Until the last one ended.
         work: Seconds that they would have taken without waiting, added up.
-        held: Seconds that workers were taken, waiting for the memo included.
+        held: Seconds that workers were taken, waiting for the cache included.
     """
 
     seconds: float
@@ -184,7 +185,7 @@ class Schedule:
 
 
 def speeds(demands: Sequence[float], bandwidth: float) -> list[float]:
-    """Returns the speed of jobs at one memo, 1 for a job that never waits.
+    """Returns the speed of jobs at one cache, 1 for a job that never waits.
 
     Max-min fair: who asks for less than an even share gets it, the others share what is left.
 
@@ -211,17 +212,17 @@ def simulate(jobs: Sequence[Job], workers: Sequence[int], bandwidth: float) -> S
 
     Args:
         jobs: The jobs.
-        workers: Number of workers at each memo.
-        bandwidth: Bytes a second of each memo.
+        workers: Number of workers at each cache.
+        bandwidth: Bytes a second of each cache.
     """
     waiting = [(-job.seconds, place) for place, job in enumerate(jobs)]
     heapq.heapify(waiting)
-    free = [memo for memo, count in enumerate(workers) for _ in range(count)]
-    active: dict[int, tuple[int, float]] = {}  # by job: its memo, and the share that is left
+    free = [cache for cache, count in enumerate(workers) for _ in range(count)]
+    active: dict[int, tuple[int, float]] = {}  # by job: its cache, and the share that is left
     now = held = 0.0
     while waiting or active:
         while waiting and free:
-            at = [memo for memo, _ in active.values()]
+            at = [cache for cache, _ in active.values()]
             best = min(free, key=at.count)  # where the fewest are at work
             free.remove(best)
             active[heapq.heappop(waiting)[1]] = (best, 1.0)
@@ -229,21 +230,21 @@ def simulate(jobs: Sequence[Job], workers: Sequence[int], bandwidth: float) -> S
         step = min(left * jobs[place].seconds / pace[place] for place, (_, left) in active.items())
         now += step
         held += step * len(active)
-        for place, (memo, left) in list(active.items()):
+        for place, (cache, left) in list(active.items()):
             rest = left - step * pace[place] / jobs[place].seconds
             if rest <= 1e-9:
                 del active[place]
-                free.append(memo)
+                free.append(cache)
             else:
-                active[place] = (memo, rest)
+                active[place] = (cache, rest)
     return Schedule(now, sum(job.seconds for job in jobs), held)
 
 
 def _paces(
     jobs: Sequence[Job], active: Mapping[int, tuple[int, float]], bandwidth: float
 ) -> Iterator[tuple[int, float]]:
-    for memo in {memo for memo, _ in active.values()}:
-        places = [place for place, (at, _) in active.items() if at == memo]
+    for cache in {cache for cache, _ in active.values()}:
+        places = [place for place, (at, _) in active.items() if at == cache]
         demands = [jobs[place].bytes / jobs[place].seconds for place in places]
         yield from zip(places, speeds(demands, bandwidth), strict=True)
 
@@ -262,7 +263,7 @@ def jobs_of(stream: Stream, machine: Machine) -> tuple[list[Job], list[Job]]:
 
 
 def study(stream: Stream, machine: Machine) -> Schedule:
-    """Returns how a study goes: first the runs that fill each memo, then all others."""
+    """Returns how a study goes: first the runs that fill each cache, then all others."""
     workers = [machine.workers] * machine.memos
     fill, rest = (simulate(each, workers, machine.bandwidth) for each in jobs_of(stream, machine))
     return Schedule(fill.seconds + rest.seconds, fill.work + rest.work, fill.held + rest.held)
@@ -289,8 +290,8 @@ def machines(gpu: float, cores: int) -> list[Machine]:
         ),
         one,
         replace(one, name="8-GPU node", workers=8),
-        replace(one, name="10 nodes, a memo each", workers=8, memos=10),
-        replace(one, name="10 nodes, one memo", workers=80),
+        replace(one, name="10 nodes, a cache each", workers=8, memos=10),
+        replace(one, name="10 nodes, one cache", workers=80),
     ]
 
 
@@ -315,8 +316,8 @@ def _work_table(stream: Stream) -> str:
     heads = [
         f"{stream.name}, a run",
         "million passes",
-        "once a memo",
-        "GB of memo read",
+        "once a cache",
+        "GB of cache read",
         "head steps",
     ]
     return markdown_table([heads, *rows])
@@ -336,7 +337,7 @@ def _machine_table(stream: Stream, found: Sequence[Machine]) -> str:
                 f"{max(0, 1 - went.work / went.held):.0%}",
             ]
         )
-    heads = [f"{stream.name}, 60 runs", "hours", "workers taken", "busy", "waiting for the memo"]
+    heads = [f"{stream.name}, 60 runs", "hours", "workers taken", "busy", "waiting for the cache"]
     return markdown_table([heads, *rows])
 
 
@@ -349,7 +350,7 @@ def _scaling_table(stream: Stream, gpu: float) -> str:
             many = replace(one, workers=count)
             cells.append(f"{study(stream, one).seconds / study(stream, many).seconds:.1f}")
         rows.append(cells)
-    heads = [f"{stream.name}: GPUs at one memo", "of 0.2 GB/s", "of 2 GB/s", "of 20 GB/s"]
+    heads = [f"{stream.name}: GPUs at one cache", "of 0.2 GB/s", "of 2 GB/s", "of 20 GB/s"]
     return markdown_table([heads, *rows])
 
 

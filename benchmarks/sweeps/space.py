@@ -6,7 +6,7 @@ a range to start from (`derive`). Users name options and ranges of their own:
     lr                   the range that follows from the config class
     lr=0.001:0.1         low to high, both included; on a log scale where high is ten times low
     lr=0.001:0.1:linear  the same, on the scale that is said: `log` or `linear`
-    pet=adapter,lora     choices
+    peft=adapter,lora     choices
 """
 
 import tomllib
@@ -28,7 +28,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cl_adapters.errors import InputError, unknown_name
-from cl_adapters.strategies.config import StrategyConfig
+from cl_adapters.strategies.core.config import StrategyConfig
 
 __all__ = ["Space", "derive", "nested", "read_space", "space_table"]
 
@@ -147,7 +147,7 @@ def derive(field: FieldInfo, value: object) -> BaseDistribution | None:
         >>> from cl_adapters.strategies.lae import LAEConfig
         >>> derive(LAEConfig.model_fields["lr"], 0.01)
         FloatDistribution(high=0.1, log=True, low=0.001, step=None)
-        >>> derive(LAEConfig.model_fields["pet"], "adapter") is None
+        >>> derive(LAEConfig.model_fields["peft"], "adapter") is None
         True
     """
     if field.annotation is bool:

@@ -9,7 +9,7 @@ run:
     [options]
     epochs = [2, 5]            # for every strategy that has the option
     [options.lae]
-    pet = ["adapter", "lora"]  # for this one
+    peft = ["adapter", "lora"]  # for this one
 
 A run is known by the hash of its recipe, so a sweep that is started again finds what is done and
 goes on with the rest; combinations that are the same run (an option that a strategy does not have)
@@ -27,7 +27,8 @@ from typing import Any, Literal
 from cl_adapters.benchmarks.running.batch import expand, flat_options, split_owner
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.errors import InputError
-from cl_adapters.records import RunRecord, digest, find_runs
+from cl_adapters.records.files import digest
+from cl_adapters.records.run_record import RunRecord, find_runs
 from cl_adapters.strategies import find_strategy
 
 __all__ = [
@@ -125,7 +126,7 @@ def _axis(name: str, value: object) -> list[Any]:
 
 
 def _flat(options: object) -> Axes:
-    """Returns the axes of a table of options, `[lae] pet` as `lae.pet`."""
+    """Returns the axes of a table of options, `[lae] peft` as `lae.peft`."""
     if not isinstance(options, dict):
         raise InputError(f"grid key `options` must be a table, got {options!r}")
     return {key: _axis(f"options.{key}", each) for key, each in flat_options(options).items()}

@@ -19,8 +19,8 @@ from cl_adapters.benchmarks.sweeps.sweep import (
     plan_sweep,
     title,
 )
+from cl_adapters.cache.feature_cache import FeatureCache, open_cache
 from cl_adapters.errors import InputError
-from cl_adapters.memo import Memo, open_memo
 
 __all__ = ["Plan", "gpu_indices", "run_sweep", "sweep_grid"]
 
@@ -125,9 +125,9 @@ def run_sweep(
     console.print(plan.cost(), highlight=False, soft_wrap=True)
     outcomes: list[Outcome] = []
     if plan.left:
-        memo = open_memo(workers.memo, gigabytes=workers.memo_gigabytes)
+        cache = open_cache(workers.cache, gigabytes=workers.cache_gigabytes)
         with open_engine(engine, workers) as opened:
-            outcomes = _run(plan, opened, console, retries, memo)
+            outcomes = _run(plan, opened, console, retries, cache)
     failed = [each for each in outcomes if each.error is not None]
     errors = Console(stderr=True)
     keys = differing([each.config for each in plan.runs])
@@ -139,14 +139,14 @@ def run_sweep(
 
 
 def _run(
-    plan: Plan, engine: Engine, console: Console, retries: int, memo: Memo | None
+    plan: Plan, engine: Engine, console: Console, retries: int, cache: FeatureCache | None
 ) -> list[Outcome]:
     left = [each.config for each in plan.left]
     for note in engine.notes(left):
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
     opened = {config.source: check(config, elsewhere=engine.elsewhere) for config in left}
     for source in opened.values():
-        verify_images(source, memo=memo)
+        verify_images(source, cache=cache)
     seconds = estimate(plan.runs, plan.out).seconds
     with SweepView(console, plan.out, left, seconds) as view:
         return engine.run(left, plan.out, retries=retries, watch=view)

@@ -33,11 +33,13 @@ from cl_adapters.benchmarks.running.prepare import method_options, open_backbone
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.runner import Progress, StopRun, run
 from cl_adapters.benchmarks.sweeps.space import Space, nested
+from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError, RunError
-from cl_adapters.memo import Memo
-from cl_adapters.plugins import label
-from cl_adapters.records import RunRecord, atomic_path, digest, read_predictions
-from cl_adapters.toml_text import toml_lines
+from cl_adapters.plugins.registry import label
+from cl_adapters.records.files import atomic_path, digest
+from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.tables import read_predictions
+from cl_adapters.records.toml import toml_lines
 
 __all__ = ["Search", "Tuning", "accuracies"]
 
@@ -209,14 +211,14 @@ class Tuning:
         search: What is searched.
         trials: Trials in all, whoever runs them and when.
         source: The opened images of the recipe.
-        memo: Where frozen parts are kept; None keeps none.
+        cache: Where frozen parts are kept; None keeps none.
     """
 
     def __init__(
-        self, search: Search, trials: int, source: ImageSource, memo: Memo | None = None
+        self, search: Search, trials: int, source: ImageSource, cache: FeatureCache | None = None
     ) -> None:
         self.search, self._trials = search, trials
-        self._source, self._memo = source, memo
+        self._source, self._cache = source, cache
         self._backbone = open_backbone(search.config)
         self.folder = search.folder
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -315,7 +317,7 @@ class Tuning:
         judge: _Judge | None = None
         for config in recipes:
             prepared = prepare(
-                config, source=self._source, backbone=self._backbone, memo=self._memo
+                config, source=self._source, backbone=self._backbone, cache=self._cache
             )
             steps = len(recipes) * len(prepared.record.experiences)
             judge = judge or _Judge(bars, trial, steps if self.search.prune else None)

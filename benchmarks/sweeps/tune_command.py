@@ -20,8 +20,8 @@ from cl_adapters.benchmarks.running.batch import expand
 from cl_adapters.benchmarks.running.prepare import method_options, open_images, prepare
 from cl_adapters.benchmarks.sweeps.space import read_space, space_table
 from cl_adapters.benchmarks.sweeps.tune import Search, Tuning
+from cl_adapters.cache.feature_cache import open_cache
 from cl_adapters.errors import InputError, RunError
-from cl_adapters.memo import open_memo
 
 __all__ = ["Effort", "make_search", "run_tune", "table_of"]
 
@@ -37,14 +37,14 @@ class Effort:
         trials: Trials in all.
         jobs: Processes that run them.
         threads: CPU threads of each.
-        memo: Folder for what frozen parts compute, or `off`; None: as `open_memo`.
+        cache: Folder for what frozen parts compute, or `off`; None: as `open_cache`.
         quiet: Print only what failed.
     """
 
     trials: int = 20
     jobs: int = 1
     threads: int = 1
-    memo: str | None = None
+    cache: str | None = None
     quiet: bool = False
 
 
@@ -99,11 +99,11 @@ def run_tune(search: Search, effort: Effort, best: Path | None = None) -> list[l
     if best is not None and not best.parent.is_dir():
         raise InputError(f"--best must lie in a folder that exists, got {str(best)!r}")
     source = open_images(search.config)
-    memo = open_memo(effort.memo)
+    cache = open_cache(effort.cache)
     prepare(search.config, source=source)
-    verify_images(source, memo=memo)
+    verify_images(source, cache=cache)
     torch.set_num_threads(effort.threads)
-    with closing(Tuning(search, effort.trials, source, memo)) as tuning:
+    with closing(Tuning(search, effort.trials, source, cache)) as tuning:
         if effort.jobs > 1:
             _work_in_processes(search, effort)
         else:
@@ -154,7 +154,7 @@ def _work(search: Search, effort: Effort, stopped: Event) -> None:
     errors = Console(stderr=True)
     try:
         source = open_images(search.config)
-        tuning = Tuning(search, effort.trials, source, open_memo(effort.memo))
+        tuning = Tuning(search, effort.trials, source, open_cache(effort.cache))
         with closing(tuning), Bars(console, stopped) as bars:
             tuning.work(bars)
     except KeyboardInterrupt:

@@ -14,8 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from cl_adapters.adapters import Slot
 from cl_adapters.errors import InputError
+from cl_adapters.peft.adapter_set import Slot
 
 __all__ = ["MyAdapter"]
 

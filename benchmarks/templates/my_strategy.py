@@ -1,11 +1,12 @@
-"""MyStrategy: one PET, averaged over all steps.
+"""MyStrategy: one PEFT module, averaged over all steps.
 
-A PET and the heads are trained on each experience; an average follows the PET, answers, and is
-where the next experience starts. Replace this by what your method does, in three sentences.
+A PEFT module and the heads are trained on each experience; an average follows the PEFT module,
+answers, and is where the next experience starts. Replace this by what your method does, in three
+sentences.
 
 Reference: authors, title, venue, year, arXiv id.
 
-With theta the PET in training and theta_bar its average:
+With theta the PEFT module in training and theta_bar its average:
 
     start        theta <- theta_bar
     learning     cross-entropy over the classes of the experience
@@ -21,19 +22,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cl_adapters.adapters import AdapterSet
-from cl_adapters.backbone import AdaptedViT
-from cl_adapters.heads import ExperienceHeads, cross_entropy_over
-from cl_adapters.strategies.base import AdapterStrategy
-from cl_adapters.strategies.config import PetConfig, TrainedConfig
+from cl_adapters.heads.linear import ExperienceHeads, cross_entropy_over
+from cl_adapters.peft.adapter_set import AdapterSet
+from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig
+from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["MyStrategy", "MyStrategyConfig", "blend"]
 
 
-class MyStrategyConfig(TrainedConfig, PetConfig):
+class MyStrategyConfig(TrainedConfig, PeftConfig):
     """Options of MyStrategy: each is one of `--set`, validated and recorded."""
 
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="of the averaged PET")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of the averaged PEFT module")
 
 
 def blend(average: Tensor, value: Tensor, momentum: float) -> Tensor:
@@ -47,41 +48,41 @@ def blend(average: Tensor, value: Tensor, momentum: float) -> Tensor:
 
 
 class MyStrategyModel(nn.Module):
-    """The backbone, the PET in training, its average, and the heads."""
+    """The backbone, the PEFT module in training, its average, and the heads."""
 
-    def __init__(self, backbone: AdaptedViT, pets: Sequence[AdapterSet]) -> None:
+    def __init__(self, backbone: AdaptedViT, pefts: Sequence[AdapterSet]) -> None:
         super().__init__()
         self.backbone = backbone
-        self.online, self.average = pets
+        self.online, self.average = pefts
         self.average.requires_grad_(requires_grad=False)
         self.heads = ExperienceHeads(backbone.embed_dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns logits: of the PET in training in train mode, of its average in eval mode.
+        """Returns logits, in train mode of the module in training, in eval mode of its average.
 
         Shape:
             images: (B, 3, S, S). Output: (B, C).
         """
-        pets = self.online if self.training else self.average
-        logits: Tensor = self.heads(self.backbone(images, pets))
+        pefts = self.online if self.training else self.average
+        logits: Tensor = self.heads(self.backbone(images, pefts))
         return logits
 
 
 class MyStrategy(AdapterStrategy):
-    """Trains one PET on each experience in turn and answers with its average."""
+    """Trains one PEFT module on each experience in turn and answers with its average."""
 
     config_class = MyStrategyConfig
     config: MyStrategyConfig
     model: MyStrategyModel
 
     def build_model(self, backbone: AdaptedViT) -> MyStrategyModel:
-        """Returns the backbone with two equal PETs and no heads yet."""
-        pets = [self.config.build(backbone, seed=self.seed) for _ in range(2)]
-        return MyStrategyModel(backbone, pets)
+        """Returns the backbone with two equal PEFT modules and no heads yet."""
+        pefts = [self.config.build(backbone, seed=self.seed) for _ in range(2)]
+        return MyStrategyModel(backbone, pefts)
 
-    def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:
+    def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds a head for the classes that have none."""
-        self.model.heads.grow(classes, generator)
+        self.model.heads.add_classes(classes, generator)
 
     def begin_experience(self) -> None:
         """Starts from the average."""

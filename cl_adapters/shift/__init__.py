@@ -4,7 +4,7 @@ from inspect import isabstract
 from typing import Final
 
 from cl_adapters.errors import InputError
-from cl_adapters.plugins import Registry
+from cl_adapters.plugins.registry import Registry
 from cl_adapters.shift.base import Detector, Verdict
 from cl_adapters.shift.ks import KolmogorovSmirnov
 from cl_adapters.shift.mahalanobis import Mahalanobis

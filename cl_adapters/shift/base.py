@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from cl_adapters.adapters import check_positive
-from cl_adapters.errors import InputError
+from cl_adapters.errors import InputError, check_positive
 
 __all__ = ["Detector", "Verdict"]
 

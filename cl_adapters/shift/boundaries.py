@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cl_adapters.adapters import check_positive
-from cl_adapters.errors import InputError
+from cl_adapters.errors import InputError, check_positive
 from cl_adapters.shift.base import Detector, Verdict
 
 __all__ = ["Boundary", "BoundaryFinder"]

@@ -11,8 +11,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from cl_adapters.battery import run_battery
 from cl_adapters.errors import InputError
+from cl_adapters.plugins.conformance import run_suite
 from cl_adapters.shift.base import Detector
 
 __all__ = ["DETECTOR_CHECKS", "check_detector", "draw_features"]
@@ -70,7 +70,7 @@ def check_detector(make: Make, *, checks: Iterable[str] | None = None) -> list[s
         >>> check_detector(lambda seed: find_detector("ks")(4, seed=seed))
         []
     """
-    return run_battery(DETECTOR_CHECKS, make, checks)
+    return run_suite(DETECTOR_CHECKS, make, checks)
 
 
 def _fitted(make: Make, seed: int = 0, rows: int = 200) -> Detector:

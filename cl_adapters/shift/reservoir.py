@@ -5,8 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cl_adapters.adapters import check_positive
-from cl_adapters.errors import InputError
+from cl_adapters.errors import InputError, check_positive
 from cl_adapters.shift.base import Detector
 
 __all__ = ["ReservoirDetector"]

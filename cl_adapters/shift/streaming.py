@@ -33,8 +33,7 @@ from river import drift
 from river.base import DriftDetector
 from torch import Tensor
 
-from cl_adapters.adapters import check_positive
-from cl_adapters.errors import InputError
+from cl_adapters.errors import InputError, check_positive
 from cl_adapters.shift.base import Detector, Verdict
 from cl_adapters.shift.mahalanobis import Mahalanobis
 

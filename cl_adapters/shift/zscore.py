@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cl_adapters.adapters import check_positive
-from cl_adapters.errors import InputError, RunError
+from cl_adapters.errors import InputError, RunError, check_positive
 from cl_adapters.schedule import cosine
 from cl_adapters.shift.base import Detector, Verdict
 from cl_adapters.shift.calibration import mean_threshold

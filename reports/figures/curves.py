@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cl_adapters.reports.definitions import format_number
-from cl_adapters.reports.figures.interactive import Chart, Curve, Point, curve_id
+from cl_adapters.reports.figures.interactive import Chart, Curve, TrainerState, curve_id
 from cl_adapters.reports.figures.parts import curve_styles, draw_curve, new_figure, short_label
 from cl_adapters.reports.groups import Group, Row
 
@@ -84,12 +84,12 @@ def curve_chart(group: Group, name: str) -> Chart:
     )
 
 
-def _points(group: Group, row: Row, name: str) -> list[Point]:
+def _points(group: Group, row: Row, name: str) -> list[TrainerState]:
     interval, unit = row.interval(name), group.progress_heading.removeprefix("Number of ")
     points = []
     for place, mean, half in zip(row.progress, interval.mean, interval.half_width, strict=True):
         if not math.isnan(mean):
             spread = "" if math.isnan(half) else f" ± {format_number(float(half), 2)}"
             text = f"{format_number(float(mean), 2)}{spread}"
-            points.append(Point(0, place, float(mean), f"{place} {unit}", text))
+            points.append(TrainerState(0, place, float(mean), f"{place} {unit}", text))
     return points

@@ -16,12 +16,12 @@ from matplotlib.transforms import Bbox
 
 from cl_adapters.reports.figures.parts import CurveStyle
 
-__all__ = ["Chart", "Curve", "Point", "chart_data", "curve_id"]
+__all__ = ["Chart", "Curve", "TrainerState", "chart_data", "curve_id"]
 
 _POINTS_AN_INCH = 72  # what matplotlib's SVG counts in
 
 
-class Point(NamedTuple):
+class TrainerState(NamedTuple):
     """A point of a curve.
 
     Attributes:
@@ -46,7 +46,7 @@ class Curve:
     number: int
     label: str
     look: CurveStyle
-    points: Sequence[Point]
+    points: Sequence[TrainerState]
 
 
 @dataclass(frozen=True, kw_only=True)

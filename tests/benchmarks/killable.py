@@ -14,7 +14,8 @@ from cl_adapters.benchmarks.data.sources import ImageSource, array_source
 from cl_adapters.benchmarks.running import runner
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.records import find_runs, read_events
+from cl_adapters.records.events import read_events
+from cl_adapters.records.run_record import find_runs
 
 # SEMA's threshold lets every block grow, so that an experience has several phases.
 OPTIONS: Final[dict[str, dict[str, Any]]] = {

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cl_adapters.records import RunRecord, append_event, write_predictions
+from cl_adapters.records.events import append_event
+from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.tables import write_predictions
 
 MakeRun = Callable[..., Path]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cl_adapters.records import append_events
+from cl_adapters.records.events import append_events
 
 COST = 1_000
 

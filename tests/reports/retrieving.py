@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cl_adapters.records import append_event, read_predictions, write_retrieval
+from cl_adapters.records.events import append_event
+from cl_adapters.records.tables import read_predictions, write_retrieval
 
 
 def retrieval_frame(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cl_adapters.errors import InputError
-from cl_adapters.records import append_event
+from cl_adapters.records.events import append_event
 from cl_adapters.reports.boundaries import BoundaryReport, read_segments, score_boundaries
 from cl_adapters.reports.load import load_runs
 from cl_adapters.reports.report import write_report

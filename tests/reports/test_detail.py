@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from cl_adapters.records import read_predictions
+from cl_adapters.records.tables import read_predictions
 from cl_adapters.reports.detail import measure_detail
 from cl_adapters.reports.figures.calibration import calibration_curves
 from cl_adapters.reports.figures.classes import class_curves, classes_figure

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cl_adapters.records import write_examples
+from cl_adapters.records.tables import write_examples
 from cl_adapters.reports.examples import MOST_EXAMPLES
 from cl_adapters.reports.report import write_report
 from tests.reports.conftest import MakeRun

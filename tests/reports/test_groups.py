@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from cl_adapters.records import append_event
+from cl_adapters.records.events import append_event
 from cl_adapters.reports.groups import Group, file_name, group_runs
 from cl_adapters.reports.load import load_runs
 from tests.reports.conftest import MakeRun
@@ -15,13 +15,13 @@ def _groups(tmp_path: Path, *, force: bool = False) -> list[Group]:
 
 def test_seeds_share_a_row_and_options_do_not(make_run: MakeRun, tmp_path: Path) -> None:
     for seed in (0, 1):
-        make_run("lae", seed, options={"pet": "lora", "rank": 5}, decay=0.05)
-        make_run("lae", seed, options={"pet": "prefix", "rank": 5}, decay=0.15)
+        make_run("lae", seed, options={"peft": "lora", "rank": 5}, decay=0.05)
+        make_run("lae", seed, options={"peft": "prefix", "rank": 5}, decay=0.15)
         make_run("simplecil", seed, options={"rank": 9}, decay=0.25)
     (group,) = _groups(tmp_path)
     assert [(row.label, row.seeds) for row in group.rows] == [
-        ("lae (pet=lora)", [0, 1]),
-        ("lae (pet=prefix)", [0, 1]),
+        ("lae (peft=lora)", [0, 1]),
+        ("lae (peft=prefix)", [0, 1]),
         ("simplecil", [0, 1]),
     ]
     assert group.notes == ()
@@ -67,10 +67,10 @@ def test_seconds_of_a_filled_memo_are_told(make_run: MakeRun, tmp_path: Path) ->
     for seed in (0, 1, 2):
         folder = make_run("simplecil", seed)
         counts = {"mode": "exact", "read": 9, "computed": 1, "inherited": 4 * (seed > 0)}
-        append_event(folder, "memo", 1, 0, **counts)
+        append_event(folder, "cache", 1, 0, **counts)
     (group,) = _groups(tmp_path)
     (note,) = group.notes
-    assert note.startswith("simplecil, seeds 1, 2: the memo held features that earlier runs had")
+    assert note.startswith("simplecil, seeds 1, 2: the cache held features that earlier runs had")
 
 
 def test_missing_seeds_are_named(make_run: MakeRun, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cl_adapters.records import append_event, append_events
+from cl_adapters.records.events import append_event, append_events
 from cl_adapters.reports.figures.files import figure_style
 from cl_adapters.reports.figures.parameters import parameters_figure
 from cl_adapters.reports.figures.parts import MOST_SEEDS

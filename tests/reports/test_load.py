@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cl_adapters.errors import InputError
-from cl_adapters.records import write_predictions
+from cl_adapters.records.tables import write_predictions
 from cl_adapters.reports.load import load_runs
 from tests.reports.conftest import MakeRun, make_predictions
 

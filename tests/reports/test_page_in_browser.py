@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cl_adapters.records import write_examples
+from cl_adapters.records.tables import write_examples
 from cl_adapters.reports.report import write_report
 from tests.reports.browser import CHROMIUM, Browser, browser
 from tests.reports.conftest import make_predictions, run_maker

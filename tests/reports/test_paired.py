@@ -109,8 +109,8 @@ def test_runs_of_another_protocol_are_no_partners(make_run: MakeRun, tmp_path: P
 
 
 def test_a_baseline_is_a_label_or_a_strategy_of_its_own(make_run: MakeRun, tmp_path: Path) -> None:
-    make_run("lae", options={"pet": "lora"})
-    make_run("lae", options={"pet": "prefix"})
+    make_run("lae", options={"peft": "lora"})
+    make_run("lae", options={"peft": "prefix"})
     make_run("mos")
     group = _group(tmp_path)
     labels = {row.label for row in group.rows}

@@ -11,7 +11,7 @@ import pytest
 from matplotlib import rcParams
 
 from cl_adapters.errors import InputError
-from cl_adapters.records import append_event
+from cl_adapters.records.events import append_event
 from cl_adapters.reports.definitions import DETECTION_COLUMNS
 from cl_adapters.reports.report import MOST_IN_FULL, write_report
 from tests.reports.conftest import MakeRun

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cl_adapters.errors import InputError
-from cl_adapters.records import (
-    append_event,
+from cl_adapters.records.events import append_event
+from cl_adapters.records.tables import (
     read_predictions,
     read_retrieval,
     write_predictions,

@@ -119,14 +119,14 @@ def test_recipe_repeats_the_config(make_run: MakeRun) -> None:
         "rate": 1e-5,
         "class_order": [3, 1],
         "quiet": True,
-        "options": {"pet": "lora", "odd key": 0.5, "none": None},
+        "options": {"peft": "lora", "odd key": 0.5, "none": None},
         "empty": {},
         "seed": 3,
     }
     (run,) = load_runs([make_run(config=config)]).finished
     text = recipe_text([run.record])
     expected = {key: value for key, value in config.items() if value is not None}
-    expected["options"] = {"pet": "lora", "odd key": 0.5}
+    expected["options"] = {"peft": "lora", "odd key": 0.5}
     assert tomllib.loads(text) == expected
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cl_adapters.errors import InputError
-from cl_adapters.records import append_event
+from cl_adapters.records.events import append_event
 from cl_adapters.reports.figures.files import figure_style
 from cl_adapters.reports.figures.votes import votes_figure
 from cl_adapters.reports.groups import group_runs

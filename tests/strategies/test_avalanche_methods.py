@@ -13,13 +13,14 @@ from avalanche.training.plugins import EvaluationPlugin, EWCPlugin, ReplayPlugin
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cl_adapters.backbone import AdaptedViT
 from cl_adapters.benchmarks.streams.experiences import experience_dataset, join_streams
 from cl_adapters.errors import InputError
-from cl_adapters.heads import AdaptedClassifier, ExperienceHeads
+from cl_adapters.heads.linear import ExperienceHeads
 from cl_adapters.strategies import STRATEGIES, find_strategy
 from cl_adapters.strategies.avalanche_methods import AvalancheMethod, avalanche_names
-from cl_adapters.strategies.base import AdapterStrategy
+from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.classifier import AdaptedClassifier
 
 EXPERIENCES = [[3, 0], [1, 4], [2, 5, 6]]
 RESUMING = ("AGEM", "Cumulative", "LwF", "Naive", "Replay")
@@ -132,7 +133,7 @@ def test_naive_is_a_plain_torch_loop(tiny_vit: AdaptedViT, make_stream: Streams)
     for experience, classes in zip(benchmark.train_stream, EXPERIENCES, strict=True):
         order = twin.generator("order")
         twin.classes_by_experience.append(tuple(sorted(classes)))
-        heads.grow(sorted(classes), twin.generator("weights"))
+        heads.add_classes(sorted(classes), twin.generator("weights"))
         trained = [value for value in model.parameters() if value.requires_grad]
         optimizer = torch.optim.Adam(trained, lr=config.lr, fused=True)  # which rounds otherwise
         loader = DataLoader(experience.dataset, batch_size=8, shuffle=True, generator=order)
@@ -275,7 +276,7 @@ def test_constructor_arguments_are_options_with_defaults() -> None:
     }  # fmt: skip
     assert options("LwF") == {"alpha": 1.0, "temperature": 2.0}
     fields = find_strategy("avalanche:Replay").config_class.model_fields
-    assert {"pet", "size", "blocks", "lr", "batch_size", "epochs"} < set(fields)
+    assert {"peft", "size", "blocks", "lr", "batch_size", "epochs"} < set(fields)
     assert all(field.description for field in fields.values())
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cl_adapters.errors import InputError
 from cl_adapters.strategies import STRATEGY_NAMES, find_strategy
-from cl_adapters.strategies.checks import STRATEGY_CHECKS, check_strategy
+from cl_adapters.strategies.checks.suite import STRATEGY_CHECKS, check_strategy
 from cl_adapters.strategies.finetune import Finetune
 from cl_adapters.strategies.simplecil import SimpleCIL, SimpleCILConfig
 
@@ -53,7 +53,7 @@ class ReadsLaterLabels(SimpleCIL):
 
     def end_experience(self) -> None:
         for later in self.experience.origin_stream:
-            self.model.head.grow(list(later.dataset.targets))
+            self.model.head.add_classes(list(later.dataset.targets))
 
 
 class Unfreezes(Finetune):
@@ -219,10 +219,10 @@ class NeedsTwoClasses(SimpleCIL):
 class CrashesOnReturn(SimpleCIL):
     """Expects classes never to return."""
 
-    def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:
+    def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         if set(classes) & {c for past in self.classes_by_experience[:-1] for c in past}:
             raise KeyError("seen before")
-        super().grow(classes, generator)
+        super().add_classes(classes, generator)
 
 
 class RefusesTooLate(SimpleCIL):

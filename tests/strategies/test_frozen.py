@@ -1,4 +1,4 @@
-"""What a frozen part makes of images: the same numbers with a memo, without one, and warm."""
+"""What a frozen part makes of images: the same numbers with a cache, without one, and warm."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,19 +12,25 @@ from avalanche.core import SupervisedPlugin
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler
 
-from cl_adapters.backbone import AdaptedViT
 from cl_adapters.benchmarks.data.sources import ImageSource
 from cl_adapters.benchmarks.running import runner
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
-from cl_adapters.memo import Memo
-from cl_adapters.records import RunRecord, read_events, read_predictions
+from cl_adapters.records.events import read_events
+from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.tables import read_predictions
 from cl_adapters.strategies import base
-from cl_adapters.strategies.frozen import FrozenPart, FrozenRows, part_digest
+from cl_adapters.strategies.core.checkpointing import IndexBatches, ResumableBatchSampler
+from cl_adapters.strategies.core.feature_cache import (
+    CachedFeatures,
+    FeatureExtractor,
+    extractor_digest,
+)
 from cl_adapters.strategies.lae import LAE, LAEConfig
-from cl_adapters.strategies.resuming import IndexBatches, ShuffledBatches
 from cl_adapters.strategies.simplecil import SimpleCIL
+from cl_adapters.vit.adapted_vit import AdaptedViT
 from tests.benchmarks.killable import stripes
 
 TINY = {"backbone": "test_vit", "weights": "random", "image_size": 32, "increment": 2}
@@ -42,14 +48,14 @@ def source() -> ImageSource:
     return stripes(train=24, test=5)
 
 
-def run(source: ImageSource, out: Path, memo: Memo | None, **changes: Any) -> Path:
+def run(source: ImageSource, out: Path, cache: FeatureCache | None, **changes: Any) -> Path:
     strategy = changes.pop("strategy", "sema")
     values = {"strategy": strategy, "options": OPTIONS[strategy], **TINY, **changes}
-    return runner.run(prepare(RunConfig.parse(values), source=source, memo=memo), out)
+    return runner.run(prepare(RunConfig.parse(values), source=source, cache=cache), out)
 
 
 def counts(folder: Path) -> list[tuple[int, int]]:
-    return [(e["read"], e["computed"]) for e in read_events(folder) if e["event"] == "memo"]
+    return [(e["read"], e["computed"]) for e in read_events(folder) if e["event"] == "cache"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -57,10 +63,10 @@ def counts(folder: Path) -> list[tuple[int, int]]:
 def test_memo_off_cold_and_warm_give_one_result(
     source: ImageSource, tmp_path: Path, strategy: str, precision: str
 ) -> None:
-    memos = None, Memo(tmp_path / "memo"), Memo(tmp_path / "memo")
+    memos = None, FeatureCache(tmp_path / "cache"), FeatureCache(tmp_path / "cache")
     folders = [
-        run(source, tmp_path / str(number), memo, strategy=strategy, precision=precision)
-        for number, memo in enumerate(memos)
+        run(source, tmp_path / str(number), cache, strategy=strategy, precision=precision)
+        for number, cache in enumerate(memos)
     ]
     tables = [read_predictions(folder) for folder in folders]
     for table in tables[1:]:
@@ -72,18 +78,20 @@ def test_memo_off_cold_and_warm_give_one_result(
 def test_fixed_views_give_one_result_with_what_is_kept_and_without(
     source: ImageSource, tmp_path: Path, strategy: str
 ) -> None:
-    # Plain: without a memo, and what SEMA and LAE would keep in memory is computed at each use.
-    plain = {"memo_megabytes": 0} if strategy == "sema" else {}
+    # Plain: without a cache, and what SEMA and LAE would keep in memory is computed at each use.
+    plain = {"cache_megabytes": 0} if strategy == "sema" else {}
     fast = [
-        run(source, tmp_path / str(number), memo, **VIEWS, strategy=strategy)
-        for number, memo in enumerate((None, Memo(tmp_path / "memo"), Memo(tmp_path / "memo")))
+        run(source, tmp_path / str(number), cache, **VIEWS, strategy=strategy)
+        for number, cache in enumerate(
+            (None, FeatureCache(tmp_path / "cache"), FeatureCache(tmp_path / "cache"))
+        )
     ]
     options = {**OPTIONS[strategy], **plain}
     prepared = prepare(
         RunConfig.parse({"strategy": strategy, "options": options, **TINY, **VIEWS}), source=source
     )
     if strategy == "lae":
-        prepared.strategy.train_on_frozen = lambda _: None  # type: ignore[method-assign]
+        prepared.strategy.train_on_features = lambda _: None  # type: ignore[method-assign]
     tables = [read_predictions(each) for each in fast]
     for table in tables[1:]:
         pd.testing.assert_frame_equal(tables[0], table, check_exact=True)
@@ -99,14 +107,21 @@ def test_sema_computes_a_view_once_and_at_most_all_of_them(
 ) -> None:
     options = {**OPTIONS["sema"], "epochs": 12, "views": 6}
     cold, warm, other = (
-        run(source, tmp_path / name, Memo(tmp_path / "memo"), **VIEWS, options=options, seed=seed)
+        run(
+            source,
+            tmp_path / name,
+            FeatureCache(tmp_path / "cache"),
+            **VIEWS,
+            options=options,
+            seed=seed,
+        )
         for name, seed in (("cold", 0), ("warm", 0), ("other", 1))
     )
     # 48 new train images of two views each, 10 test images, and for the classes' statistics the
     # train images as they are.
     assert [computed for _, computed in counts(cold)][1:] == [2 * 48 + 48 + 10] * 2
     assert all(computed == 0 for _, computed in counts(warm))
-    modes = {e["mode"] for e in read_events(cold) if e["event"] == "memo"}
+    modes = {e["mode"] for e in read_events(cold) if e["event"] == "cache"}
     assert modes == {"2 fixed views"}
     record = RunRecord.read(cold)
     assert record.config["fixed_views"] == record.fingerprint["pixels"]["fixed_views"] == 2
@@ -135,7 +150,7 @@ def test_views_are_crops_of_the_image_and_their_number_is_kept(source: ImageSour
         draws.append([views.shown(key) for key in dataset.pixel_keys])
     assert draws[0] != draws[1]
     assert {0, 1, 2} == set(draws[0])
-    prepared.strategy.show_views("again")
+    prepared.strategy.set_augmentation_seed("again")
     plain = dataset.eval()[0][0]
     assert not torch.equal(dataset[0][0], plain)
     pixels = source.train.read(int(prepared.plan.train[0][0]))
@@ -155,21 +170,23 @@ def test_a_warm_memo_answers_all_and_passes_stay_those_of_the_method(
     source: ImageSource, tmp_path: Path
 ) -> None:
     cold, warm = (
-        run(source, tmp_path / name, Memo(tmp_path / "memo"), strategy="simplecil")
+        run(source, tmp_path / name, FeatureCache(tmp_path / "cache"), strategy="simplecil")
         for name in ("cold", "warm")
     )
     assert counts(cold) == [(0, 48 + 10), (10, 48 + 10), (20, 48 + 10)]
     assert all(computed == 0 for _, computed in counts(warm))
     passes = [e["passes"] for e in read_events(warm) if e["event"] == "evaluation"]
     assert passes == [1, 1, 1]
-    inherited = [e["inherited"] for e in read_events(warm) if e["event"] == "memo"]
-    assert inherited == [e["read"] for e in read_events(warm) if e["event"] == "memo"]
-    assert all(e["inherited"] == 0 for e in read_events(cold) if e["event"] == "memo")
+    inherited = [e["inherited"] for e in read_events(warm) if e["event"] == "cache"]
+    assert inherited == [e["read"] for e in read_events(warm) if e["event"] == "cache"]
+    assert all(e["inherited"] == 0 for e in read_events(cold) if e["event"] == "cache")
 
 
 def test_other_increments_share_what_was_computed(source: ImageSource, tmp_path: Path) -> None:
-    run(source, tmp_path / "a", Memo(tmp_path / "memo"), strategy="simplecil")
-    other = run(source, tmp_path / "b", Memo(tmp_path / "memo"), strategy="simplecil", increment=3)
+    run(source, tmp_path / "a", FeatureCache(tmp_path / "cache"), strategy="simplecil")
+    other = run(
+        source, tmp_path / "b", FeatureCache(tmp_path / "cache"), strategy="simplecil", increment=3
+    )
     assert sum(computed for _, computed in counts(other)) == 0
 
 
@@ -180,22 +197,24 @@ def test_another_precision_or_pixels_share_nothing(
     source: ImageSource, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     same = change.pop("backbone", None) == "same"
-    run(source, tmp_path / "a", Memo(tmp_path / "memo"), strategy="simplecil")
-    other = run(source, tmp_path / "b", Memo(tmp_path / "memo"), strategy="simplecil", **change)
+    run(source, tmp_path / "a", FeatureCache(tmp_path / "cache"), strategy="simplecil")
+    other = run(
+        source, tmp_path / "b", FeatureCache(tmp_path / "cache"), strategy="simplecil", **change
+    )
     assert (sum(computed for _, computed in counts(other)) == 0) == same
 
 
 def test_sema_reads_its_prefix_from_the_first_evaluation_on(
     source: ImageSource, tmp_path: Path
 ) -> None:
-    folder = run(source, tmp_path, Memo(tmp_path / "memo"), strategy="sema")
+    folder = run(source, tmp_path, FeatureCache(tmp_path / "cache"), strategy="sema")
     # Experience 0: its test images after training. Then 48 new train and 10 new test images each,
     # everything else is read.
     assert [computed for _, computed in counts(folder)] == [10, 48 + 10, 48 + 10]
 
 
 def test_mos_asks_a_stored_set_about_an_image_once(source: ImageSource, tmp_path: Path) -> None:
-    folder = run(source, tmp_path, Memo(tmp_path / "memo"), strategy="mos")
+    folder = run(source, tmp_path, FeatureCache(tmp_path / "cache"), strategy="mos")
     asked = pd.read_parquet(folder / "retrieval.parquet")
     pairs = {
         (sample, int(adapter))
@@ -212,11 +231,11 @@ def test_without_keys_nothing_goes_to_disk(
     make_stream: Callable[..., Any], tiny_vit: AdaptedViT, tmp_path: Path
 ) -> None:
     stream = make_stream([[0, 1], [2, 3]])
-    strategy = SimpleCIL(backbone=tiny_vit, memo=Memo(tmp_path / "memo"))
+    strategy = SimpleCIL(backbone=tiny_vit, cache=FeatureCache(tmp_path / "cache"))
     for experience in stream.train_stream:
         strategy.train(experience)
     strategy.eval(stream.test_stream)
-    assert not (tmp_path / "memo").exists()
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_digest_sees_weights_and_behaviour() -> None:
@@ -225,7 +244,7 @@ def test_a_digest_sees_weights_and_behaviour() -> None:
 
     def part(module: nn.Module, scale: float = 1.0) -> str:
         weights = module.state_dict().values()
-        return part_digest(lambda images: scale * module(images), weights, shape)[0]
+        return extractor_digest(lambda images: scale * module(images), weights, shape)[0]
 
     assert part(first) == part(first)
     assert len({part(first), part(second), part(first, 0.5)}) == 3
@@ -247,8 +266,8 @@ def test_rows_beyond_the_memory_are_computed_at_each_use(make_stream: Callable[.
         return images.flatten(1)
 
     dataset = make_stream([[0, 1]]).train_stream[0].dataset
-    small = FrozenRows(dataset, FrozenPart(compute), same=True, megabytes=0.01)
-    large = FrozenRows(dataset, FrozenPart(compute), same=True)
+    small = CachedFeatures(dataset, FeatureExtractor(compute), same=True, megabytes=0.01)
+    large = CachedFeatures(dataset, FeatureExtractor(compute), same=True)
     assert not large.is_kept
     whole = large.rows(torch.arange(24))
     assert large.is_kept
@@ -265,13 +284,13 @@ def test_rows_beyond_the_memory_are_computed_at_each_use(make_stream: Callable[.
 def test_a_dataset_with_other_transforms_is_not_answered_from_the_memo(
     source: ImageSource, tmp_path: Path
 ) -> None:
-    memo = Memo(tmp_path)
+    cache = FeatureCache(tmp_path)
     values = {"strategy": "simplecil", **TINY}
     dataset = prepare(RunConfig.parse(values), source=source).benchmark().test_stream[0].dataset
 
-    def rows(of: Any) -> FrozenRows:
-        part = FrozenPart(lambda images: images.flatten(1), space="ab")
-        return FrozenRows(of, part, same=True, keep=False, memo=memo)
+    def rows(of: Any) -> CachedFeatures:
+        part = FeatureExtractor(lambda images: images.flatten(1), space="ab")
+        return CachedFeatures(of, part, same=True, keep=False, cache=cache)
 
     clean = rows(dataset).rows(torch.arange(4))
     dark = dataset.replace_current_transform_group(
@@ -286,9 +305,9 @@ def test_a_dataset_with_other_transforms_is_not_answered_from_the_memo(
 def test_a_dataset_that_would_fill_the_memo_stays_out_of_it(
     source: ImageSource, tmp_path: Path
 ) -> None:
-    small = run(source, tmp_path / "a", Memo(tmp_path / "memo", megabytes=0.005))
+    small = run(source, tmp_path / "a", FeatureCache(tmp_path / "cache", megabytes=0.005))
     assert counts(small)[0] == (0, 0)
-    assert not list((tmp_path / "memo").glob("*/*.memo"))
+    assert not list((tmp_path / "cache").glob("*/*.memo"))
 
 
 def test_replay_keeps_its_loader(make_stream: Callable[..., Any], tiny_vit: AdaptedViT) -> None:
@@ -314,22 +333,22 @@ def test_the_backbone_is_digested_once_and_again_when_it_was_written_to(
     source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = RunConfig.parse({"strategy": "simplecil", **TINY})
-    strategy = prepare(config, source=source, memo=Memo(tmp_path)).strategy
+    strategy = prepare(config, source=source, cache=FeatureCache(tmp_path)).strategy
     asked = []
 
     def counted(*arguments: Any) -> tuple[str, int]:
         asked.append(arguments)
-        return part_digest(*arguments)
+        return extractor_digest(*arguments)
 
-    monkeypatch.setattr(base, "part_digest", counted)
-    first, second = (strategy.frozen_part() for _ in range(2))
+    monkeypatch.setattr(base, "extractor_digest", counted)
+    first, second = (strategy.frozen_features() for _ in range(2))
     assert first is not None
     assert second is not None
     assert first.space == second.space
     assert len(asked) == 1
     with torch.no_grad():
         next(strategy.backbone.parameters()).add_(1)
-    third = strategy.frozen_part()
+    third = strategy.frozen_features()
     assert third is not None
     assert third.space != first.space
     assert len(asked) == 2
@@ -340,10 +359,10 @@ def test_the_backbone_is_digested_once_and_again_when_it_was_written_to(
 def test_batches_of_indices_are_those_of_torchs_loader(skip: int, *, drop_last: bool) -> None:
     """The order has to be that over images, which the loader reads."""
 
-    def order() -> ShuffledBatches:
+    def order() -> ResumableBatchSampler:
         generator = torch.Generator().manual_seed(3)
         sampler = RandomSampler(range(23), generator=generator)
-        return ShuffledBatches(sampler, 4, drop_last=drop_last, generator=generator)
+        return ResumableBatchSampler(sampler, 4, drop_last=drop_last, generator=generator)
 
     mine, torchs = order(), order()
     loader = DataLoader(torch.arange(23), batch_sampler=torchs, generator=torchs.generator)

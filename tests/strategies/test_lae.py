@@ -12,10 +12,10 @@ from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor
 
-from cl_adapters.backbone import AdaptedViT
 from cl_adapters.errors import InputError
-from cl_adapters.merging import PAPER_DECAY, auto_decay
+from cl_adapters.peft.merging import PAPER_DECAY, auto_decay
 from cl_adapters.strategies.lae import LAE, LAEConfig, ensemble
+from cl_adapters.vit.adapted_vit import AdaptedViT
 
 
 def build(vit: AdaptedViT, *plugins: SupervisedPlugin, **options: Any) -> LAE:
@@ -50,21 +50,23 @@ class Watcher(SupervisedPlugin):
 def test_pets_sit_in_the_first_five_blocks(tiny_vit: AdaptedViT) -> None:
     model = build(tiny_vit).model
     assert list(model.online) == [("attention", block) for block in range(5)]
-    assert next(iter(build(tiny_vit, pet="lora").model.online)) == ("key_value", 0)
-    assert list(build(tiny_vit, pet="prefix").model.online)[4] == ("prefix", 4)
+    assert next(iter(build(tiny_vit, peft="lora").model.online)) == ("key_value", 0)
+    assert list(build(tiny_vit, peft="prefix").model.online)[4] == ("prefix", 4)
 
 
-@pytest.mark.parametrize("pet", ["adapter", "lora", "prefix"])
+@pytest.mark.parametrize("peft", ["adapter", "lora", "prefix"])
 def test_the_offline_pet_starts_as_the_online_pet_of_experience_0(
-    tiny_vit: AdaptedViT, make_stream: Callable[..., Any], pet: str
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any], peft: str
 ) -> None:
-    strategy = build(tiny_vit, pet=pet, epochs=2, freeze_epochs=1)
+    strategy = build(tiny_vit, peft=peft, epochs=2, freeze_epochs=1)
     initial = values(strategy.model.offline)
     stream = make_stream([[0, 1], [2, 3]]).train_stream
     strategy.train(stream[0])
     learned = values(strategy.model.online)
     assert all(map(torch.equal, initial, values(strategy.model.offline))), "no EMA in experience 0"
-    assert not all(map(torch.equal, initial, learned)), "the online PET learns in experience 0"
+    assert not all(map(torch.equal, initial, learned)), (
+        "the online PEFT module learns in experience 0"
+    )
 
     class First(SupervisedPlugin):
         def before_training_exp(self, strategy: Any, **_: Any) -> None:
@@ -245,7 +247,7 @@ def _head_generator(strategy: LAE) -> torch.Generator:
     [
         ({"ema_decay": "1.5"}, r"must be 'auto' or lie in \[0, 1\], got 1.5"),
         ({"freeze_epochs": 5}, "`freeze_epochs` must be below `epochs`, 5, got 5"),
-        ({"pet": "lorra"}, "option `pet`: .*unknown pet 'lorra'; did you mean 'lora'"),
+        ({"peft": "lorra"}, "option `peft`: .*unknown peft 'lorra'; did you mean 'lora'"),
         ({"epochs": "many"}, "option `epochs`: .*valid integer.*, got 'many'"),
         ({"epoch": 3}, "unknown option 'epoch'; did you mean 'epochs'"),
         ({"lr": -1}, "option `lr`: .*greater than 0, got -1"),
@@ -264,9 +266,9 @@ def test_votes_are_counted_where_the_experts_differ(
     strategy = build(tiny_vit, epochs=2, freeze_epochs=1)
     strategy.train(stream.train_stream[0])
     strategy.eval(stream.test_stream[:1])
-    assert strategy.take_events(0) == []  # one expert alone
+    assert strategy.pop_events(0) == []  # one expert alone
     strategy.train(stream.train_stream[1])
-    strategy.take_events(1)
+    strategy.pop_events(1)
     # After so few steps the experts still agree: the offline one is moved away.
     for value in strategy.model.offline.parameters():
         value.data += 0.5 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0))
@@ -274,7 +276,7 @@ def test_votes_are_counted_where_the_experts_differ(
     strategy.eval(stream.test_stream)
     num_images = sum(len(each.dataset) for each in stream.test_stream)
     assert strategy.backbone.num_passes - before == 2 * num_images
-    (event,) = strategy.take_events(1)
+    (event,) = strategy.pop_events(1)
     assert event["event"] == "votes"
     assert event["experiences"] == [0, 1]
     model = strategy.model.eval()
@@ -285,8 +287,8 @@ def test_votes_are_counted_where_the_experts_differ(
         for image, label, *_ in each.dataset:
             with torch.no_grad():
                 online, offline = (
-                    int(model.heads(model.backbone(image[None], pets)).argmax())
-                    for pets in (model.online, model.offline)
+                    int(model.heads(model.backbone(image[None], pefts)).argmax())
+                    for pefts in (model.online, model.offline)
                 )
                 vote = int(model(image[None]).argmax())
             differs = online != offline

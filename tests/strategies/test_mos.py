@@ -12,11 +12,12 @@ from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor
 from torch.nn import functional
 
-from cl_adapters.adapters import AdapterSet, Bottleneck
-from cl_adapters.backbone import AdaptedViT
-from cl_adapters.gaussians import FLOOR
-from cl_adapters.merging import merge_
+from cl_adapters.heads.gaussians import FLOOR
+from cl_adapters.peft.adapter_set import AdapterSet
+from cl_adapters.peft.bottleneck import Bottleneck
+from cl_adapters.peft.merging import merge_
 from cl_adapters.strategies.mos import MOS, MOSConfig, orthogonality_loss
+from cl_adapters.vit.adapted_vit import AdaptedViT
 
 NAMES = ("down", "down_bias", "up", "up_bias")
 TWO = [[0, 1], [2, 3]]
@@ -95,8 +96,8 @@ def test_official_training_equals_a_plain_loop_with_thirteen_merges_a_step(  # n
     strategy = build(tiny_vit, batches, official=True, dropout=0, num_classes=4, lr=0.3)
     first, second = make_stream(TWO).train_stream
     strategy.train(first)
-    plain = Plain(tiny_vit, strategy.model.working.tensors())
-    average = [value[0].clone() for value in strategy.model.stored.tensors()]
+    plain = Plain(tiny_vit, strategy.model.current_adapters.tensors())
+    average = [value[0].clone() for value in strategy.model.frozen_adapters.tensors()]
     weight = strategy.model.heads.layers[0].weight.detach().clone().requires_grad_()
     bias = strategy.model.heads.layers[0].bias.detach().clone().requires_grad_()
     old_means = strategy.model.classes.class_means()
@@ -124,7 +125,7 @@ def test_official_training_equals_a_plain_loop_with_thirteen_merges_a_step(  # n
         loss.backward()
         optimizer.step()
         plain.merge(average)
-    stored = [value[1] for value in strategy.model.stored.tensors()]
+    stored = [value[1] for value in strategy.model.frozen_adapters.tensors()]
     for found, expected in zip(stored, plain.tensors(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(strategy.model.heads.layers[0].weight, weight, rtol=1e-4, atol=1e-6)
@@ -163,13 +164,13 @@ def test_official_sets_collapse_into_the_first(
     benchmark = make_stream(THREE)
     for experience in benchmark.train_stream:
         strategy.train(experience)
-    assert strategy.model.stored.distances()[0].max() < 1e-3
+    assert strategy.model.frozen_adapters.distances()[0].max() < 1e-3
     images, _ = images_of(benchmark.test_stream[2])
     model = strategy.model.eval()
     with torch.no_grad():
         whole = model(images).argmax(dim=1)
-        alone = torch.stack([model._logits(tiny_vit(images, model.stored.choose(0)))])
-        votes = model.guess(tiny_vit(images, model.stored.choose(0)))
+        alone = torch.stack([model._logits(tiny_vit(images, model.frozen_adapters.choose(0)))])
+        votes = model.task_predictor(tiny_vit(images, model.frozen_adapters.choose(0)))
     score = alone[0].softmax(dim=1) + (3 * votes).softmax(dim=1)
     assert torch.equal(score.argmax(dim=1), whole)
 
@@ -181,7 +182,7 @@ def test_the_modes_of_merging_differ_as_they_should(
     for mode in ("official", "per_step", "none"):
         strategy = build(tiny_vit, merge=mode, merge_strength=0.1, epochs=4)
         strategy.train(make_stream(TWO).train_stream)
-        apart[mode] = float(strategy.model.stored.distances()[0, 1])
+        apart[mode] = float(strategy.model.frozen_adapters.distances()[0, 1])
     assert apart["official"] < apart["per_step"] < apart["none"]
 
 
@@ -191,7 +192,7 @@ def test_the_first_step_without_merging_starts_where_the_experience_before_ended
     strategy = build(tiny_vit, merge="none", epochs=1, lr=1e-12)
     strategy.train(make_stream(TWO).train_stream)
     first, second = (
-        torch.cat([value[index].flatten() for value in strategy.model.stored.tensors()])
+        torch.cat([value[index].flatten() for value in strategy.model.frozen_adapters.tensors()])
         for index in (0, 1)
     )
     torch.testing.assert_close(first, second)
@@ -236,15 +237,15 @@ def test_prototypes_are_raw_means_of_the_first_sets_features(
     strategy = build(tiny_vit, guess="prototypes")
     train = make_stream(THREE).train_stream
     strategy.train(train[0])
-    before = strategy.model.guess.sums.clone()
+    before = strategy.model.task_predictor.sums.clone()
     strategy.train(train[1])
-    assert torch.equal(strategy.model.guess.sums[:2], before)  # never updated
+    assert torch.equal(strategy.model.task_predictor.sums[:2], before)  # never updated
     images, targets = images_of(train[1])
     with torch.no_grad():
-        features = tiny_vit(images, strategy.model.stored.choose(0))
+        features = tiny_vit(images, strategy.model.frozen_adapters.choose(0))
     for label in (2, 3):
         expected = features[targets == label].double().sum(dim=0)
-        torch.testing.assert_close(strategy.model.guess.sums[label], expected)
+        torch.testing.assert_close(strategy.model.task_predictor.sums[label], expected)
 
 
 def test_prototypes_with_dropout_differ_from_experience_1_on(
@@ -255,7 +256,7 @@ def test_prototypes_with_dropout_differ_from_experience_1_on(
     for dropout in (False, True):
         strategy = build(tiny_vit, guess="prototypes", prototype_dropout=dropout, lr=0.3)
         strategy.train(train)
-        sums.append(strategy.model.guess.sums)
+        sums.append(strategy.model.task_predictor.sums)
     assert torch.equal(sums[0][:2], sums[1][:2])
     assert not torch.equal(sums[0][2:], sums[1][2:])
 
@@ -286,10 +287,10 @@ def test_inference_equals_the_exhaustive_loop(  # noqa: PLR0915
     assert model.retrieval is not None
     visited = model.retrieval.visited.tolist()
     with torch.no_grad():
-        features = [tiny_vit(images, model.stored.choose(index)) for index in range(3)]
+        features = [tiny_vit(images, model.frozen_adapters.choose(index)) for index in range(3)]
         cosine = (
             functional.normalize(features[0], dim=1)
-            @ functional.normalize(model.guess.sums.float(), dim=1).T
+            @ functional.normalize(model.task_predictor.sums.float(), dim=1).T
         )
         owner = [0, 0, 1, 1, 2, 2]
         needed = len(images)  # the first set, once an image
@@ -324,14 +325,14 @@ def test_a_discriminant_guesses_from_the_first_sets_features_of_all_classes(
     with torch.no_grad():
         found = model(seen).exp()
         rows = [
-            functional.normalize(tiny_vit(each, model.stored.choose(0)), dim=1).double()
+            functional.normalize(tiny_vit(each, model.frozen_adapters.choose(0)), dim=1).double()
             for each in (images, seen)
         ]
-        spread = model.guess.covariance
+        spread = model.task_predictor.covariance
         assert model.retrieval is not None
         last = (model.retrieval.visited >= 0).sum(dim=1) - 1
         adapter = model.retrieval.visited[torch.arange(len(seen)), last]
-        answer = model.heads(tiny_vit(seen, model.stored.choose(adapter))).softmax(dim=1)
+        answer = model.heads(tiny_vit(seen, model.frozen_adapters.choose(adapter))).softmax(dim=1)
     distances = [
         ((rows[1] - rows[0][targets == label].mean(dim=0)) @ torch.linalg.inv(spread))
         .mul(rows[1] - rows[0][targets == label].mean(dim=0))
@@ -412,17 +413,17 @@ def test_poor_experiences_neither_crash_nor_give_nan(
     # One class alone; classes of one image; and one that returns.
     strategy = build(tiny_vit, statistics=statistics)
     strategy.train(make_stream([[0]]).train_stream)
-    strategy.take_events(0)
+    strategy.pop_events(0)
     benchmark = make_stream([[1, 2], [0, 3]], per_class=1)
     strategy.train(benchmark.train_stream[0])
-    noted = [event for event in strategy.take_events(1) if event["event"] == "statistics"]
+    noted = [event for event in strategy.pop_events(1) if event["event"] == "statistics"]
     assert [event["class"] for event in noted] == [1, 2]
     strategy.train(benchmark.train_stream[1])
     model = strategy.model.eval()
     with torch.no_grad():
         logits = model(images_of(benchmark.test_stream[1])[0])
     assert bool(torch.isfinite(logits).all())
-    assert model.owners.tolist() == [2, 1, 1, 2]
+    assert model.class_to_task.tolist() == [2, 1, 1, 2]
 
 
 def test_two_classes_with_the_same_images_share_their_answers(
@@ -445,7 +446,7 @@ def test_the_drift_between_stored_sets_is_noted(
     strategy = build(tiny_vit)
     for number, experience in enumerate(make_stream(TWO).train_stream):
         strategy.train(experience)
-        (event,) = (each for each in strategy.take_events(number) if each["event"] == "drift")
+        (event,) = (each for each in strategy.pop_events(number) if each["event"] == "drift")
         assert len(event["distances"]) == number + 1
     assert event["distances"][0][0] == 0
     assert event["distances"][0][1] > 0

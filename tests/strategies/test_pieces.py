@@ -1,4 +1,4 @@
-"""PETs and heads are pieces: those that fit a method run in it soundly, others are refused."""
+"""PEFT modules and heads are pieces: those that fit a method run in it soundly, others are refused."""
 
 import re
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from cl_adapters.adapters import PETS
-from cl_adapters.discriminant import LinearDiscriminant
+from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
-from cl_adapters.heads import ExperienceHeads
-from cl_adapters.memo import Memo
-from cl_adapters.prototypes import PrototypeHead
-from cl_adapters.ridge import RidgeHead
+from cl_adapters.heads.discriminant import LinearDiscriminant
+from cl_adapters.heads.linear import ExperienceHeads
+from cl_adapters.heads.prototypes import PrototypeHead
+from cl_adapters.heads.ridge import RidgeHead
+from cl_adapters.peft.registry import PEFTS
 from cl_adapters.strategies import STRATEGIES, STRATEGY_NAMES, find_strategy
-from cl_adapters.strategies.checks import check_strategy
-from cl_adapters.strategies.trial import TinyStream, Trial
+from cl_adapters.strategies.checks.suite import check_strategy
+from cl_adapters.strategies.checks.trial import TinyStream, Trial
 
 SOME = ["answers", "backbone", "seen_classes", "resumes"]
 
@@ -25,17 +25,17 @@ SOME = ["answers", "backbone", "seen_classes", "resumes"]
     [
         ("simplecil", {"head": "ridge"}),
         ("simplecil", {"head": "discriminant"}),
-        ("finetune", {"head": "cosine", "pet": "lora"}),
-        ("lae", {"head": "cosine", "pet": "prefix"}),
+        ("finetune", {"head": "cosine", "peft": "lora"}),
+        ("lae", {"head": "cosine", "peft": "prefix"}),
         ("joint", {"head": "cosine"}),
-        ("avalanche:Replay", {"head": "cosine", "pet": "parallel"}),
+        ("avalanche:Replay", {"head": "cosine", "peft": "parallel"}),
         ("mos", {"head": "cosine"}),
         ("sema", {"head": "cosine"}),
-        ("sema", {"head": "prototype", "pet": "lora", "policy": "every_experience"}),
-        ("sema", {"head": "ridge", "pet": "adapter", "router": "learned", "detector": "ks"}),
-        *(("mos", {"pet": name}) for name in ("adapter", "lora", "prefix")),
-        ("mos", {"pet": "lora", "merge": "official"}),
-        *((name, {"pet": "parallel"}) for name in ("finetune", "joint", "lae")),
+        ("sema", {"head": "prototype", "peft": "lora", "policy": "every_experience"}),
+        ("sema", {"head": "ridge", "peft": "adapter", "router": "learned", "detector": "ks"}),
+        *(("mos", {"peft": name}) for name in ("adapter", "lora", "prefix")),
+        ("mos", {"peft": "lora", "merge": "official"}),
+        *((name, {"peft": "parallel"}) for name in ("finetune", "joint", "lae")),
     ],
 )
 def test_pieces_that_fit_are_sound(name: str, options: dict[str, str]) -> None:
@@ -74,11 +74,11 @@ def test_a_ridge_head_of_sema_is_the_regression_on_its_features() -> None:
 
 
 def test_what_sema_keeps_on_disk_is_known_by_the_weights_of_any_pet(tmp_path: Path) -> None:
-    strategy = Trial(find_strategy("sema"), {"pet": "lora"}).build(memo=Memo(tmp_path))
-    before = strategy.frozen_part().space
+    strategy = Trial(find_strategy("sema"), {"peft": "lora"}).build(cache=FeatureCache(tmp_path))
+    before = strategy.frozen_features().space
     with torch.no_grad():  # changes no output, since the other factor is zero
         strategy.model.adapters.at("key_value", 0).key_down.add_(1)
-    assert strategy.frozen_part().space not in {"", before}
+    assert strategy.frozen_features().space not in {"", before}
 
 
 def test_a_cosine_head_of_mos_is_aligned_as_one() -> None:
@@ -113,10 +113,10 @@ def test_heads_that_make_no_sense_are_refused(name: str, head: str, reason: str)
 @pytest.mark.parametrize(
     ("name", "options", "reason"),
     [
-        ("sema", {"pet": "prefix"}, "`pet` must take tokens, since router .* got 'prefix'"),
-        ("mos", {"pet": "lora", "scale": 0.5}, "`scale` must stay at 1.0 with pet 'lora', since"),
-        ("mos", {"pet": "prefix", "dropout": 0}, "`dropout` must stay at 0.1 with pet 'prefix'"),
-        ("mos", {"pet": "lorra"}, "unknown pet 'lorra'; did you mean 'lora'"),
+        ("sema", {"peft": "prefix"}, "`peft` must take tokens, since router .* got 'prefix'"),
+        ("mos", {"peft": "lora", "scale": 0.5}, "`scale` must stay at 1.0 with peft 'lora', since"),
+        ("mos", {"peft": "prefix", "dropout": 0}, "`dropout` must stay at 0.1 with peft 'prefix'"),
+        ("mos", {"peft": "lorra"}, "unknown peft 'lorra'; did you mean 'lora'"),
     ],
 )
 def test_pets_that_make_no_sense_are_refused(
@@ -137,10 +137,10 @@ def table_of_pieces() -> list[tuple[str, str, set[str]]]:
     found = [[re.findall(r"`([\w:]+)`", cell) for cell in row] for row in rows]
     return [
         (name, option, set(values))
-        for names, pets, heads in found
+        for names, pefts, heads in found
         for name in names
         if name in STRATEGY_NAMES
-        for option, values in (("pet", pets), ("head", heads))
+        for option, values in (("peft", pefts), ("head", heads))
     ]
 
 
@@ -157,7 +157,7 @@ def test_the_documented_table_of_pieces_is_what_is_taken() -> None:
     table = table_of_pieces()
     assert {name for name, _, _ in table} >= set(STRATEGIES)
     for name, option, values in table:
-        every = PETS if option == "pet" else heads
+        every = PEFTS if option == "peft" else heads
         assert {each for each in every if takes(name, option, each)} == values, (name, option)
 
 
@@ -188,8 +188,8 @@ class Counting(Gain):
 def test_a_pet_of_one_s_own_runs_in_methods_that_store_and_mix(name: str, tmp_path: Path) -> None:
     path = tmp_path / "own.py"
     path.write_text(OWN)
-    options = {"pet": f"{path}:Gain"}
+    options = {"peft": f"{path}:Gain"}
     assert check_strategy(find_strategy(name), options=options, checks=["answers", "resumes"]) == []
     if name == "mos":
         with pytest.raises(InputError, match="in parameters alone, got the buffer 'calls'"):
-            Trial(find_strategy(name), {"pet": f"{path}:Counting"}).build()
+            Trial(find_strategy(name), {"peft": f"{path}:Counting"}).build()

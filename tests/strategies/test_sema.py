@@ -12,10 +12,10 @@ from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor
 from torch.nn import functional
 
-from cl_adapters.backbone import AdaptedViT
 from cl_adapters.errors import InputError
 from cl_adapters.shift import DETECTORS, Detector, Verdict
 from cl_adapters.strategies.sema import SEMA, SEMAConfig
+from cl_adapters.vit.adapted_vit import AdaptedViT
 
 TWO = [[0, 1], [2, 3]]
 
@@ -341,7 +341,7 @@ def test_events_say_why(
         scripted.fires = lambda _: True
         strategy.train(experience)
         strategy.eval(benchmark.test_stream[: index + 1])
-        events = strategy.take_events(index)
+        events = strategy.pop_events(index)
         assert all(event["experience"] == index for event in events)
         reasons += [(each["grown"], each["reason"]) for each in events if each["event"] == "scan"]
         (router,) = [each for each in events if each["event"] == "router"]
@@ -351,7 +351,7 @@ def test_events_say_why(
         (True, "all 1 detectors fired"),
         (False, "budget of 2 adapters a block is spent"),
     ]
-    assert strategy.take_events(0) == []
+    assert strategy.pop_events(0) == []
 
 
 @pytest.mark.parametrize("official", [True, False])
@@ -375,7 +375,7 @@ def test_kept_tokens_and_images_learn_the_same(
             Inputs(),
             official=official,
             policy="every_experience",
-            memo_megabytes=megabytes,
+            cache_megabytes=megabytes,
         )
         strategy.train(benchmark.train_stream)
         assert Inputs.dimensions == dimensions
@@ -442,13 +442,13 @@ def test_a_checkpoint_brings_back_adapters_statistics_and_decisions(
     straight.train(stream[:2])
     state = {name: value.clone() for name, value in straight.learned_state().items()}
     assert sum(adapters_by_block(straight).values()) > 3
-    straight.take_events(1)
+    straight.pop_events(1)
     resumed = build(tiny_vit, **options)
     resumed.restore(state, stream[:2])
     assert adapters_by_block(resumed) == adapters_by_block(straight)
     for strategy in (straight, resumed):
         strategy.train(stream[2])
-    assert resumed.take_events(2) == straight.take_events(2)
+    assert resumed.pop_events(2) == straight.pop_events(2)
     for name, value in straight.learned_state().items():
         assert torch.equal(value, resumed.learned_state()[name]), name
 

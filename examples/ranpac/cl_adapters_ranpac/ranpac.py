@@ -17,10 +17,10 @@ With f the features of an image and W a fixed matrix of standard normal numbers,
                                         among 10^-8 ... 10^8, the regression fitted on the others
     scores = h (G + lambda I)^-1 C      by Cholesky, after each experience
 
-Differs from the paper: no first-session adaptation (its phase 1, which trains a PET on the first
-experience), so it stands beside the paper's rows without it; 2,000 projections by default, for a
-backbone of width 192, where the paper takes 10,000 for 768. What it costs: G has M x M numbers of
-8 bytes, 32 MB for 2,000, in memory and in each checkpoint.
+Differs from the paper: no first-session adaptation (its phase 1, which trains a PEFT module on the
+first experience), so it stands beside the paper's rows without it; 2,000 projections by default,
+for a backbone of width 192, where the paper takes 10,000 for 768. What it costs: G has M x M
+numbers of 8 bytes, 32 MB for 2,000, in memory and in each checkpoint.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,11 +30,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cl_adapters.backbone import AdaptedViT
-from cl_adapters.ridge import RidgeHead, choose_strength
-from cl_adapters.strategies.base import AdapterStrategy, Phase
-from cl_adapters.strategies.config import StrategyConfig
-from cl_adapters.strategies.frozen import FrozenPart
+from cl_adapters.heads.ridge import RidgeHead, choose_strength
+from cl_adapters.strategies.core.config import StrategyConfig
+from cl_adapters.strategies.core.feature_cache import FeatureExtractor
+from cl_adapters.strategies.core.loop import AdapterStrategy, Phase
+from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["RanPAC", "RanPACConfig", "project"]
 
@@ -97,13 +97,13 @@ class RanPAC(AdapterStrategy):
         """Returns the backbone, a projection drawn from the run's seed, and no classes yet."""
         return RanPACModel(backbone, self.config, self.seed)
 
-    def grow(self, classes: Sequence[int], generator: torch.Generator) -> None:  # noqa: ARG002
+    def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:  # noqa: ARG002
         """Makes room for the new classes."""
-        self.model.head.grow(classes)
+        self.model.head.add_classes(classes)
 
-    def frozen_part(self) -> FrozenPart:
-        """Returns the whole backbone: no image passes it twice where there is a memo."""
-        return self.freeze(self.backbone, self.backbone)
+    def frozen_features(self) -> FeatureExtractor:
+        """Returns the whole backbone: no image passes it twice where there is a cache."""
+        return self.feature_extractor(self.backbone, self.backbone)
 
     def phases(self) -> Iterator[Phase]:
         """Yields nothing: no epoch is trained."""
@@ -116,7 +116,7 @@ class RanPAC(AdapterStrategy):
         targets: list[Tensor] = []
         images = self.experience.dataset.eval()
         with self.timed("statistics", len(images)):
-            for found, labels in self.frozen_rows(images, self.frozen_part()).batches():
+            for found, labels in self.cached_features(images, self.frozen_features()).batches():
                 rows.append(project(found.to(self.device), self.model.weight))
                 targets.append(labels.to(self.device))
         features, labels = torch.cat(rows), torch.cat(targets)
@@ -124,4 +124,4 @@ class RanPAC(AdapterStrategy):
             found = choose_strength(features, labels, self.generator("held out"))
             self.model.head.add(features, labels)
             self.model.head.solve(found or self.strength)
-        self.note("ridge", strength=found or self.strength)
+        self.log_event("ridge", strength=found or self.strength)

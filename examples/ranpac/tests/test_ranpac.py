@@ -4,9 +4,9 @@ import pytest
 import torch
 from cl_adapters_ranpac.ranpac import RanPAC, RanPACConfig
 
-from cl_adapters.checks import tiny_backbone
-from cl_adapters.strategies.checks import STRATEGY_CHECKS, check_strategy
-from cl_adapters.strategies.trial import TinyStream, Trial
+from cl_adapters.strategies.checks.suite import STRATEGY_CHECKS, check_strategy
+from cl_adapters.strategies.checks.trial import TinyStream, Trial
+from cl_adapters.vit.checks import tiny_backbone
 
 SMALL = {"projections": 60}
 

@@ -228,7 +228,7 @@ def test_a_parquet_file_is_inspected_alike(tmp_path: Path) -> None:
     images[4] = b"nothing"
     labels = ["cat", "dog"] * 9
     splits = ["train"] * 12 + ["test"] * 6
-    path = table(tmp_path / "pets.parquet", images, labels, splits)
+    path = table(tmp_path / "pefts.parquet", images, labels, splits)
     inspection = inspect_data(path)
     assert inspection.summary()[2] == ["images", "12 train, 6 test"]
     (example,) = found(inspection, "unreadable").examples
@@ -238,7 +238,7 @@ def test_a_parquet_file_is_inspected_alike(tmp_path: Path) -> None:
 
 
 def test_a_table_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
-    path = table(tmp_path / "pets.parquet", [encode(picture(0))], ["cat"], ["train"])
+    path = table(tmp_path / "pefts.parquet", [encode(picture(0))], ["cat"], ["train"])
     (finding,) = inspect_data(path).findings
     assert finding.level == "stops"
     assert "must have at least one test image, got 0" in finding.examples[0]

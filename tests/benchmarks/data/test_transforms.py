@@ -22,7 +22,7 @@ from cl_adapters.benchmarks.data.transforms import (
 )
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.errors import InputError
-from cl_adapters.records import digest
+from cl_adapters.records.files import digest
 
 CIFAR = Path(__file__).parents[4] / "shared" / "data" / "cifar100_mini.parquet"
 HALF = (0.5, 0.5, 0.5)

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from cl_adapters.benchmarks import pretrain as command
 from cl_adapters.benchmarks.pretrain import Photographs, PretrainConfig, Trainer, pretrain
-from cl_adapters.embedded import EMBEDDED, embedded_card
 from cl_adapters.errors import InputError
-from cl_adapters.pretrained import load_backbone
+from cl_adapters.vit.embedded import EMBEDDED, embedded_card
+from cl_adapters.vit.pretrained import load_backbone
 
 ROOT = Path(__file__).parents[3]
 # Ten of a class are those whose first is one of the class means.
@@ -271,7 +271,7 @@ def test_the_shipped_weights_were_made_with_the_default_settings() -> None:
 
 def test_the_model_card_names_the_shipped_file() -> None:
     text = (ROOT / "docs" / "model_card.md").read_text("utf-8")
-    path = ROOT / "cl_adapters" / "weights" / f"{EMBEDDED}.safetensors"
+    path = ROOT / "cl_adapters" / "vit" / "weights" / f"{EMBEDDED}.safetensors"
     assert hashlib.sha256(path.read_bytes()).hexdigest() in text
     assert f"{path.stat().st_size:,} bytes" in text
     assert f"{embedded_card()['parameters']:,}" in text

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cl_adapters.benchmarks.pretraining.pruning import prune
-from cl_adapters.embedded import EMBEDDED
+from cl_adapters.vit.embedded import EMBEDDED
 
 SMALL = {"embed_dim": 12, "num_heads": 2}
 

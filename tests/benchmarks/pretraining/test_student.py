@@ -17,7 +17,7 @@ from cl_adapters.benchmarks.pretraining.student import (
     Student,
     make_batch,
 )
-from cl_adapters.embedded import EMBEDDED, embedded_card
+from cl_adapters.vit.embedded import EMBEDDED, embedded_card
 
 PHOTOS, DRAWN = 3, 2
 

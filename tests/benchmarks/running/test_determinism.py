@@ -1,4 +1,4 @@
-"""One seed, one result: with 1 and 2 threads, with and without the memo, straight or interrupted."""
+"""One seed, one result: with 1 and 2 threads, with and without the cache, straight or interrupted."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from cl_adapters.benchmarks.running import runner
-from cl_adapters.benchmarks.running.checkpoints import Inside
+from cl_adapters.benchmarks.running.checkpoints import ExperienceCheckpoint
 from cl_adapters.benchmarks.running.prepare import prepare
-from cl_adapters.memo import open_memo
-from cl_adapters.records import read_predictions
+from cl_adapters.cache.feature_cache import open_cache
+from cl_adapters.records.tables import read_predictions
 from tests.benchmarks.killable import OPTIONS, SOURCE, config
 
 # The seconds that each takes; the others run with `make slow`.
@@ -20,10 +20,12 @@ STRATEGIES = [
 ]
 
 
-def predictions(strategy: str, out: Path, memo: Path | None = None, **changes: Any) -> pd.DataFrame:
+def predictions(
+    strategy: str, out: Path, cache: Path | None = None, **changes: Any
+) -> pd.DataFrame:
     recipe = config(strategy, augment="none", **changes)
-    kept = open_memo("off" if memo is None else str(memo))
-    prepared = prepare(recipe, source=SOURCE, memo=kept)
+    kept = open_cache("off" if cache is None else str(cache))
+    prepared = prepare(recipe, source=SOURCE, cache=kept)
     return read_predictions(runner.run(prepared, out, checkpoint_minutes=10))
 
 
@@ -41,24 +43,24 @@ def test_the_memo_and_interruptions_change_no_bit(
     strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = predictions(strategy, tmp_path / "plain")
-    for name in ("memo filled", "memo read"):
-        found = predictions(strategy, tmp_path / name, memo=tmp_path / "memo")
+    for name in ("cache filled", "cache read"):
+        found = predictions(strategy, tmp_path / name, cache=tmp_path / "cache")
         pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
-    keep, kept = Inside._keep, [0]
+    keep, kept = ExperienceCheckpoint._keep, [0]
 
-    def stop(self: Inside, *given: Any) -> None:
+    def stop(self: ExperienceCheckpoint, *given: Any) -> None:
         keep(self, *given)
         kept[0] += 1
         if kept[0] % 4 == 0:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Inside, "_keep", stop)
-    monkeypatch.setattr(Inside, "is_due", lambda _: True)
+    monkeypatch.setattr(ExperienceCheckpoint, "_keep", stop)
+    monkeypatch.setattr(ExperienceCheckpoint, "is_due", lambda _: True)
     stops = 0
     while True:
         try:
-            found = predictions(strategy, tmp_path / "stopped", memo=tmp_path / "memo")
+            found = predictions(strategy, tmp_path / "stopped", cache=tmp_path / "cache")
             break
         except KeyboardInterrupt:
             stops += 1

@@ -18,7 +18,7 @@ from cl_adapters.benchmarks.running.examples import (
 )
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.records import EXAMPLE_COLUMNS, read_examples, read_predictions
+from cl_adapters.records.tables import EXAMPLE_COLUMNS, read_examples, read_predictions
 from tests.reports.conftest import make_predictions
 
 

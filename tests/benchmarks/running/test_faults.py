@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from cl_adapters.benchmarks.running import bars, batch
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError
-from cl_adapters.records import RunRecord, find_runs
+from cl_adapters.records.run_record import RunRecord, find_runs
 from tests.benchmarks.killable import forked, outcome, run
 
 FAULTS = {

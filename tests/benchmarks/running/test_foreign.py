@@ -22,17 +22,19 @@ from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from cl_adapters.backbone import AdaptedViT
 from cl_adapters.benchmarks.data.sources import array_source
 from cl_adapters.benchmarks.running import runner
 from cl_adapters.benchmarks.running.foreign import ForeignStream, run_benchmark
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.errors import InputError
-from cl_adapters.records import RunRecord, read_events, read_predictions
+from cl_adapters.records.events import read_events
+from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.tables import read_predictions
 from cl_adapters.reports.load import load_runs
 from cl_adapters.strategies import STRATEGIES, find_strategy
-from cl_adapters.strategies.base import AdapterStrategy
+from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.vit.adapted_vit import AdaptedViT
 from tests.conftest import coloured_images
 
 TINY: dict[str, Any] = {"backbone": "test_vit", "weights": "random", "image_size": 32}
@@ -193,7 +195,7 @@ def test_labels_that_are_no_class_numbers_are_refused(tiny_vit: AdaptedViT) -> N
     bare = benchmark_from_datasets(train=[as_classification_dataset(images([0, 1], 0))])
     bare.train_stream[0]._dataset = TensorDataset(torch.zeros(1, 3, 32, 32), torch.zeros(1))
     with pytest.raises(InputError, match="dataset of an experience must have `targets`"):
-        strategy.meet(bare.train_stream[0])
+        strategy.register_experience(bare.train_stream[0])
 
 
 def test_our_accuracy_is_the_one_that_avalanche_logs(tiny_vit: AdaptedViT) -> None:

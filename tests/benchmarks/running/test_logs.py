@@ -20,9 +20,9 @@ from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.wandb_log import WandbLog
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError
-from cl_adapters.records import read_events
+from cl_adapters.records.events import read_events
 from cl_adapters.reports.load import load_runs
-from cl_adapters.strategies.base import AdapterStrategy
+from cl_adapters.strategies.core.loop import AdapterStrategy
 from cl_adapters.strategies.lae import LAE, LAEConfig
 from tests.benchmarks.killable import SOURCE, config
 

@@ -28,7 +28,7 @@ from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.verify import differences
 from cl_adapters.benchmarks.streams.class_incremental import class_order, split_classes
 from cl_adapters.errors import InputError
-from cl_adapters.records import RunRecord
+from cl_adapters.records.run_record import RunRecord
 
 NAMES = protocol_names()
 PAGE = Path(__file__).parents[3] / "docs" / "protocols.md"

@@ -12,7 +12,8 @@ from cl_adapters.benchmarks.data.sources import ImageSource, array_source
 from cl_adapters.benchmarks.running import runner
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.records import read_events, read_predictions
+from cl_adapters.records.events import read_events
+from cl_adapters.records.tables import read_predictions
 from cl_adapters.strategies.mos import MOS
 
 

@@ -20,8 +20,10 @@ from cl_adapters.benchmarks.running.checkpoints import read_checkpoint
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.errors import InputError, RunError
-from cl_adapters.records import RunRecord, read_events, read_predictions
-from cl_adapters.strategies.base import AdapterStrategy
+from cl_adapters.records.events import read_events
+from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.tables import read_predictions
+from cl_adapters.strategies.core.loop import AdapterStrategy
 from tests.benchmarks.conftest import InterruptedAt
 from tests.benchmarks.killable import stripes
 
@@ -61,7 +63,7 @@ def test_a_run_directory_holds_what_design_says(source: ImageSource, tmp_path: P
     predictions = read_predictions(folder)
     assert predictions.groupby("experience").size().tolist() == [8, 16, 24]
     kinds = {(event["event"], event["experience"]) for event in read_events(folder)}
-    wanted = ("phase", "evaluation", "parameters", "memory", "memo")
+    wanted = ("phase", "evaluation", "parameters", "memory", "cache")
     voted = {("votes", 1), ("votes", 2)}  # in experience 0 LAE's online expert answers alone
     assert kinds == {(kind, experience) for kind in wanted for experience in range(3)} | voted
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
@@ -451,7 +453,7 @@ def test_a_recipe_file_gives_defaults_that_the_command_overrides(tmp_path: Path)
     assert configs[0].options == {"epochs": 9, "lr": 0.1}
     path.write_text("strategy = 'lae'\n[options.lae]\npet = 'lora'\n")
     (one,) = batch.expand({}, recipe=path, seeds=1, settings=[])
-    assert one.options == {"pet": "lora"}
+    assert one.options == {"peft": "lora"}
     for text, message in (
         ("strategy = ','", "--strategy must name at least one of .*, got ','"),
         ("strategy = 'lae'\nseed = 'x'", "recipe key `seed` must be a whole number, got 'x'"),
@@ -521,7 +523,7 @@ def test_a_point_that_no_longer_fits_costs_its_experience_alone(
         again()
     monkeypatch.setattr(AdapterStrategy, "optimizer_step", step)
     with monkeypatch.context() as other:
-        other.setattr("cl_adapters.strategies.base.load_optimizer", _other_groups)
+        other.setattr("cl_adapters.strategies.core.loop.load_optimizer", _other_groups)
         with pytest.raises(RunError, match="got another state: 3 groups; the same command begins"):
             again()
     assert RunRecord.read(next((tmp_path / "stopped").glob("*/*/*"))).experiences_done == 1

@@ -31,7 +31,9 @@ from cl_adapters.benchmarks.streams.repetition import (
 )
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError
-from cl_adapters.records import RunRecord, read_events, read_predictions
+from cl_adapters.records.events import read_events
+from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.tables import read_predictions
 from cl_adapters.reports.groups import group_runs
 from cl_adapters.reports.load import load_runs
 from tests.benchmarks.conftest import InterruptedAt
@@ -143,11 +145,11 @@ def test_a_class_never_leaks_as_a_whole() -> None:
 
 
 def test_the_leak_follows_the_seed_and_leaves_its_arguments_alone() -> None:
-    owners, targets = np.array([0, 1, 2]), np.repeat([0, 1, 2], 20)
-    parts = [leak(targets, owners, 3, blur=0.5, seed=seed) for seed in (0, 1, 0)]
+    class_to_task, targets = np.array([0, 1, 2]), np.repeat([0, 1, 2], 20)
+    parts = [leak(targets, class_to_task, 3, blur=0.5, seed=seed) for seed in (0, 1, 0)]
     assert parts[0][0].tolist() != parts[1][0].tolist()
     assert parts[0][0].tolist() == parts[2][0].tolist()
-    assert (targets.tolist(), owners.tolist()) == ([0] * 20 + [1] * 20 + [2] * 20, [0, 1, 2])
+    assert (targets.tolist(), class_to_task.tolist()) == ([0] * 20 + [1] * 20 + [2] * 20, [0, 1, 2])
 
 
 # --- long-tailed --------------------------------------------------------------------------------

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from cl_adapters.benchmarks.running.checkpoints import Inside, write_checkpoint
+from cl_adapters.benchmarks.running.checkpoints import ExperienceCheckpoint, write_checkpoint
 from cl_adapters.benchmarks.running.memory import FreedMemory
 from cl_adapters.strategies import STRATEGIES
-from cl_adapters.strategies.base import AdapterStrategy
-from cl_adapters.strategies.probes import bytes_held
-from cl_adapters.strategies.trial import TinyStream, Trial
+from cl_adapters.strategies.checks.probes import bytes_held
+from cl_adapters.strategies.checks.trial import TinyStream, Trial
+from cl_adapters.strategies.core.loop import AdapterStrategy
 
 EXPERIENCES = 200
 # Joint trains on all data so far: its time, and the images it holds, grow by design.
@@ -92,7 +92,7 @@ def soak(name: str, out: Path) -> Meter:
     count = FEWER.get(name, EXPERIENCES)
     stream = TinyStream(experiences=((0, 1), (2, 3)) * (count // 2), per_class=6)
     strategy = Trial(STRATEGIES[name], OPTIONS[name]).build()
-    strategy.keeper = inside = Inside(out, minutes=0)
+    strategy.checkpointer = inside = ExperienceCheckpoint(out, minutes=0)
     meter, tests, yardstick = Meter(), stream.benchmark.test_stream[0], Yardstick()
     for number, experience in enumerate(stream.benchmark.train_stream):
         inside.begin(number)
@@ -100,7 +100,7 @@ def soak(name: str, out: Path) -> Meter:
         since = time.process_time()
         strategy.train(experience, eval_streams=[])
         strategy.eval(tests)
-        strategy.take_events(number)
+        strategy.pop_events(number)
         spent = time.process_time() - since
         unit += yardstick.seconds()
         write_checkpoint(out, 0, strategy.learned_state())

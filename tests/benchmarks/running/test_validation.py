@@ -13,7 +13,9 @@ from cl_adapters.benchmarks.running.prepare import open_images, prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError
-from cl_adapters.records import RunRecord, digest, find_runs, read_predictions
+from cl_adapters.records.files import digest
+from cl_adapters.records.run_record import RunRecord, find_runs
+from cl_adapters.records.tables import read_predictions
 from cl_adapters.reports.groups import group_runs
 from cl_adapters.reports.load import load_runs
 
@@ -55,7 +57,7 @@ def test_no_test_image_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return encoded(self, row)
 
     monkeypatch.setattr(FileStore, "encoded", listen)
-    spoilt = run(data, tmp_path / "spoilt", "--validation", "0.3", "--memo", "off")
+    spoilt = run(data, tmp_path / "spoilt", "--validation", "0.3", "--cache", "off")
     assert len(read) == 40
     assert all(str(data / "train") in name for name in read)
     assert read_predictions(spoilt).equals(read_predictions(whole))

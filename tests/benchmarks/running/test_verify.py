@@ -22,7 +22,8 @@ from cl_adapters.benchmarks.running.verify import (
 )
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError
-from cl_adapters.records import RunRecord, write_predictions
+from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.tables import write_predictions
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "docs" / "examples" / "verify"

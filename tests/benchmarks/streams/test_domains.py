@@ -19,7 +19,9 @@ from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.streams.domains import domain_order, domain_plan
 from cl_adapters.benchmarks.streams.experiences import make_benchmark
 from cl_adapters.errors import InputError
-from cl_adapters.records import RunRecord, read_events, read_predictions
+from cl_adapters.records.events import read_events
+from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.tables import read_predictions
 from cl_adapters.reports.load import load_runs
 
 DATA = Path(__file__).parents[4] / "shared" / "data"

@@ -33,11 +33,13 @@ from cl_adapters.benchmarks.streams.shifts import (
     stratified_sample,
 )
 from cl_adapters.errors import InputError
-from cl_adapters.records import RunRecord, read_events, read_predictions
+from cl_adapters.records.events import read_events
+from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.tables import read_predictions
 from cl_adapters.reports.groups import group_runs
 from cl_adapters.reports.load import load_runs
 from tests.benchmarks.conftest import InterruptedAt
-from tests.test_cli import call
+from tests.cli.test_cli import call
 
 PREPROCESS = Preprocess(image_size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
 BACKBONE = {"backbone": "test_vit", "weights": "random", "image_size": 32}

@@ -32,11 +32,13 @@ from cl_adapters.benchmarks.streams.task_free import (
 )
 from cl_adapters.benchmarks.streams.watch import Announcer, Watch, find_boundaries
 from cl_adapters.errors import InputError
-from cl_adapters.pretrained import load_backbone
-from cl_adapters.records import RunRecord, read_events, read_predictions
+from cl_adapters.records.events import read_events
+from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.tables import read_predictions
 from cl_adapters.reports.boundaries import score_boundaries
 from cl_adapters.shift import DETECTORS
 from cl_adapters.shift.boundaries import Boundary
+from cl_adapters.vit.pretrained import load_backbone
 from tests.benchmarks.conftest import InterruptedAt
 
 BACKBONE = {"backbone": "test_vit", "weights": "random", "image_size": 32}
@@ -229,8 +231,8 @@ def test_features_are_the_backbones_and_the_same_in_any_company(
     source: ImageSource, eye: Eye, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = source.train.take(np.arange(70))
-    memo = FeatureMemo()
-    features = memo.features(images, eye)
+    cache = FeatureMemo()
+    features = cache.features(images, eye)
     for index in (0, 69):
         with torch.no_grad():
             plain = eye.backbone.model(eye.preprocess.evaluate(images.read(index))[None])[0]
@@ -239,7 +241,7 @@ def test_features_are_the_backbones_and_the_same_in_any_company(
     again = FeatureMemo().features(images.take(order[:3]), eye)
     assert torch.equal(again, features[order[:3]])
     monkeypatch.setattr(Eye, "features", None)  # whoever asks again is not computed again
-    assert torch.equal(memo.features(images.take(order), eye), features[order])
+    assert torch.equal(cache.features(images.take(order), eye), features[order])
 
 
 def test_boundaries_of_a_stream_cut_short_are_those_of_the_whole(

@@ -28,13 +28,14 @@ from cl_adapters.benchmarks.sweeps.engine_ray import RayEngine, Told, work
 from cl_adapters.benchmarks.sweeps.parcels import pack, unpack
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError, RunError
-from cl_adapters.records import RunRecord, find_runs, read_predictions
+from cl_adapters.records.run_record import RunRecord, find_runs
+from cl_adapters.records.tables import read_predictions
 from cl_adapters.reports.groups import group_runs
 from cl_adapters.reports.load import load_runs
 from cl_adapters.reports.tables.comparison import table_files
 from tests.benchmarks import killable
 
-OFF = Workers(memo="off")
+OFF = Workers(cache="off")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ OFF = Workers(memo="off")
         (["--ray-address", "auto"], "--ray-address is for --engine ray, got it with 'local'"),
         (["--engine", "ray", "--gpus", "0"], "--gpus is for --engine local"),
         (["--engine", "ray"], "must have the package ray, which is not installed: pip install"),
-        (["--memo-gigabytes", "0"], "memo must be larger than 0 gigabytes, got 0"),
+        (["--cache-gigabytes", "0"], "cache must be larger than 0 gigabytes, got 0"),
     ],
 )
 def test_what_no_engine_can_do_ends_in_one_sentence(
@@ -337,18 +338,18 @@ def test_a_parcel_with_a_file_outside_its_folder_is_refused_before_anything_is_w
 def test_what_a_memo_in_trouble_says_reaches_the_user_once(
     stripes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    where = tmp_path / "memo"
+    where = tmp_path / "cache"
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cl_adapters.memo._write_block", full)
+    monkeypatch.setattr("cl_adapters.cache.blocks._write_block", full)
     (tmp_path / "recipe.toml").write_text("image_size = 16")
-    arguments = ["--strategy", "simplecil", "--seeds", "2", "--memo", str(where)]
+    arguments = ["--strategy", "simplecil", "--seeds", "2", "--cache", str(where)]
     arguments += ["--recipe", str(tmp_path / "recipe.toml")]
     monkeypatch.setattr(
         "cl_adapters.benchmarks.sweeps.engine_local.LocalEngine.run",
-        lambda _, configs, out, **given: in_turn(configs, out, Workers(memo=str(where)), **given),
+        lambda _, configs, out, **given: in_turn(configs, out, Workers(cache=str(where)), **given),
     )
     found = CliRunner().invoke(app, ["sweep", *arguments, "--out", str(tmp_path / "runs")])
     assert found.exit_code == 0, found.output

@@ -19,14 +19,14 @@ from cl_adapters.benchmarks.sweeps.sizing import (
     tables,
 )
 from cl_adapters.errors import InputError
-from cl_adapters.records import read_events
+from cl_adapters.records.events import read_events
 from tests.benchmarks.killable import run
 
 PAGE = Path(__file__).parents[3] / "docs" / "sizing.md"
 
 
 def ticked(jobs: list[Job], workers: int, bandwidth: float, tick: float = 0.002) -> float:
-    """One memo, in small steps of time; each worker asks for a tick's bytes again and again."""
+    """One cache, in small steps of time; each worker asks for a tick's bytes again and again."""
     waiting = sorted(jobs, key=lambda job: -job.seconds)
     active: list[list[float]] = []  # seconds left, bytes a second
     now = 0.0

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from cl_adapters.benchmarks.sweeps.space import read_space, space_table
 from cl_adapters.errors import InputError
-from cl_adapters.strategies.config import StrategyConfig
+from cl_adapters.strategies.core.config import StrategyConfig
 from cl_adapters.strategies.lae import LAEConfig
 from cl_adapters.strategies.mos import MOSConfig
 from cl_adapters.strategies.sema import SEMAConfig
@@ -59,7 +59,7 @@ def test_the_value_in_use_is_the_middle() -> None:
 def test_every_method_can_be_searched_as_it_is(config: StrategyConfig) -> None:
     space = read_space(config, [])
     assert {"lr", "epochs", "batch_size"} <= set(space)
-    assert "memo_megabytes" not in space
+    assert "cache_megabytes" not in space
     assert len(space_table(space, config)) == len(space) + 1
 
 
@@ -72,7 +72,7 @@ def test_every_method_can_be_searched_as_it_is(config: StrategyConfig) -> None:
         ("lr=0.05:0.1:log", Reals(0.05, 0.1, log=True)),
         ("epochs=4:8", Whole(4, 8)),
         ("epochs=4:40", Whole(4, 40, log=True)),
-        ("pet=adapter,lora", Choices(["adapter", "lora"])),
+        ("peft=adapter,lora", Choices(["adapter", "lora"])),
         ("size=4,8", Choices([4, 8])),
         ("size=4:8", Whole(4, 8)),
         ("ema_decay=auto,0.99", Choices(["auto", 0.99])),
@@ -94,10 +94,10 @@ def test_a_group_of_options_is_searched_by_its_parts() -> None:
 def test_a_file_says_the_same(tmp_path: Path) -> None:
     path = tmp_path / "space.toml"
     path.write_text('lr = "0.001:0.1"\npet = ["adapter", "lora"]\ndrop_last = true\nsize = [4, 8]')
-    told = ["lr=0.001:0.1", "pet=adapter,lora", "drop_last", "size=4,8"]
+    told = ["lr=0.001:0.1", "peft=adapter,lora", "drop_last", "size=4,8"]
     assert read_space(LAEConfig(), [str(path)]) == read_space(LAEConfig(), told)
-    assert read_space(LAEConfig(), ["lr,drop_last", "pet=lora"]).keys() == {
-        "lr", "drop_last", "pet",
+    assert read_space(LAEConfig(), ["lr,drop_last", "peft=lora"]).keys() == {
+        "lr", "drop_last", "peft",
     }  # fmt: skip
 
 
@@ -110,9 +110,9 @@ def test_a_file_says_the_same(tmp_path: Path) -> None:
         ("epochs=0:5", "--space epochs: option `epochs`: Input should be greater than or equal"),
         ("ema_decay=0.9:2", "`ema_decay` must be 'auto' or lie in [0, 1], got 2"),
         ("epochs=2:9", "`freeze_epochs` must be below `epochs`, 2, got 3"),
-        ("pet=adapter,lorra", "--space pet: option `pet`: unknown pet 'lorra'"),
-        ("pet=1:5", "--space pet must be choices such as a,b, got the range '1:5'"),
-        ("pet", "--space pet must be given choices or a range"),
+        ("peft=adapter,lorra", "--space peft: option `peft`: unknown peft 'lorra'"),
+        ("peft=1:5", "--space peft must be choices such as a,b, got the range '1:5'"),
+        ("peft", "--space peft must be given choices or a range"),
         ("lr=", "--space lr must be given at least one choice"),
         ("lr=0.1:0.01", "--space lr must be a range from low to high, got '0.1:0.01'"),
         ("lr=a:b", "--space lr must be low:high with numbers, got 'a:b'"),

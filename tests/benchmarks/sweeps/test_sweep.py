@@ -27,7 +27,8 @@ from cl_adapters.benchmarks.sweeps.sweep import (
 )
 from cl_adapters.benchmarks.sweeps.sweep_command import sweep_grid
 from cl_adapters.errors import InputError, RunError
-from cl_adapters.records import RunRecord, find_runs, read_predictions
+from cl_adapters.records.run_record import RunRecord, find_runs
+from cl_adapters.records.tables import read_predictions
 
 TINY = {"backbone": "test_vit", "weights": "random", "image_size": 32, "increment": 5}
 
@@ -42,7 +43,7 @@ def test_every_combination_is_a_run() -> None:
             strategy=["lae", "finetune"],
             increment=[2, 5],
             seeds=2,
-            options={"epochs": [4, 6], "lae": {"pet": ["adapter", "lora"]}},
+            options={"epochs": [4, 6], "lae": {"peft": ["adapter", "lora"]}},
         )
     )
     found = {
@@ -50,8 +51,8 @@ def test_every_combination_is_a_run() -> None:
         for each in configs
     }
     lae = {
-        ("lae", increment, seed, (("epochs", epochs), ("pet", pet)))
-        for increment, seed, epochs, pet in itertools.product(
+        ("lae", increment, seed, (("epochs", epochs), ("peft", peft)))
+        for increment, seed, epochs, peft in itertools.product(
             (2, 5), (0, 1), (4, 6), ("adapter", "lora")
         )
     }

@@ -22,7 +22,7 @@ from cl_adapters.benchmarks.sweeps import tune
 from cl_adapters.benchmarks.sweeps.tune import BelowMedian, Search, Tuning, accuracies
 from cl_adapters.benchmarks.sweeps.tune_command import make_search
 from cl_adapters.cli import app
-from cl_adapters.records import RunRecord, find_runs
+from cl_adapters.records.run_record import RunRecord, find_runs
 from cl_adapters.reports.load import load_runs
 from tests.benchmarks.running.test_validation import photos
 

@@ -1,0 +1,1 @@
+"""What frozen parts of a network compute, kept on disk."""

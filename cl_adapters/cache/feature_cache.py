@@ -1,0 +1,177 @@
+"""Rows of numbers by content, on disk: what a frozen part of a network makes of an image.
+
+A space holds what one part computes; its name is a digest of all that decides about the numbers. A
+key is the digest of one input. The first to ask computes, everyone later reads, in this process or
+another: blocks are written whole under a temporary name and never change, so no reader waits for a
+writer. Each row carries a checksum; a block with damage is thrown away and its rows are computed
+again. Beyond its size the cache drops the blocks that were used longest ago.
+
+Nothing here can spoil a run: where the disk is full or read-only, rows are computed and not kept.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import platformdirs
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from cl_adapters.cache.blocks import _BLOCK_BYTES, _STALE_SECONDS, _SUFFIX, _Space
+from cl_adapters.errors import InputError
+
+__all__ = ["CACHE_VARIABLE", "FeatureCache", "open_cache"]
+
+CACHE_VARIABLE: Final = "CL_ADAPTERS_MEMO"
+
+
+class FeatureCache:
+    """Keeps rows on disk, up to a size.
+
+    Args:
+        folder: Where blocks are kept; made when the first is written.
+        megabytes: Most that all blocks may take, above 0; the least recently used go first.
+
+    Attributes:
+        read: Rows that were answered without computing, so far.
+        computed: Rows that had to be computed, so far.
+        inherited: Those of `read` that were there before the last `begin`.
+        trouble: Why rows are no longer kept; None as long as they are.
+
+    Example:
+        >>> import tempfile
+        >>> cache = FeatureCache(Path(tempfile.mkdtemp()))
+        >>> def double(places: list[int]) -> Tensor:
+        ...     return torch.tensor([[2.0 * place] for place in places])
+        >>> for _ in range(2):
+        ...     rows = cache.rows("ab", [b"zero", b"one"], double)
+        >>> rows.tolist(), cache.read, cache.computed
+        ([[0.0], [2.0]], 2, 2)
+    """
+
+    def __init__(self, folder: Path, *, megabytes: float = 4096) -> None:
+        self.folder = folder
+        self.limit = int(megabytes * 2**20)
+        self.read = 0
+        self.computed = 0
+        self.inherited = 0
+        self.trouble: str | None = None
+        self._taken = 0, 0, 0
+        self._own: set[tuple[str, bytes]] = set()  # computed since `begin`
+        self._spaces: dict[str, _Space] = {}
+
+    def rows(
+        self, space: str, keys: Sequence[bytes], compute: Callable[[list[int]], Tensor]
+    ) -> Tensor:
+        """Returns one row a key, (N, ...) on the CPU.
+
+        Args:
+            space: Name of what computes: letters and digits, best a digest.
+            keys: Digest of each input.
+            compute: From places in `keys`, each a different key, to their rows, (M, ...); asked
+                once, for all that are not known, and not at all if everything is.
+        """
+        known = self._spaces.setdefault(space, _Space(self.folder / space))
+        missing = known.missing(keys)
+        if missing and known.refresh():
+            missing = known.missing(keys)
+        if missing:
+            known.put(list(missing), compute(list(missing.values())).detach().cpu().contiguous())
+        found = known.gather(keys)
+        if found is None:  # damage: what the block held is missing now
+            return self.rows(space, keys, compute)
+        self._own.update((space, key) for key in missing)
+        self.computed += len(missing)
+        self.read += len(keys) - len(missing)
+        self.inherited += sum((space, key) not in self._own for key in keys)
+        if known.waiting_bytes >= _BLOCK_BYTES:
+            self.flush()
+        return found
+
+    def peek(self, space: str, key: bytes, row: Tensor) -> Tensor:
+        """Returns the row of a key, (1, ...); the given one becomes it if there is none.
+
+        Like `rows` for something that is known anyway, and not counted.
+        """
+        counts = self.read, self.computed, self.inherited
+        found = self.rows(space, [key], lambda _: row)
+        self.read, self.computed, self.inherited = counts
+        return found
+
+    def begin(self) -> None:
+        """Starts counting for a run: what is there now is inherited from others."""
+        self._own.clear()
+        self.take_counts()
+
+    def take_counts(self) -> tuple[int, int, int]:
+        """Returns how many rows were read, computed and inherited since the last call."""
+        now = self.read, self.computed, self.inherited
+        counts = tuple(new - old for new, old in zip(now, self._taken, strict=True))
+        self._taken = now
+        return counts[0], counts[1], counts[2]
+
+    def flush(self) -> None:
+        """Writes what waits in memory, then drops the oldest blocks beyond the size."""
+        written = 0
+        for space in self._spaces.values():
+            if self.trouble is None:
+                try:
+                    written += space.write()
+                except OSError as error:
+                    self.trouble = f"{self.folder} cannot keep what was computed: {error}"
+            space.forget_waiting()
+        if written:
+            self._shrink()
+
+    def size(self) -> int:
+        """Returns the bytes that all blocks take on disk."""
+        return sum(size for _, size, _ in self._blocks())
+
+    def _blocks(self) -> Iterator[tuple[float, int, Path]]:
+        for path in self.folder.glob(f"*/*{_SUFFIX}"):
+            with suppress(OSError):  # another process dropped it
+                stat = path.stat()
+                yield stat.st_mtime, stat.st_size, path
+
+    def _shrink(self) -> None:
+        for path in self.folder.glob("*/*.tmp"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
+        blocks = sorted(self._blocks())
+        excess = sum(size for _, size, _ in blocks) - self.limit
+        if excess <= 0:
+            return
+        with suppress(Timeout, OSError), FileLock(self.folder / ".lock", timeout=0):
+            for _, size, path in blocks:
+                if excess <= 0:
+                    break
+                path.unlink(missing_ok=True)
+                excess -= size
+        for space in self._spaces.values():
+            space.drop_vanished()
+
+
+def open_cache(where: str | Path | None = None, *, gigabytes: float = 4.0) -> FeatureCache | None:
+    """Returns the cache in a folder; None for none.
+
+    Args:
+        where: A folder, or `off` for no cache; None takes the environment variable
+            `CL_ADAPTERS_MEMO`, and without it `cl-adapters/cache` in the user's cache.
+        gigabytes: Most that it may take on disk, above 0.
+
+    Raises:
+        InputError: If the size is no positive number or the folder is a file.
+    """
+    if not gigabytes > 0:
+        raise InputError(f"cache must be larger than 0 gigabytes, got {gigabytes:g}")
+    chosen = where or os.environ.get(CACHE_VARIABLE)
+    if chosen == "off":
+        return None
+    folder = Path(chosen) if chosen else platformdirs.user_cache_path("cl-adapters") / "cache"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"cache must be a folder or 'off', got the file {str(folder)!r}")
+    return FeatureCache(folder, megabytes=gigabytes * 1024)

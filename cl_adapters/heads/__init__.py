@@ -1,0 +1,1 @@
+"""Classifiers and statistics of classes; they know no network."""

@@ -1,0 +1,133 @@
+"""Classifier heads that grow by experience.
+
+Columns are indexed by class label, so Avalanche's metrics read the outputs as they are. A class
+that has not been seen yet gets `UNSEEN_LOGIT`, which no softmax and no argmax will choose.
+
+Shapes: B batch, F features, C columns = highest label seen + 1.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Final, cast
+
+import torch
+from torch import Tensor, nn
+
+from cl_adapters.heads.cosine import CosineLinear
+
+__all__ = ["UNSEEN_LOGIT", "ExperienceHeads", "cross_entropy_over"]
+
+UNSEEN_LOGIT: Final = -1000.0  # finite, so that a loss on unseen classes stays a number
+
+
+class ExperienceHeads(nn.Module):
+    """One linear layer per experience, concatenated for the logits (LAE's head).
+
+    Args:
+        num_features: F.
+        init_std: Standard deviation of the initial weights; None draws them as a fresh linear layer
+            has them, uniform in +-1 / sqrt(F) (SEMA). Biases start at 0.
+        cosine_scale: Makes the logits this multiple of the cosines between features and weights,
+            without biases; None for linear layers.
+
+    Example:
+        >>> heads = ExperienceHeads(4)
+        >>> heads.add_classes([2, 0], torch.Generator().manual_seed(0))
+        >>> heads(torch.zeros(1, 4)).tolist()
+        [[0.0, -1000.0, 0.0]]
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        init_std: float | None = 0.001,
+        cosine_scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.cosine_scale = cosine_scale
+        self.num_features = num_features
+        self.init_std = init_std
+        self.layers = nn.ModuleList()
+        self.classes: list[int] = []
+
+    def _layer(self, rows: int) -> nn.Linear:
+        # Made without torch's own initialisation, which would draw from the global random state.
+        if self.cosine_scale is None:
+            return nn.Linear(self.num_features, rows, device="meta")
+        return CosineLinear(self.num_features, rows, scale=self.cosine_scale)
+
+    def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
+        """Adds a layer for those of the classes that have none yet."""
+        new = [label for label in classes if label not in self.classes]
+        if not new:
+            return
+        layer = self._layer(len(new)).to_empty(device="cpu")
+        if self.init_std is None:
+            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+        else:
+            nn.init.normal_(layer.weight, std=self.init_std, generator=generator)
+        if self.cosine_scale is None:
+            nn.init.zeros_(layer.bias)
+        self.layers.append(layer)
+        self.classes.extend(new)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns the logits.
+
+        Shape:
+            features: (B, F). Output: (B, C), float32.
+        """
+        columns = max(self.classes, default=-1) + 1
+        if self.classes and self.classes == list(range(columns)):  # each column in its place
+            return torch.cat([layer(features) for layer in self.layers], dim=1).float()
+        logits = features.new_full((features.shape[0], columns), UNSEEN_LOGIT, dtype=torch.float32)
+        if self.classes:
+            seen = torch.cat([layer(features) for layer in self.layers], dim=1)
+            logits[:, _index(self.classes, features.device)] = seen.float()
+        return logits
+
+    @torch.no_grad()
+    def joined(self, labels: Sequence[int]) -> nn.Linear:
+        """Returns a copy of the rows of some labels as one layer, in their order."""
+        rows = [self.classes.index(label) for label in labels]
+        layers = cast("list[nn.Linear]", list(self.layers))
+        weight = torch.cat([layer.weight for layer in layers])[rows]
+        copy = self._layer(len(rows)).to_empty(device=weight.device)
+        copy.weight.copy_(weight)
+        if self.cosine_scale is None:
+            copy.bias.copy_(torch.cat([layer.bias for layer in layers])[rows])
+        return copy
+
+    @torch.no_grad()
+    def assign(self, labels: Sequence[int], layer: nn.Linear) -> None:
+        """Takes over the rows of a layer that `joined` returned."""
+        layers = cast("list[nn.Linear]", list(self.layers))
+        places = [(own, row) for own in layers for row in range(own.out_features)]
+        for index, label in enumerate(labels):
+            own, row = places[self.classes.index(label)]
+            own.weight[row] = layer.weight[index]
+            if self.cosine_scale is None:
+                own.bias[row] = layer.bias[index]
+
+
+def cross_entropy_over(classes: Sequence[int], logits: Tensor, targets: Tensor) -> Tensor:
+    """Returns the mean cross-entropy of a softmax over the given classes only.
+
+    Equals the loss with every other logit at minus infinity: classes outside get no gradient.
+
+    Shape:
+        logits: (B, C). targets: (B,), each in `classes`. Output: scalar.
+
+    Example:
+        >>> logits = torch.tensor([[9.0, 0.0, 0.0]])
+        >>> round(cross_entropy_over([1, 2], logits, torch.tensor([2])).item(), 4)
+        0.6931
+    """
+    chosen = _index(sorted(classes), logits.device)
+    return nn.functional.cross_entropy(logits[:, chosen], torch.searchsorted(chosen, targets))
+
+
+def _index(values: Sequence[int], device: torch.device) -> Tensor:
+    # Made on the CPU and sent off: a tensor that is made on a GPU from a list is waited for.
+    return torch.tensor(values).to(device, non_blocking=True)

@@ -1,0 +1,145 @@
+"""Ridge regression from features to classes, in closed form, one batch after another.
+
+With the rows of H the features and Y their classes as 0 and 1,
+
+    G <- G + H' H,    C <- C + H' Y,    W = (G + lambda I)^-1 C
+
+so that the classifier after any split into batches and experiences is the one over all data at
+once. Sums are in float64, the system is solved by Cholesky.
+
+Shapes: B batch, N samples, M features, C columns = highest label seen + 1.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cl_adapters.errors import InputError
+from cl_adapters.heads.linear import UNSEEN_LOGIT
+
+__all__ = ["STRENGTHS", "RidgeHead", "choose_strength"]
+
+STRENGTHS: Final = tuple(10.0**power for power in range(-8, 9))
+
+
+class RidgeHead(nn.Module):
+    """A linear classifier by ridge regression.
+
+    Args:
+        num_features: M; the state holds M x M numbers.
+        scale: Factor on the scores before a softmax turns them into a confidence.
+
+    Example:
+        >>> head = RidgeHead(2, scale=1.0)
+        >>> head.add_classes([0, 1])
+        >>> head.add(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]))
+        >>> head.solve(1.0)
+        >>> head(torch.tensor([[1.0, 1.0]])).tolist()
+        [[0.5, 0.4000000059604645]]
+    """
+
+    def __init__(self, num_features: int, *, scale: float = 10.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.register_buffer("gram", torch.zeros(num_features, num_features, dtype=torch.float64))
+        self.register_buffer("cross", torch.zeros(num_features, 0, dtype=torch.float64))
+        self.register_buffer("weight", torch.zeros(0, num_features))
+        self.register_buffer("is_seen", torch.zeros(0, dtype=torch.bool))
+        self.gram: Tensor
+        self.cross: Tensor
+        self.weight: Tensor
+        self.is_seen: Tensor
+
+    def add_classes(self, classes: Sequence[int]) -> None:
+        """Makes room for classes that have no column yet."""
+        missing = max(classes, default=-1) + 1 - len(self.is_seen)
+        if missing > 0:
+            self.cross = functional.pad(self.cross, (0, missing))
+            self.weight = functional.pad(self.weight, (0, 0, 0, missing))
+            self.is_seen = functional.pad(self.is_seen, (0, missing))
+
+    @torch.no_grad()
+    def add(self, features: Tensor, targets: Tensor) -> None:
+        """Adds samples; `solve` lets them count.
+
+        Shape:
+            features: (B, M). targets: (B,), labels below C.
+        """
+        rows = features.double()
+        self.gram += rows.T @ rows
+        self.cross.index_add_(1, targets, rows.T.contiguous())
+        self.is_seen[targets] = True
+
+    @torch.no_grad()
+    def solve(self, strength: float) -> None:
+        """Sets the classifier from all samples so far.
+
+        Args:
+            strength: lambda, above 0.
+
+        Raises:
+            InputError: If the system is not positive definite: the strength is too small.
+        """
+        shifted = self.gram + strength * torch.eye(len(self.gram)).to(self.gram)
+        factor, failed = torch.linalg.cholesky_ex(shifted)
+        if bool(failed):
+            raise InputError(f"ridge strength must make the system definite, got {strength:g}")
+        self.weight = torch.cholesky_solve(self.cross, factor).T.float().contiguous()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns the scaled scores; `UNSEEN_LOGIT` where there is no sample.
+
+        Shape:
+            features: (B, M). Output: (B, C), float32.
+        """
+        scores = functional.linear(features.float(), self.weight)
+        return (self.scale * scores).masked_fill(~self.is_seen, UNSEEN_LOGIT)
+
+
+def choose_strength(
+    features: Tensor,
+    targets: Tensor,
+    generator: torch.Generator,
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+    share: float = 0.2,
+) -> float | None:
+    """Returns the strength with the least squared error on held-out samples.
+
+    The regression on N samples is solved with N x N numbers where these are fewer than M x M.
+
+    Args:
+        features: The samples.
+        targets: Their labels.
+        generator: Source of the split.
+        strengths: What to choose from.
+        share: Share of the samples that is held out.
+
+    Returns:
+        The strength, or None if there are too few samples to hold any out.
+
+    Shape:
+        features: (N, M). targets: (N,).
+    """
+    held = int(share * len(targets))
+    if held == 0:
+        return None
+    order = torch.randperm(len(targets), generator=generator).to(targets.device)
+    classes = torch.unique(targets)
+    truth = (targets[:, None] == classes).double()
+    rows, held_out = features.double()[order[held:]], features.double()[order[:held]]
+    known, wanted = truth[order[held:]], truth[order[:held]]
+    is_short = len(rows) < rows.shape[1]
+    system = rows @ rows.T if is_short else rows.T @ rows
+    right, left = (known, held_out @ rows.T) if is_short else (rows.T @ known, held_out)
+    identity = torch.eye(len(system)).to(system)
+    errors: dict[float, float] = {}
+    for strength in strengths:
+        factor, failed = torch.linalg.cholesky_ex(system + strength * identity)
+        if not bool(failed):
+            found = left @ torch.cholesky_solve(right, factor)
+            errors[strength] = float(((found - wanted) ** 2).mean())
+    return min(errors, key=lambda each: errors[each]) if errors else None

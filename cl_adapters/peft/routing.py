@@ -1,0 +1,150 @@
+"""A slot that holds several adapters, mixed by a router (SEMA's expandable block).
+
+With x the tokens that enter the slot, m their mean (class token included) and f_k adapter k,
+
+    w = softmax(a_1(m), ..., a_K(m))          one weight per image, shared by its tokens
+    S(x) = sum_k w_k f_k(x)
+
+Two routers: `learned`, one linear column an adapter that is trained together with it and then
+frozen (the paper); `discriminant`, columns in closed form from the mean tokens that each adapter
+was trained on. A learned first column is never trained, since a softmax over one is constant, and
+later columns see new data only; the closed form sets all columns from all data.
+
+Reference: Huiyi Wang, Haodong Lu, Lina Yao, Dong Gong, "Self-Expansion of Pre-trained Models with
+Mixture of Adapters for Continual Learning", CVPR 2025, arXiv:2403.18886.
+
+Shapes: B batch, N tokens, D width of the stream, R width of an adapter, K adapters.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cl_adapters.heads.discriminant import LinearDiscriminant
+from cl_adapters.peft.bottleneck import Bottleneck
+from cl_adapters.peft.registry import PARALLEL, Peft
+
+__all__ = ["ExpandableSlot", "RouterKind"]
+
+RouterKind = Literal["learned", "discriminant"]
+
+
+class ExpandableSlot(nn.Module):
+    """K adapters of one kind and width, and their router.
+
+    Args:
+        embed_dim: D.
+        width: R.
+        router: How the router's columns come about.
+        peft: What the adapters are; any that takes tokens.
+
+    Attributes:
+        mean_tokens: (B, D), the router's input in the last forward pass, without gradient.
+        weights: (B, K), the router's output in the last forward pass, without gradient.
+    """
+
+    def __init__(
+        self, embed_dim: int, width: int, *, router: RouterKind, peft: Peft = PARALLEL
+    ) -> None:
+        super().__init__()
+        self.embed_dim, self.width, self.kind, self.peft = embed_dim, width, router, peft
+        self.adapters = nn.ModuleList()
+        self.columns = nn.ModuleList()  # of the learned router
+        self.discriminant = LinearDiscriminant(embed_dim) if router == "discriminant" else None
+        self.mean_tokens = torch.zeros(0, embed_dim)
+        self.weights = torch.zeros(0, 0)
+
+    def __len__(self) -> int:
+        return len(self.adapters)
+
+    def add_adapter(self, generator: torch.Generator) -> None:
+        """Adds an adapter, which changes nothing yet, and its column of a learned router."""
+        self.adapters.append(self.peft.make(self.embed_dim, self.width, generator))
+        if self.discriminant is not None:
+            self.discriminant.add_classes([len(self.adapters) - 1])
+            return
+        column = nn.Linear(self.embed_dim, 1, device="meta").to_empty(device="cpu")
+        bound = 1 / math.sqrt(self.embed_dim)
+        nn.init.uniform_(column.weight, -bound, bound, generator=generator)
+        nn.init.uniform_(column.bias, -bound, bound, generator=generator)
+        self.columns.append(column)
+
+    def newest_parameters(self) -> list[nn.Parameter]:
+        """Returns what is trained with the newest adapter: its weights and its learned column."""
+        return [*self.adapters[-1].parameters(), *self.columns[-1:].parameters()]
+
+    def update_router(self, mean_tokens: Tensor, adapter: int) -> None:
+        """Tells a discriminant router what an adapter is for.
+
+        Shape:
+            mean_tokens: (B, D), of images that belong to the adapter.
+        """
+        if self.discriminant is not None:
+            self.discriminant.add(mean_tokens, torch.full((len(mean_tokens),), adapter))
+
+    def route(self, mean_tokens: Tensor) -> Tensor:
+        """Returns the weight of each adapter.
+
+        Shape:
+            mean_tokens: (B, D). Output: (B, K), rows sum to 1.
+        """
+        if len(self.adapters) == 1:
+            return mean_tokens.new_ones(len(mean_tokens), 1)
+        if self.discriminant is not None:
+            return cast("Tensor", self.discriminant(mean_tokens)).softmax(dim=1)
+        return torch.cat([column(mean_tokens) for column in self.columns], dim=1).softmax(dim=1)
+
+    def forward(self, tokens: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Returns the mixture of the adapters' outputs.
+
+        Shape:
+            tokens: (B, N, D). Output: (B, N, D), or two of them where the PEFT module adds to keys
+            and values.
+        """
+        mean_tokens = tokens.mean(dim=1)
+        weights = self.route(mean_tokens)
+        self.mean_tokens, self.weights = mean_tokens.detach(), weights.detach()
+        if self.peft is PARALLEL:
+            return self._mixture(tokens, weights)
+        return _weighted([each(tokens) for each in self.adapters], weights)
+
+    def _mixture(self, tokens: Tensor, weights: Tensor) -> Tensor:
+        # Frozen adapters apart from those in training, whose number does not grow: the weights of
+        # the frozen get no gradient, so that adapter 20 costs little more to train than adapter 2.
+        adapters = cast("list[Bottleneck]", list(self.adapters))
+        trained = [index for index, each in enumerate(adapters) if each.up.requires_grad]
+        frozen = [index for index in range(len(adapters)) if index not in trained]
+        parts = [
+            self._sum_of(
+                [adapters[index] for index in group],
+                tokens,
+                torch.stack([weights[:, index] for index in group], dim=1),
+            )
+            for group in (frozen, trained)
+            if group
+        ]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def _sum_of(self, adapters: Sequence[Bottleneck], tokens: Tensor, weights: Tensor) -> Tensor:
+        # All in two products: their middles side by side, each scaled by its weight.
+        down = torch.cat([each.down for each in adapters])  # (K R, D)
+        down_bias = torch.cat([each.down_bias for each in adapters])
+        up = torch.cat([each.up for each in adapters], dim=1)  # (D, K R)
+        up_bias = torch.stack([each.up_bias for each in adapters])  # (K, D)
+        hidden = functional.relu(functional.linear(tokens, down, down_bias))  # (B, N, K R)
+        shares = weights.to(hidden.dtype)
+        hidden = hidden * shares.repeat_interleave(self.width, dim=1)[:, None]
+        return functional.linear(hidden, up) + (shares @ up_bias.to(shares.dtype))[:, None]
+
+
+def _weighted(outputs: Sequence[Any], weights: Tensor) -> Tensor | tuple[Tensor, ...]:
+    # Each (B, N, D), or a pair of them; weights (B, K).
+    if isinstance(outputs[0], tuple):
+        parts = [_weighted(each, weights) for each in zip(*outputs, strict=True)]
+        return tuple(cast("list[Tensor]", parts))
+    shares = weights.to(outputs[0].dtype)[:, :, None, None]
+    return torch.stack([shares[:, k] * each for k, each in enumerate(outputs)]).sum(dim=0)

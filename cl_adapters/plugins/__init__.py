@@ -1,0 +1,1 @@
+"""Names to objects, and checks of a stranger's objects."""

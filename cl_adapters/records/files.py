@@ -1,0 +1,116 @@
+"""Files that are whole or not there: atomic writing, checksums, formats."""
+
+import hashlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from cl_adapters.errors import InputError
+
+__all__ = [
+    "FORMAT_VERSION",
+    "add_checksum",
+    "atomic_path",
+    "check_format",
+    "digest",
+    "has_valid_checksum",
+]
+
+FORMAT_VERSION: Final = 2
+
+
+def digest(value: object, length: int = 16) -> str:
+    """Returns the first hex digits of the SHA-256 of a value's canonical JSON.
+
+    Example:
+        >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+        True
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def add_checksum(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values with the `checksum` of them all.
+
+    Example:
+        >>> sealed = add_checksum({"format": 2, "seed": 1})
+        >>> has_valid_checksum(sealed), has_valid_checksum({**sealed, "seed": 7})
+        (True, False)
+    """
+    return {**values, "checksum": digest(values, 64)}
+
+
+def has_valid_checksum(values: Mapping[str, Any]) -> bool:
+    """Says whether the values are those that `add_checksum` was given; format 1 could not say."""
+    rest = {name: value for name, value in values.items() if name != "checksum"}
+    if values.get("format") == 1 and "checksum" not in values:
+        return True
+    return values.get("checksum") == digest(rest, 64)
+
+
+def check_format(version: object, place: str) -> None:
+    """Refuses what a newer version has written, or none.
+
+    Args:
+        version: What the file says.
+        place: How to call it in a message.
+
+    Raises:
+        InputError: If this version cannot read it.
+    """
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise InputError(f"{place} must have a format from 1 to {FORMAT_VERSION}, got {version!r}")
+    if version > FORMAT_VERSION:
+        raise InputError(
+            f"{place} must have a format from 1 to {FORMAT_VERSION}, got {version}: a newer "
+            "cl-adapters has written it; update this one"
+        )
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that replaces it if the block ends well.
+
+    A Ctrl-C that comes meanwhile counts when the file is written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _ctrl_c_waits():
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread has handlers
+        return
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename is only durable once the folder that holds the name is on disk.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

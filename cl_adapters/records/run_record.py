@@ -1,0 +1,127 @@
+"""What stands in `run.json`."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from cl_adapters.errors import InputError
+from cl_adapters.records.files import (
+    FORMAT_VERSION,
+    add_checksum,
+    atomic_path,
+    check_format,
+    digest,
+    has_valid_checksum,
+)
+
+__all__ = ["RunRecord", "RunState", "find_runs", "verify_checksum"]
+
+RunState = Literal["running", "finished", "failed", "interrupted"]
+
+
+@dataclass(kw_only=True)
+class RunRecord:
+    """What stands in `run.json`.
+
+    Attributes:
+        strategy: Name of the strategy, as in `cl-adapters list strategies`.
+        stream: Name of the stream, as in the run directory's path.
+        seed: Seed of the run: class order, initial weights, order of the images.
+        config: The recipe that repeats the run.
+        fingerprint: The protocol: data checksums, class order rule, increments, weights digest and
+            pixel pipeline. Runs may be compared when it is equal.
+        classes: Class names by position in the class order of this run.
+        experiences: Positions of the classes that each experience brings.
+        state: How far the run has come.
+        experiences_done: Number of experiences trained, evaluated and stored.
+        error: The sentence that ended a failed run.
+        parameters: Counts of `backbone` (frozen) and `added` parameters after the last experience.
+        seconds: Wall time spent so far, summed over resumed sessions.
+        versions: Versions of Python and of the packages that matter.
+        host: Processor, number of threads, device.
+        started: ISO 8601 time with zone.
+        ended: ISO 8601 time with zone, or None.
+        format: Version of the run directory's format.
+    """
+
+    strategy: str
+    stream: str
+    seed: int
+    config: dict[str, Any]
+    fingerprint: dict[str, Any]
+    classes: list[str]
+    experiences: list[list[int]]
+    state: RunState = "running"
+    experiences_done: int = 0
+    error: str | None = None
+    parameters: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+    host: dict[str, Any] = field(default_factory=dict)
+    started: str = ""
+    ended: str | None = None
+    format: int = FORMAT_VERSION
+
+    @property
+    def directory(self) -> Path:
+        """Path of the run below the folder of all runs."""
+        return Path(self.stream) / self.strategy / f"seed{self.seed}-{digest(self.config, 8)}"
+
+    def write(self, folder: Path) -> None:
+        """Writes `run.json` into `folder`, atomically."""
+        with atomic_path(folder / "run.json") as path:
+            values = add_checksum(asdict(self))
+            path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunRecord":
+        """Reads `run.json` of a run directory.
+
+        Raises:
+            InputError: If the file is missing, is not a record, or comes from a newer format.
+        """
+        path = folder / "run.json"
+        values = _read_json(path)
+        names = {item.name for item in fields(cls)}
+        if not isinstance(values, dict) or not names <= set(values):
+            missing = sorted(names - set(values)) if isinstance(values, dict) else sorted(names)
+            raise InputError(f"{path} must hold every key of a run record, lacks {missing}")
+        check_format(values["format"], str(path))
+        # Format 1 means the same; a later one that does not is turned into the present one here.
+        return cls(**{**{name: values[name] for name in names}, "format": FORMAT_VERSION})
+
+
+def _read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} must be a readable run record, got: {error}") from error
+
+
+def verify_checksum(folder: Path) -> None:
+    """Refuses a `run.json` that is not as it was written; for who goes on with it.
+
+    Raises:
+        InputError: If it was damaged, or edited by hand.
+    """
+    path = folder / "run.json"
+    if not has_valid_checksum(_read_json(path)):
+        raise InputError(
+            f"{path} must match its checksum, but it was damaged or edited; use --restart"
+        )
+
+
+def find_runs(roots: Iterable[Path]) -> list[Path]:
+    """Returns every run directory at or below the given folders, sorted.
+
+    Raises:
+        InputError: If a folder does not exist.
+    """
+    found: set[Path] = set()
+    for root in roots:
+        if not root.is_dir():
+            raise InputError(f"run folder {str(root)!r} must exist and be a directory")
+        found.update(path.parent for path in root.rglob("run.json"))
+    return sorted(found)

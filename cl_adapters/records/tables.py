@@ -1,0 +1,132 @@
+"""The tables of a run directory."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cl_adapters.errors import InputError
+from cl_adapters.records.files import atomic_path
+
+__all__ = [
+    "EXAMPLE_COLUMNS",
+    "PREDICTION_COLUMNS",
+    "RETRIEVAL_COLUMNS",
+    "read_examples",
+    "read_predictions",
+    "read_retrieval",
+    "write_examples",
+    "write_predictions",
+    "write_retrieval",
+]
+
+# experience: index of the experience after whose training the prediction was made (0-based).
+# sample: index in the source's test split; of a task-free run over a stream that tests images again
+# and again, that plus N times the experience of the hidden truth, N - 1 the largest index.
+# target, prediction: class by position in `RunRecord.classes`.
+# confidence: probability of the prediction. nll: -log probability of the target, natural log.
+# target_experience: the experience of the test stream that the sample belongs to.
+PREDICTION_COLUMNS: Final[dict[str, pa.DataType]] = {
+    "experience": pa.int32(),
+    "sample": pa.int32(),
+    "target": pa.int32(),
+    "prediction": pa.int32(),
+    "confidence": pa.float32(),
+    "nll": pa.float32(),
+    "target_experience": pa.int32(),
+}
+# experience, sample, target, prediction, target_experience: as above.
+# uncorrected: the class that the first adapter asked would have given, without any correction.
+# visited: the adapters that were asked, in order; counted from 0, adapter k is experience k's.
+# adapter: the one that answered, the last visited.
+RETRIEVAL_COLUMNS: Final[dict[str, pa.DataType]] = {
+    "experience": pa.int32(),
+    "sample": pa.int32(),
+    "target": pa.int32(),
+    "prediction": pa.int32(),
+    "target_experience": pa.int32(),
+    "uncorrected": pa.int32(),
+    "visited": pa.list_(pa.int32()),
+    "adapter": pa.int32(),
+}
+# sample, target, target_experience: as above.
+# right_experience: the last experience after which the prediction was right; right_confidence: the
+# probability that it then had. prediction, confidence: after the last experience.
+# image: a PNG file of at most 64 x 64 pixels, of the pixels before any preprocessing.
+EXAMPLE_COLUMNS: Final[dict[str, pa.DataType]] = {
+    "sample": pa.int32(),
+    "target": pa.int32(),
+    "target_experience": pa.int32(),
+    "right_experience": pa.int32(),
+    "right_confidence": pa.float32(),
+    "prediction": pa.int32(),
+    "confidence": pa.float32(),
+    "image": pa.binary(),
+}
+
+
+def write_predictions(folder: Path, frame: pd.DataFrame) -> None:
+    """Writes `predictions.parquet` into `folder`, atomically, with the published columns only."""
+    _write_table(folder / "predictions.parquet", frame, PREDICTION_COLUMNS)
+
+
+def read_predictions(folder: Path) -> pd.DataFrame:
+    """Reads the predictions of a run directory; empty if no experience has been evaluated yet.
+
+    Raises:
+        InputError: If the file is damaged or lacks a column.
+    """
+    return _read_table(folder / "predictions.parquet", PREDICTION_COLUMNS)
+
+
+def write_retrieval(folder: Path, frame: pd.DataFrame) -> None:
+    """Writes `retrieval.parquet` into `folder`, atomically, with the published columns only."""
+    _write_table(folder / "retrieval.parquet", frame, RETRIEVAL_COLUMNS)
+
+
+def read_retrieval(folder: Path) -> pd.DataFrame:
+    """Reads how a method chose adapters; empty if it is not one that does.
+
+    Raises:
+        InputError: If the file is damaged or lacks a column.
+    """
+    return _read_table(folder / "retrieval.parquet", RETRIEVAL_COLUMNS)
+
+
+def write_examples(folder: Path, frame: pd.DataFrame) -> None:
+    """Writes `examples.parquet` into `folder`, atomically, with the published columns only."""
+    _write_table(folder / "examples.parquet", frame, EXAMPLE_COLUMNS)
+
+
+def read_examples(folder: Path) -> pd.DataFrame:
+    """Reads the pictures of what a run forgot; empty if it kept none.
+
+    Raises:
+        InputError: If the file is damaged or lacks a column.
+    """
+    return _read_table(folder / "examples.parquet", EXAMPLE_COLUMNS)
+
+
+def _write_table(path: Path, frame: pd.DataFrame, columns: Mapping[str, pa.DataType]) -> None:
+    schema = pa.schema(list(columns.items()))
+    table = pa.Table.from_pandas(frame[list(columns)], schema=schema, preserve_index=False)
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+def _read_table(path: Path, columns: Mapping[str, pa.DataType]) -> pd.DataFrame:
+    if not path.exists():
+        return pd.DataFrame(
+            {name: np.empty(0, kind.to_pandas_dtype()) for name, kind in columns.items()}
+        )
+    try:
+        table = pq.read_table(path, columns=list(columns), page_checksum_verification=True)
+        frame: pd.DataFrame = table.to_pandas()
+    except (OSError, pa.ArrowException) as error:
+        name, reason = path.stem, str(error).partition("\n")[0]
+        raise InputError(f"{path} must be a readable {name} table, got: {reason}") from error
+    return frame

@@ -1,0 +1,1 @@
+"""The frozen network, and where things plug in."""

@@ -1,0 +1,81 @@
+"""A frozen ViT with an adapter in each block, and several in expandable blocks."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from cl_adapters.peft.adapter_set import AdapterSet, Slot
+from cl_adapters.peft.registry import PARALLEL, Peft
+from cl_adapters.peft.routing import ExpandableSlot, RouterKind
+from cl_adapters.vit.adapted_vit import AdaptedViT
+
+__all__ = ["ExpandableViT"]
+
+
+class ExpandableViT(nn.Module):
+    """A frozen ViT with an adapter in each block, and a slot of several in expandable blocks.
+
+    Every pass may be cut before the first expandable block: what comes before it, the prefix, never
+    changes once its adapters are frozen, so its tokens may be kept.
+
+    Args:
+        backbone: The frozen ViT.
+        expandable: Blocks that can grow, counted from 0; sorted, at least one.
+        width: R, width of every adapter.
+        router: How the routers' columns come about.
+        generator: Source of the initial weights.
+        peft: What the adapters are, beside the MLP by default; any that takes tokens.
+    """
+
+    def __init__(
+        self,
+        backbone: AdaptedViT,
+        *,
+        expandable: Sequence[int],
+        width: int,
+        router: RouterKind,
+        generator: torch.Generator,
+        peft: Peft = PARALLEL,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.expandable = tuple(expandable)
+        self.peft = peft
+        modules: dict[tuple[Slot, int], nn.Module] = {}
+        for block in range(backbone.num_blocks):
+            if block in self.expandable:
+                slot = ExpandableSlot(backbone.embed_dim, width, router=router, peft=peft)
+                slot.add_adapter(generator)
+                modules[peft.slot, block] = slot
+            else:
+                modules[peft.slot, block] = peft.make(backbone.embed_dim, width, generator)
+        self.adapters = AdapterSet(modules)
+
+    def slot(self, block: int) -> ExpandableSlot:
+        """Returns the slot of an expandable block."""
+        return cast("ExpandableSlot", self.adapters.at(self.peft.slot, block))
+
+    def prefix(self, images: Tensor) -> Tensor:
+        """Returns the tokens that enter the first expandable block.
+
+        Shape:
+            images: (B, 3, S, S). Output: (B, N, D).
+        """
+        return self.forward_blocks(self.backbone.tokens(images), 0, self.expandable[0])
+
+    def forward_blocks(self, tokens: Tensor, start: int, stop: int) -> Tensor:
+        """Runs blocks `start` to `stop` - 1 with their adapters."""
+        return self.backbone.run(tokens, start, stop, adapters=self.adapters)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Returns the features of images, or of what `prefix` made of them.
+
+        Shape:
+            inputs: (B, 3, S, S) or (B, N, D). Output: (B, D).
+        """
+        tokens = inputs if inputs.ndim == 3 else self.prefix(inputs)
+        return self.backbone.features(
+            self.forward_blocks(tokens, self.expandable[0], self.backbone.num_blocks)
+        )

@@ -1,0 +1,300 @@
+"""Frozen backbones by name: the embedded one, timm tags, and local weight files.
+
+A name is `architecture.tag` as in timm, because one architecture has many checkpoints and timm has
+changed which of them the bare name means (`vit_base_patch16_224` was `augreg_in21k_ft_in1k` before
+timm 0.9.8 and is `augreg2_in21k_ft_in1k` since). A bare name is resolved to an explicit tag and the
+caller is told. Every set of weights has a digest over its tensors, which goes into the run record.
+
+Nothing is unpickled: safetensors, npz without objects, and `.pt` with `weights_only=True`.
+"""
+
+import hashlib
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import safetensors
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.models import get_pretrained_cfg, split_model_name_tag
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.plugins.registry import Registry, check_call
+from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.embedded import EMBEDDED, check_embedded_file
+
+__all__ = [
+    "BACKBONE_NAMES",
+    "RANDOM_WEIGHTS",
+    "PretrainedViT",
+    "frozen_backbone",
+    "load_backbone",
+    "state_digest",
+]
+
+RANDOM_WEIGHTS: Final = "random"
+
+
+@dataclass(frozen=True)
+class PretrainedViT:
+    """A frozen backbone and where it came from.
+
+    Attributes:
+        model: The network.
+        name: Architecture and explicit tag.
+        weights: `embedded`, `random`, `timm`, or the path of the file.
+        digest: SHA-256 over all tensors, first 16 hex digits (`state_digest`).
+        mean: Channel means that the weights expect, for pixels in [0, 1].
+        std: Channel standard deviations that the weights expect.
+        notices: Sentences that the user should read, such as how a bare name was resolved.
+    """
+
+    model: AdaptedViT
+    name: str
+    weights: str
+    digest: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    notices: tuple[str, ...] = ()
+
+
+def state_digest(module: nn.Module) -> str:
+    """Returns the first 16 hex digits of the SHA-256 over a module's tensors, by sorted name.
+
+    The digest does not depend on the file format that the weights came from.
+    """
+    sha = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        plain = tensor.detach().cpu().contiguous()
+        sha.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
+        sha.update(plain.view(torch.uint8).numpy().data if plain.ndim else plain.numpy().tobytes())
+    return sha.hexdigest()[:16]
+
+
+def frozen_backbone(
+    vit: nn.Module,
+    name: str,
+    *,
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5),
+) -> PretrainedViT:
+    """Returns a timm `VisionTransformer` of one's own, with its weights, as a frozen backbone.
+
+    Args:
+        vit: The network, without a classifier (`num_classes=0`).
+        name: What it is called in records.
+        mean: Channel means that the weights expect, for pixels in [0, 1].
+        std: Channel standard deviations that the weights expect.
+
+    Raises:
+        InputError: If the network is not a `VisionTransformer` of plain pre-norm blocks.
+    """
+    model = AdaptedViT(vit)
+    vit.float()
+    return PretrainedViT(model, name, name, state_digest(vit), mean, std)
+
+
+def _accept(value: object) -> Callable[..., PretrainedViT]:
+    check_call(value, image_size=None)
+    return cast("Callable[..., PretrainedViT]", value)
+
+
+BACKBONE_NAMES: Final = Registry[Callable[..., PretrainedViT]](
+    "backbone", "cl_adapters.backbones", {}, _accept
+)
+
+
+def _plugged_in(name: str, weights: str | Path | None, image_size: int | None) -> PretrainedViT:
+    if weights is not None:
+        raise InputError(f"weights of backbone {name!r} are its own, got {str(weights)!r}")
+    loaded = BACKBONE_NAMES.find(name)(image_size=image_size)
+    if not isinstance(loaded, PretrainedViT):
+        raise InputError(f"backbone {name!r} must return a PretrainedViT, got {loaded!r}")
+    return loaded
+
+
+def load_backbone(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+) -> PretrainedViT:
+    """Builds a frozen backbone with its weights.
+
+    Args:
+        name: timm architecture with tag, such as `vit_tiny_patch16_224.augreg_in21k_ft_in1k`, or
+            the embedded `vit_pico_patch4_32`, or a function of one's own that takes
+            `image_size` (`file.py:name`, or of an installed package). A bare architecture takes
+            timm's default tag.
+        weights: Path of a `.safetensors`, `.npz`, `.pt`, `.pth` or `.bin` file; `random` for
+            untrained weights drawn with `seed`; None for the weights that the name stands for
+            (embedded in the package, else from timm's hub, which needs the network).
+        image_size: Side of the square input in pixels; None takes the size of the pretraining.
+            Position embeddings are resampled.
+        seed: Seed of random weights. Torch's global state is left as it was.
+
+    Raises:
+        InputError: If the name is unknown, the file is missing, cannot be read safely or does not
+            fit, or the size does not fit the patches.
+    """
+    if name in BACKBONE_NAMES:
+        return _plugged_in(name, weights, image_size)
+    architecture, tag, notices = _resolve(name)
+    full_name = f"{architecture}.{tag}" if tag else architecture
+    config = get_pretrained_cfg(full_name)
+    source = _source(full_name, weights)
+    if source == "timm":  # refused, if it is to be, before anything is fetched
+        AdaptedViT(_create(full_name, image_size, pretrained=False))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vit = _create(full_name, image_size, pretrained=source in {"embedded", "timm"})
+    model = AdaptedViT(vit)
+    if source not in {"embedded", "timm", RANDOM_WEIGHTS}:
+        _load_file(vit, Path(source))
+    vit.float()
+    return PretrainedViT(
+        model, full_name, source, state_digest(vit), tuple(config.mean), tuple(config.std), notices
+    )
+
+
+def _resolve(name: str) -> tuple[str, str, tuple[str, ...]]:
+    architecture, tag = split_model_name_tag(name)
+    if not timm.is_model(architecture):
+        raise unknown_name(
+            "backbone", name, [EMBEDDED, *timm.list_models("*vit_*", pretrained=True)]
+        )
+    tags = [full.partition(".")[2] for full in timm.models.get_arch_pretrained_cfgs(architecture)]
+    if tag:
+        if tag not in tags:
+            raise unknown_name(f"tag of {architecture}", tag, tags)
+        return architecture, tag, ()
+    tag = tags[0] if tags else ""
+    if len(tags) < 2:
+        return architecture, tag, ()
+    notice = (
+        f"backbone {name!r} names {len(tags)} sets of weights; taken as {architecture}.{tag}, "
+        f"the default of timm {timm.__version__} (other versions may mean another)"
+    )
+    return architecture, tag, (notice,)
+
+
+def _source(full_name: str, weights: str | Path | None) -> str:
+    if weights is None:
+        embedded = full_name.partition(".")[0] == EMBEDDED
+        if embedded:
+            check_embedded_file()
+        return "embedded" if embedded else "timm"
+    if str(weights) == RANDOM_WEIGHTS:
+        return RANDOM_WEIGHTS
+    if not Path(weights).is_file():
+        raise InputError(f"weights must be 'random' or an existing file, got {str(weights)!r}")
+    return str(weights)
+
+
+def _create(full_name: str, image_size: int | None, *, pretrained: bool) -> nn.Module:
+    size = {} if image_size is None else {"img_size": image_size}
+    try:
+        vit: nn.Module = timm.create_model(full_name, pretrained=pretrained, num_classes=0, **size)
+    except TypeError as error:  # an architecture without `img_size` is not a ViT
+        raise InputError(
+            f"backbone {full_name!r} must be a timm VisionTransformer: {error}"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"weights of {full_name!r} must be given as a local file where timm's hub cannot be "
+            f"reached; the hub said: {reason}"
+        ) from error
+    if isinstance(vit, VisionTransformer) and image_size is not None:
+        patch = vit.patch_embed.patch_size[0]
+        if image_size % patch:
+            raise InputError(
+                f"`image_size` must be a multiple of the patch size {patch}, got {image_size}"
+            )
+    return vit
+
+
+def _load_file(vit: VisionTransformer, path: Path) -> None:
+    if path.suffix == ".npz":
+        _load_npz(vit, path)
+        return
+    state = checkpoint_filter_fn(_read_state(path), vit)
+    state = {
+        key: value for key, value in state.items() if not key.startswith(("head.", "head_dist."))
+    }
+    expected = {key: tuple(value.shape) for key, value in vit.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in state.items()}
+    if given != expected:
+        raise InputError(
+            f"weights in {str(path)!r} must fit the backbone: {_misfit(expected, given)}"
+        )
+    vit.load_state_dict(state)
+
+
+# What torch's and safetensors' readers raise on files that are not theirs.
+_UNREADABLE: Final = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    struct.error,
+    safetensors.SafetensorError,
+    pickle.UnpicklingError,
+)
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"weights in {str(path)!r} must be readable and free of code, got: {reason}"
+        ) from error
+    nested = (
+        state.get("model", state.get("state_dict", state)) if isinstance(state, Mapping) else None
+    )
+    if not isinstance(nested, Mapping) or not all(
+        isinstance(value, Tensor) for value in nested.values()
+    ):
+        raise InputError(
+            f"weights in {str(path)!r} must be a state dict of tensors, got {type(state).__name__}"
+        )
+    return dict(nested)
+
+
+def _load_npz(vit: VisionTransformer, path: Path) -> None:
+    try:
+        vit.load_pretrained(str(path))
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        RuntimeError,
+        AssertionError,
+        zipfile.BadZipFile,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else "shapes differ"
+        raise InputError(f"weights in {str(path)!r} must fit the backbone: {reason}") from error
+
+
+def _misfit(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> str:
+    for key, shape in expected.items():
+        if key not in given:
+            return f"tensor {key!r} is missing"
+        if given[key] != shape:
+            return f"tensor {key!r} must have shape {shape}, got {given[key]}"
+    return f"tensor {min(set(given) - set(expected))!r} has no place in it"

@@ -1,0 +1,1 @@
+"""What every strategy must satisfy, as named checks."""

@@ -1,0 +1,78 @@
+"""What evaluation shows of a method beside its predictions: routers used, votes that differ."""
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+from torch import Tensor
+
+from cl_adapters.vit.expandable import ExpandableViT
+
+__all__ = ["RouterUsage", "Votes"]
+
+
+class RouterUsage(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no types
+    """Notes, after each evaluation, a `router` event a block.
+
+    Its `weights` hold a row for each experience of the test stream that was evaluated, in order,
+    with the mean weight of each adapter over that experience's images.
+    """
+
+    def before_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
+        """Starts with empty sums."""
+        self._sums: dict[tuple[int, int], Tensor] = {}
+        self._images: dict[int, int] = defaultdict(int)
+
+    def after_eval_iteration(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+        """Adds the weights of a batch."""
+        experience = strategy.experience.current_experience
+        model: ExpandableViT = strategy.model
+        self._images[experience] += len(strategy.mb_y)
+        for block in model.expandable:
+            total = model.slot(block).weights.double().sum(dim=0)
+            key = (block, experience)
+            self._sums[key] = self._sums.get(key, torch.zeros_like(total)) + total
+
+    def after_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+        """Notes the means."""
+        for block in strategy.model.expandable:
+            rows = [
+                (self._sums[block, experience] / images).tolist()
+                for experience, images in sorted(self._images.items())
+            ]
+            strategy.log_event("router", block=block, weights=rows)
+
+
+class Votes(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no types
+    """Notes, after each evaluation, a `votes` event: where two voters differ, and who was right.
+
+    The model says what its voters chose as `votes`, a pair of classes for each image of the last
+    batch, or None where it asked one alone; then there is nothing to note.
+    """
+
+    def before_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
+        """Starts with empty sums."""
+        self._counts: dict[int, Tensor] = {}
+
+    def after_eval_iteration(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+        """Counts a batch."""
+        if strategy.model.votes is None:
+            return
+        first, second = strategy.model.votes
+        targets, differ = strategy.mb_y, first != second
+        is_right = strategy.mb_output.argmax(dim=1) == targets
+        claims = (first == targets, second == targets, is_right)
+        among = [(differ & claim).sum() for claim in claims]
+        counts = torch.stack([torch.ones_like(targets).sum(), differ.sum(), *among])
+        experience = strategy.experience.current_experience
+        self._counts[experience] = self._counts.get(experience, torch.zeros_like(counts)) + counts
+
+    def after_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+        """Notes the counts, a number for each test experience in order."""
+        if not self._counts:
+            return
+        table = torch.stack([counts for _, counts in sorted(self._counts.items())])
+        names = ("images", "differ", "online_right", "offline_right", "vote_right")
+        columns = zip(names, table.T.tolist(), strict=True)
+        strategy.log_event("votes", experiences=sorted(self._counts), **dict(columns))

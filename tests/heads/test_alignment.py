@@ -1,0 +1,69 @@
+"""The alignment of a head: what it is for, its arithmetic, its speed."""
+
+import math
+import time
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from cl_adapters.heads.alignment import Alignment, align_head
+from cl_adapters.heads.gaussians import ClassGaussians
+
+
+def clouds(num_classes: int, dim: int, per_class: int = 20) -> ClassGaussians:
+    generator = torch.Generator().manual_seed(0)
+    classes = ClassGaussians(dim)
+    for label in range(num_classes):
+        centre = 3 * torch.randn(dim, generator=generator)
+        classes.add(label, centre + torch.randn(per_class, dim, generator=generator))
+    return classes
+
+
+def biased_head(num_classes: int, dim: int) -> nn.Linear:
+    head = nn.Linear(dim, num_classes)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(10.0 * torch.arange(num_classes))  # the last class wins everywhere
+    return head
+
+
+def test_a_head_that_favours_new_classes_becomes_fair() -> None:
+    classes = clouds(8, 16)
+    head = biased_head(8, 16)
+    features, labels = classes.sample(50, torch.Generator().manual_seed(1))
+    assert (head(features).argmax(dim=1) == labels).float().mean() < 0.2
+    align_head(head, classes, torch.Generator().manual_seed(2), Alignment(batch_size=40))
+    assert (head(features).argmax(dim=1) == labels).float().mean() > 0.95
+
+
+def test_it_equals_a_plain_loop() -> None:
+    classes = clouds(3, 4)
+    head = biased_head(3, 4)
+    weight, bias = head.weight.detach().clone(), head.bias.detach().clone()
+    options = Alignment(epochs=2, batch_size=5, lr=0.1, weight_decay=0.01)
+    align_head(head, classes, torch.Generator().manual_seed(3), options)
+    generator = torch.Generator().manual_seed(3)
+    momentum = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    for rate in (0.1, 0.1 * (1 + math.cos(math.pi / 2)) / 2):
+        features, labels = classes.sample(5, generator)
+        order = torch.randperm(15, generator=generator)
+        for step in range(3):
+            rows = order[5 * step : 5 * step + 5]
+            error = functional.softmax(features[rows] @ weight.T + bias, dim=1)
+            error = (error - functional.one_hot(labels[rows], 3)) / 5
+            gradients = [error.T @ features[rows], error.sum(dim=0)]
+            for value, gradient, velocity in zip((weight, bias), gradients, momentum, strict=True):
+                velocity.mul_(0.9).add_(gradient + 0.01 * value)
+                value.sub_(rate * velocity)
+    torch.testing.assert_close(head.weight.detach(), weight)
+    torch.testing.assert_close(head.bias.detach(), bias)
+
+
+@pytest.mark.slow
+def test_a_hundred_classes_take_less_than_twenty_seconds() -> None:
+    classes = clouds(100, 192, per_class=100)
+    since = time.perf_counter()
+    align_head(biased_head(100, 192), classes, torch.Generator().manual_seed(0), Alignment())
+    assert time.perf_counter() - since < 20

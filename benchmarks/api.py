@@ -6,7 +6,7 @@ from pathlib import Path
 from cl_adapters.benchmarks.running.batch import expand, run_batch
 from cl_adapters.cache.feature_cache import open_cache
 from cl_adapters.strategies import STRATEGY_NAMES
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 
 __all__ = ["run"]
 

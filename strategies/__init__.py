@@ -9,7 +9,7 @@ from typing import Final
 from cl_adapters.errors import InputError
 from cl_adapters.plugins.registry import Registry
 from cl_adapters.strategies.avalanche_methods import PREFIX, avalanche_names, find_avalanche
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.strategies.finetune import Finetune
 from cl_adapters.strategies.joint import Joint
 from cl_adapters.strategies.lae import LAE

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import cache
-from typing import Any, Final, get_args
+from typing import Any, Final, Unpack, get_args
 
 import torch
 from avalanche.training import supervised
@@ -47,8 +47,16 @@ from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.heads.linear import ExperienceHeads
 from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.randomness import kept_random_states, seed_random_states
-from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig, TrainedHeadConfig
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.arguments import StrategyArgs
+from cl_adapters.strategies.core.config import (
+    PeftConfig,
+    StrategyConfig,
+    TrainedConfig,
+    TrainedHeadConfig,
+)
+from cl_adapters.strategies.core.loop import Loop
+from cl_adapters.strategies.core.method import Method
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["PREFIX", "AvalancheConfig", "AvalancheMethod", "avalanche_names", "find_avalanche"]
@@ -91,6 +99,10 @@ class AvalancheConfig(TrainedConfig, PeftConfig, TrainedHeadConfig):
         names = set(type(self).model_fields) - set(AvalancheConfig.model_fields)
         return {name: getattr(self, name) for name in sorted(names)}
 
+    def template_arguments(self) -> dict[str, Any]:
+        """Returns what Avalanche's strategy takes beside the template's arguments."""
+        return {"criterion": nn.CrossEntropyLoss(), **self.constructor_arguments()}
+
 
 class _Shared:
     """Holds a module where torch does not look for submodules; copies hold the same one."""
@@ -98,7 +110,7 @@ class _Shared:
     def __init__(self, module: AdaptedViT) -> None:
         self.module = module
 
-    def __deepcopy__(self, cache: object) -> "_Shared":
+    def __deepcopy__(self, memo: object) -> "_Shared":
         return self
 
 
@@ -108,12 +120,10 @@ class BorrowingClassifier(nn.Module):
     Plugins call the model outside of the strategy's loop, so it sees to the precision itself.
     """
 
-    def __init__(
-        self, backbone: AdaptedViT, adapters: AdapterSet, heads: ExperienceHeads, *, half: bool
-    ) -> None:
+    def __init__(self, backbone: AdaptedViT, adapters: AdapterSet, heads: ExperienceHeads) -> None:
         super().__init__()
         self._shared = _Shared(backbone)
-        self._half = half
+        self.half = False  # in bfloat16; set by the strategy
         self.adapters = adapters
         self.heads = heads
 
@@ -133,7 +143,7 @@ class BorrowingClassifier(nn.Module):
         Shape:
             images: (B, 3, S, S). Output: (B, C), float32.
         """
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self._half):
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.half):
             logits: Tensor = self.heads(self.backbone(images, self.adapters))
         return logits
 
@@ -147,11 +157,15 @@ class AvalancheMethod(AdapterStrategy):
     # What plugins keep between steps, and how they mix batches, is theirs.
     resumes_inside = False
 
-    def __init__(self, **arguments: Any) -> None:  # noqa: ANN401 - those of AdapterStrategy
-        config = arguments.pop("config", None) or self.config_class()
-        arguments["plugins"] = list(arguments.get("plugins") or ())  # Avalanche appends to the list
+    def __init__(
+        self,
+        *,
+        backbone: AdaptedViT,
+        config: StrategyConfig | None = None,
+        **arguments: Unpack[StrategyArgs],
+    ) -> None:
         try:
-            super().__init__(config=config, **arguments)
+            super().__init__(backbone=backbone, config=config, **arguments)
         except (AssertionError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
@@ -159,18 +173,17 @@ class AvalancheMethod(AdapterStrategy):
                 f"options of {PREFIX}{type(self).__name__} must be such that Avalanche takes "
                 f"them, got: {error}"
             ) from error
+        self.model.half = self.precision == "bf16"
         known = (*_REPEATABLE, *_STATELESS)
         self.resumes = self.resumes and all(isinstance(each, known) for each in self.plugins)
 
-    def template_arguments(self) -> dict[str, Any]:
-        """Returns what Avalanche's strategy takes beside the template's arguments."""
-        return {"criterion": nn.CrossEntropyLoss(), **self.config.constructor_arguments()}
-
-    def build_model(self, backbone: AdaptedViT) -> BorrowingClassifier:
+    @classmethod
+    def build_model(
+        cls, backbone: AdaptedViT, config: AvalancheConfig, seed: int
+    ) -> BorrowingClassifier:
         """Returns the backbone with one PEFT module a block and no heads yet."""
-        pefts = self.config.build(backbone, seed=self.seed)
-        heads = self.config.build_head(backbone.embed_dim)
-        return BorrowingClassifier(backbone, pefts, heads, half=self.precision == "bf16")
+        adapters = config.build_adapters(backbone, seed=seed)
+        return BorrowingClassifier(backbone, adapters, config.build_head(backbone.embed_dim))
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:  # noqa: ARG002
         """Adds a head for the classes that have none; GDumb gives all of them up each time."""
@@ -183,9 +196,10 @@ class AvalancheMethod(AdapterStrategy):
         with kept_random_states(), _no_deprecations():
             return super().train(*args, **kwargs)
 
-    def begin_data(self) -> None:
+    def _before_training_exp(self, **kwargs: Any) -> None:  # noqa: ANN401
         """Seeds what plugins draw before and during an experience."""
         self._seed(len(self.classes_by_experience), after=False)
+        super()._before_training_exp(**kwargs)
 
     def end_experience(self) -> None:
         """Seeds what plugins draw after an experience."""
@@ -293,7 +307,7 @@ def _obstacles(kind: type) -> Iterator[str]:
     if kind is supervised.GEM and importlib.util.find_spec("quadprog") is None:
         yield "it needs the package quadprog, which is not installed; avalanche:AGEM does not"
     for name in sorted(_overridden(kind) - _COOPERATIVE):
-        if name in vars(AdapterStrategy):
+        if any(name in vars(each) for each in (AdapterStrategy, Loop, Method)):
             yield f"it has a `{name}` of its own, which here is Finetune's"
     for parameter in _own_parameters(kind):
         if parameter.name in AvalancheConfig.model_fields:

@@ -1,6 +1,6 @@
 """Finetune: one adapter that every experience overwrites; the lower bound.
 
-The same PEFT module, heads and optimiser as LAE's online part, but nothing protects what was
+The same PEFT modules, heads and optimiser as LAE's online part, but nothing protects what was
 learned: the loss is the plain cross-entropy over all classes seen, although only the current ones
 occur, which pushes the old classes' logits down. `mask_old_classes=True` takes the loss over the
 current classes only, a stronger yardstick that isolates what masking alone does.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cl_adapters.heads.linear import cross_entropy_over
 from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig, TrainedHeadConfig
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.classifier import AdaptedClassifier
 
@@ -28,16 +28,20 @@ class FinetuneConfig(TrainedConfig, PeftConfig, TrainedHeadConfig):
 
 
 class Finetune(AdapterStrategy):
-    """Trains one PEFT module and the heads on each experience in turn."""
+    """Trains one PEFT module a block and the heads on each experience in turn."""
 
     config_class = FinetuneConfig
     config: FinetuneConfig
     model: AdaptedClassifier
+    role = "lower_bound"
 
-    def build_model(self, backbone: AdaptedViT) -> AdaptedClassifier:
+    @classmethod
+    def build_model(
+        cls, backbone: AdaptedViT, config: FinetuneConfig, seed: int
+    ) -> AdaptedClassifier:
         """Returns the backbone with one PEFT module a block and no heads yet."""
-        pefts = self.config.build(backbone, seed=self.seed)
-        return AdaptedClassifier(backbone, pefts, self.config.build_head(backbone.embed_dim))
+        adapters = config.build_adapters(backbone, seed=seed)
+        return AdaptedClassifier(backbone, adapters, config.build_head(backbone.embed_dim))
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds a head for the new classes."""

@@ -32,18 +32,17 @@ What is outside the method is chosen for the run, not by `fidelity`: the authors
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from cl_adapters.heads.linear import ExperienceHeads, cross_entropy_over
-from cl_adapters.peft.adapter_set import AdapterSet
+from cl_adapters.heads.linear import cross_entropy_over
 from cl_adapters.peft.merging import PAPER_DECAY, auto_decay, ema_update
 from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig, TrainedHeadConfig
-from cl_adapters.strategies.core.loop import AdapterStrategy
-from cl_adapters.strategies.core.usage import Votes
+from cl_adapters.strategies.core.diagnostics import Votes
+from cl_adapters.strategies.core.strategy import AdapterStrategy, Output
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["LAE", "LAEConfig", "LAEModel", "ensemble"]
@@ -90,51 +89,32 @@ def ensemble(online: Tensor, offline: Tensor) -> Tensor:
 
 
 class LAEModel(nn.Module):
-    """The backbone, the online and the offline PEFT module, and the heads that both use."""
+    """The backbone, the online and the offline PEFT modules, and the heads that both use."""
 
-    def __init__(
-        self, backbone: AdaptedViT, pefts: Sequence[AdapterSet], heads: ExperienceHeads
-    ) -> None:
+    def __init__(self, backbone: AdaptedViT, config: LAEConfig, seed: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.online, self.offline = pefts
+        self.online, self.offline = (config.build_adapters(backbone, seed=seed) for _ in range(2))
         self.offline.requires_grad_(requires_grad=False)
-        self.heads = heads
+        self.heads = config.build_head(backbone.embed_dim, init_std=config.head_init_std)
         self.votes_offline = False
-        self.votes: tuple[Tensor, Tensor] | None = None  # classes chosen in the last evaluation
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Output:
         """Returns the online logits in train mode, log-probabilities of the ensemble in eval mode.
 
         Shape:
             inputs: images (B, 3, S, S); in train mode also online features (B, D).
-            Output: (B, C).
+            Output: (B, C); where both vote, `votes` are the classes that each chose, (B,).
         """
-        self.votes = None
         both = not self.training and self.votes_offline
         experts = (self.online, self.offline) if both else (self.online,)
-        features = inputs if inputs.ndim == 2 else self.features(inputs, *experts)
+        features = inputs if inputs.ndim == 2 else self.backbone.features_of(inputs, experts)
         logits: Tensor = self.heads(features)
         if not both:
-            return logits
+            return Output(logits)
         online, offline = logits.chunk(2)
-        self.votes = online.argmax(dim=1), offline.argmax(dim=1)
-        return ensemble(online, offline)
-
-    def features(self, images: Tensor, *experts: AdapterSet) -> Tensor:
-        """Returns the features that each expert sees, one expert after the other.
-
-        What lies before the first PEFT module is computed once, what lies after the last in one
-        batch.
-
-        Shape:
-            images: (B, 3, S, S). Output: (E * B, D).
-        """
-        start, stop = experts[0].first_block, experts[0].stop_block
-        shared = self.backbone.run(self.backbone.tokens(images), 0, start)
-        adapted = [self.backbone.run(shared, start, stop, adapters=pefts) for pefts in experts]
-        tokens = adapted[0] if len(adapted) == 1 else torch.cat(adapted)
-        return self.backbone.features(self.backbone.run(tokens, stop))
+        votes = online.argmax(dim=1), offline.argmax(dim=1)
+        return Output(ensemble(online, offline), {"votes": votes})
 
 
 class LAE(AdapterStrategy):
@@ -143,16 +123,12 @@ class LAE(AdapterStrategy):
     config_class = LAEConfig
     config: LAEConfig
     model: LAEModel
+    diagnostics = (Votes,)
 
-    def __init__(self, **arguments: Any) -> None:  # noqa: ANN401 - those of AdapterStrategy
-        super().__init__(**arguments)
-        self.plugins.append(Votes())
-
-    def build_model(self, backbone: AdaptedViT) -> LAEModel:
-        """Returns the backbone with two equal PEFT modules and no heads yet."""
-        online, offline = (self.config.build(backbone, seed=self.seed) for _ in range(2))
-        heads = self.config.build_head(backbone.embed_dim, init_std=self.config.head_init_std)
-        return LAEModel(backbone, (online, offline), heads)
+    @classmethod
+    def build_model(cls, backbone: AdaptedViT, config: LAEConfig, seed: int) -> LAEModel:
+        """Returns the backbone with two equal sets of PEFT modules and no heads yet."""
+        return LAEModel(backbone, config, seed)
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds a head for the new classes; from the second experience on both vote."""
@@ -170,25 +146,24 @@ class LAE(AdapterStrategy):
         )
 
     def begin_epoch(self, epoch: int) -> None:
-        """Freezes the online PEFT module in the first epochs of every experience but the first."""
+        """Freezes the online modules in the first epochs of every experience but the first."""
         frozen = len(self.classes_by_experience) > 1 and epoch < self.config.freeze_epochs
         self.phase = "freeze" if frozen else "train"
         self.model.online.requires_grad_(requires_grad=not frozen)
-        if self.inputs_come_again and frozen != self._is_frozen:
+        if self.augmentation.inputs_repeat and frozen != self._is_frozen:
             # The head then learns on features that are computed once for each view.
-            self.train_on_features(
-                self.feature_extractor(self._online_features) if frozen else None
-            )
+            online = self.features.feature_extractor(self._online_features)
+            self.train_on_features(online if frozen else None)
             self._is_frozen = frozen
 
     def _online_features(self, images: Tensor) -> Tensor:
-        return self.model.features(images, self.model.online)
+        return self.backbone.features_of(images, (self.model.online,))
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over the classes of the current experience."""
         return cross_entropy_over(self.current_classes, logits, targets)
 
     def after_step(self) -> None:
-        """Accumulates the online PEFT module into the offline one."""
+        """Accumulates the online modules into the offline ones."""
         if self.model.votes_offline:
             ema_update(self.model.offline, self.model.online, self.decay)

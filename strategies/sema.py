@@ -32,7 +32,7 @@ Differs from the authors' code, unless `fidelity="official"`:
                                 of few z is noise (theirs decides alone).
     `router="discriminant"`     columns in closed form; a trained first column never gets a gradient
                                 (`cl_adapters.peft.routing`).
-    `classifier="discriminant"` the classes' Gaussians on the directions of the adapted features, in
+    `head="discriminant"`       the classes' Gaussians on the directions of the adapted features, in
                                 closed form; a head that saw only current classes in each loss
                                 favours some (theirs: the linear head).
     `lr=0.02`                   adapters that learn enough in few steps (theirs: 0.005).
@@ -47,35 +47,46 @@ an untrained descriptor never enter its statistics (theirs, if an experience has
 `500 / descriptor_epochs`); scanning computes no gradients.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Self, cast
+from typing import ClassVar, Self
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from cl_adapters.errors import InputError
 from cl_adapters.heads.linear import cross_entropy_over
 from cl_adapters.heads.ridge import RidgeHead
-from cl_adapters.peft.growth import Budget, Policy, blocks_to_grow
+from cl_adapters.peft.growth import Budget, Policy
+from cl_adapters.peft.growth_round import BlockSize, GrowthRound
 from cl_adapters.peft.registry import find_peft
-from cl_adapters.peft.routing import ExpandableSlot, RouterKind
-from cl_adapters.schedule import cosine
-from cl_adapters.shift import Detector, find_detector
-from cl_adapters.strategies.core.checkpointing import ResumableIndexSampler
+from cl_adapters.peft.routing import RouterKind, SlotRecord
+from cl_adapters.shift.bank import DetectorBank, Verdicts
+from cl_adapters.strategies.core.avalanche_types import ExperienceDataset
 from cl_adapters.strategies.core.config import AnyHeadConfig, BlockPeftConfig, StrategyConfig
-from cl_adapters.strategies.core.feature_cache import CachedFeatures, FeatureExtractor
-from cl_adapters.strategies.core.loop import AdapterStrategy, Phase
-from cl_adapters.strategies.core.usage import RouterUsage
+from cl_adapters.strategies.core.detection import DetectorConfig
+from cl_adapters.strategies.core.diagnostics import RouterUsage
+from cl_adapters.strategies.core.feature_cache import CachedFeatures
+from cl_adapters.strategies.core.features import FeatureExtractor
+from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
+from cl_adapters.strategies.core.samplers import ResumableIndexSampler
+from cl_adapters.strategies.core.strategy import AdapterStrategy, Output, Phase
+from cl_adapters.strategies.core.tokens import ExperienceTokens
 from cl_adapters.vit.adapted_vit import AdaptedViT
-from cl_adapters.vit.expandable import ExpandableViT
+from cl_adapters.vit.expandable import ExpandableViT, expandable_blocks
 
 __all__ = ["SEMA", "SEMAConfig", "SEMAModel"]
 
 
-class SEMAConfig(StrategyConfig, BlockPeftConfig, AnyHeadConfig):
+class SEMAConfig(StrategyConfig, BlockPeftConfig, AnyHeadConfig, DetectorConfig):
     """Options of SEMA."""
+
+    earlier_names: ClassVar[Mapping[str, str]] = {
+        "pet": "peft",
+        "width": "size",
+        "classifier": "head",
+        "memo_megabytes": "cache_megabytes",
+    }
 
     batch_size: int = Field(default=32, ge=1, description="images in a training step")
     epochs: int = Field(default=5, ge=1, description="of each functional phase")
@@ -85,29 +96,11 @@ class SEMAConfig(StrategyConfig, BlockPeftConfig, AnyHeadConfig):
         default=3, description="how many of the last blocks can grow, or which, counted from 0"
     )
     router: RouterKind = Field(default="discriminant", description="learned or discriminant")
-    classifier: Literal["linear", "discriminant"] = Field(
-        default="discriminant", description="what classifies the adapted features"
+    head: str = Field(
+        default="discriminant",
+        description="classifier: linear, cosine, prototype, discriminant or ridge",
     )
     num_classes: int | None = Field(default=None, ge=1, description="of the stream, if known")
-    detector: str = Field(default="descriptor", description="name of a shift detector")
-    threshold: float | Literal["auto"] = Field(
-        default="auto", description="of the descriptor's mean z; auto: calibrated"
-    )
-    min_shift: float = Field(
-        default=1.5, ge=0, description="mean z below which a calibrated threshold never lies"
-    )
-    false_alarm: float = Field(
-        default=0.01, gt=0, lt=1, description="share of windows of known data that may fire"
-    )
-    signed: bool = Field(default=True, description="keep the sign of the descriptor's z")
-    standardize: bool = Field(default=True, description="what the descriptor sees")
-    descriptor_dim: int | None = Field(default=None, ge=1, description="None: a sixth of the width")
-    descriptor_epochs: int = Field(default=20, ge=1, description="of the descriptors' training")
-    views: int = Field(
-        default=1, ge=0, description="augmented views for the detectors; 0: new each epoch"
-    )
-    detect_batch_size: int = Field(default=128, ge=1, description="images in a scanned window")
-    merge_last: bool = Field(default=True, description="a smaller last window joins another")
     policy: Policy = Field(default="per_block", description="where and when to grow")
     budget: Budget = Field(default=Budget(), description="what growth may cost")
     cache_megabytes: float = Field(
@@ -125,25 +118,19 @@ class SEMAConfig(StrategyConfig, BlockPeftConfig, AnyHeadConfig):
     @field_validator("peft")
     @classmethod
     def _takes_tokens(cls, value: str) -> str:
-        if find_peft(value).slot == "prefix":
+        if not find_peft(value).takes_tokens:
             raise InputError(
                 "`peft` must take tokens, since router and detectors read those that enter the "
                 f"slot to choose among its adapters, got {value!r}, which takes none"
             )
         return value
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.threshold != "auto" and self.threshold <= 0:
-            raise ValueError(f"`threshold` must be 'auto' or above 0, got {self.threshold}")
-        return self
-
     @classmethod
     def official(cls) -> Self:
         """Returns the authors' settings for CIFAR-100."""
         return cls(
             router="learned",
-            classifier="linear",
+            head="linear",
             lr=0.005,
             threshold=2.0,
             signed=False,
@@ -153,95 +140,62 @@ class SEMAConfig(StrategyConfig, BlockPeftConfig, AnyHeadConfig):
             merge_last=False,
         )
 
-    @property
-    def answers_with(self) -> str:
-        """What classifies the adapted features."""
-        return self.head or self.classifier
-
-    def expandable_blocks(self, num_blocks: int) -> tuple[int, ...]:
-        """Returns the blocks that can grow, sorted.
-
-        Raises:
-            InputError: If one of them does not exist, or there is none.
-        """
-        if isinstance(self.expandable, int):
-            if not 1 <= self.expandable <= num_blocks:
-                raise InputError(
-                    f"`expandable` must be from 1 to the number of blocks, {num_blocks}, "
-                    f"got {self.expandable}"
-                )
-            return tuple(range(num_blocks - self.expandable, num_blocks))
-        blocks = tuple(sorted(set(self.expandable)))
-        for block in blocks:
-            if not 0 <= block < num_blocks:
-                raise InputError(
-                    f"`expandable` must name blocks from 0 to {num_blocks - 1}, got {block}"
-                )
-        if not blocks:
-            raise InputError("`expandable` must name at least one block, got none")
-        return blocks
-
-    def make_detector(self, num_features: int, seed: int) -> Detector:
-        """Returns a new detector of the chosen kind."""
-        own: dict[str, Any] = {}
-        if self.detector == "descriptor":
-            own = {
-                "dim": self.descriptor_dim,
-                "epochs": self.descriptor_epochs,
-                "signed": self.signed,
-                "threshold": self.threshold,
-                "least": self.min_shift,
-                "standardize": self.standardize,
-            }
-        return find_detector(self.detector)(
-            num_features, false_alarm=self.false_alarm, seed=seed, **own
-        )
-
 
 class SEMAModel(ExpandableViT):
     """The expandable backbone, a detector for each adapter of a slot, and the two classifiers."""
 
     def __init__(self, backbone: AdaptedViT, config: SEMAConfig, seed: int) -> None:
-        peft, width = config.chosen
+        peft, size = config.chosen
         super().__init__(
             backbone,
-            expandable=config.expandable_blocks(backbone.num_blocks),
-            width=width,
+            expandable=expandable_blocks(config.expandable, backbone.num_blocks),
+            width=size,
             peft=peft,
             router=config.router,
             generator=torch.Generator().manual_seed(seed),
         )
-        self.detectors = nn.ModuleDict(
-            {
-                str(block): nn.ModuleList([config.make_detector(backbone.embed_dim, seed + block)])
-                for block in self.expandable
-            }
-        ).requires_grad_(requires_grad=False)
+        self.detectors = DetectorBank(
+            {block: config.make_detector(backbone.embed_dim, seed + block) for block in self.blocks}
+        )
         # The adapter that the last experience belongs to, in each expandable block.
-        self.register_buffer("active", torch.zeros(len(self.expandable), dtype=torch.int64))
+        self.register_buffer("active", torch.zeros(len(self.blocks), dtype=torch.int64))
         self.active: Tensor
-        self.heads, self.classes = config.build_heads(config.answers_with, backbone.embed_dim)
+        self.heads, self.classes = config.build_heads(backbone.embed_dim)
+        config.budget.check(self.cost(self.blocks[0]))
 
-    def detectors_of(self, block: int) -> nn.ModuleList:
-        """Returns the detectors of an expandable block, one an adapter."""
-        return cast("nn.ModuleList", self.detectors[str(block)])
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The expandable blocks."""
+        return self.expandable
+
+    def active_adapter(self, block: int) -> int:
+        """Returns the adapter that the last experience belongs to."""
+        return int(self.active[self.blocks.index(block)].item())
 
     def cost(self, block: int) -> int:
         """Returns the parameters of one more adapter with its column and detector."""
-        state = self.detectors_of(block)[0].state_dict()
         slot = self.slot(block)
         adapter = slot.adapters[-1].state_dict()
-        held = [*adapter.values(), *slot.columns[-1:].parameters(), *state.values()]
-        return sum(int(value.numel()) for value in held)
+        held = [*adapter.values(), *slot.columns[-1:].parameters()]
+        return sum(int(value.numel()) for value in held) + self.detectors.cost(block)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def sizes(self) -> dict[int, BlockSize]:
+        """Returns what each expandable block holds."""
+        return {each: BlockSize(len(self.slot(each)), self.cost(each)) for each in self.blocks}
+
+    def forward(self, inputs: Tensor) -> Output:
         """Returns the head's logits in train mode, the chosen classifier's in eval mode.
 
         Shape:
-            inputs: images (B, 3, S, S), or what `prefix` made of them (B, N, D). Output: (B, C).
+            inputs: images (B, 3, S, S), or what `prefix` made of them (B, N, D). Output: (B, C);
+            in eval mode `router` says how each expandable block was routed.
         """
-        classify = self.heads if self.training or self.classes is None else self.classes
-        return cast("Tensor", classify(self.features(inputs)))
+        if self.training:
+            return Output(self.heads(self.features(inputs)))
+        record: dict[int, SlotRecord] = {}
+        features = self.features(inputs, record)
+        classify = self.heads if self.classes is None else self.classes
+        return Output(classify(features), {"router": record})
 
 
 class SEMA(AdapterStrategy):
@@ -250,91 +204,75 @@ class SEMA(AdapterStrategy):
     config_class = SEMAConfig
     config: SEMAConfig
     model: SEMAModel
+    diagnostics = (RouterUsage,)
 
-    # --- the paper's algorithm -----------------------------------------------------------------
+    # --- the paper's algorithm -------------------------------------------------------------------
 
     def phases(self) -> Iterator[Phase]:
         """Scans, grows and trains until a whole scan grows nothing."""
         self._open_experience()
         if len(self.classes_by_experience) == 1:
             yield self._functional(self.model.adapters.parameters())
-            self._route(self.blocks)
-            self._fit_detectors(self.blocks)
+            self._route(self.model.blocks)
+            self._fit_detectors(self.model.blocks)
             return
         for blocks in self._requests():
             self._add_adapters(blocks)
             self._route(blocks)
-            yield self._functional(
-                value for block in blocks for value in self._slot(block).newest_parameters()
-            )
+            slots = [self.model.slot(block) for block in blocks]
+            yield self._functional(value for slot in slots for value in slot.newest_parameters())
             self._fit_detectors(blocks)
-        if not self._grown and self.model.classes is None:
+        if not self._round.grown and self.model.classes is None:
             yield self._functional(())
 
     def _requests(self) -> Iterator[list[int]]:
         """Yields the blocks that grow now; the scan goes on once they have been trained."""
         if self.config.policy == "every_experience":
-            yield from filter(None, [self._affordable()])
+            yield from filter(None, [self._round.affordable()])
         if self.config.policy in {"every_experience", "never"}:
             return
-        for number in range(len(self.blocks) + 1):
-            before = len(self._grown)
-            for votes in self._votes.values():
-                votes.clear()
-            for window, tokens in enumerate(self._windows(number)):
+        size, merge_last = self.config.detect_batch_size, self.config.merge_last
+        for number in range(len(self.model.blocks) + 1):
+            before = len(self._round.grown)
+            self._round.begin_scan()
+            moment = f"scan {number}"
+            windows = self._tokens.windows(
+                size, self.generator(moment), moment, merge_last=merge_last
+            )
+            for window, tokens in enumerate(windows):
                 blocks = self._examine(tokens, window)
                 if blocks:
                     yield blocks
-            if len(self._grown) in {before, len(self.blocks)}:
+            if len(self._round.grown) in {before, len(self.model.blocks)}:
                 return
 
     @torch.no_grad()
     def _examine(self, tokens: Tensor, window: int) -> list[int]:
         """Asks the detectors about a window, block by block; returns the blocks that grow now."""
         fired: dict[int, bool] = {}
-        start = self.blocks[0]
-        with self.timed("scan", len(tokens)), self.autocast():
-            for block in self.blocks:
-                tokens = self.model.forward_blocks(tokens, start, block + 1)
+        start = self.model.blocks[0]
+        with self.events.timed("scan", len(tokens)), self.features.autocast():
+            for block in self.model.blocks:
+                record: dict[int, SlotRecord] = {}
+                tokens = self.model.forward_blocks(tokens, start, block + 1, record=record)
                 start = block + 1
-                if block in self._grown:
+                if block in self._round.grown:
                     continue
-                scan = self._ask(block, window)
-                free = self._affordable()
-                fired[block] = scan["fired"] and block in free
-                grow = blocks_to_grow(self.config.policy, fired, free)
-                self.log_event("scan", **scan, grown=bool(grow), reason=self._reason(scan))
+                scan = self.model.detectors.judge(block, record[block].mean_tokens.float())
+                changed = scan.each[self.model.active_adapter(block)].fired
+                self._round.vote(block, scan.best, scan.images, changed=changed)
+                fired[block] = scan.fired
+                grow = self._round.to_grow(fired)
+                self._log_scan(block, window, scan, grown=bool(grow))
                 if grow:
                     return grow
         return []
 
-    def _ask(self, block: int, window: int) -> dict[str, Any]:
-        """Compares a window with what each adapter of a block was trained on."""
-        mean_tokens = self._slot(block).mean_tokens.float()
-        verdicts = [detector.check(mean_tokens) for detector in self._detectors(block)]
-        best = min(range(len(verdicts)), key=lambda k: verdicts[k].score - verdicts[k].threshold)
-        self._votes[block][best] += len(mean_tokens)
-        self._left[block] |= verdicts[self._active(block)].fired
-        return {
-            "block": block,
-            "window": window,
-            "images": len(mean_tokens),
-            "scores": [verdict.score for verdict in verdicts],
-            "thresholds": [verdict.threshold for verdict in verdicts],
-            "adapter": best,
-            "score": verdicts[best].score,
-            "threshold": verdicts[best].threshold,
-            "fired": all(verdict.fired for verdict in verdicts),
-        }
-
     def _add_adapters(self, blocks: Sequence[int]) -> None:
         for block in blocks:
-            slot = self._slot(block)
-            slot.add_adapter(self.generator(f"adapter {block}"))
-            slot.to(self.device)
-            self._add_detector(block)
-            self.model.active[self.blocks.index(block)] = len(slot) - 1
-            self._grown.append(block)
+            self._grow_block(block)
+            self.model.active[self.model.blocks.index(block)] = len(self.model.slot(block)) - 1
+            self._round.grown.append(block)
 
     def _functional(self, parameters: Iterable[nn.Parameter]) -> Phase:
         """Trains these parameters and the head; everything else is frozen."""
@@ -346,8 +284,7 @@ class SEMA(AdapterStrategy):
 
     def begin_epoch(self, epoch: int) -> None:
         """Lowers the learning rate along a cosine that reaches 0 after the phase."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * cosine(epoch, self.config.epochs)
+        set_cosine_rates(self.optimizer, epoch, self.config.epochs)
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over the classes of the current experience."""
@@ -355,77 +292,60 @@ class SEMA(AdapterStrategy):
 
     def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Returns SGD with momentum 0.9."""
-        return torch.optim.SGD(
-            parameters,
-            lr=self.config.lr,
-            momentum=0.9,
-            weight_decay=self.config.weight_decay,
-            fused=True,
-        )
+        return sgd(parameters, self.config.lr, self.config.weight_decay)
 
     def _fit_detectors(self, blocks: Sequence[int]) -> None:
         """Fits the newest detector of each block on the mean tokens of the experience."""
         self.model.requires_grad_(requires_grad=False)
-        count = (
-            1 if self.fixed_views is True else self.config.views or self.config.descriptor_epochs
-        )
-        with self.timed("descriptor", count * len(self._tokens)):
-            views = [self._mean_tokens(blocks, f"view {number}") for number in range(count)]
+        is_one = self.augmentation.fixed_views is True
+        count = 1 if is_one else self.config.views or self.config.descriptor_epochs
+        with self.events.timed("descriptor", count * len(self._tokens)):
+            views = [self._tokens.mean_tokens(blocks, f"view {k}") for k in range(count)]
             for block in blocks:
-                detector = self._detectors(block)[-1]
-                detector.fit(torch.stack([view[block] for view in views]))
+                self.model.detectors.newest(block).fit(torch.stack([each[block] for each in views]))
         if len(self.classes_by_experience) > 1:
             for block in blocks:
-                count = len(self._slot(block))
-                self.log_event(
-                    "growth", block=block, adapters=count, parameters=self.model.cost(block)
-                )
+                count = len(self.model.slot(block))
+                cost = self.model.cost(block)
+                self.log_event("growth", block=block, adapters=count, parameters=cost)
 
     def end_experience(self) -> None:
         """Freezes everything; adds the experience to the routers and to the class statistics."""
         self.model.requires_grad_(requires_grad=False)
-        known = [block for block in self.blocks if block not in self._grown]
+        known = self._round.remaining
         if len(self.classes_by_experience) > 1:
             for block in known:
-                if self._votes[block]:
-                    ((adapter, _),) = self._votes[block].most_common(1)
-                    self.model.active[self.blocks.index(block)] = adapter
+                adapter = self._round.recognised(block)
+                if adapter is not None:
+                    self.model.active[self.model.blocks.index(block)] = adapter
             self._route(known)
-        for block in self.blocks:
-            self.log_event(
-                "active", block=block, adapter=self._active(block), changed=self._left[block]
-            )
+        for block, changed in self._round.changed.items():
+            adapter = self.model.active_adapter(block)
+            self.log_event("active", block=block, adapter=adapter, changed=changed)
         if self.model.classes is not None:
             for tokens, targets in self._plain_tokens().batches():
-                with torch.no_grad(), self.autocast():
+                with torch.no_grad(), self.features.autocast():
                     features = self.model.features(tokens)
                 self.model.classes.add(features, targets.to(self.device))
         if isinstance(self.model.classes, RidgeHead):
             self.model.classes.solve(self.config.ridge)
         del self._tokens
 
-    # --- what it is made of --------------------------------------------------------------------
+    # --- what it is made of ----------------------------------------------------------------------
 
-    def __init__(self, **arguments: Any) -> None:  # noqa: ANN401 - those of AdapterStrategy
-        super().__init__(**arguments)
-        self.plugins.append(RouterUsage())
-
-    def build_model(self, backbone: AdaptedViT) -> SEMAModel:
+    @classmethod
+    def build_model(cls, backbone: AdaptedViT, config: SEMAConfig, seed: int) -> SEMAModel:
         """Returns the backbone with one adapter a block and no head yet."""
-        model = SEMAModel(backbone, self.config, self.seed)
-        self.blocks = model.expandable
-        self.config.budget.check(model.cost(self.blocks[0]))
-        return model
+        return SEMAModel(backbone, config, seed)
 
-    def register_experience(self, experience: Any) -> None:  # noqa: ANN401 - Avalanche ships no types
-        """Refuses an experience that is too small for the detectors, before anything changes."""
-        needed = self._detectors(self.blocks[0])[0].min_samples
-        if len(experience.dataset) < needed:
+    def check_experience(self, dataset: ExperienceDataset) -> None:
+        """Refuses an experience that is too small for the detectors."""
+        needed = self.model.detectors.newest(self.model.blocks[0]).min_samples
+        if len(dataset) < needed:
             raise InputError(
                 f"an experience must hold at least {needed} training images for detector "
-                f"{self.config.detector!r}, got {len(experience.dataset)}"
+                f"{self.config.detector!r}, got {len(dataset)}"
             )
-        super().register_experience(experience)
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds rows to the head for classes that have none."""
@@ -436,109 +356,62 @@ class SEMA(AdapterStrategy):
 
     def rebuild(self, state: Mapping[str, Tensor]) -> None:
         """Adds the adapters that a checkpoint holds."""
-        for block in self.blocks:
-            name = f"adapters._by_name.{self.model.peft.slot}_{block}.adapters."
-            held = {key.split(".")[4] for key in state if key.startswith(name)}
-            while len(self._slot(block)) < len(held):
-                self._slot(block).add_adapter(self.generator(f"adapter {block}"))
-                self._add_detector(block)
+        for block in self.model.blocks:
+            while len(self.model.slot(block)) < self.model.adapters_held(state, block):
+                self._grow_block(block)
+
+    def _grow_block(self, block: int) -> None:
+        """Adds an adapter, its column of the router and its detector."""
+        slot = self.model.slot(block)
+        slot.add_adapter(self.generator(f"adapter {block}"))
+        slot.to(self.device)
+        seed = self.seed * 1_000_003 + block * 1009 + len(slot) - 1
+        detector = self.config.make_detector(self.backbone.embed_dim, seed)
+        self.model.detectors.append(block, detector.to(self.device))
 
     def _open_experience(self) -> None:
-        self._grown: list[int] = []
-        self._votes = {block: Counter[int]() for block in self.blocks}
-        self._left = dict.fromkeys(self.blocks, False)
+        policy, budget = self.config.policy, self.config.budget
+        self._round = GrowthRound(self.model.blocks, policy, budget, self.model.sizes)
         first = len(self.classes_by_experience) == 1
-        self._tokens = CachedFeatures(
+        # From the second experience on the blocks before the first expandable one are frozen.
+        cached = CachedFeatures(
             self.adapted_dataset,
-            self.feature_extractor(self.model.prefix) if first else self.frozen_features(),
-            same=self.fixed_views,
+            self.features.feature_extractor(self.model.prefix) if first else self.frozen_features(),
+            same=self.augmentation.fixed_views,
             megabytes=self.config.cache_megabytes,
             cache=self.cache,
         )
+        self._tokens = ExperienceTokens(
+            cached, self.model, self.features, self.set_augmentation_seed
+        )
         if not first:
-            # From here on the blocks before the first expandable one are frozen.
-            count, generator = len(self._tokens), self.generator("order")
-            self.order = ResumableIndexSampler(count, self.train_mb_size, generator)
-            with self.timed("frozen", count):
-                self._tokens.prepare()
-            self.replace_loader(self._tokens.minibatches(self.order, images=True))
+            with self.events.timed("frozen", len(cached)):
+                cached.prepare()
+            order = ResumableIndexSampler(len(cached), self.train_mb_size, self.generator("order"))
+            self.train_on_features(cached, order)
 
     def frozen_features(self) -> FeatureExtractor:
         """Returns the blocks before the first expandable one, frozen after the first experience."""
-        slot = self.model.peft.slot
-        adapters = (self.model.adapters.at(slot, block) for block in range(self.blocks[0]))
-        return self.feature_extractor(self.model.prefix, self.backbone, *filter(None, adapters))
+        return self.features.feature_extractor(self.model.prefix, *self.model.prefix_modules())
 
     def _plain_tokens(self) -> CachedFeatures:
         """Returns the experience without augmentation."""
-        if self.fixed_views is True:
-            return self._tokens
-        return self.cached_features(self.experience.dataset.eval(), self.frozen_features())
-
-    def _windows(self, number: int) -> Iterator[Tensor]:
-        parts = self._tokens.shuffled(
-            self.config.detect_batch_size,
-            self.generator(f"scan {number}"),
-            merge_last=self.config.merge_last,
-        )
-        for part in parts:
-            self.set_augmentation_seed(
-                f"scan {number}"
-            )  # a window that grew has been trained on since
-            yield self._tokens.rows(part)
-
-    @torch.no_grad()
-    def _mean_tokens(self, blocks: Sequence[int], moment: str) -> dict[int, Tensor]:
-        """Returns what each block's router and detectors see of the experience, (N, D) each."""
-        self.set_augmentation_seed(moment)
-        means: dict[int, list[Tensor]] = {block: [] for block in blocks}
-        for tokens, _ in self._tokens.batches():
-            with self.autocast():
-                self.model.forward_blocks(tokens, self.blocks[0], max(blocks) + 1)
-            for block in blocks:
-                means[block].append(self._slot(block).mean_tokens.float())
-        return {block: torch.cat(rows) for block, rows in means.items()}
+        if self.augmentation.fixed_views is True:
+            return self._tokens.cached
+        frozen = self.frozen_features()
+        return self.features.cached_features(self.experience.dataset, frozen)
 
     def _route(self, blocks: Sequence[int]) -> None:
         """Adds the experience to the discriminant of its adapter in each block."""
         if self.config.router != "discriminant" or not blocks:
             return
-        for block, mean_tokens in self._mean_tokens(blocks, "route").items():
-            self._slot(block).update_router(mean_tokens, self._active(block))
+        for block, mean_tokens in self._tokens.mean_tokens(blocks, "route").items():
+            adapter = self.model.active_adapter(block)
+            self.model.slot(block).update_router(mean_tokens, adapter)
 
-    def _slot(self, block: int) -> ExpandableSlot:
-        return self.model.slot(block)
-
-    def _detectors(self, block: int) -> list[Detector]:
-        return cast("list[Detector]", list(self.model.detectors_of(block)))
-
-    def _active(self, block: int) -> int:
-        return int(self.model.active[self.blocks.index(block)].item())
-
-    def _add_detector(self, block: int) -> None:
-        """Gives a new adapter its detector."""
-        held = self.model.detectors_of(block)
-        seed = self.seed * 1_000_003 + block * 1009 + len(held)
-        detector = self.config.make_detector(self.backbone.embed_dim, seed)
-        held.append(detector.requires_grad_(requires_grad=False).to(self.device))
-
-    def _refusal(self, block: int, planned: int = 0) -> str | None:
-        """Says why a block may not grow; `planned` parameters are spoken for."""
-        cost = {each: self.model.cost(each) for each in self.blocks}
-        spent = sum((len(self._slot(each)) - 1) * cost[each] for each in self.blocks)
-        return self.config.budget.refusal(len(self._slot(block)), spent + planned, cost[block])
-
-    def _affordable(self) -> list[int]:
-        """Returns the blocks that may still grow in this experience."""
-        together = self.config.policy != "per_block"
-        affordable: list[int] = []
-        for block in self.blocks:
-            planned = sum(map(self.model.cost, affordable)) if together else 0
-            if block not in self._grown and self._refusal(block, planned) is None:
-                affordable.append(block)
-        return affordable
-
-    def _reason(self, scan: Mapping[str, Any]) -> str:
-        if not scan["fired"]:
-            return f"adapter {scan['adapter']} recognises the data"
-        return self._refusal(scan["block"]) or f"all {len(scan['scores'])} detectors fired"
+    def _log_scan(self, block: int, window: int, scan: Verdicts, *, grown: bool) -> None:
+        reason = f"adapter {scan.best} recognises the data"
+        if scan.fired:
+            reason = self._round.refusal(block) or f"all {len(scan.each)} detectors fired"
+        values = {"block": block, "window": window, **scan.describe()}
+        self.log_event("scan", **values, grown=grown, reason=reason)

@@ -13,7 +13,6 @@ the reported confidence (theirs reports none); the argmax is the same.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -21,8 +20,8 @@ from torch import Tensor, nn
 
 from cl_adapters.heads.ridge import RidgeHead
 from cl_adapters.strategies.core.config import ClosedHead, ClosedHeadConfig, StrategyConfig
-from cl_adapters.strategies.core.feature_cache import FeatureExtractor
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.features import FeatureExtractor
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["PrototypeClassifier", "SimpleCIL", "SimpleCILConfig"]
@@ -64,12 +63,19 @@ class SimpleCIL(AdapterStrategy):
     config_class = SimpleCILConfig
     config: SimpleCILConfig
     model: PrototypeClassifier
-    learns_by_gradient: ClassVar[bool] = False
-    trains_on_features: ClassVar[bool] = True
+    learns_by_gradient = False
+    trains_on_features = True
+    role = "baseline"
 
-    def build_model(self, backbone: AdaptedViT) -> PrototypeClassifier:
+    @classmethod
+    def build_model(
+        cls,
+        backbone: AdaptedViT,
+        config: SimpleCILConfig,
+        seed: int,  # noqa: ARG003
+    ) -> PrototypeClassifier:
         """Returns the backbone with no prototypes yet."""
-        head = self.config.build_head(backbone.embed_dim, self.config.cosine_scale)
+        head = config.build_head(backbone.embed_dim, config.cosine_scale)
         return PrototypeClassifier(backbone, head)
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:  # noqa: ARG002
@@ -78,20 +84,13 @@ class SimpleCIL(AdapterStrategy):
 
     def frozen_features(self) -> FeatureExtractor:
         """Returns the whole backbone."""
-        return self.feature_extractor(self.backbone, self.backbone)
+        return self.features.feature_extractor(self.backbone, self.backbone)
 
-    def train_dataset_adaptation(self, **kwargs: Any) -> None:  # noqa: ANN401
-        """Reads the training images without augmentation."""
-        self.eval_dataset_adaptation(**kwargs)
-
-    @torch.no_grad()
-    def forward(self) -> Tensor:
+    def accumulate(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Adds a training batch to the class means, then classifies it."""
-        if not self.is_training:
-            return super().forward()
-        with self.autocast():
-            features = self.model.features(self.mb_x)
-        self.model.head.add(features, self.mb_y)
+        with self.features.autocast():
+            features = self.model.features(inputs)
+        self.model.head.add(features, targets)
         logits: Tensor = self.model.head(features)
         return logits
 

@@ -31,7 +31,7 @@ from cl_adapters.benchmarks.running.prepare import (
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.peft.registry import build_adapters
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.pretrained import PretrainedViT
 

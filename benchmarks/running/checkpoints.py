@@ -32,7 +32,7 @@ from cl_adapters.records.files import (
     has_valid_checksum,
 )
 from cl_adapters.strategies.core.checkpointing import TrainerState
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 
 __all__ = [
     "CHECKPOINT_MINUTES",

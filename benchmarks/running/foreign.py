@@ -29,7 +29,7 @@ from cl_adapters.benchmarks.streams.plans import Indices, StreamPlan
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.strategies import STRATEGY_NAMES
-from cl_adapters.strategies.core.loop import AdapterStrategy, classes_of
+from cl_adapters.strategies.core.strategy import AdapterStrategy, classes_of
 
 __all__ = ["RunSettings", "run_benchmark"]
 

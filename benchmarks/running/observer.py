@@ -111,7 +111,7 @@ class Observer(ResumablePlugin):
         experience = strategy.experience.current_experience
         # Left where they are until the end: a GPU would be waited for.
         self._outputs.append((experience, strategy.mb_output, strategy.mb_y))
-        retrieval = strategy.retrieval()
+        retrieval = strategy.output.extras.get("retrieval")
         if retrieval is not None:
             uncorrected = retrieval.first_logits.argmax(dim=1)
             self._answers.append((experience, uncorrected, retrieval.visited))

@@ -31,7 +31,7 @@ from cl_adapters.records.run_record import RunRecord
 from cl_adapters.shift import DETECTOR_NAMES, find_detector
 from cl_adapters.strategies import STRATEGY_NAMES, find_strategy
 from cl_adapters.strategies.core.config import StrategyConfig
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.strategies.core.views import FixedViews, Views
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.pretrained import BACKBONE_NAMES, PretrainedViT, load_backbone
@@ -78,7 +78,7 @@ class PreparedRun:
     def benchmark(self) -> CLScenario:
         """Returns Avalanche's train and test streams."""
         pixels = replace(self.preprocess, as_bytes=True)
-        return make_benchmark(self.source, self.plan, pixels, self.strategy.views)
+        return make_benchmark(self.source, self.plan, pixels, self.strategy.augmentation.views)
 
     def test_pixels(self, experience: int, sample: int) -> Pixels:
         """Returns a test image as its experience has it, before any preprocessing."""
@@ -135,7 +135,7 @@ def prepare(
     strategy = build_strategy(
         config, backbone, fixed_views=_fixed_views(config, preprocess), cache=cache
     )
-    views = strategy.views
+    views = strategy.augmentation.views
     fingerprint = {
         "stream": source.name,
         "data": source.describe(),

@@ -17,7 +17,7 @@ from cl_adapters.benchmarks.running.checkpoints import read_checkpoint
 from cl_adapters.errors import InputError
 from cl_adapters.records.events import read_events
 from cl_adapters.records.run_record import RunRecord
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 
 __all__ = ["find_begun", "find_trained", "learn"]
 

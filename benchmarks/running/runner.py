@@ -48,7 +48,7 @@ from cl_adapters.records.tables import (
     write_retrieval,
 )
 from cl_adapters.strategies.core.checkpointing import CheckpointMismatchError
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.strategies.core.views import FixedViews
 
 __all__ = [
@@ -508,7 +508,7 @@ def _store(
 
 
 def _note_cache(strategy: AdapterStrategy, folder: Path, experience: int) -> None:
-    cache, views = strategy.cache, strategy.views
+    cache, views = strategy.cache, strategy.augmentation.views
     if cache is None:
         append_event(folder, "cache", experience, 0, mode="off", read=0, computed=0, inherited=0)
         return

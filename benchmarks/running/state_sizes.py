@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cl_adapters.benchmarks.markdown import markdown_table
 from cl_adapters.strategies import STRATEGIES
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.strategies.lae import LAE
 from cl_adapters.strategies.mos import MOS
 from cl_adapters.strategies.sema import SEMA

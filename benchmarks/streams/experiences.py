@@ -57,6 +57,25 @@ class ImageDataset(Dataset[tuple[npt.NDArray[np.uint8], int]]):
         return picture, self.targets[item]
 
 
+class _GroupReader:
+    """Images as each group of transforms shows them, without Avalanche's layers of views.
+
+    Args:
+        images: Pairs of what the transforms take and a label.
+        transforms: What makes the network's input, by group.
+    """
+
+    def __init__(
+        self, images: Dataset[Any], transforms: Mapping[str, Callable[[Any], Any]]
+    ) -> None:
+        self._images, self._transforms = images, transforms
+
+    def read(self, item: int, group: str) -> torch.Tensor:
+        """Returns an image as a group shows it, (3, S, S)."""
+        shown: torch.Tensor = self._transforms[group](self._images[item][0])
+        return shown
+
+
 def make_benchmark(
     source: ImageSource,
     plan: StreamPlan,
@@ -150,6 +169,7 @@ def experience_dataset(
         pixel_keys: Digest of what `eval` makes of each image, for a cache; empty if unknown.
     """
     groups = TransformGroups({name: (change, None) for name, change in transforms.items()})
+    reader = _GroupReader(images, transforms)
     dataset = TaskAwareSupervisedClassificationDataset(
         [images],
         data_attributes=[
@@ -157,6 +177,7 @@ def experience_dataset(
             # Avalanche reads the first item of a constant sequence, even of an empty one.
             TaskLabels(ConstantSequence(0, len(targets)) if targets else []),
             *([DataAttribute(pixel_keys, "pixel_keys")] if pixel_keys else []),
+            DataAttribute([(reader, item) for item in range(len(targets))], "image_readers"),
         ],
         transform_groups=groups,
     )

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from cl_adapters.heads.linear import ExperienceHeads, cross_entropy_over
 from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["MyStrategy", "MyStrategyConfig", "blend"]
@@ -50,10 +50,10 @@ def blend(average: Tensor, value: Tensor, momentum: float) -> Tensor:
 class MyStrategyModel(nn.Module):
     """The backbone, the PEFT module in training, its average, and the heads."""
 
-    def __init__(self, backbone: AdaptedViT, pefts: Sequence[AdapterSet]) -> None:
+    def __init__(self, backbone: AdaptedViT, adapters: Sequence[AdapterSet]) -> None:
         super().__init__()
         self.backbone = backbone
-        self.online, self.average = pefts
+        self.online, self.average = adapters
         self.average.requires_grad_(requires_grad=False)
         self.heads = ExperienceHeads(backbone.embed_dim)
 
@@ -63,8 +63,8 @@ class MyStrategyModel(nn.Module):
         Shape:
             images: (B, 3, S, S). Output: (B, C).
         """
-        pefts = self.online if self.training else self.average
-        logits: Tensor = self.heads(self.backbone(images, pefts))
+        adapters = self.online if self.training else self.average
+        logits: Tensor = self.heads(self.backbone(images, adapters))
         return logits
 
 
@@ -75,10 +75,14 @@ class MyStrategy(AdapterStrategy):
     config: MyStrategyConfig
     model: MyStrategyModel
 
-    def build_model(self, backbone: AdaptedViT) -> MyStrategyModel:
-        """Returns the backbone with two equal PEFT modules and no heads yet."""
-        pefts = [self.config.build(backbone, seed=self.seed) for _ in range(2)]
-        return MyStrategyModel(backbone, pefts)
+    @classmethod
+    def build_model(
+        cls, backbone: AdaptedViT, config: MyStrategyConfig, seed: int
+    ) -> MyStrategyModel:
+        """Returns the backbone with two equal sets of PEFT modules and no heads yet."""
+        return MyStrategyModel(
+            backbone, [config.build_adapters(backbone, seed=seed) for _ in range(2)]
+        )
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds a head for the classes that have none."""

@@ -1,6 +1,7 @@
-"""Averages over the parameters of two modules of the same shape."""
+"""Averages over the parameters of two modules of the same shape, and merging around a pass."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from cl_adapters.errors import InputError
 
-__all__ = ["PAPER_DECAY", "PAPER_STEPS", "auto_decay", "ema_update", "merge_"]
+__all__ = ["PAPER_DECAY", "PAPER_STEPS", "auto_decay", "ema_update", "merge_", "merge_by_block"]
 
 # LAE on CIFAR-100 with ten experiences: 5 epochs of 208 steps, decay 0.9999 (Gao et al., 2023).
 PAPER_DECAY: Final = 0.9999
@@ -72,3 +73,18 @@ def merge_(
         share = shares.to(value.dtype).reshape(-1, *[1] * (value.ndim - 1))
         # Sent off without waiting for what a GPU is at.
         value.data.lerp_(average, share.to(value.device, non_blocking=True))
+
+
+@contextmanager
+def merge_by_block(merge: Callable[[int | Sequence[int]], None], num_blocks: int) -> Iterator[None]:
+    """Merges around a forward pass as MOS's authors do inside of it: once for each block.
+
+    Block b computes with b + 1 merges; what follows the pass, gradients too, sees all.
+
+    Args:
+        merge: Merges every block as often as it is told, by block or all alike.
+        num_blocks: Number of blocks, L.
+    """
+    merge(range(1, num_blocks + 1))
+    yield
+    merge(range(num_blocks - 1, -1, -1))

@@ -41,10 +41,10 @@ class DescriptorZScore(Detector):
             that did not train, and the threshold for a window of n samples comes from them
             (`cl_adapters.shift.calibration`).
         folds: For `auto`, the samples are dealt into so many parts; the errors of each come from an
-            auto-encoder that was trained on the others. At least 2.
+            auto-encoder that was trained on the others. At min_shift 2.
         standardize: Subtract the reference's mean and divide by one number, its spread, first: the
             training then converges whatever the scale of the features (the authors do not).
-        least: With `auto`, the smallest threshold, at least 0: a shift that is certain but smaller
+        min_shift: With `auto`, the smallest threshold, at least 0: a shift that is certain but smaller
             than this many standard deviations does not count.
 
     Raises:
@@ -69,7 +69,7 @@ class DescriptorZScore(Detector):
         threshold: float | Literal["auto"] = "auto",
         folds: int = 5,
         standardize: bool = True,
-        least: float = 0.0,
+        min_shift: float = 0.0,
     ) -> None:
         super().__init__(num_features, false_alarm=false_alarm, seed=seed)
         self.dim = max(1, num_features // 6) if dim is None else dim
@@ -79,11 +79,11 @@ class DescriptorZScore(Detector):
             raise InputError(f"`threshold` must be 'auto' or above 0, got {threshold}")
         if folds < 2:
             raise InputError(f"`folds` must be at least 2, got {folds}")
-        if not least >= 0:
-            raise InputError(f"`least` must be at least 0, got {least}")
+        if not min_shift >= 0:
+            raise InputError(f"`min_shift` must be at least 0, got {min_shift}")
         self.epochs, self.lr, self.weight_decay = epochs, lr, weight_decay
         self.batch_size, self.buffer, self.signed = batch_size, buffer, signed
-        self.threshold, self.folds, self.least = threshold, folds, least
+        self.threshold, self.folds, self.min_shift = threshold, folds, min_shift
         self.encoder_weight = nn.Parameter(torch.zeros(self.dim, num_features))
         self.encoder_bias = nn.Parameter(torch.zeros(self.dim))
         self.decoder_weight = nn.Parameter(torch.zeros(num_features, self.dim))
@@ -235,5 +235,5 @@ class DescriptorZScore(Detector):
         if size not in self._thresholds:
             held_out = self._z(self.records[: int(self.count)])
             calibrated = mean_threshold(held_out, size, self.false_alarm, self.seed)
-            self._thresholds[size] = max(calibrated, self.least)
+            self._thresholds[size] = max(calibrated, self.min_shift)
         return self._thresholds[size]

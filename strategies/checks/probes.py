@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 
 __all__ = ["bytes_held", "changed", "global_settings", "module_parts", "same_bits"]
 
@@ -44,7 +44,20 @@ def bytes_held(strategy: AdapterStrategy) -> int:
     What Avalanche's loop holds is passed over: the current batch, the optimiser, the data.
     """
     own = {id(value) for value in strategy.backbone.modules()}
-    passed = {"mbatch", "mb_output", "loss", "optimizer", "dataloader", "experience", "_criterion"}
+    passed = {
+        "mbatch",
+        "mb_output",
+        "output",
+        "loss",
+        "optimizer",
+        "dataloader",
+        "experience",
+        "_criterion",
+        "_images",
+        "_own_loader",
+        "_batches",
+        "backbone",
+    }
     held: dict[int, int] = {}
     todo: list[object] = [value for name, value in vars(strategy).items() if name not in passed]
     known: set[int] = set()
@@ -61,6 +74,8 @@ def bytes_held(strategy: AdapterStrategy) -> int:
             todo += each.values()
         elif isinstance(each, list | tuple | set):
             todo += each
+        elif type(each).__module__.startswith("cl_adapters"):
+            todo += getattr(each, "__dict__", {}).values()
     return sum(held.values())
 
 

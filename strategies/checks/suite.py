@@ -33,7 +33,7 @@ from cl_adapters.strategies.checks.probes import (
 )
 from cl_adapters.strategies.checks.trial import EXPERIENCES, TinyStream, Trial, copied
 from cl_adapters.strategies.core.checkpointing import TrainerState
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.checks import tiny_backbone
 
 __all__ = ["STRATEGY_CHECKS", "check_strategy"]
@@ -259,7 +259,7 @@ def _resumes_inside(trial: Trial) -> Iterator[str]:
         return
     for number, step in ((0, 2), (1, 2)):
         begun, stop = trial.build(), _StopAt(step)
-        begun.checkpointer = stop
+        begun.set_checkpointer(stop)
         try:
             _train_from(begun, trial, experiences, number)
             if begun.learns_by_gradient:

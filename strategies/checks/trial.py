@@ -25,7 +25,7 @@ from torch.utils.data import TensorDataset
 
 from cl_adapters.errors import InputError
 from cl_adapters.strategies.core.config import StrategyConfig
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.checks import tiny_backbone
 
 __all__ = ["EXPERIENCES", "Run", "TinyStream", "Trial", "copied"]

@@ -15,31 +15,30 @@ source of randomness. What a strategy keeps between steps outside of these has t
 tells.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from avalanche.core import SupervisedPlugin
-from torch import Tensor
-from torch.utils.data import BatchSampler, Sampler
+from torch import Tensor, nn
 
 from cl_adapters.errors import InputError
-from cl_adapters.randomness import as_text, from_text
+from cl_adapters.randomness import as_text, from_text, random_states, set_random_states
+from cl_adapters.strategies.core.samplers import ResumableSampler
 
 __all__ = [
     "CheckpointMismatchError",
     "Checkpointer",
-    "IndexBatches",
-    "ResumableBatchSampler",
-    "ResumableIndexSampler",
     "ResumablePlugin",
-    "ResumableSampler",
     "TrainerState",
     "load_optimizer",
+    "load_trainer_state",
     "optimizer_tensors",
+    "trainer_state",
 ]
+
+_MODEL: Final = "model."
 
 
 class CheckpointMismatchError(InputError):
@@ -64,6 +63,22 @@ class TrainerState:
     facts: Mapping[str, Any]
 
 
+class Trainer(Protocol):
+    """What trains, as far as it decides how training goes on."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    order: ResumableSampler
+    clock: Any
+    plugins: Sequence[Any]
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """Returns every tensor that was learned."""
+
+    def generators(self) -> Mapping[str, torch.Generator]:
+        """Returns, by name, what steps draw from."""
+
+
 class Checkpointer(Protocol):
     """Who keeps the points of an experience while it is trained."""
 
@@ -86,103 +101,74 @@ class ResumablePlugin(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships
         raise NotImplementedError
 
 
-class ResumableSampler:
-    """Batches in an order drawn anew for each pass, of which a pass may begin in the middle.
-
-    Attributes:
-        generator: What draws the order.
-        skip: Batches that the next pass, and it alone, leaves out without reading them.
-    """
-
-    generator: torch.Generator
-    skip: int = 0
-
-    def place(self) -> str:
-        """Returns the state of the generator; before a pass it stands for the pass's order."""
-        return as_text(self.generator.get_state())
-
-    def go_to(self, place: str, skip: int) -> None:
-        """Lets the next pass have the order that `place` stood for, and leave out some batches."""
-        self.generator.set_state(from_text(place))
-        self.skip = skip
-
-    def taken(self) -> int:
-        """Returns how many batches to skip now, and forgets it."""
-        skip, self.skip = self.skip, 0
-        return skip
-
-
-class ResumableBatchSampler(ResumableSampler, BatchSampler):
-    """torch's batch sampler over a random order of images.
+def trainer_state(trainer: Trainer, phase: int, epoch: int, order: str, skip: int) -> TrainerState:
+    """Returns the present moment of an experience.
 
     Args:
-        sampler: Draws the order from `generator`.
-        batch_size: Images a batch.
-        drop_last: Leave out a last, smaller batch.
-        generator: What draws.
+        trainer: What trains.
+        phase: Its phase.
+        epoch: Its epoch.
+        order: What the order said of its place before the pass.
+        skip: Batches of the pass that are done.
     """
+    optimizer, groups = optimizer_tensors(trainer.optimizer)
+    learned = trainer.learned_state().items()
+    sources = trainer.generators().items()
+    facts = {
+        "order": order,
+        "skip": skip,
+        "groups": groups,
+        "random": random_states(),
+        "generators": {name: as_text(source.get_state()) for name, source in sources},
+        "clock": {name: each for name, each in vars(trainer.clock).items() if _is_count(each)},
+        "plugins": [each.state_dict() for each in _resumable(trainer)],
+    }
+    tensors = {f"{_MODEL}{name}": value.detach().clone() for name, value in learned}
+    return TrainerState(phase, epoch, {**tensors, **optimizer}, facts)
 
-    def __init__(
-        self, sampler: Sampler[int], batch_size: int, *, drop_last: bool, generator: torch.Generator
-    ) -> None:
-        BatchSampler.__init__(self, sampler, batch_size, drop_last)
-        self.generator = generator
 
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yields the indices of each batch."""
-        # Drawn when the first is asked for, as torch does: the loader draws its own number before.
-        return islice(BatchSampler.__iter__(self), self.taken(), None)
+def load_trainer_state(trainer: Trainer, state: TrainerState) -> None:
+    """Takes up an experience at a moment, its preparations being done.
 
-
-class IndexBatches:
-    """What torch's `DataLoader` over indices gives, tensors (B,), without its work a batch.
-
-    Args:
-        order: The batches; a loader would have its generator too.
+    Raises:
+        CheckpointMismatchError: If the preparations led elsewhere than before.
     """
-
-    def __init__(self, order: ResumableBatchSampler) -> None:
-        self._order = order
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Draws an order and yields its batches."""
-        parts = iter(self._order)
-        # A loader draws a seed for its workers, before the order.
-        torch.empty((), dtype=torch.int64).random_(generator=self._order.generator)
-        return map(torch.tensor, parts)
+    try:
+        _load(trainer, state)
+    except (InputError, RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointMismatchError(
+            f"a point of an experience must fit strategy {type(trainer).__name__} in phase "
+            f"{state.phase}, got another state: {str(error).splitlines()[0]}"
+        ) from error
 
 
-class ResumableIndexSampler(ResumableSampler):
-    """All indices below a number, shuffled and cut into tensors; for loops without a loader.
+def _load(trainer: Trainer, state: TrainerState) -> None:
+    learned = {
+        name.removeprefix(_MODEL): value
+        for name, value in state.tensors.items()
+        if name.startswith(_MODEL)
+    }
+    if set(learned) != set(trainer.learned_state()):
+        raise InputError("tensors of other names")
+    trainer.model.load_state_dict(learned, strict=False)
+    facts = state.facts
+    load_optimizer(trainer.optimizer, state.tensors, facts["groups"])
+    for name, source in trainer.generators().items():
+        source.set_state(from_text(facts["generators"][name]))
+    for name, count in facts["clock"].items():
+        setattr(trainer.clock, name, count)
+    trainer.order.go_to(facts["order"], facts["skip"])
+    for plugin, known in zip(_resumable(trainer), facts["plugins"], strict=True):
+        plugin.load_state_dict(known)
+    set_random_states(facts["random"])
 
-    Args:
-        count: Number of images, N.
-        size: Images a part; the last may have fewer.
-        generator: What draws.
 
-    Example:
-        >>> parts = ResumableIndexSampler(5, 2, torch.Generator().manual_seed(0))
-        >>> place = parts.place()
-        >>> first = list(parts)
-        >>> parts.go_to(place, skip=1)
-        >>> [part.tolist() for part in parts] == [part.tolist() for part in first[1:]]
-        True
-    """
+def _resumable(trainer: Trainer) -> list[ResumablePlugin]:
+    return [each for each in trainer.plugins if isinstance(each, ResumablePlugin)]
 
-    def __init__(self, count: int, size: int, generator: torch.Generator) -> None:
-        self.generator = generator
-        self._count, self._size = count, size
 
-    def __len__(self) -> int:
-        return -(-self._count // self._size)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yields the indices of each part, (B,)."""
-        order = torch.randperm(self._count, generator=self.generator)
-        return iter(torch.split(order, self._size)[self.taken() :])
+def _is_count(value: object) -> bool:
+    return isinstance(value, int)
 
 
 def optimizer_tensors(

@@ -1,16 +1,29 @@
 """Options of strategies: validated, immutable, and part of the run record."""
 
-from collections.abc import Mapping, Sequence
-from typing import Final, Self
+import warnings
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from cl_adapters.errors import InputError, unknown_name
-from cl_adapters.heads.discriminant import LinearDiscriminant
 from cl_adapters.heads.linear import ExperienceHeads
-from cl_adapters.heads.prototypes import PrototypeHead
-from cl_adapters.heads.ridge import RidgeHead
+from cl_adapters.heads.registry import (
+    CLOSED_HEADS,
+    TRAINED_HEADS,
+    ClosedHead,
+    build_closed_head,
+    build_trained_head,
+    check_head,
+)
 from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.registry import Peft, build_adapters, find_peft
 from cl_adapters.vit.adapted_vit import AdaptedViT
@@ -26,17 +39,36 @@ __all__ = [
     "TrainedHeadConfig",
 ]
 
-ClosedHead = PrototypeHead | LinearDiscriminant | RidgeHead
+
+class StrategyOptions(BaseModel):
+    """Options that validate themselves; known for one version under earlier names as well."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    earlier_names: ClassVar[Mapping[str, str]] = {"pet": "peft"}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_earlier_names(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic's
+        return cls.renamed(values) if isinstance(values, Mapping) else values
+
+    @classmethod
+    def renamed(cls, options: Mapping[str, object]) -> dict[str, object]:
+        """Returns options under their present names, with one sentence for each that changed."""
+        found = dict(options)
+        for old, new in cls.earlier_names.items():
+            if old in found and old not in cls.model_fields and new in cls.model_fields:
+                warnings.warn(f"option `{old}` is now `{new}`", DeprecationWarning, stacklevel=4)
+                found.setdefault(new, found.pop(old))
+                found.pop(old, None)
+        return found
 
 
-class StrategyConfig(BaseModel):
+class StrategyConfig(StrategyOptions):
     """Options that every strategy has.
 
     The defaults are what the paper describes, made to work; `official` gives what the authors' code
     computes.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     batch_size: int = Field(default=24, ge=1, description="images in a training step")
 
@@ -50,6 +82,10 @@ class StrategyConfig(BaseModel):
         """Names of the options that have no part in training, however they are set."""
         return frozenset()
 
+    def template_arguments(self) -> dict[str, Any]:
+        """Returns further arguments for the constructor of Avalanche's template."""
+        return {}
+
     def override(self, options: Mapping[str, object]) -> Self:
         """Returns a copy with some options changed; text is converted to the option's type.
 
@@ -57,6 +93,7 @@ class StrategyConfig(BaseModel):
             InputError: If an option is unknown or its value breaks a rule.
         """
         known = type(self).model_fields
+        options = self.renamed(options)
         for name in options:
             if name not in known:
                 raise unknown_name("option", name, known)
@@ -81,20 +118,7 @@ class TrainedConfig(StrategyConfig):
     lr: float = Field(default=0.0028125, gt=0, description="constant learning rate of Adam")
 
 
-# Classifiers as pieces, and how each comes about.
-_TRAINED_HEADS: Final = ("linear", "cosine")
-_CLOSED_HEADS: Final = ("prototype", "discriminant", "ridge")
-
-
-def _fitting(head: str, fitting: Sequence[str], others: Sequence[str], reason: str) -> str:
-    if head in others:
-        raise InputError(f"`head` must be one of {', '.join(fitting)}, got {head!r}: {reason}")
-    if head not in fitting:
-        raise unknown_name("head", head, fitting)
-    return head
-
-
-class TrainedHeadConfig(BaseModel):
+class TrainedHeadConfig(StrategyOptions):
     """Which classifier is trained on the adapted features."""
 
     head: str = Field(default="linear", description="classifier: linear or cosine")
@@ -107,15 +131,14 @@ class TrainedHeadConfig(BaseModel):
             "it is set in closed form from features that stay as they are, and training changes "
             "them"
         )
-        return _fitting(value, _TRAINED_HEADS, _CLOSED_HEADS, reason)
+        return check_head(value, TRAINED_HEADS, reason)
 
     def build_head(self, num_features: int, *, init_std: float | None = 0.001) -> ExperienceHeads:
         """Returns the classifier, without a class yet."""
-        scale = self.head_scale if self.head == "cosine" else None
-        return ExperienceHeads(num_features, init_std=init_std, cosine_scale=scale)
+        return build_trained_head(self.head, num_features, init_std=init_std, scale=self.head_scale)
 
 
-class ClosedHeadConfig(BaseModel):
+class ClosedHeadConfig(StrategyOptions):
     """Which classifier is set in closed form on features that stay as they are."""
 
     head: str = Field(
@@ -127,75 +150,84 @@ class ClosedHeadConfig(BaseModel):
     @classmethod
     def _know_head(cls, value: str) -> str:
         reason = "it is trained by gradient descent, and this method trains nothing"
-        return _fitting(value, _CLOSED_HEADS, _TRAINED_HEADS, reason)
+        return check_head(value, CLOSED_HEADS, reason)
 
     def build_head(self, num_features: int, scale: float) -> ClosedHead:
         """Returns the classifier, without a class yet."""
-        if self.head == "ridge":
-            return RidgeHead(num_features, scale=scale)
-        if self.head == "discriminant":
-            return LinearDiscriminant(num_features, unit_length=True)
-        return PrototypeHead(num_features, scale=scale)
+        return build_closed_head(self.head, num_features, scale=scale)
 
 
-class AnyHeadConfig(BaseModel):
+class AnyHeadConfig(StrategyOptions):
     """Which classifier answers, of those that are trained and those that are set in closed form.
 
     For a method that trains features and then keeps them: while it trains, a trained head stands
     in for one in closed form.
     """
 
-    head: str | None = Field(
-        default=None,
-        description="classifier: linear, cosine, prototype, discriminant or ridge; "
-        "None: `classifier`",
+    head: str = Field(
+        default="linear",
+        description="classifier: linear, cosine, prototype, discriminant or ridge",
     )
     head_scale: float = Field(default=10.0, gt=0, description="of the cosines of a head that has")
     ridge: float = Field(default=1.0, gt=0, description="strength of the ridge head")
 
     @field_validator("head")
     @classmethod
-    def _know_head(cls, value: str | None) -> str | None:
-        return value and _fitting(value, (*_TRAINED_HEADS, *_CLOSED_HEADS), (), "")
+    def _know_head(cls, value: str) -> str:
+        return check_head(value, [*TRAINED_HEADS, *CLOSED_HEADS], "")
 
-    def build_heads(
-        self, head: str, num_features: int
-    ) -> tuple[ExperienceHeads, ClosedHead | None]:
+    def build_heads(self, num_features: int) -> tuple[ExperienceHeads, ClosedHead | None]:
         """Returns the classifier that is trained, and the one that answers in its place if any."""
-        if head in _TRAINED_HEADS:
-            trained = TrainedHeadConfig(head=head, head_scale=self.head_scale)
-            return trained.build_head(num_features, init_std=None), None
-        closed = ClosedHeadConfig(head=head).build_head(num_features, self.head_scale)
-        return TrainedHeadConfig().build_head(num_features, init_std=None), closed
+        scale = self.head_scale
+        if self.head in TRAINED_HEADS:
+            return build_trained_head(self.head, num_features, init_std=None, scale=scale), None
+        closed = build_closed_head(self.head, num_features, scale=scale)
+        return build_trained_head("linear", num_features, init_std=None), closed
 
 
-class BlockPeftConfig(BaseModel):
+class BlockPeftConfig(StrategyOptions):
     """Which PEFT module goes into every block."""
 
     peft: str = Field(
         default="parallel",
         description="kind of PEFT module: parallel, adapter, lora, prefix, or file.py:Name",
     )
-    width: int | None = Field(
+    size: int | None = Field(
         default=None,
         ge=1,
-        description="of a PEFT module; rank or length; None: its own, 16 of parallel",
+        description="of a PEFT module: width, rank or length; None: its own, 16 of parallel",
     )
 
     @field_validator("peft")
     @classmethod
-    def _know_pet(cls, value: str) -> str:
+    def _know_peft(cls, value: str) -> str:
         find_peft(value)
         return value
 
     @property
     def chosen(self) -> tuple[Peft, int]:
         """The kind of PEFT module and its width, rank or length."""
-        peft = find_peft(self.peft)
-        return peft, peft.default_size if self.width is None else self.width
+        kind = find_peft(self.peft)
+        return kind, kind.default_size if self.size is None else self.size
+
+    def refuse_beside_parallel(self, defaults: Mapping[str, object]) -> None:
+        """Refuses options that only the parallel adapter has beside another kind.
+
+        Args:
+            defaults: What these options have to stay at.
+
+        Raises:
+            ValueError: If one does not.
+        """
+        for name, default in defaults.items():
+            if self.peft != "parallel" and getattr(self, name) != default:
+                raise ValueError(
+                    f"`{name}` must stay at {default} with peft {self.peft!r}, since only the "
+                    f"parallel adapter has it, got {getattr(self, name)}"
+                )
 
 
-class PeftConfig(BaseModel):
+class PeftConfig(BlockPeftConfig):
     """Which PEFT module goes into which blocks."""
 
     peft: str = Field(
@@ -209,13 +241,7 @@ class PeftConfig(BaseModel):
         default=5, ge=1, description="how many blocks get a PEFT module, from the first on"
     )
 
-    @field_validator("peft")
-    @classmethod
-    def _know(cls, value: str) -> str:
-        find_peft(value)
-        return value
-
-    def build(self, backbone: AdaptedViT, *, seed: int) -> AdapterSet:
+    def build_adapters(self, backbone: AdaptedViT, *, seed: int) -> AdapterSet:
         """Returns the PEFT modules for a backbone."""
         return build_adapters(
             self.peft,

@@ -1,153 +1,79 @@
-"""The images of a dataset as the rows that a frozen part of the network makes of them.
+"""The images of a dataset as the features that a frozen part of the network makes of them.
 
-Where the images are the same at each use, their rows are computed once: kept in memory for as long
-as the experience lasts, and on disk for later experiences and other runs where there is a cache.
-Where each use shows one of K fixed views, there are up to K rows an image, computed when they are
-first asked for. Otherwise rows are computed at each use, without gradients.
+Where the images are the same at each use, their features are computed once: kept in memory for as
+long as the experience lasts, and on disk for later experiences and other runs where there is a
+cache. Where each use shows one of K fixed views, there are up to K rows of features an image,
+computed when they are first asked for. Otherwise they are computed at each use, without gradients.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from cl_adapters.cache.feature_cache import FeatureCache
+from cl_adapters.strategies.core.avalanche_types import ExperienceDataset
+from cl_adapters.strategies.core.extractors import AdapterFeatureExtractor, FeatureExtractor
+from cl_adapters.strategies.core.loaders import (
+    Group,
+    MadeBatches,
+    label_tensors,
+    read_images,
+    reader_of,
+)
 from cl_adapters.strategies.core.views import FixedViews, Views
 
-__all__ = [
-    "AdapterFeatureExtractor",
-    "Batches",
-    "CachedAdapterFeatures",
-    "CachedFeatures",
-    "FeatureExtractor",
-    "extractor_digest",
-]
+__all__ = ["CachedAdapterFeatures", "CachedFeatures"]
 
-_BATCH = 64  # images a pass when the order does not matter
-
-
+_BATCH: Final = 64  # images a pass when the order does not matter
 # Share of a cache that one dataset may take: read in turn, what does not fit would never be met.
-_SHARE = 0.25
-
-
-def _ignore(_: int) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class FeatureExtractor:
-    """A part of a network, from images on, that stays as it is for a while.
-
-    Attributes:
-        compute: From images (B, 3, S, S) to rows (B, ...), on the network's device.
-        space: Digest of all that decides about the rows, the name of their space in a cache; empty
-            if they are not to be kept on disk.
-        device: Where rows from disk are wanted; None leaves them on the CPU.
-        row_bytes: Size of a row on disk.
-        answered: Told how many images got their rows without computing.
-    """
-
-    compute: Callable[[Tensor], Tensor]
-    space: str = ""
-    device: torch.device | None = None
-    row_bytes: int = 0
-    answered: Callable[[int], None] = _ignore
-
-
-@dataclass(frozen=True)
-class AdapterFeatureExtractor:
-    """Several frozen parts that differ in what is learned, of which each image asks for one.
-
-    Attributes:
-        compute: From images (B, 3, S, S) and the part of each (B,) to rows (B, ...).
-        space: As that of a `FeatureExtractor`.
-        parts: Digest of each part.
-        device: Where rows from disk are wanted.
-        answered: As that of a `FeatureExtractor`.
-    """
-
-    compute: Callable[[Tensor, Tensor], Tensor]
-    space: str
-    parts: Sequence[str]
-    device: torch.device
-    answered: Callable[[int], None] = _ignore
-
-
-def extractor_digest(
-    compute: Callable[[Tensor], Tensor], weights: Iterable[Tensor], shape: Sequence[int]
-) -> tuple[str, int]:
-    """Returns a digest of a frozen part, of its weights and what it makes of two images.
-
-    The images stand for what weights do not say: the number of heads, the precision, the machine's
-    arithmetic. The second number is the size of a row in bytes.
-
-    Args:
-        compute: The part.
-        weights: All that it computes with.
-        shape: Shape (C, S, S) of an image.
-    """
-    found = hashlib.sha256()
-    for value in weights:
-        found.update(str(tuple(value.shape)).encode())
-        found.update(_bytes(value))
-    probes = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        rows = compute(probes)
-    found.update(_bytes(rows))
-    return found.hexdigest(), rows[0].nbytes
-
-
-def _bytes(value: Tensor) -> memoryview:
-    plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return plain.numpy().data
+_SHARE: Final = 0.25
 
 
 class CachedFeatures:
-    """Rows (N, ...) of the N images of a dataset.
+    """Features (N, ...) of the N images of a dataset.
 
     Args:
         dataset: Avalanche's dataset of the experience. Its attribute `pixel_keys`, where it has
             one, says which images are equal as its group `eval` shows them.
-        part: What computes the rows.
+        extractor: What computes the features.
         same: Whether the images are those of the group `eval` at each use; or what says which of
             some fixed views they show.
-        keep: Whether rows may be kept in memory.
+        keep: Whether features may be kept in memory.
         megabytes: Most memory for what is kept.
-        cache: Where rows are kept on disk; None keeps none.
+        cache: Where features are kept on disk; None keeps none.
     """
 
     def __init__(
         self,
-        dataset: Any,  # noqa: ANN401 - Avalanche ships no types
-        part: FeatureExtractor,
+        dataset: ExperienceDataset,
+        extractor: FeatureExtractor,
         *,
         same: bool | Views,
         keep: bool = True,
         megabytes: float = 1024,
         cache: FeatureCache | None = None,
     ) -> None:
-        self._dataset = dataset
-        self._part = part
+        self._extractor = extractor
         self._views = views = same if isinstance(same, FixedViews) else None
         self._keys: list[bytes] = list(getattr(dataset, "pixel_keys", ()))
         # Without keys nothing says which view an image shows.
         comes_again = same is True or (views is not None and bool(self._keys))
+        group: Group = "eval" if same is True else "train"
+        self._read = (reader_of(dataset, group) if comes_again else None) or read_images(dataset)
         self._keep = comes_again and keep
         self._limit = megabytes * 2**20
         self._kept: Tensor | None = None  # (K N, ...), the first view of each image first
         self._is_known = torch.zeros(0, dtype=torch.bool)
-        self._cache = cache if comes_again and part.space else None
+        self._cache = cache if comes_again and extractor.namespace else None
         count = len(dataset) * (views.count if views else 1)
-        if cache is not None and part.row_bytes * count > _SHARE * cache.limit:
+        if cache is not None and extractor.row_bytes * count > _SHARE * cache.limit:
             self._cache = None
         if self._cache is not None and not _is_as_known(dataset, self._cache, views):
             self._cache = None
-        self.targets = torch.tensor([int(label) for label in dataset.targets])
-        tasks = getattr(dataset, "targets_task_labels", ())
-        self._tasks = torch.tensor([int(task) for task in tasks])
+        self.targets, self._tasks = label_tensors(dataset)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -172,7 +98,7 @@ class CachedFeatures:
         return list(torch.split(torch.arange(len(self)), size))
 
     def batches(self, parts: Iterable[Tensor] | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields rows and targets.
+        """Yields features and targets.
 
         Args:
             parts: Indices of each batch; None goes through all images in order.
@@ -181,7 +107,7 @@ class CachedFeatures:
             yield self.rows(part), self.targets[part]
 
     def rows(self, part: Tensor) -> Tensor:
-        """Returns the rows of some images.
+        """Returns the features of some images.
 
         Shape:
             part: (B,) indices. Output: (B, ...).
@@ -195,45 +121,24 @@ class CachedFeatures:
             self._fill(part[missing], self._computed(part[missing]))
         return self._kept[places]
 
-    def minibatches(self, orders: Iterable[Tensor], *, images: bool) -> "Batches":
-        """Returns what Avalanche's loop reads: rows or images; targets; task labels.
+    def minibatches(self, orders: Iterable[Tensor], *, images: bool = False) -> MadeBatches:
+        """Returns what Avalanche's loop reads: features or images; targets; task labels.
 
         Args:
             orders: Gives the parts of an order each time it is gone through.
-            images: Read images where rows would be computed at each use: what follows the frozen
-                part then takes them, in one pass.
+            images: Read images where features would be computed at each use: what follows the
+                frozen part then takes them, in one pass.
         """
-        return Batches(self, orders, images=images)
+        read = self._read if images and not self.is_kept else self.rows
+        return MadeBatches(orders, read, (self.targets, self._tasks))
 
     @property
     def is_kept(self) -> bool:
-        """Whether rows are kept, on disk or, once `prepare` has run, in memory."""
+        """Whether features are kept, on disk or, once `prepare` has run, in memory."""
         return self._cache is not None or self._kept is not None
 
-    def tasks(self, part: Tensor) -> Tensor:
-        """Returns the task labels of some images, 0 where the dataset has none."""
-        return self._tasks[part] if len(self._tasks) else torch.zeros_like(part)
-
-    def read(self, part: Tensor) -> Tensor:
-        """Returns images, as the dataset's transforms show them."""
-        return _read(self._dataset, part)
-
-    @torch.no_grad()
-    def _computed(self, part: Tensor) -> Tensor:
-        if self._cache is None:
-            return self._part.compute(self.read(part))
-        keys = [self._keys[index] for index in part.tolist()]
-        if self._views is not None:
-            keys = [self._views.key(key) for key in keys]
-        return _ask(
-            self._cache,
-            self._part,
-            keys,
-            lambda places: self._part.compute(self.read(part[torch.tensor(places)])),
-        )
-
     def prepare(self) -> None:
-        """Computes the rows that are kept in memory, unless they are there or do not fit.
+        """Computes the features that are kept in memory, unless they are there or do not fit.
 
         Of several views only those that are asked for.
         """
@@ -252,6 +157,20 @@ class CachedFeatures:
             if self._views is not None:
                 return
 
+    @torch.no_grad()
+    def _computed(self, part: Tensor) -> Tensor:
+        if self._cache is None:
+            return self._extractor.compute(self._read(part))
+        keys = [self._keys[index] for index in part.tolist()]
+        if self._views is not None:
+            keys = [self._views.key(key) for key in keys]
+        return _ask(
+            self._cache,
+            self._extractor,
+            keys,
+            lambda places: self._extractor.compute(self._read(part[torch.tensor(places)])),
+        )
+
     def _fill(self, part: Tensor, rows: Tensor) -> None:
         places = self._places(part)
         if self._kept is not None:
@@ -266,41 +185,39 @@ class CachedFeatures:
 
 
 class CachedAdapterFeatures:
-    """Rows of a dataset's images, each under the part that it asks for; kept on disk.
+    """Features of a dataset's images, each under the adapter set that it asks for; kept on disk.
 
     Args:
-        dataset: Avalanche's dataset, with the attribute `pixel_keys`.
-        choice: What computes the rows.
+        dataset: Avalanche's dataset in the group `eval`, with the attribute `pixel_keys`.
+        extractor: What computes the features.
         cache: Where they are kept.
     """
 
     def __init__(
-        self,
-        dataset: Any,  # noqa: ANN401 - Avalanche ships no types
-        choice: AdapterFeatureExtractor,
-        cache: FeatureCache,
+        self, dataset: ExperienceDataset, extractor: AdapterFeatureExtractor, cache: FeatureCache
     ) -> None:
-        self._dataset, self._choice, self._cache = dataset, choice, cache
+        self._extractor, self._cache = extractor, cache
         self._keys: list[bytes] = list(getattr(dataset, "pixel_keys", ()))
         self._is_kept = _is_as_known(dataset, cache)
-        self._parts = [part.encode() for part in choice.parts]
+        self._read = reader_of(dataset, "eval") or read_images(dataset)
+        self._sets = [each.encode() for each in extractor.sets]
 
     @torch.no_grad()
-    def rows(self, images: Tensor, parts: Tensor) -> Tensor:
-        """Returns the row of each image under its part.
+    def rows(self, images: Tensor, sets: Tensor) -> Tensor:
+        """Returns the features of each image under its set.
 
         Shape:
-            images, parts: (B,) indices. Output: (B, ...).
+            images, sets: (B,) indices. Output: (B, ...).
         """
-        images, parts = images.cpu(), parts.cpu()
-        pairs = zip(images.tolist(), parts.tolist(), strict=True)
-        keys = [hashlib.sha256(self._keys[i] + self._parts[part]).digest() for i, part in pairs]
+        images, sets = images.cpu(), sets.cpu()
+        pairs = zip(images.tolist(), sets.tolist(), strict=True)
+        keys = [hashlib.sha256(self._keys[i] + self._sets[chosen]).digest() for i, chosen in pairs]
 
         def compute(places: list[int]) -> Tensor:
             wanted = torch.tensor(places)
-            return self._choice.compute(_read(self._dataset, images[wanted]), parts[wanted])
+            return self._extractor.compute(self._read(images[wanted]), sets[wanted])
 
-        return _ask(self._cache, self._choice, keys, compute)
+        return _ask(self._cache, self._extractor, keys, compute)
 
     @property
     def is_kept(self) -> bool:
@@ -310,23 +227,21 @@ class CachedAdapterFeatures:
 
 def _ask(
     cache: FeatureCache,
-    part: FeatureExtractor | AdapterFeatureExtractor,
+    extractor: FeatureExtractor | AdapterFeatureExtractor,
     keys: list[bytes],
     compute: Callable[[list[int]], Tensor],
 ) -> Tensor:
     before = cache.read
-    rows = cache.rows(part.space, keys, compute)
-    part.answered(cache.read - before)
-    if part.device is None:
+    rows = cache.rows(extractor.namespace, keys, compute)
+    extractor.answered(cache.read - before)
+    if extractor.device is None:
         return rows
-    rows = rows.pin_memory() if part.device.type == "cuda" else rows
-    return rows.to(part.device, non_blocking=True)
+    rows = rows.pin_memory() if extractor.device.type == "cuda" else rows
+    return rows.to(extractor.device, non_blocking=True)
 
 
 def _is_as_known(
-    dataset: Any,  # noqa: ANN401
-    cache: FeatureCache,
-    views: FixedViews | None = None,
+    dataset: ExperienceDataset, cache: FeatureCache, views: FixedViews | None = None
 ) -> bool:
     """Says whether a dataset has keys of its images and shows the pixels that they stand for.
 
@@ -337,26 +252,8 @@ def _is_as_known(
     if not keys:
         return False
     key = keys[0] if views is None else views.key(keys[0])
-    shown = _bytes(_read(dataset, torch.tensor([0])))
-    seen = torch.frombuffer(bytearray(hashlib.sha256(shown).digest()), dtype=torch.uint8)[None]
-    return torch.equal(cache.peek("pixels", key, seen), seen)
-
-
-def _read(dataset: Any, images: Tensor) -> Tensor:  # noqa: ANN401
-    return torch.stack([dataset[index][0] for index in images.tolist()])
-
-
-class Batches:
-    """Minibatches for Avalanche's loop, one order at each pass."""
-
-    def __init__(self, source: CachedFeatures, orders: Iterable[Tensor], *, images: bool) -> None:
-        self._source, self._orders, self._images = source, orders, images
-
-    def __len__(self) -> int:
-        return len(self._orders)  # type: ignore[arg-type] # what is given here has a length
-
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        source = self._source
-        read = source.read if self._images and not source.is_kept else source.rows
-        for part in self._orders:
-            yield [read(part), source.targets[part], source.tasks(part)]
+    shown: Tensor = dataset[0][0]
+    plain = shown.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    digest = hashlib.sha256(plain.numpy().data).digest()
+    seen = torch.frombuffer(bytearray(digest), dtype=torch.uint8)[None]
+    return torch.equal(cache.get_or_set("pixels", key, seen), seen)

@@ -10,7 +10,7 @@ depends on the image and the pipeline alone, so other seeds and runs meet the sa
 
 import hashlib
 
-__all__ = ["FixedViews", "Views"]
+__all__ = ["Augmentation", "FixedViews", "Views"]
 
 
 class Views:
@@ -81,3 +81,32 @@ class FixedViews(Views):
 
     def _view(self, image: bytes) -> bytes:
         return self.shown(image).to_bytes(4, "big")
+
+
+class Augmentation:
+    """What a strategy knows of the training images' augmentation.
+
+    Args:
+        fixed_views: Whether training shows each image as evaluation does; or what says which view.
+        seed: Of the run.
+
+    Attributes:
+        views: What says which view each image shows; None if all show one, or any.
+        inputs_repeat: Whether training images show the same input, or one of some, more than once.
+    """
+
+    def __init__(self, fixed_views: bool | Views, seed: int) -> None:  # noqa: FBT001 - one thing
+        self.fixed_views = fixed_views
+        self.views = fixed_views if isinstance(fixed_views, Views) else None
+        self.inputs_repeat = fixed_views is True or isinstance(fixed_views, FixedViews)
+        self._seed = seed
+
+    def set_augmentation_seed(self, experience: int, moment: str) -> None:
+        """Draws which view each image shows from now on, where something says so.
+
+        Args:
+            experience: How many experiences have begun.
+            moment: Of the experience; the same moment draws the same.
+        """
+        if self.views is not None:
+            self.views.show(f"{self._seed} {experience} {moment}")

@@ -207,7 +207,7 @@ def test_two_records_give_no_z() -> None:
 
 def test_a_least_threshold_holds() -> None:
     for least, fires in ((0.0, True), (1e9, False)):
-        detector = DescriptorZScore(DIM, least=least)
+        detector = DescriptorZScore(DIM, min_shift=least)
         detector.fit(draw(150, seeded(0)))
         assert detector.check(draw(64, seeded(1), shift=3.0)).fired is fires
 

@@ -18,7 +18,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.heads.linear import ExperienceHeads
 from cl_adapters.strategies import STRATEGIES, find_strategy
 from cl_adapters.strategies.avalanche_methods import AvalancheMethod, avalanche_names
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.classifier import AdaptedClassifier
 

@@ -16,7 +16,7 @@ from torch.utils.data import TensorDataset
 
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.strategies import STRATEGIES, find_strategy
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 EXPERIENCES = [[3, 0], [1, 4], [2, 5, 6]]  # labels in no order, not all of one size

@@ -33,7 +33,7 @@ from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions
 from cl_adapters.reports.load import load_runs
 from cl_adapters.strategies import STRATEGIES, find_strategy
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from tests.conftest import coloured_images
 

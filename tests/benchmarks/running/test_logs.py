@@ -22,7 +22,7 @@ from cl_adapters.cli import app
 from cl_adapters.errors import InputError
 from cl_adapters.records.events import read_events
 from cl_adapters.reports.load import load_runs
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.strategies.lae import LAE, LAEConfig
 from tests.benchmarks.killable import SOURCE, config
 

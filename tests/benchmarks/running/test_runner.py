@@ -23,7 +23,7 @@ from cl_adapters.errors import InputError, RunError
 from cl_adapters.records.events import read_events
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from tests.benchmarks.conftest import InterruptedAt
 from tests.benchmarks.killable import stripes
 

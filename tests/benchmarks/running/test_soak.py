@@ -17,7 +17,7 @@ from cl_adapters.benchmarks.running.memory import FreedMemory
 from cl_adapters.strategies import STRATEGIES
 from cl_adapters.strategies.checks.probes import bytes_held
 from cl_adapters.strategies.checks.trial import TinyStream, Trial
-from cl_adapters.strategies.core.loop import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 
 EXPERIENCES = 200
 # Joint trains on all data so far: its time, and the images it holds, grow by design.

@@ -17,14 +17,13 @@ With f the features of an image and W a fixed matrix of standard normal numbers,
                                         among 10^-8 ... 10^8, the regression fitted on the others
     scores = h (G + lambda I)^-1 C      by Cholesky, after each experience
 
-Differs from the paper: no first-session adaptation (its phase 1, which trains a PEFT module on the
+Differs from the authors' code: no first-session adaptation (its phase 1, which trains a PEFT module on the
 first experience), so it stands beside the paper's rows without it; 2,000 projections by default,
 for a backbone of width 192, where the paper takes 10,000 for 768. What it costs: G has M x M
 numbers of 8 bytes, 32 MB for 2,000, in memory and in each checkpoint.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -32,8 +31,8 @@ from torch import Tensor, nn
 
 from cl_adapters.heads.ridge import RidgeHead, choose_strength
 from cl_adapters.strategies.core.config import StrategyConfig
-from cl_adapters.strategies.core.feature_cache import FeatureExtractor
-from cl_adapters.strategies.core.loop import AdapterStrategy, Phase
+from cl_adapters.strategies.core.features import FeatureExtractor
+from cl_adapters.strategies.core.strategy import AdapterStrategy, Phase
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["RanPAC", "RanPACConfig", "project"]
@@ -44,6 +43,9 @@ class RanPACConfig(StrategyConfig):
 
     projections: int = Field(default=2000, ge=1, description="M, width of the random projection")
     scale: float = Field(default=10.0, gt=0, description="of the reported confidence")
+    strength: float = Field(
+        default=1.0, gt=0, description="lambda where an experience is too small to choose one"
+    )
 
 
 def project(features: Tensor, weight: Tensor) -> Tensor:
@@ -89,13 +91,12 @@ class RanPAC(AdapterStrategy):
     config_class = RanPACConfig
     config: RanPACConfig
     model: RanPACModel
-    learns_by_gradient: ClassVar[bool] = False
+    learns_by_gradient = False
 
-    strength = 1.0  # lambda where an experience is too small to hold images out
-
-    def build_model(self, backbone: AdaptedViT) -> RanPACModel:
+    @classmethod
+    def build_model(cls, backbone: AdaptedViT, config: RanPACConfig, seed: int) -> RanPACModel:
         """Returns the backbone, a projection drawn from the run's seed, and no classes yet."""
-        return RanPACModel(backbone, self.config, self.seed)
+        return RanPACModel(backbone, config, seed)
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:  # noqa: ARG002
         """Makes room for the new classes."""
@@ -103,7 +104,7 @@ class RanPAC(AdapterStrategy):
 
     def frozen_features(self) -> FeatureExtractor:
         """Returns the whole backbone: no image passes it twice where there is a cache."""
-        return self.feature_extractor(self.backbone, self.backbone)
+        return self.features.feature_extractor(self.backbone, self.backbone)
 
     def phases(self) -> Iterator[Phase]:
         """Yields nothing: no epoch is trained."""
@@ -114,14 +115,15 @@ class RanPAC(AdapterStrategy):
         """Adds the experience to the regression and solves it."""
         rows: list[Tensor] = []
         targets: list[Tensor] = []
-        images = self.experience.dataset.eval()
-        with self.timed("statistics", len(images)):
-            for found, labels in self.cached_features(images, self.frozen_features()).batches():
+        frozen = self.features.cached_features(self.experience.dataset, self.frozen_features())
+        with self.events.timed("statistics", len(frozen)):
+            for found, labels in frozen.batches():
                 rows.append(project(found.to(self.device), self.model.weight))
                 targets.append(labels.to(self.device))
         features, labels = torch.cat(rows), torch.cat(targets)
-        with self.timed("ridge", len(features)):
-            found = choose_strength(features, labels, self.generator("held out"))
+        with self.events.timed("ridge", len(features)):
+            chosen = choose_strength(features, labels, self.generator("held out"))
+            strength = chosen or self.config.strength  # too few images to hold any out
             self.model.head.add(features, labels)
-            self.model.head.solve(found or self.strength)
-        self.log_event("ridge", strength=found or self.strength)
+            self.model.head.solve(strength)
+        self.log_event("ridge", strength=strength)

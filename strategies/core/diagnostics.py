@@ -7,16 +7,15 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
-from cl_adapters.vit.expandable import ExpandableViT
-
 __all__ = ["RouterUsage", "Votes"]
 
 
 class RouterUsage(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no types
-    """Notes, after each evaluation, a `router` event a block.
+    """Logs, after each evaluation, a `router` event a block.
 
-    Its `weights` hold a row for each experience of the test stream that was evaluated, in order,
-    with the mean weight of each adapter over that experience's images.
+    It reads the output's extra `router`: a `SlotRecord` for each block. The event's `weights` hold
+    a row for each experience of the test stream that was evaluated, in order, with the mean weight
+    of each adapter over that experience's images.
     """
 
     def before_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
@@ -27,16 +26,15 @@ class RouterUsage(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no 
     def after_eval_iteration(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
         """Adds the weights of a batch."""
         experience = strategy.experience.current_experience
-        model: ExpandableViT = strategy.model
         self._images[experience] += len(strategy.mb_y)
-        for block in model.expandable:
-            total = model.slot(block).weights.double().sum(dim=0)
+        for block, record in strategy.output.extras["router"].items():
+            total = record.weights.double().sum(dim=0)
             key = (block, experience)
             self._sums[key] = self._sums.get(key, torch.zeros_like(total)) + total
 
     def after_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
-        """Notes the means."""
-        for block in strategy.model.expandable:
+        """Logs the means."""
+        for block in sorted({block for block, _ in self._sums}):
             rows = [
                 (self._sums[block, experience] / images).tolist()
                 for experience, images in sorted(self._images.items())
@@ -45,10 +43,10 @@ class RouterUsage(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no 
 
 
 class Votes(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no types
-    """Notes, after each evaluation, a `votes` event: where two voters differ, and who was right.
+    """Logs, after each evaluation, a `votes` event: where two voters differ, and who was right.
 
-    The model says what its voters chose as `votes`, a pair of classes for each image of the last
-    batch, or None where it asked one alone; then there is nothing to note.
+    The output's extra `votes` says what two voters chose, a pair of classes for each image of the
+    batch; where a model asked one alone there is none, and nothing to log.
     """
 
     def before_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
@@ -57,9 +55,9 @@ class Votes(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no types
 
     def after_eval_iteration(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
         """Counts a batch."""
-        if strategy.model.votes is None:
+        if "votes" not in strategy.output.extras:
             return
-        first, second = strategy.model.votes
+        first, second = strategy.output.extras["votes"]
         targets, differ = strategy.mb_y, first != second
         is_right = strategy.mb_output.argmax(dim=1) == targets
         claims = (first == targets, second == targets, is_right)
@@ -69,7 +67,7 @@ class Votes(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no types
         self._counts[experience] = self._counts.get(experience, torch.zeros_like(counts)) + counts
 
     def after_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
-        """Notes the counts, a number for each test experience in order."""
+        """Logs the counts, a number for each test experience in order."""
         if not self._counts:
             return
         table = torch.stack([counts for _, counts in sorted(self._counts.items())])

@@ -1,0 +1,145 @@
+"""Features that stay as they are for a while, and how a strategy makes and keeps them.
+
+A frozen part of a network turns an image into features: tokens, means of tokens, the network's own.
+Where the images are the same at each use, they are computed once (`core/feature_cache.py`).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from cl_adapters.cache.feature_cache import FeatureCache
+from cl_adapters.strategies.core.avalanche_types import ExperienceDataset
+from cl_adapters.strategies.core.extractors import (
+    AdapterFeatureExtractor,
+    FeatureExtractor,
+    extractor_digest,
+)
+from cl_adapters.strategies.core.feature_cache import CachedFeatures
+from cl_adapters.vit.adapted_vit import AdaptedViT
+
+__all__ = ["AdapterFeatureExtractor", "FeatureExtractor", "Features"]
+
+_PLAIN_BATCH: Final = 64
+_BITS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Features:
+    """Makes feature extractors of one backbone and keeps what they compute.
+
+    Args:
+        backbone: The frozen network.
+        device: Where it computes.
+        half: Compute in bfloat16 under autocast.
+        cache: Where features are kept on disk; None keeps none.
+    """
+
+    def __init__(
+        self, backbone: AdaptedViT, device: torch.device, *, half: bool, cache: FeatureCache | None
+    ) -> None:
+        self._backbone, self._device, self._half = backbone, device, half
+        self.cache = cache
+        self._set_digests: list[str] = []
+        # Of the backbone alone, which stays as it is unless somebody writes into its weights.
+        self._known: tuple[object, tuple[str, int, int]] | None = None
+
+    def autocast(self) -> torch.autocast:
+        """Returns the context that computes in the strategy's precision."""
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half)
+
+    def feature_extractor(
+        self, compute: Callable[[Tensor], Tensor], *modules: nn.Module
+    ) -> FeatureExtractor:
+        """Returns a frozen part of the model.
+
+        Args:
+            compute: From images (B, C, S, S) on the device to features (B, ...).
+            *modules: All that it computes with; none for features that are not to be kept on disk.
+        """
+
+        def rows(images: Tensor) -> Tensor:
+            with self.autocast():
+                return compute(self._backbone.inputs(images, self._device))
+
+        if self.cache is None or not modules:
+            return FeatureExtractor(rows, device=self._device)
+        weights = [value for module in modules for value in module.state_dict().values()]
+        is_backbone = modules == (self._backbone,)
+        key = (compute, _fingerprint(weights)) if is_backbone else None
+        if self._known is not None and key is not None and self._known[0] == key:
+            namespace, size, asked = self._known[1]
+        else:
+            passes = self._backbone.num_passes  # the digest's own are no pass of an image
+            namespace, size = extractor_digest(rows, weights, self._backbone.input_shape)
+            asked = int(self._backbone.num_passes > passes)
+            self._backbone.num_passes = passes
+        if is_backbone:
+            self._known = key, (namespace, size, asked)
+        answered = partial(self._count_passes, asked)
+        return FeatureExtractor(rows, namespace, self._device, size, answered)
+
+    def adapter_feature_extractor(
+        self, compute: Callable[[Tensor, Tensor], Tensor], weights: Sequence[Sequence[Tensor]]
+    ) -> AdapterFeatureExtractor:
+        """Returns the network under several adapter sets.
+
+        Args:
+            compute: From images (B, C, S, S) and the set of each (B,), on the device, to features
+                (B, ...); the backbone does the rest.
+            weights: What each set holds. A set that was given before is the same.
+        """
+
+        def rows(images: Tensor, sets: Tensor) -> Tensor:
+            with self.autocast():
+                return compute(
+                    self._backbone.inputs(images, self._device),
+                    sets.to(self._device, non_blocking=True),
+                )
+
+        passes = self._backbone.num_passes
+        for number in range(len(self._set_digests), len(weights)):
+            shown = partial(_under_one, rows, number)
+            shape = self._backbone.input_shape
+            self._set_digests.append(extractor_digest(shown, weights[number], shape)[0])
+        self._backbone.num_passes = passes
+        namespace = self.feature_extractor(self._backbone, self._backbone).namespace
+        answered = partial(self._count_passes, 1)
+        sets = tuple(self._set_digests)
+        return AdapterFeatureExtractor(rows, namespace, sets, self._device, answered)
+
+    def cached_features(
+        self, dataset: ExperienceDataset, extractor: FeatureExtractor
+    ) -> CachedFeatures:
+        """Returns the features of a dataset without augmentation, from the cache where it can.
+
+        Args:
+            dataset: The images.
+            extractor: What computes the features.
+        """
+        return CachedFeatures(dataset.eval(), extractor, same=True, keep=False, cache=self.cache)
+
+    def plain_images(self, dataset: ExperienceDataset) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields images on the device, not augmented and in order, and labels (B,)."""
+        shown = dataset.eval()
+        # A loader draws a number for its workers: from a generator of its own, not torch's global.
+        batches = DataLoader(shown, batch_size=_PLAIN_BATCH, generator=torch.Generator())
+        for images, labels, *_ in batches:
+            yield self._backbone.inputs(images, self._device), labels.to(self._device).long()
+
+    def _count_passes(self, each: int, images: int) -> None:
+        # What a cache answers stands for passes: they are the method's, whoever computed them.
+        self._backbone.num_passes += each * images
+
+
+def _under_one(compute: Callable[[Tensor, Tensor], Tensor], part: int, images: Tensor) -> Tensor:
+    return compute(images, torch.full((len(images),), part))
+
+
+def _fingerprint(weights: Iterable[Tensor]) -> tuple[int, ...]:
+    # Of the bits, where they are: far cheaper than a digest, and a write changes it.
+    plain = (value.detach().reshape(-1) for value in weights)
+    return tuple(int(torch.hash_tensor(each.view(_BITS[each.itemsize]))) for each in plain)

@@ -1,0 +1,53 @@
+"""Optimisers and their schedules, as several methods have them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from cl_adapters.schedule import cosine
+
+__all__ = ["no_optimizer", "set_cosine_rates", "sgd"]
+
+
+def sgd(
+    parameters: Sequence[nn.Parameter],
+    lr: float,
+    weight_decay: float,
+    *,
+    slower: nn.Module | None = None,
+    share: float = 1.0,
+) -> torch.optim.Optimizer:
+    """Returns SGD with momentum 0.9.
+
+    Args:
+        parameters: What is trained.
+        lr: Learning rate at the start.
+        weight_decay: Of all parameters.
+        slower: Whose parameters, among these, learn at another rate; None if all learn at one.
+        share: That rate, as a share of `lr`.
+    """
+    own = {id(value) for value in slower.parameters()} if slower is not None else set()
+    groups = [
+        {"params": [value for value in parameters if (id(value) in own) == is_own], "lr": rate}
+        for is_own, rate in ([(False, lr), (True, lr * share)] if own else [(False, lr)])
+    ]
+    groups = [{**group, "initial_lr": group["lr"]} for group in groups]
+    return torch.optim.SGD(groups, momentum=0.9, weight_decay=weight_decay, fused=True)
+
+
+def set_cosine_rates(optimizer: torch.optim.Optimizer, epoch: int, epochs: int) -> None:
+    """Lowers learning rates along a cosine that reaches 0 after the last epoch.
+
+    Args:
+        optimizer: Whose groups have an `initial_lr`, as those of `sgd`.
+        epoch: The epoch that begins, from 0.
+        epochs: Number of epochs.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * cosine(epoch, epochs)
+
+
+def no_optimizer() -> torch.optim.Optimizer:
+    """Returns an optimiser of nothing: Avalanche wants one, and torch refuses it no parameters."""
+    return torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=0.0)

@@ -1,0 +1,177 @@
+"""An Avalanche strategy on a frozen backbone: what a method subclasses.
+
+It is a `Method` in a `Loop`, and holds what does the rest, none of which knows a strategy:
+
+    features      frozen features, and their cache on disk (`core/features.py`)
+    events        what is said of the run, and times (`core/event_log.py`)
+    augmentation  which views training shows (`core/views.py`)
+    checkpointer  who keeps states of an experience in training; None keeps none
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Unpack
+
+from avalanche.core import SupervisedPlugin
+from torch import Tensor
+
+from cl_adapters.cache.feature_cache import FeatureCache
+from cl_adapters.errors import InputError
+from cl_adapters.strategies.core.arguments import TemplateArgs
+from cl_adapters.strategies.core.avalanche_types import Experience
+from cl_adapters.strategies.core.checkpointing import Checkpointer, ResumablePlugin
+from cl_adapters.strategies.core.config import StrategyConfig
+from cl_adapters.strategies.core.earlier_hooks import earlier_attribute, take_earlier_hooks
+from cl_adapters.strategies.core.event_log import EventLog
+from cl_adapters.strategies.core.features import Features
+from cl_adapters.strategies.core.labels import classes_of
+from cl_adapters.strategies.core.loop import Loop
+from cl_adapters.strategies.core.method import Output, Phase
+from cl_adapters.strategies.core.optimizers import no_optimizer
+from cl_adapters.strategies.core.views import Augmentation, Views
+from cl_adapters.vit.adapted_vit import AdaptedViT
+
+__all__ = ["AdapterStrategy", "Output", "Phase"]
+
+
+class AdapterStrategy(Loop):
+    """An Avalanche strategy on a frozen backbone.
+
+    Args:
+        backbone: The frozen ViT.
+        config: The method's options; None takes its defaults.
+        seed: Seed of initial weights and of the order of images. Torch's global random state is not
+            used for either, so two runs with one seed agree whatever ran before them.
+        precision: `bf16` computes forward passes under autocast; parameters stay in float32.
+        fixed_views: Says that the training images are not augmented at random, so that what the
+            frozen part computes from them may be kept for an experience; or which view each of
+            them shows, a new one or one of some, which the dataset's transforms follow.
+        cache: Where frozen features are kept on disk, for later evaluations and other runs; None
+            keeps none. Only for datasets that say which images are equal, as ours do.
+        **template: Arguments of Avalanche's `SupervisedTemplate`.
+    """
+
+    # Whether `restore` brings back all that matters for the experiences to come.
+    resumes: bool = True
+    # Whether an experience can go on in its middle (`core/checkpointing.py`).
+    resumes_inside: bool = True
+    # Plugins, made for each strategy, that log what evaluation shows beside predictions.
+    diagnostics: ClassVar[Sequence[Callable[[], SupervisedPlugin]]] = ()
+
+    def __init_subclass__(cls) -> None:
+        """Takes hooks under their earlier names."""
+        super().__init_subclass__()
+        take_earlier_hooks(cls)
+
+    def __init__(
+        self,
+        *,
+        backbone: AdaptedViT,
+        config: StrategyConfig | None = None,
+        seed: int = 0,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        fixed_views: bool | Views = False,
+        cache: FeatureCache | None = None,
+        **template: Unpack[TemplateArgs],
+    ) -> None:
+        self.config = config or self.config_class()
+        self.backbone = backbone
+        self.seed = seed
+        self.precision = precision
+        self.cache = cache
+        self.events = EventLog()
+        self.augmentation = Augmentation(fixed_views, seed)
+        self.checkpointer: Checkpointer | None = None
+        self.output: Output | None = None
+        self.phase = "train"
+        self.classes_by_experience: list[tuple[int, ...]] = []
+        self.current_classes: tuple[int, ...] = ()
+        self.classes_seen: list[int] = []
+        self.num_steps = 0
+        template["plugins"] = plugins = list(template.get("plugins") or ())  # Avalanche appends
+        # Plugins from elsewhere may count on something that no state of an experience holds.
+        if not all(isinstance(each, ResumablePlugin) for each in plugins):
+            self.resumes_inside = False
+        super().__init__(
+            model=self.build_model(backbone, self.config, seed),
+            optimizer=no_optimizer(),  # each experience makes its own
+            train_mb_size=self.config.batch_size,
+            train_epochs=getattr(self.config, "epochs", 1),
+            **{"eval_mb_size": 64, **template, **self.config.template_arguments()},
+        )
+        self.plugins.extend(make() for make in self.diagnostics)
+        self.model.to(self.device)
+        half = precision == "bf16"
+        self.features = Features(backbone, self.device, half=half, cache=cache)
+        self.prepare_loop()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever it was called before
+        return earlier_attribute(self, name)
+
+    def log_event(self, event: str, **values: object) -> None:
+        """Keeps a fact for the run record."""
+        self.events.log_event(event, **values)
+
+    def plain_images(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the images of the current experience, not augmented and in order, and labels.
+
+        For statistics after training, or instead of it.
+        """
+        return self.features.plain_images(self.experience.dataset)
+
+    # --- what a runner asks ----------------------------------------------------------------------
+
+    def pop_events(self, experience: int) -> list[dict[str, Any]]:
+        """Returns the facts logged since the last call, as events of an experience."""
+        return self.events.pop_events(experience)
+
+    def set_checkpointer(self, checkpointer: Checkpointer | None) -> None:
+        """Names who keeps states of the experiences that are trained from now on; None: nobody."""
+        self.checkpointer = checkpointer
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """Returns every tensor that was learned: the model's state without the frozen backbone."""
+        state = self.model.state_dict()
+        return {name: value for name, value in state.items() if not name.startswith("backbone.")}
+
+    def restore(self, state: Mapping[str, Tensor], experiences: Sequence[Experience]) -> None:
+        """Returns to the end of an experience that was trained before.
+
+        Args:
+            state: What `learned_state` gave then.
+            experiences: The training experiences up to and including that one.
+
+        Raises:
+            InputError: If the state does not fit the strategy.
+        """
+        self._to_reach = []
+        for experience in experiences:
+            self.register_experience(experience)
+        self.rebuild(state)
+        try:
+            fits = set(self.learned_state()) == set(state)
+            self.model.load_state_dict(dict(state), strict=False)
+        except RuntimeError:  # torch's answer to a shape that differs
+            fits = False
+        if not fits:
+            raise InputError(
+                f"checkpoint must fit strategy {type(self).__name__} after {len(experiences)} "
+                f"experiences, got other tensors"
+            )
+        self.model.to(self.device)
+
+    def register_experience(self, experience: Experience) -> None:
+        """Learns which classes an experience brings; trains nothing.
+
+        Raises:
+            InputError: If its dataset does not say its labels, a label is no class number, or the
+                method cannot learn from it.
+        """
+        classes = classes_of(experience.dataset)
+        self.check_experience(experience.dataset)
+        self.classes_by_experience.append(classes)
+        self.current_classes = classes
+        self.classes_seen = sorted({*self.classes_seen, *classes})
+        self.add_classes(classes, self.generator("weights"))
+        if self.trains_on_all_data:
+            self._datasets.append(experience.dataset)
+        self.model.to(self.device)

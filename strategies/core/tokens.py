@@ -1,0 +1,71 @@
+"""An experience as the tokens that enter the first expandable block, and what blocks see of it."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from cl_adapters.peft.routing import SlotRecord
+from cl_adapters.strategies.core.feature_cache import CachedFeatures
+from cl_adapters.strategies.core.features import Features
+from cl_adapters.vit.expandable import ExpandableViT
+
+__all__ = ["ExperienceTokens"]
+
+
+class ExperienceTokens:
+    """The tokens of an experience's images, and what routers and detectors read off them.
+
+    Args:
+        cached: The tokens, frozen for the experience.
+        model: What follows them.
+        features: What computes in the strategy's precision.
+        set_augmentation_seed: Draws, for a moment of the experience, which views images show.
+    """
+
+    def __init__(
+        self,
+        cached: CachedFeatures,
+        model: ExpandableViT,
+        features: Features,
+        set_augmentation_seed: Callable[[str], None],
+    ) -> None:
+        self.cached, self._model, self._features = cached, model, features
+        self._set_augmentation_seed = set_augmentation_seed
+
+    def __len__(self) -> int:
+        return len(self.cached)
+
+    def windows(
+        self, size: int, generator: torch.Generator, moment: str, *, merge_last: bool
+    ) -> Iterator[Tensor]:
+        """Yields the tokens of windows of shuffled images, (n, N, D).
+
+        Args:
+            size: Images a window.
+            generator: Source of the order.
+            moment: Whose views to show; drawn for each window, since training may come between.
+            merge_last: Let a last, smaller window join the one before.
+        """
+        for part in self.cached.shuffled(size, generator, merge_last=merge_last):
+            self._set_augmentation_seed(moment)
+            yield self.cached.rows(part)
+
+    @torch.no_grad()
+    def mean_tokens(self, blocks: Sequence[int], moment: str) -> dict[int, Tensor]:
+        """Returns what each block's router and detectors see of all images, (M, D) each.
+
+        Args:
+            blocks: Expandable blocks.
+            moment: Whose views to show.
+        """
+        self._set_augmentation_seed(moment)
+        means: dict[int, list[Tensor]] = {block: [] for block in blocks}
+        start, stop = self._model.expandable[0], max(blocks) + 1
+        for tokens, _ in self.cached.batches():
+            record: dict[int, SlotRecord] = {}
+            with self._features.autocast():
+                self._model.forward_blocks(tokens, start, stop, record=record)
+            for block in blocks:
+                means[block].append(record[block].mean_tokens.float())
+        return {block: torch.cat(rows) for block, rows in means.items()}

@@ -60,7 +60,7 @@ from cl_adapters.heads.linear import cross_entropy_over
 from cl_adapters.heads.ridge import RidgeHead
 from cl_adapters.peft.growth import Budget, Policy, blocks_to_grow
 from cl_adapters.peft.registry import find_peft
-from cl_adapters.peft.routing import ExpandableSlot, RouterKind
+from cl_adapters.peft.routing import ExpandableSlot, RouterKind, SlotRecord
 from cl_adapters.schedule import cosine
 from cl_adapters.shift import Detector, find_detector
 from cl_adapters.strategies.core.checkpointing import ResumableIndexSampler
@@ -125,7 +125,7 @@ class SEMAConfig(StrategyConfig, BlockPeftConfig, AnyHeadConfig):
     @field_validator("peft")
     @classmethod
     def _takes_tokens(cls, value: str) -> str:
-        if find_peft(value).slot == "prefix":
+        if not find_peft(value).takes_tokens:
             raise InputError(
                 "`peft` must take tokens, since router and detectors read those that enter the "
                 f"slot to choose among its adapters, got {value!r}, which takes none"
@@ -217,6 +217,8 @@ class SEMAModel(ExpandableViT):
                 for block in self.expandable
             }
         ).requires_grad_(requires_grad=False)
+        # What the routers read and decided in the last forward pass in eval mode.
+        self.record: dict[int, SlotRecord] = {}
         # The adapter that the last experience belongs to, in each expandable block.
         self.register_buffer("active", torch.zeros(len(self.expandable), dtype=torch.int64))
         self.active: Tensor
@@ -241,7 +243,8 @@ class SEMAModel(ExpandableViT):
             inputs: images (B, 3, S, S), or what `prefix` made of them (B, N, D). Output: (B, C).
         """
         classify = self.heads if self.training or self.classes is None else self.classes
-        return cast("Tensor", classify(self.features(inputs)))
+        record = None if self.training else self.record
+        return cast("Tensor", classify(self.features(inputs, record)))
 
 
 class SEMA(AdapterStrategy):
@@ -293,13 +296,14 @@ class SEMA(AdapterStrategy):
         """Asks the detectors about a window, block by block; returns the blocks that grow now."""
         fired: dict[int, bool] = {}
         start = self.blocks[0]
+        record: dict[int, SlotRecord] = {}
         with self.timed("scan", len(tokens)), self.autocast():
             for block in self.blocks:
-                tokens = self.model.forward_blocks(tokens, start, block + 1)
+                tokens = self.model.forward_blocks(tokens, start, block + 1, record=record)
                 start = block + 1
                 if block in self._grown:
                     continue
-                scan = self._ask(block, window)
+                scan = self._ask(block, window, record[block].mean_tokens.float())
                 free = self._affordable()
                 fired[block] = scan["fired"] and block in free
                 grow = blocks_to_grow(self.config.policy, fired, free)
@@ -308,9 +312,8 @@ class SEMA(AdapterStrategy):
                     return grow
         return []
 
-    def _ask(self, block: int, window: int) -> dict[str, Any]:
+    def _ask(self, block: int, window: int, mean_tokens: Tensor) -> dict[str, Any]:
         """Compares a window with what each adapter of a block was trained on."""
-        mean_tokens = self._slot(block).mean_tokens.float()
         verdicts = [detector.check(mean_tokens) for detector in self._detectors(block)]
         best = min(range(len(verdicts)), key=lambda k: verdicts[k].score - verdicts[k].threshold)
         self._votes[block][best] += len(mean_tokens)
@@ -493,10 +496,11 @@ class SEMA(AdapterStrategy):
         self.set_augmentation_seed(moment)
         means: dict[int, list[Tensor]] = {block: [] for block in blocks}
         for tokens, _ in self._tokens.batches():
+            record: dict[int, SlotRecord] = {}
             with self.autocast():
-                self.model.forward_blocks(tokens, self.blocks[0], max(blocks) + 1)
+                self.model.forward_blocks(tokens, self.blocks[0], max(blocks) + 1, record=record)
             for block in blocks:
-                means[block].append(self._slot(block).mean_tokens.float())
+                means[block].append(record[block].mean_tokens.float())
         return {block: torch.cat(rows) for block, rows in means.items()}
 
     def _route(self, blocks: Sequence[int]) -> None:

@@ -7,8 +7,6 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
-from cl_adapters.vit.expandable import ExpandableViT
-
 __all__ = ["RouterUsage", "Votes"]
 
 
@@ -27,10 +25,10 @@ class RouterUsage(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no 
     def after_eval_iteration(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
         """Adds the weights of a batch."""
         experience = strategy.experience.current_experience
-        model: ExpandableViT = strategy.model
+        model = strategy.model
         self._images[experience] += len(strategy.mb_y)
         for block in model.expandable:
-            total = model.slot(block).weights.double().sum(dim=0)
+            total = model.record[block].weights.double().sum(dim=0)
             key = (block, experience)
             self._sums[key] = self._sums.get(key, torch.zeros_like(total)) + total
 

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from cl_adapters.errors import InputError, check_positive
 from cl_adapters.peft.initial import scale_parameter, uniform_rows
+from cl_adapters.peft.noise import dropout as dropped
 
 __all__ = ["ACTIVATIONS", "Activation", "Bottleneck"]
 
@@ -32,6 +33,9 @@ class Bottleneck(nn.Module):
         scale: Fixed factor s (0.1 in MOS, 1 in SEMA); None learns it, starting at 1 (LAE).
         dropout: Share of the middle dropped in train mode, in [0, 1) (0.1 in MOS).
         generator: Source of the initial weights.
+
+    Attributes:
+        noise: Source of what is dropped; None takes torch's global one.
 
     Example:
         >>> module = Bottleneck(8, 2, generator=torch.Generator().manual_seed(0))
@@ -60,6 +64,7 @@ class Bottleneck(nn.Module):
         self.scale = scale_parameter(scale)
         self.activation = activation
         self.dropout = dropout
+        self.noise: torch.Generator | None = None
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns what is added to the stream.
@@ -68,5 +73,6 @@ class Bottleneck(nn.Module):
             inputs: (B, N, D). Output: (B, N, D).
         """
         hidden = ACTIVATIONS[self.activation](functional.linear(inputs, self.down, self.down_bias))
-        hidden = functional.dropout(hidden, self.dropout, self.training)
+        if self.dropout and self.training:
+            hidden = dropped(hidden, self.dropout, self.noise)
         return functional.linear(hidden, self.up, self.up_bias) * self.scale

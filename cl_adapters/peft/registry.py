@@ -1,17 +1,19 @@
 """Kinds of PEFT modules, by name."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, cast, get_args
+from typing import Final, cast
 
 import torch
 from torch import nn
 
 from cl_adapters.errors import InputError
-from cl_adapters.peft.adapter_set import AdapterSet, Slot
+from cl_adapters.peft.adapter_set import SLOTS, AdapterSet, Slot, Slots, slots_of
 from cl_adapters.peft.bottleneck import Bottleneck
 from cl_adapters.peft.lora import KeyValueLoRA
 from cl_adapters.peft.prefix import Prefix
+from cl_adapters.peft.site import SiteOf
 from cl_adapters.plugins.registry import Registry
 
 __all__ = ["PARALLEL", "PEFTS", "PEFT_NAMES", "Peft", "as_peft", "build_adapters", "find_peft"]
@@ -22,22 +24,71 @@ class Peft:
     """A kind of PEFT module.
 
     Attributes:
-        slot: Where it goes.
+        slot: Where it goes; a tuple where one module fills several slots.
         default_size: Width, rank or length.
-        make: From `embed_dim`, size and a generator of initial weights to a module.
+        make: From `embed_dim`, size and a generator of initial weights to a module; with the
+            keyword `sites`, a `Site` by slot, where the kind asks for it, and with its options.
+        options: Names of what `make` takes besides.
+        takes_sites: Whether it asks where in the network it stands.
     """
 
-    slot: Slot
+    slot: Slots
     default_size: int
-    make: Callable[[int, int, torch.Generator], nn.Module]
+    make: Callable[..., nn.Module]
+    options: tuple[str, ...] = ()
+    takes_sites: bool = False
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The slots that one module fills."""
+        return slots_of(self.slot)
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether a module is called with the tokens of the stream, and with nothing else."""
+        return self.slot in {"attention", "key_value", "mlp"}
+
+    def build(
+        self,
+        embed_dim: int,
+        size: int | None,
+        generator: torch.Generator,
+        *,
+        place: tuple[SiteOf, int] | None = None,
+        **options: object,
+    ) -> nn.Module:
+        """Returns a new module.
+
+        Args:
+            embed_dim: D, width of the stream.
+            size: Width, rank or length; None takes the kind's own.
+            generator: Source of the initial weights.
+            place: What says where slots of a network stand, and the block.
+            **options: Those that the kind does not take are left out.
+
+        Raises:
+            InputError: If the size is not positive, or the kind asks for its place and none is
+                given.
+        """
+        taken = {name: value for name, value in options.items() if name in self.options}
+        if self.takes_sites:
+            if place is None:
+                raise InputError("a PEFT module that asks for its site must get one, got none")
+            site_of, block = place
+            taken["sites"] = {slot: site_of(slot, block) for slot in self.slots}
+        return self.make(embed_dim, self.default_size if size is None else size, generator, **taken)
 
 
-def _parallel(dim: int, size: int, generator: torch.Generator) -> Bottleneck:
-    return Bottleneck(dim, size, activation="relu", scale=1.0, generator=generator)
+def _parallel(
+    dim: int, size: int, generator: torch.Generator, *, scale: float = 1.0, dropout: float = 0.0
+) -> Bottleneck:
+    return Bottleneck(
+        dim, size, activation="relu", scale=scale, dropout=dropout, generator=generator
+    )
 
 
 # SEMA's adapter, and MOS's but for its scale and dropout.
-PARALLEL: Final = Peft("mlp", 16, _parallel)
+PARALLEL: Final = Peft("mlp", 16, _parallel, options=("scale", "dropout"))
 PEFTS: Final[dict[str, Peft]] = {
     "parallel": PARALLEL,
     "adapter": Peft("attention", 5, lambda dim, size, rng: Bottleneck(dim, size, generator=rng)),
@@ -47,35 +98,47 @@ PEFTS: Final[dict[str, Peft]] = {
 
 
 def as_peft(value: object) -> Peft:
-    """Returns what a module class means as a PEFT module.
+    """Returns what a module class means as a kind of PEFT module.
 
     Args:
-        value: An `nn.Module` class with the class attributes `slot` and `default_size`, called as
-            `Name(embed_dim, size, generator=generator)`; or a `Peft`.
+        value: An `nn.Module` class with the class attributes `slot`, or a tuple `slots`, and
+            `default_size`, called as `Name(embed_dim, size, generator=generator)`, and with
+            `sites`, a `Site` by slot, where its constructor has that keyword; or a `Peft`.
 
     Raises:
         InputError: If it is neither; the sentence begins with the rule.
     """
     if isinstance(value, Peft):
         return value
-    slot, size = getattr(value, "slot", None), getattr(value, "default_size", None)
+    slots, size = getattr(value, "slots", getattr(value, "slot", None)), _default_size(value)
+    names = slots if isinstance(slots, tuple) and slots else (slots,)
     is_module = isinstance(value, type) and issubclass(value, nn.Module)
-    if not is_module or slot not in get_args(Slot) or not isinstance(size, int):
+    if not is_module or size is None or any(name not in SLOTS for name in names):
         raise InputError(
-            f"must be an nn.Module class with `slot`, one of {', '.join(get_args(Slot))}, and a "
+            f"must be an nn.Module class with `slot`, one of {', '.join(SLOTS)}, and a "
             f"whole number `default_size`, got {value!r}"
         )
     kind = cast("Callable[..., nn.Module]", value)
-    return Peft(cast("Slot", slot), size, lambda dim, size, rng: kind(dim, size, generator=rng))
+
+    def make(dim: int, size: int, rng: torch.Generator, **sites: object) -> nn.Module:
+        return kind(dim, size, generator=rng, **sites)
+
+    takes_sites = "sites" in inspect.signature(kind).parameters
+    return Peft(cast("Slots", slots), size, make, takes_sites=takes_sites)
+
+
+def _default_size(value: object) -> int | None:
+    size = getattr(value, "default_size", None)
+    return size if isinstance(size, int) else None
 
 
 PEFT_NAMES: Final = Registry("peft", "cl_adapters.adapters", PEFTS, as_peft)
 
 
 def find_peft(name: str) -> Peft:
-    """Returns the PEFT module of a name: built in, `file.py:Name`, or of an installed package.
+    """Returns the kind of a name: built in, `file.py:Name`, or of an installed package.
 
-    `as_peft` says what a class of one's own must be.
+    `as_peft` says what a module class of one's own must be.
 
     Raises:
         InputError: If there is none; near names are suggested.
@@ -90,6 +153,7 @@ def build_adapters(
     blocks: Sequence[int],
     size: int | None = None,
     generator: torch.Generator,
+    sites: SiteOf | None = None,
 ) -> AdapterSet:
     """Builds LAE's modules: one of the named kind in each block (methods of LAE, section 4.1).
 
@@ -98,14 +162,16 @@ def build_adapters(
             the MLP, ReLU), or one of the user's, see `find_peft`.
         embed_dim: D, width of the stream.
         blocks: The blocks that get one; LAE uses the first five.
-        size: Width, rank or length; None takes the PEFT module's own.
+        size: Width, rank or length; None takes the kind's own.
         generator: Source of the initial weights.
+        sites: The network's `site`, for kinds that ask where they stand.
 
     Raises:
         InputError: If the name is unknown or the size is not positive.
     """
     peft = find_peft(name)
-    chosen = peft.default_size if size is None else size
-    return AdapterSet(
-        {(peft.slot, block): peft.make(embed_dim, chosen, generator) for block in blocks}
-    )
+    modules: dict[tuple[Slots, int], nn.Module] = {}
+    for block in blocks:
+        place = None if sites is None else (sites, block)
+        modules[peft.slot, block] = peft.build(embed_dim, size, generator, place=place)
+    return AdapterSet(modules)

@@ -17,7 +17,8 @@ Shapes: B batch, N tokens, D width of the stream, R width of an adapter, K adapt
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -28,9 +29,22 @@ from cl_adapters.heads.discriminant import LinearDiscriminant
 from cl_adapters.peft.bottleneck import Bottleneck
 from cl_adapters.peft.registry import PARALLEL, Peft
 
-__all__ = ["ExpandableSlot", "RouterKind"]
+__all__ = ["ExpandableSlot", "RouterKind", "SlotRecord"]
 
 RouterKind = Literal["learned", "discriminant"]
+
+
+@dataclass(frozen=True, eq=False)
+class SlotRecord:
+    """What a slot's router read and decided in a forward pass, without gradient.
+
+    Attributes:
+        mean_tokens: (B, D), its input.
+        weights: (B, K), its output.
+    """
+
+    mean_tokens: Tensor
+    weights: Tensor
 
 
 class ExpandableSlot(nn.Module):
@@ -40,11 +54,7 @@ class ExpandableSlot(nn.Module):
         embed_dim: D.
         width: R.
         router: How the router's columns come about.
-        peft: What the adapters are; any that takes tokens.
-
-    Attributes:
-        mean_tokens: (B, D), the router's input in the last forward pass, without gradient.
-        weights: (B, K), the router's output in the last forward pass, without gradient.
+        peft: What the adapters are; any kind that takes tokens.
     """
 
     def __init__(
@@ -55,15 +65,13 @@ class ExpandableSlot(nn.Module):
         self.adapters = nn.ModuleList()
         self.columns = nn.ModuleList()  # of the learned router
         self.discriminant = LinearDiscriminant(embed_dim) if router == "discriminant" else None
-        self.mean_tokens = torch.zeros(0, embed_dim)
-        self.weights = torch.zeros(0, 0)
 
     def __len__(self) -> int:
         return len(self.adapters)
 
     def add_adapter(self, generator: torch.Generator) -> None:
         """Adds an adapter, which changes nothing yet, and its column of a learned router."""
-        self.adapters.append(self.peft.make(self.embed_dim, self.width, generator))
+        self.adapters.append(self.peft.build(self.embed_dim, self.width, generator))
         if self.discriminant is not None:
             self.discriminant.add_classes([len(self.adapters) - 1])
             return
@@ -98,8 +106,14 @@ class ExpandableSlot(nn.Module):
             return cast("Tensor", self.discriminant(mean_tokens)).softmax(dim=1)
         return torch.cat([column(mean_tokens) for column in self.columns], dim=1).softmax(dim=1)
 
-    def forward(self, tokens: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(
+        self, tokens: Tensor, record: Callable[[SlotRecord], None] | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
         """Returns the mixture of the adapters' outputs.
+
+        Args:
+            tokens: What enters the slot.
+            record: Told what the router read and decided.
 
         Shape:
             tokens: (B, N, D). Output: (B, N, D), or two of them where the PEFT module adds to keys
@@ -107,7 +121,8 @@ class ExpandableSlot(nn.Module):
         """
         mean_tokens = tokens.mean(dim=1)
         weights = self.route(mean_tokens)
-        self.mean_tokens, self.weights = mean_tokens.detach(), weights.detach()
+        if record is not None:
+            record(SlotRecord(mean_tokens.detach(), weights.detach()))
         if self.peft is PARALLEL:
             return self._mixture(tokens, weights)
         return _weighted([each(tokens) for each in self.adapters], weights)

@@ -3,58 +3,34 @@
 `AdaptedViT` takes any timm `VisionTransformer` whose blocks are plain pre-norm blocks (class token
 or pooled, LayerScale, registers, CLIP's first norm, query/key norm), leaves it unmodified and never
 trains it: no gradient, no dropout, buffers still. Adapters are an argument of `run`, not a part of
-the network, so one backbone serves several experts at once. This is the only file that knows the
-inside of timm's blocks.
+the network, so one backbone serves several experts at once. What happens inside a block stands in
+`slots.py`.
 
 Shapes: B batch, C channels, S image size, N tokens (class and register tokens included), D width
-(`embed_dim`), H heads, L prefix length.
+(`embed_dim`), E sets of adapters.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Final, cast, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
-from timm.layers import Attention
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cl_adapters.errors import InputError
 from cl_adapters.peft.adapter_set import AdapterSet, Slot
+from cl_adapters.peft.site import Site
+from cl_adapters.vit.inserted import Place, inserted, removed
+from cl_adapters.vit.pixels import Triple, refuse_infinite, scaled
+from cl_adapters.vit.slots import (
+    adapted_block,
+    checked,
+    linear_layer,
+    plain_block,
+    prefix_attention,
+)
 
 __all__ = ["AdaptedViT", "prefix_attention"]
-
-SLOTS: Final[tuple[Slot, ...]] = get_args(Slot)
-
-Triple = tuple[float, float, float]
-
-_POOLS = ("token", "avg", "avgmax", "max")
-
-
-def prefix_attention(
-    query: Tensor, key: Tensor, value: Tensor, prefix_key: Tensor, prefix_value: Tensor
-) -> Tensor:
-    """Computes LAE's attention with a renormalised prefix.
-
-    With a the softmax over the prefix and the original positions together and lambda the share of
-    the prefix, the result is sum_original a_j v_j + sum_prefix (a_p / lambda) v_p: the original
-    part keeps its weight 1 - lambda, the prefix part gets weight 1, a row sums to 2 - lambda. Since
-    a_p / lambda is the softmax over the prefix alone, both parts are ordinary attention: the first
-    with the prefix's values set to zero, the second over the prefix only.
-
-    Shape:
-        query, key, value: (B, H, N, D / H). prefix_key, prefix_value: (H, L, D / H).
-        Output: (B, H, N, D / H).
-    """
-    batch = query.shape[0]
-    prefix_key = prefix_key.to(key.dtype).expand(batch, -1, -1, -1)
-    prefix_value = prefix_value.to(value.dtype).expand(batch, -1, -1, -1)
-    original = functional.scaled_dot_product_attention(
-        query,
-        torch.cat((prefix_key, key), dim=2),
-        torch.cat((torch.zeros_like(prefix_value), value), dim=2),
-    )
-    return original + functional.scaled_dot_product_attention(query, prefix_key, prefix_value)
 
 
 class AdaptedViT(nn.Module):
@@ -93,11 +69,11 @@ class AdaptedViT(nn.Module):
     ) -> None:
         super().__init__()
         self.pixels = pixels
-        self._plain_block, self._adapted_block = _plain_block, _adapted_block
+        self._plain_block, self._adapted_block = plain_block, adapted_block
         if is_compiled:
-            self._plain_block = torch.compile(_plain_block)
-            self._adapted_block = torch.compile(_adapted_block)
-        self.vit = _checked(vit)
+            self._plain_block = torch.compile(plain_block)
+            self._adapted_block = torch.compile(adapted_block)
+        self.vit = checked(vit)
         self.vit.requires_grad_(requires_grad=False)
         self.train(mode=False)
         self.num_passes = 0
@@ -124,6 +100,23 @@ class AdaptedViT(nn.Module):
         height, width = self.vit.patch_embed.img_size
         return int(self.vit.in_chans), int(height), int(width)
 
+    def site(self, slot: Slot, block: int) -> Site:
+        """Returns what a PEFT module may be told about its place: widths and frozen weights.
+
+        Raises:
+            InputError: If there is no such block, or the slot lies inside an MLP that is not
+                timm's plain one.
+        """
+        if not 0 <= block < self.num_blocks:
+            raise InputError(
+                f"block of slot {slot!r} must lie from 0 to {self.num_blocks - 1}, got {block}"
+            )
+        layer = linear_layer(self.vit.blocks[block], slot)
+        if layer is None:
+            return Site(slot, block, self.embed_dim, self.embed_dim, None)
+        weight = layer.weight[self.embed_dim :] if slot == "key_value" else layer.weight
+        return Site(slot, block, layer.in_features, len(weight), weight)
+
     def inputs(self, images: Tensor, device: torch.device) -> Tensor:
         """Moves images to a device and scales there what came as bytes: a quarter of the load.
 
@@ -139,20 +132,10 @@ class AdaptedViT(nn.Module):
         is_image = images.ndim == 4
         if device.type == "cuda" and images.device.type == "cpu":
             if is_image:
-                _refuse_infinite(images)  # here, since to look at them there would be to wait
+                refuse_infinite(images)  # here, since to look at them there would be to wait
             images = images.pin_memory()
         images = images.to(device, non_blocking=True)
-        return self._scaled(images) if is_image else images
-
-    def _scaled(self, images: Tensor) -> Tensor:
-        if images.dtype != torch.uint8 or self.pixels is None:
-            return images
-        # Filled number by number: a tensor made of a list would be waited for.
-        mean, std = (
-            torch.cat([torch.full((1, 1, 1), each, device=images.device) for each in values])
-            for values in self.pixels
-        )
-        return images.float().div_(255).sub_(mean).div_(std)
+        return scaled(images, self.pixels) if is_image else images
 
     def tokens(self, images: Tensor) -> Tensor:
         """Embeds the patches and adds class token, registers and positions.
@@ -170,13 +153,13 @@ class AdaptedViT(nn.Module):
                 f"images must have shape (B, {', '.join(map(str, self.input_shape))}) for this "
                 f"backbone, got {tuple(images.shape)}"
             )
-        images = self._scaled(images)
+        images = scaled(images, self.pixels)
         if not images.is_floating_point():
             raise InputError(
                 f"pixels must be floating-point numbers, scaled by a transform, got {images.dtype}"
             )
         if images.device.type == "cpu":
-            _refuse_infinite(images)
+            refuse_infinite(images)
         embedded = self.vit._pos_embed(self.vit.patch_embed(images))
         return cast("Tensor", self.vit.norm_pre(embedded))
 
@@ -191,16 +174,52 @@ class AdaptedViT(nn.Module):
         """Runs blocks `start` to `stop` - 1; negative numbers count from the end.
 
         Shape:
+            tokens: (B, N, D). Output: (B, N, D); N grows by learned tokens that are kept.
+        """
+        blocks = self.vit.blocks
+        filled_blocks = {} if adapters is None else adapters.blocks
+        for index in range(*slice(start, stop).indices(len(blocks))):
+            filled = filled_blocks.get(index)
+            if filled is None:
+                tokens = self._plain_block(blocks[index], tokens)
+            elif "tokens" in filled:
+                tokens = self._run_with_tokens(blocks[index], tokens, filled)
+            else:
+                tokens = self._adapted_block(blocks[index], tokens, filled)
+        return tokens
+
+    def _run_with_tokens(
+        self, block: Block, stream: Tensor, filled: dict[Slot, Callable[..., Any]]
+    ) -> Tensor:
+        learned = filled["tokens"]
+        rows: Tensor = learned()
+        if getattr(learned, "position", "none") == "class":
+            rows = rows + self._class_position()
+        place = Place.of(learned, stream.shape[1], int(self.vit.num_prefix_tokens))
+        stream = self._adapted_block(block, inserted(stream, rows, place.index), filled)
+        return stream if place.is_kept else removed(stream, rows.shape[-2], place.index)
+
+    def _class_position(self) -> Tensor:
+        vit = self.vit
+        if vit.cls_token is None or vit.pos_embed is None or vit.no_embed_class:
+            raise InputError(
+                "learned tokens must have `position` 'none' in a backbone whose class token has no "
+                "position vector, got 'class'"
+            )
+        return cast("Tensor", vit.pos_embed[0, :1])
+
+    def count_passes(self, count: int) -> None:
+        """Counts images whose features were computed, or read where they had been kept."""
+        self.num_passes += count
+
+    def normed(self, tokens: Tensor) -> Tensor:
+        """Normalises the tokens that leave the last block, and counts them as passes.
+
+        Shape:
             tokens: (B, N, D). Output: (B, N, D).
         """
-        for index in range(*slice(start, stop).indices(self.num_blocks)):
-            block = self.vit.blocks[index]
-            if adapters is None or not adapters.touches(index):
-                tokens = self._plain_block(block, tokens)
-            else:
-                beside = {slot: adapters.at(slot, index) for slot in SLOTS}
-                tokens = self._adapted_block(block, tokens, beside)
-        return tokens
+        self.count_passes(len(tokens))
+        return cast("Tensor", self.vit.norm(tokens))
 
     def features(self, tokens: Tensor) -> Tensor:
         """Normalises and pools the tokens that leave the last block.
@@ -208,8 +227,31 @@ class AdaptedViT(nn.Module):
         Shape:
             tokens: (B, N, D). Output: (B, D).
         """
-        self.num_passes += len(tokens)
-        return cast("Tensor", self.vit.forward_head(self.vit.norm(tokens), pre_logits=True))
+        return cast("Tensor", self.vit.forward_head(self.normed(tokens), pre_logits=True))
+
+    def features_of(self, images: Tensor, sets: Sequence[AdapterSet]) -> Tensor:
+        """Returns the features that each of several sets sees, one set after the other.
+
+        What lies before the first filled slot of any set is computed once, what lies after the
+        last in one batch.
+
+        Shape:
+            images: (B, C, S, S). Output: (E * B, D).
+
+        Raises:
+            InputError: If there is no set.
+        """
+        if not sets:
+            raise InputError("features must be asked for under at least one set, got none")
+        filled = [each for each in sets if each.blocks]
+        start = min((each.first_block for each in filled), default=0)
+        stop = max((each.stop_block for each in filled), default=0)
+        shared = self.run(self.tokens(images), 0, start)
+        adapted = [self.run(shared, start, stop, adapters=each) for each in sets]
+        if len({each.shape for each in adapted}) > 1:  # some sets keep learned tokens
+            return torch.cat([self.features(self.run(each, stop)) for each in adapted])
+        tokens = adapted[0] if len(adapted) == 1 else torch.cat(adapted)
+        return self.features(self.run(tokens, stop))
 
     def forward(self, images: Tensor, adapters: AdapterSet | None = None) -> Tensor:
         """Computes the features of images.
@@ -218,78 +260,3 @@ class AdaptedViT(nn.Module):
             images: (B, C, S, S). Output: (B, D).
         """
         return self.features(self.run(self.tokens(images), adapters=adapters))
-
-
-def _refuse_infinite(images: Tensor) -> None:
-    if images.is_floating_point() and not bool(torch.isfinite(images).all()):
-        worst = int((~torch.isfinite(images)).flatten(1).any(dim=1).nonzero()[0])
-        raise InputError(
-            f"pixels must be finite, got NaN or infinity in image {worst} of the batch"
-        )
-
-
-# Functions of a block, so that one compiled version serves all blocks that are filled alike.
-def _plain_block(block: Block, stream: Tensor) -> Tensor:
-    return cast("Tensor", block(stream))
-
-
-def _adapted_block(block: Block, stream: Tensor, beside: Mapping[Slot, nn.Module | None]) -> Tensor:
-    normed = block.norm1(stream)
-    attended = block.ls1(_attend(block.attn, normed, beside["key_value"], beside["prefix"]))
-    beside_attention = beside["attention"]
-    if beside_attention is not None:
-        attended = attended + beside_attention(normed)
-    stream = stream + attended
-    through_mlp = block.ls2(block.mlp(block.norm2(stream)))
-    beside_mlp = beside["mlp"]
-    if beside_mlp is not None:
-        through_mlp = through_mlp + beside_mlp(stream)
-    return cast("Tensor", stream + through_mlp)
-
-
-def _attend(
-    attention: Attention, normed: Tensor, lora: nn.Module | None, prefix: nn.Module | None
-) -> Tensor:
-    if lora is None and prefix is None:
-        return cast("Tensor", attention(normed))
-    query, key, value = attention.qkv(normed).chunk(3, dim=-1)  # each (B, N, D)
-    if lora is not None:
-        key_update, value_update = lora(normed)
-        key, value = key + key_update, value + value_update
-    query, key, value = (_heads(part, attention.num_heads) for part in (query, key, value))
-    query, key = attention.q_norm(query), attention.k_norm(key)
-    if prefix is None:
-        mixed = functional.scaled_dot_product_attention(query, key, value)
-    else:
-        prefix_key, prefix_value = (_heads(part, attention.num_heads) for part in prefix())
-        mixed = prefix_attention(query, key, value, prefix_key, prefix_value)
-    mixed = attention.norm(mixed.transpose(1, 2).flatten(2))  # (B, N, D)
-    return cast("Tensor", attention.proj(mixed))
-
-
-def _heads(tensor: Tensor, num_heads: int) -> Tensor:
-    # (..., N, D) -> (..., H, N, D / H)
-    return tensor.view(*tensor.shape[:-1], num_heads, -1).transpose(-3, -2)
-
-
-def _checked(vit: nn.Module) -> VisionTransformer:
-    # Exact types: a subclass may compute something else under the same attribute names.
-    if type(vit) is not VisionTransformer:
-        raise InputError(f"backbone must be a timm VisionTransformer, got {type(vit).__name__}")
-    blocks = cast("Iterable[Block]", vit.blocks)
-    for index, block in enumerate(blocks):
-        if type(block) is not Block:
-            raise InputError(
-                f"block {index} of the backbone must be a plain pre-norm timm Block, "
-                f"got {type(block).__name__}"
-            )
-        if type(block.attn) is not Attention or block.attn.gate is not None:
-            kind = "gated attention" if type(block.attn) is Attention else type(block.attn).__name__
-            raise InputError(
-                f"attention of block {index} must be timm's plain Attention, got {kind}"
-            )
-    if vit.global_pool not in _POOLS:
-        raise InputError(
-            f"pooling of the backbone must be one of {', '.join(_POOLS)}, got {vit.global_pool!r}"
-        )
-    return vit

@@ -1,14 +1,15 @@
 """A frozen ViT with an adapter in each block, and several in expandable blocks."""
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from cl_adapters.peft.adapter_set import AdapterSet, Slot
+from cl_adapters.peft.adapter_set import AdapterSet, Slots
 from cl_adapters.peft.registry import PARALLEL, Peft
-from cl_adapters.peft.routing import ExpandableSlot, RouterKind
+from cl_adapters.peft.routing import ExpandableSlot, RouterKind, SlotRecord
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["ExpandableViT"]
@@ -26,7 +27,7 @@ class ExpandableViT(nn.Module):
         width: R, width of every adapter.
         router: How the routers' columns come about.
         generator: Source of the initial weights.
-        peft: What the adapters are, beside the MLP by default; any that takes tokens.
+        peft: What the adapters are, beside the MLP by default; any kind that takes tokens.
     """
 
     def __init__(
@@ -43,14 +44,14 @@ class ExpandableViT(nn.Module):
         self.backbone = backbone
         self.expandable = tuple(expandable)
         self.peft = peft
-        modules: dict[tuple[Slot, int], nn.Module] = {}
+        modules: dict[tuple[Slots, int], nn.Module] = {}
         for block in range(backbone.num_blocks):
             if block in self.expandable:
                 slot = ExpandableSlot(backbone.embed_dim, width, router=router, peft=peft)
                 slot.add_adapter(generator)
                 modules[peft.slot, block] = slot
             else:
-                modules[peft.slot, block] = peft.make(backbone.embed_dim, width, generator)
+                modules[peft.slot, block] = peft.build(backbone.embed_dim, width, generator)
         self.adapters = AdapterSet(modules)
 
     def slot(self, block: int) -> ExpandableSlot:
@@ -65,17 +66,43 @@ class ExpandableViT(nn.Module):
         """
         return self.forward_blocks(self.backbone.tokens(images), 0, self.expandable[0])
 
-    def forward_blocks(self, tokens: Tensor, start: int, stop: int) -> Tensor:
-        """Runs blocks `start` to `stop` - 1 with their adapters."""
-        return self.backbone.run(tokens, start, stop, adapters=self.adapters)
+    def forward_blocks(
+        self, tokens: Tensor, start: int, stop: int, *, record: dict[int, SlotRecord] | None = None
+    ) -> Tensor:
+        """Runs blocks `start` to `stop` - 1 with their adapters.
 
-    def features(self, inputs: Tensor) -> Tensor:
+        Args:
+            tokens: (B, N, D).
+            start: The first block.
+            stop: The block after the last.
+            record: Filled, for each expandable block among them, with what its router read and
+                decided.
+
+        Shape:
+            Output: (B, N, D).
+        """
+        adapters = self.adapters if record is None else self._recorded(record)
+        return self.backbone.run(tokens, start, stop, adapters=adapters)
+
+    def _recorded(self, record: dict[int, SlotRecord]) -> AdapterSet:
+        modules: dict[tuple[Slots, int], Callable[..., Any]] = {}
+        for slot, block in self.adapters:
+            module = cast("nn.Module", self.adapters.at(slot, block))
+            is_slot = isinstance(module, ExpandableSlot)
+            note = partial(record.__setitem__, block)
+            modules[slot, block] = partial(module, record=note) if is_slot else module
+        return AdapterSet(modules)
+
+    def features(self, inputs: Tensor, record: dict[int, SlotRecord] | None = None) -> Tensor:
         """Returns the features of images, or of what `prefix` made of them.
+
+        Args:
+            inputs: Images or tokens.
+            record: As in `forward_blocks`.
 
         Shape:
             inputs: (B, 3, S, S) or (B, N, D). Output: (B, D).
         """
         tokens = inputs if inputs.ndim == 3 else self.prefix(inputs)
-        return self.backbone.features(
-            self.forward_blocks(tokens, self.expandable[0], self.backbone.num_blocks)
-        )
+        first, stop = self.expandable[0], self.backbone.num_blocks
+        return self.backbone.features(self.forward_blocks(tokens, first, stop, record=record))

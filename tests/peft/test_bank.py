@@ -44,7 +44,7 @@ def bank_of(stacks: list[AdapterStack]) -> AdapterBank:
 
 def plain(stack: AdapterStack, block: int) -> Bottleneck:
     module = Bottleneck(
-        DIM, WIDTH, activation="relu", scale=0.1, dropout=stack.form.dropout, generator=seeded()
+        DIM, WIDTH, activation="relu", scale=0.1, dropout=stack.template.dropout, generator=seeded()
     )
     with torch.no_grad():
         for name, value in zip(
@@ -189,7 +189,7 @@ def pefts(name: str, seed: int) -> tuple[AdapterStack, AdapterSet]:
 
 
 @pytest.mark.parametrize("name", [*PEFTS, "nested"])
-def test_any_pet_is_stacked_stored_and_applied_by_image(tiny_vit: AdaptedViT, name: str) -> None:
+def test_any_kind_is_stacked_stored_and_applied_by_image(tiny_vit: AdaptedViT, name: str) -> None:
     stacks, plain_sets = zip(*(pefts(name, seed) for seed in (0, 50, 100)), strict=True)
     images = torch.randn(5, 3, 32, 32, generator=seeded())
     expected = tiny_vit(images, plain_sets[0])
@@ -213,10 +213,13 @@ def test_any_pet_is_stacked_stored_and_applied_by_image(tiny_vit: AdaptedViT, na
     torch.testing.assert_close(tiny_vit(images, other.choose(index)), together)
 
 
-def test_a_pet_that_keeps_more_than_parameters_is_refused() -> None:
-    with pytest.raises(
-        InputError, match="in parameters alone, got the buffer 'num_batches_tracked'"
-    ):
-        AdapterStack([nn.BatchNorm1d(DIM, affine=True)], "mlp")
+class WithExtraState(nn.Linear):
+    def get_extra_state(self) -> int:
+        return 3
+
+
+def test_a_peft_module_that_keeps_more_than_tensors_is_refused() -> None:
+    with pytest.raises(InputError, match="parameters and buffers, got the state '_extra_state'"):
+        AdapterStack([WithExtraState(2, 2)], "mlp")
     with pytest.raises(InputError, match="got no parameter"):
         AdapterStack([nn.Identity()], "mlp")

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cl_adapters.peft.registry import PEFTS, Peft
-from cl_adapters.peft.routing import ExpandableSlot, RouterKind
+from cl_adapters.peft.routing import ExpandableSlot, RouterKind, SlotRecord
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.expandable import ExpandableViT
 
@@ -49,7 +49,7 @@ def test_the_mixture_is_the_weighted_sum_of_the_adapters(router: RouterKind, ada
                 torch.testing.assert_close(output[image, token], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_any_pet_that_takes_tokens_is_mixed() -> None:
+def test_any_kind_that_takes_tokens_is_mixed() -> None:
     tokens = torch.randn(4, 6, DIM, generator=generator(2))
     for name in ("adapter", "lora"):
         slot = trained_slot("discriminant", 3, PEFTS[name])
@@ -94,7 +94,7 @@ def test_with_one_adapter_its_learned_column_gets_no_gradient() -> None:
     assert all(value.grad is None or not value.grad.any() for value in slot.columns.parameters())
 
 
-def test_the_discriminant_router_sends_data_to_the_adapter_it_was_referred_to() -> None:
+def test_the_discriminant_router_sends_data_to_the_adapter_it_was_told_of() -> None:
     slot = ExpandableSlot(DIM, WIDTH, router="discriminant")
     draws = generator(4)
     for adapter in range(3):
@@ -138,10 +138,42 @@ def test_the_slot_reads_the_stream_after_attention_that_is_not_normalised(vit: n
     )
     images = torch.randn(2, 3, 32, 32, generator=generator(5))
     with torch.no_grad():
-        model.features(images)
+        record: dict[int, SlotRecord] = {}
+        model.features(images, record)
         stream, block = backbone.tokens(images), vit.blocks[0]
         after = stream + block.ls1(block.attn(block.norm1(stream)))
-        torch.testing.assert_close(model.slot(0).mean_tokens, after.mean(dim=1))
+        torch.testing.assert_close(record[0].mean_tokens, after.mean(dim=1))
+
+
+def test_a_record_holds_what_each_router_read_and_decided_and_changes_nothing(
+    vit: nn.Module,
+) -> None:
+    backbone = AdaptedViT(vit)
+    model = ExpandableViT(
+        backbone, expandable=(2, 4), width=WIDTH, router="learned", generator=generator()
+    )
+    model.slot(4).add_adapter(generator(3))
+    with torch.no_grad():
+        for value in model.adapters.parameters():
+            value.copy_(torch.randn(value.shape, generator=generator(6)) / 10)
+    tokens = backbone.tokens(torch.randn(3, 3, 32, 32, generator=generator(5)))
+    record: dict[int, SlotRecord] = {}
+    whole = model.forward_blocks(tokens, 0, 6, record=record)
+    assert torch.equal(whole, model.forward_blocks(tokens, 0, 6))
+    assert sorted(record) == [2, 4]
+    assert record[2].weights.tolist() == [[1.0]] * 3
+    before = model.forward_blocks(tokens, 0, 4)
+    block = vit.blocks[4]
+    after = before + block.ls1(block.attn(block.norm1(before)))
+    torch.testing.assert_close(record[4].mean_tokens, after.mean(dim=1))
+    columns = model.slot(4).columns
+    logits = torch.cat([column(record[4].mean_tokens) for column in columns], dim=1)
+    torch.testing.assert_close(record[4].weights, logits.softmax(dim=1))
+    assert not record[4].mean_tokens.requires_grad
+    assert not record[4].weights.requires_grad
+    partial: dict[int, SlotRecord] = {}
+    model.forward_blocks(tokens, 0, 3, record=partial)
+    assert sorted(partial) == [2]
 
 
 def test_a_training_step_with_twenty_adapters_costs_what_one_with_two_does() -> None:

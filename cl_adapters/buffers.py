@@ -1,0 +1,37 @@
+"""Buffers that grow: with classes, with sets, with whatever comes."""
+
+from torch import Tensor, nn
+
+__all__ = ["GrowingBuffers"]
+
+
+class GrowingBuffers(nn.Module):
+    """A module whose buffers take the size that a state has; each stays on its device.
+
+    torch itself refuses a state whose tensors have another shape. This is the one place that uses
+    its private hook.
+
+    Example:
+        >>> import torch
+        >>> class Sums(GrowingBuffers):
+        ...     def __init__(self, rows: int) -> None:
+        ...         super().__init__()
+        ...         self.register_buffer("sums", torch.ones(rows, 2))
+        >>> small, large = Sums(0), Sums(3)
+        >>> small.load_state_dict(large.state_dict())
+        <All keys matched successfully>
+        >>> small.sums.shape
+        torch.Size([3, 2])
+    """
+
+    def buffers_loaded(self) -> None:
+        """Called once a state has been loaded: forgets what was computed from the one before."""
+
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
+        for name, value in self.named_buffers(recurse=False):
+            stored = state.get(f"{prefix}{name}")
+            if stored is not None:
+                # A new tensor, so that whoever holds the old one keeps it as it is.
+                setattr(self, name, stored.new_zeros(stored.shape, device=value.device))
+        super()._load_from_state_dict(state, prefix, *rest)
+        self.buffers_loaded()

@@ -353,7 +353,9 @@ class MOS(AdapterStrategy):
         rows = range(known) if known else classes
         model.heads.add_classes(rows, generator)
         model.task_predictor.add_classes(rows)
-        model.class_to_task.register(classes, len(self.classes_by_experience) - 1, of=known)
+        if len(self.classes_by_experience) == 1:
+            model.class_to_task.register(rows, -1)  # unseen, as those that `num_classes` foretells
+        model.class_to_task.register(classes, len(self.classes_by_experience) - 1)
 
     def begin_epoch(self, epoch: int) -> None:
         """Lowers the learning rates along a cosine that reaches 0 after the experience."""

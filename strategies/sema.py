@@ -73,7 +73,8 @@ from cl_adapters.strategies.core.samplers import ResumableIndexSampler
 from cl_adapters.strategies.core.strategy import AdapterStrategy, Output, Phase
 from cl_adapters.strategies.core.tokens import ExperienceTokens
 from cl_adapters.vit.adapted_vit import AdaptedViT
-from cl_adapters.vit.expandable import ExpandableViT, expandable_blocks
+from cl_adapters.vit.blocks import expandable_blocks
+from cl_adapters.vit.expandable import ExpandableViT
 
 __all__ = ["SEMA", "SEMAConfig", "SEMAModel"]
 

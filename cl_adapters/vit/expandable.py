@@ -1,6 +1,6 @@
 """A frozen ViT with an adapter in each block, and several in expandable blocks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -106,3 +106,17 @@ class ExpandableViT(nn.Module):
         tokens = inputs if inputs.ndim == 3 else self.prefix(inputs)
         first, stop = self.expandable[0], self.backbone.num_blocks
         return self.backbone.features(self.forward_blocks(tokens, first, stop, record=record))
+
+    def prefix_modules(self) -> list[nn.Module]:
+        """Returns all that the prefix computes with: the backbone and its adapters there."""
+        slot, first = self.peft.slot, self.expandable[0]
+        found = [self.adapters.at(slot, block) for block in range(first)]
+        return [self.backbone, *(each for each in found if isinstance(each, nn.Module))]
+
+    def adapters_held(self, state: Mapping[str, Tensor], block: int) -> int:
+        """Returns how many adapters of an expandable block a state of this model holds."""
+        slot = self.slot(block)
+        (name,) = (name for name, module in self.named_modules() if module is slot.adapters)
+        start = f"{name}."
+        held = {key.removeprefix(start).split(".")[0] for key in state if key.startswith(start)}
+        return len(held)

@@ -16,6 +16,7 @@ from torch.utils.data import RandomSampler, SequentialSampler
 
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.heads.linear import UNSEEN_LOGIT
+from cl_adapters.peft.frozen import eval_frozen
 from cl_adapters.strategies.core.avalanche_types import Experience, ExperienceDataset
 from cl_adapters.strategies.core.batches import Batches, BatchMaker, Frozen
 from cl_adapters.strategies.core.checkpointing import (
@@ -83,6 +84,14 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         """Draws which view each image shows from now on; the same moment draws the same."""
         self.augmentation.set_augmentation_seed(len(self.classes_by_experience), moment)
 
+    def set_modes(self) -> None:
+        """Puts what is trained in train mode and what is frozen in eval mode.
+
+        A frozen module that draws in train mode would feed noise to what reads its features.
+        """
+        self.model.train()
+        eval_frozen(self.model)
+
     def generator(self, purpose: str) -> torch.Generator:
         """Returns a fresh source of randomness for one purpose in the current experience."""
         return purpose_generator(self.seed, len(self.classes_by_experience), purpose)
@@ -104,6 +113,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
                 are, and images where they would be computed at each use.
             order: The order of the images from now on, with cached features.
         """
+        self.set_modes()
         if features is None:
             self._replace_loader(self._images)
             return
@@ -280,6 +290,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
             self.phase = phase.name
             self.set_augmentation_seed(f"phase {number} epoch {epoch}")
             self.begin_epoch(epoch)
+            self.set_modes()
             if epoch < first:
                 continue
             self._before_training_epoch(**kwargs)

@@ -60,6 +60,8 @@ class ExperienceTokens:
             moment: Whose views to show.
         """
         self._set_augmentation_seed(moment)
+        was_training = self._model.training
+        self._model.eval()  # whatever reads the means must not see noise of a module that draws
         means: dict[int, list[Tensor]] = {block: [] for block in blocks}
         start, stop = self._model.expandable[0], max(blocks) + 1
         for tokens, _ in self.cached.batches():
@@ -68,4 +70,5 @@ class ExperienceTokens:
                 self._model.forward_blocks(tokens, start, stop, record=record)
             for block in blocks:
                 means[block].append(record[block].mean_tokens.float())
+        self._model.train(was_training)
         return {block: torch.cat(rows) for block, rows in means.items()}

@@ -17,15 +17,16 @@ from collections.abc import Sequence
 from math import inf
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from cl_adapters.buffers import GrowingBuffers
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 
 __all__ = ["LinearDiscriminant"]
 
 
-class LinearDiscriminant(nn.Module):
+class LinearDiscriminant(GrowingBuffers):
     """Gaussian groups with a shared covariance; grows by group and by sample.
 
     Args:
@@ -111,11 +112,9 @@ class LinearDiscriminant(nn.Module):
         features = features.double()
         return functional.normalize(features, dim=1) if self.unit_length else features
 
-    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
-        self.sums = torch.zeros_like(state[f"{prefix}sums"], device=self.sums.device)
-        self.counts = torch.zeros_like(state[f"{prefix}counts"], device=self.counts.device)
+    def buffers_loaded(self) -> None:
+        """Forgets the classifier of the sums before."""
         self._columns = None
-        super()._load_from_state_dict(state, prefix, *rest)
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns the log of each group's posterior; `UNSEEN_LOGIT` if empty.

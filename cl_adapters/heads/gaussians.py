@@ -21,23 +21,18 @@ Surgery for Pre-Trained Model-Based Class-Incremental Learning", AAAI 2025, arXi
 Shapes: D features, M components, K rows of a factor.
 """
 
-from typing import Final, Literal
-
 import torch
-from sklearn.cluster import KMeans
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from cl_adapters.buffers import GrowingBuffers
 from cl_adapters.errors import InputError
+from cl_adapters.heads.fitting import FLOOR, Component, Statistics, components
 
 __all__ = ["FLOOR", "ClassGaussians", "Statistics"]
 
-Statistics = Literal["full", "low_rank", "diagonal", "centroids"]
 
-FLOOR: Final = 1e-4  # added to every variance, as the authors do
-
-
-class ClassGaussians(nn.Module):
+class ClassGaussians(GrowingBuffers):
     """Components by class; grows by class.
 
     Args:
@@ -102,41 +97,18 @@ class ClassGaussians(nn.Module):
             # The diagonal of an average class; of a narrow one if there is no class yet.
             known = (self.spreads**2 + (self.factors**2).sum(dim=1)).double()
             variance = known.mean(dim=0) if len(known) else torch.zeros_like(features[0])
-            self._append(label, 1, features[0], variance, features[:0])
+            self._append(label, Component(1, features[0], variance, features[:0]))
             return False
-        if self.kind == "centroids":
-            self._add_clusters(label, features)
-            return True
-        mean = features.mean(dim=0)
-        centred = (features - mean) / (len(features) - 1) ** 0.5
-        variance = (centred**2).sum(dim=0)
-        factor = centred[:0]
-        if self.kind != "diagonal":
-            # Rows of S V' instead of a Cholesky factor: exact for any rank, never fails.
-            _, values, directions = torch.linalg.svd(centred, full_matrices=False)
-            kept = min(len(features) - 1, len(mean))
-            kept = min(kept, self.rank) if self.kind == "low_rank" else kept
-            factor = (values[:, None] * directions)[:kept]
-        rest = (variance - (factor**2).sum(dim=0)).clamp_min(0)
-        self._append(label, len(features), mean, rest, factor)
+        for each in components(features, self.kind, rank=self.rank, centroids=self.centroids):
+            self._append(label, each)
         return True
 
-    def _add_clusters(self, label: int, features: Tensor) -> None:
-        distinct = len(torch.unique(features, dim=0))
-        model = KMeans(min(self.centroids, distinct), n_init=10, random_state=0)
-        clusters = torch.from_numpy(model.fit_predict(features.cpu().numpy()))
-        for cluster in torch.unique(clusters).tolist():
-            rows = features[(clusters == cluster).to(features.device)]
-            variance = rows.var(dim=0, correction=0)
-            self._append(label, len(rows), rows.mean(dim=0), variance, rows[:0])
-
-    def _append(
-        self, label: int, share: int, mean: Tensor, variance: Tensor, factor: Tensor
-    ) -> None:
+    def _append(self, label: int, component: Component) -> None:
+        factor = component.factor
         self.labels = functional.pad(self.labels, (0, 1), value=label)
-        self.shares = functional.pad(self.shares, (0, 1), value=float(share))
-        self.means = torch.cat([self.means, mean[None].to(self.means)])
-        spread = (variance + FLOOR).sqrt()
+        self.shares = functional.pad(self.shares, (0, 1), value=float(component.share))
+        self.means = torch.cat([self.means, component.mean[None].to(self.means)])
+        spread = (component.variance + FLOOR).sqrt()
         self.spreads = torch.cat([self.spreads, spread[None].to(self.spreads)])
         rows = max(self.factors.shape[1], len(factor))
         held = functional.pad(self.factors, (0, 0, 0, rows - self.factors.shape[1]))
@@ -155,12 +127,15 @@ class ClassGaussians(nn.Module):
         return torch.stack(means) if means else self.means[:0]
 
     @torch.no_grad()
-    def sample(self, per_class: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def sample(
+        self, per_class: int, generator: torch.Generator, *, mean_scales: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Draws features of every class, components by their shares; classes in rising order.
 
         Args:
             per_class: Samples a class.
             generator: Source of randomness, on the CPU.
+            mean_scales: (C,), factor on the means of each class; None leaves them as they are.
 
         Shape:
             Output: (C * per_class, D), (C * per_class,).
@@ -173,22 +148,19 @@ class ClassGaussians(nn.Module):
         order = torch.argsort(component, stable=True)  # components become contiguous
         counts = torch.bincount(component, minlength=len(self.labels)).tolist()
         features = torch.empty(len(component), self.means.shape[1], device=self.means.device)
+        means = self.means
+        if mean_scales is not None:
+            means = means * mean_scales.to(means)[torch.searchsorted(classes, self.labels), None]
         start = 0
         for index, count in enumerate(counts):
             rows = order[start : start + count]
-            features[rows] = self._draw(index, count, generator)
+            features[rows] = self._draw(index, means[index], count, generator)
             start += count
         return features, classes.repeat_interleave(per_class)
 
-    def _draw(self, index: int, count: int, generator: torch.Generator) -> Tensor:
+    def _draw(self, index: int, mean: Tensor, count: int, generator: torch.Generator) -> Tensor:
         factor = self.factors[index]
-        noise = torch.randn(count, self.means.shape[1] + len(factor), generator=generator)
+        noise = torch.randn(count, len(mean) + len(factor), generator=generator)
         noise = noise.to(factor.device)
         along, alone = noise[:, : len(factor)], noise[:, len(factor) :]
-        return torch.addmm(self.means[index] + alone * self.spreads[index], along, factor)
-
-    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
-        for name in ("labels", "shares", "means", "spreads", "factors"):
-            like = state[f"{prefix}{name}"]
-            setattr(self, name, torch.zeros_like(like, device=getattr(self, name).device))
-        super()._load_from_state_dict(state, prefix, *rest)
+        return torch.addmm(mean + alone * self.spreads[index], along, factor)

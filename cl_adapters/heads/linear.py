@@ -13,6 +13,7 @@ from typing import Final, cast
 import torch
 from torch import Tensor, nn
 
+from cl_adapters.errors import InputError
 from cl_adapters.heads.cosine import CosineLinear
 
 __all__ = ["UNSEEN_LOGIT", "ExperienceHeads", "cross_entropy_over"]
@@ -29,6 +30,10 @@ class ExperienceHeads(nn.Module):
             has them, uniform in +-1 / sqrt(F) (SEMA). Biases start at 0.
         cosine_scale: Makes the logits this multiple of the cosines between features and weights,
             without biases; None for linear layers.
+        learn_scale: Train the multiple, one for all experiences, from `cosine_scale` on.
+
+    Raises:
+        InputError: If `learn_scale` is asked for without `cosine_scale`.
 
     Example:
         >>> heads = ExperienceHeads(4)
@@ -43,19 +48,25 @@ class ExperienceHeads(nn.Module):
         *,
         init_std: float | None = 0.001,
         cosine_scale: float | None = None,
+        learn_scale: bool = False,
     ) -> None:
         super().__init__()
+        if learn_scale and cosine_scale is None:
+            raise InputError("`learn_scale` must go with `cosine_scale`, got none")
         self.cosine_scale = cosine_scale
         self.num_features = num_features
         self.init_std = init_std
         self.layers = nn.ModuleList()
         self.classes: list[int] = []
+        start = torch.tensor(float(cosine_scale or 1))
+        self.scale = nn.Parameter(start) if learn_scale else None  # on unscaled layers
 
     def _layer(self, rows: int) -> nn.Linear:
         # Made without torch's own initialisation, which would draw from the global random state.
         if self.cosine_scale is None:
             return nn.Linear(self.num_features, rows, device="meta")
-        return CosineLinear(self.num_features, rows, scale=self.cosine_scale)
+        scale = self.cosine_scale if self.scale is None else 1.0
+        return CosineLinear(self.num_features, rows, scale=scale)
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds a layer for those of the classes that have none yet."""
@@ -80,12 +91,15 @@ class ExperienceHeads(nn.Module):
         """
         columns = max(self.classes, default=-1) + 1
         if self.classes and self.classes == list(range(columns)):  # each column in its place
-            return torch.cat([layer(features) for layer in self.layers], dim=1).float()
+            return self._seen(features)
         logits = features.new_full((features.shape[0], columns), UNSEEN_LOGIT, dtype=torch.float32)
         if self.classes:
-            seen = torch.cat([layer(features) for layer in self.layers], dim=1)
-            logits[:, _index(self.classes, features.device)] = seen.float()
+            logits[:, _index(self.classes, features.device)] = self._seen(features)
         return logits
+
+    def _seen(self, features: Tensor) -> Tensor:
+        logits = torch.cat([layer(features) for layer in self.layers], dim=1).float()
+        return logits if self.scale is None else self.scale * logits
 
     @torch.no_grad()
     def joined(self, labels: Sequence[int]) -> nn.Linear:
@@ -95,6 +109,8 @@ class ExperienceHeads(nn.Module):
         weight = torch.cat([layer.weight for layer in layers])[rows]
         copy = self._layer(len(rows)).to_empty(device=weight.device)
         copy.weight.copy_(weight)
+        if self.scale is not None and isinstance(copy, CosineLinear):
+            copy.scale = float(self.scale)
         if self.cosine_scale is None:
             copy.bias.copy_(torch.cat([layer.bias for layer in layers])[rows])
         return copy

@@ -6,15 +6,16 @@ Shapes: B batch, F features, C columns = highest label seen + 1.
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from cl_adapters.buffers import GrowingBuffers
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 
 __all__ = ["PrototypeHead"]
 
 
-class PrototypeHead(nn.Module):
+class PrototypeHead(GrowingBuffers):
     """Cosine similarity to the mean feature of each class (SimpleCIL; nearest class mean).
 
     Means are kept as sums and counts in float64, so the result does not depend on how the samples

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from cl_adapters.buffers import GrowingBuffers
 from cl_adapters.errors import InputError
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 
@@ -25,7 +26,7 @@ __all__ = ["STRENGTHS", "RidgeHead", "choose_strength"]
 STRENGTHS: Final = tuple(10.0**power for power in range(-8, 9))
 
 
-class RidgeHead(nn.Module):
+class RidgeHead(GrowingBuffers):
     """A linear classifier by ridge regression.
 
     Args:

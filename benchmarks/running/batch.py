@@ -7,7 +7,6 @@ from typing import Any, Unpack
 from rich.console import Console
 
 from cl_adapters.benchmarks.data.images import ImageSource, verify_images
-from cl_adapters.benchmarks.running.bars import Bars, ctrl_c_is_heard
 from cl_adapters.benchmarks.running.logs import check_loggers
 from cl_adapters.benchmarks.running.prepare import (
     PreparedRun,
@@ -16,6 +15,7 @@ from cl_adapters.benchmarks.running.prepare import (
     open_images,
     prepare,
 )
+from cl_adapters.benchmarks.running.progress import Bars, ctrl_c_is_heard
 from cl_adapters.benchmarks.running.protocols import apply_protocol, check_images, find_protocol
 from cl_adapters.benchmarks.running.recipe import RunConfig, read_recipe
 from cl_adapters.benchmarks.running.runner import Running, run

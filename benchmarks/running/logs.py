@@ -21,6 +21,7 @@ from typing import Any, Final
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.logging import BaseLogger, TensorboardLogger
 
+from cl_adapters.benchmarks.running.learner import Watched
 from cl_adapters.benchmarks.running.observer import Observer, OnProgress
 from cl_adapters.benchmarks.running.wandb_log import WandbLog
 from cl_adapters.benchmarks.streams.plans import StreamPlan
@@ -83,22 +84,22 @@ class MethodLog(Observer):
                 },
             )
 
-    def load_state_dict(self, facts: Mapping[str, Any]) -> None:
-        """Goes on where `facts` was."""
-        super().load_state_dict(facts)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state` was."""
+        super().load_state_dict(state)
         self._tell_losses()
 
-    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_exp(self, strategy: Watched, **kwargs: object) -> None:
         """Forgets the experience before."""
         self._end_of_experience()
         super().before_training_exp(strategy, **kwargs)
 
-    def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def after_training_epoch(self, strategy: Watched, **kwargs: object) -> None:
         """Tells the loss of an epoch."""
         super().after_training_epoch(strategy, **kwargs)
         self._tell_losses()
 
-    def after_eval(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def after_eval(self, strategy: Watched, **kwargs: object) -> None:
         """Tells how an experience ended; a second evaluation of the same one is not told."""
         super().after_eval(strategy, **kwargs)
         experience = len(strategy.classes_by_experience) - 1

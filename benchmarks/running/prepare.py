@@ -222,7 +222,7 @@ def build_strategy(
         evaluator=EvaluationPlugin(loggers=[BaseLogger()], collect_all=False),
     )
     # Every number is computed from the predictions; asked for none, it still takes time each step.
-    strategy.plugins.remove(strategy.evaluator)
+    strategy.remove_plugin(strategy.evaluator)
     return strategy
 
 

@@ -9,8 +9,9 @@ from typing import Any, Final
 from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.running.checkpoints import CHECKPOINT_MINUTES
 from cl_adapters.benchmarks.running.prepare import PreparedRun, open_backbone, open_images, prepare
+from cl_adapters.benchmarks.running.progress import Progress
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.benchmarks.running.runner import Progress, run_stepwise
+from cl_adapters.benchmarks.running.runner import run_stepwise
 from cl_adapters.benchmarks.streams.watch import BoundaryDetector
 from cl_adapters.benchmarks.sweeps.job_queue import Outcome
 from cl_adapters.cache.feature_cache import open_cache

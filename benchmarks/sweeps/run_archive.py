@@ -5,7 +5,7 @@ import tarfile
 from contextlib import suppress
 from pathlib import Path
 
-from cl_adapters.benchmarks.running.runner import only_writer
+from cl_adapters.benchmarks.running.run_folder import only_writer
 from cl_adapters.errors import InputError
 from cl_adapters.records.files import atomic_path
 

@@ -28,10 +28,10 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 
 from cl_adapters.benchmarks.data.images import ImageSource
-from cl_adapters.benchmarks.running.bars import Bars
 from cl_adapters.benchmarks.running.prepare import method_options, open_backbone, prepare
+from cl_adapters.benchmarks.running.progress import Bars, Progress, StopRun
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.benchmarks.running.runner import Progress, StopRun, run
+from cl_adapters.benchmarks.running.runner import run
 from cl_adapters.benchmarks.sweeps.space import Space, nested
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError, RunError

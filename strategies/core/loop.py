@@ -27,6 +27,7 @@ from numbers import Real
 from typing import Any, ClassVar, Final, Literal, TypedDict, Unpack
 
 import torch
+from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
@@ -391,6 +392,14 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
 
     def rebuild(self, state: Mapping[str, Tensor]) -> None:
         """Grows what a state holds beyond what `register_experience` grew; nothing by default."""
+
+    def add_plugin(self, plugin: SupervisedPlugin, *, first: bool = False) -> None:
+        """Lets a plugin watch training and evaluation; `first` calls it before the others."""
+        self.plugins.insert(0 if first else len(self.plugins), plugin)
+
+    def remove_plugin(self, plugin: SupervisedPlugin) -> None:
+        """Stops calling a plugin, such as `evaluator`."""
+        self.plugins.remove(plugin)
 
     def set_checkpointer(self, checkpointer: Checkpointer | None) -> None:
         """Names who keeps states of the experiences that are trained from now on; None: nobody."""

@@ -128,7 +128,7 @@ def test_segments_partition_the_stream_in_order(kind: str, data: st.DataObject) 
         assert found.hidden is not None
         mine = zip(found.train[segment].tolist(), found.hidden.train[segment].tolist(), strict=True)
         assert sorted(mine) == sorted(inside)
-        assert (found.hidden.facts[segment]["start"], found.hidden.facts[segment]["images"]) == (
+        assert (found.hidden.truth[segment]["start"], found.hidden.truth[segment]["images"]) == (
             low,
             high - low,
         )
@@ -197,7 +197,7 @@ def test_facts_tell_the_announcement_and_the_truth(source: ImageSource) -> None:
     found = task_free_plan(source, plan, boundaries)
     assert found.hidden is not None
     keys = ("start", "images", "announced", "score", "threshold", "delay", "changes", "origins")
-    assert [tuple(facts[key] for key in keys) for facts in found.hidden.facts] == [
+    assert [tuple(truth[key] for key in keys) for truth in found.hidden.truth] == [
         (0, 40, None, None, None, None, [], [[0, 40]]),
         (40, 30, 60, 3.0, 2.0, None, [], [[0, 30]]),
         (70, 50, 100, 4.0, 2.0, 20, [80], [[0, 10], [1, 40]]),
@@ -286,7 +286,7 @@ def test_a_method_runs_without_boundaries_and_ends_on_the_told_test_images(
 ) -> None:
     prepared = prepare(config(strategy), source=source)
     assert prepared.plan.hidden is not None
-    starts = [facts["start"] for facts in prepared.plan.hidden.facts]
+    starts = [truth["start"] for truth in prepared.plan.hidden.truth]
     assert starts == [0, 40, 80, 120], "the stripes are easy to tell apart"
     folder = runner.run(prepared, tmp_path)
     assert folder.parent == tmp_path / "stripes-task_free" / strategy
@@ -424,10 +424,10 @@ def test_new_traffic_signs_are_announced() -> None:
     values = {**read_recipe(Path("benchmarks/recipes/gtsrb.toml")), "strategy": "simplecil"}
     prepared = prepare(RunConfig.parse({**values, MARK: "mmd"}))
     assert prepared.plan.hidden is not None
-    facts = prepared.plan.hidden.facts
-    changes = [change for each in facts for change in each["changes"]]  # type: ignore[attr-defined]
+    truth = prepared.plan.hidden.truth
+    changes = [change for each in truth for change in each["changes"]]  # type: ignore[attr-defined]
     scores = score_boundaries(
-        changes, [each["announced"] for each in facts[1:]], sum(map(len, prepared.plan.train))
+        changes, [each["announced"] for each in truth[1:]], sum(map(len, prepared.plan.train))
     )  # type: ignore[arg-type]
     assert scores["found"] == scores["changes"] == 5
     assert scores["false_alarms"] <= 1

@@ -286,7 +286,7 @@ def test_a_failed_run_comes_back_with_its_error(
     def diverge(*_: object, **__: object) -> None:
         raise RunError("the loss is no longer finite")
 
-    monkeypatch.setattr("cl_adapters.benchmarks.running.runner._Session._train", diverge)
+    monkeypatch.setattr("cl_adapters.benchmarks.running.session.Session._train", diverge)
     *_, told = work(LAE, engine_ray._Job(tmp_path / "no", "token", Path.cwd(), OFF), None, [])
     assert told.outcome is not None
     assert told.place is not None

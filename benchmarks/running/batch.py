@@ -88,11 +88,7 @@ def run_batch(
     """
     console = Console(stderr=True, quiet=quiet)
     check_loggers(running.get("loggers", ()))
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out must be a folder, got the file {str(out)!r}")
-    for config in configs:  # the cheap checks first: opening data and weights takes a while
-        find_strategy(config.strategy)
-        find_device(config.device)
+    _check(configs, out)
     source = open_images(configs[0])
     shared = _Shared(source)
     _say(console, _protocol_notices(configs[0], source))
@@ -110,6 +106,15 @@ def run_batch(
             bars.finish(_line(prepared, folders[-1]))
         _say_trouble(cache, bars)
     return folders
+
+
+def _check(configs: Sequence[RunConfig], out: Path) -> None:
+    # The cheap checks first: opening data and weights takes a while.
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out must be a folder, got the file {str(out)!r}")
+    for config in configs:
+        find_strategy(config.strategy)
+        find_device(config.device)
 
 
 def _say(console: Console, notices: Iterable[str]) -> None:

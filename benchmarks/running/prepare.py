@@ -117,12 +117,7 @@ def prepare(
     loaded = backbone or open_backbone(config)
     preprocess = _preprocess(config, loaded)
     backbone = _of_this_run(config, loaded, preprocess)
-    extractor = ImageFeatureExtractor(
-        backbone=backbone,
-        preprocess=preprocess,
-        device=find_device(config.device),
-        precision=config.precision,
-    )
+    extractor = _feature_extractor(config, backbone, preprocess)
     detector = boundary_detector or _earlier(announcer) or BoundaryDetector()
     plan = plan_segments(source, plan, config, extractor, detector)
     views = _fixed_views(config, preprocess)
@@ -157,6 +152,17 @@ def _of_this_run(
         is_compiled=config.compile,
     )
     return replace(backbone, model=own)
+
+
+def _feature_extractor(
+    config: RunConfig, backbone: PretrainedViT, preprocess: Preprocess
+) -> ImageFeatureExtractor:
+    return ImageFeatureExtractor(
+        backbone=backbone,
+        preprocess=preprocess,
+        device=find_device(config.device),
+        precision=config.precision,
+    )
 
 
 def _earlier(announcer: BoundaryDetector | None) -> BoundaryDetector | None:

@@ -190,9 +190,9 @@ class ExperienceCheckpoint:
         """
         events = strategy.pop_events(self._experience)
         for event in events:
-            strategy.log_event(**event)
+            strategy.log_event(event.event, **event.values)
         metadata = {
-            "events": events,
+            "events": [event.as_line() for event in events],
             "timings": strategy.timings,
             "random": random_states(),
             "observer": dict(plugin),

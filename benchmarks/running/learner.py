@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.peft.retrieval import Retrieval
+from cl_adapters.records.event_kinds import Event
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.strategies.core.avalanche_types import AvalancheBenchmark, AvalancheExperience
 from cl_adapters.strategies.core.checkpointing import Checkpointer, ResumablePlugin, TrainerState
@@ -96,10 +97,10 @@ class Learner(Network, Protocol):
     ) -> None:
         """Takes over what was logged and timed in an experience that was trained before."""
 
-    def log_event(self, event: str, **values: Any) -> None:  # noqa: ANN401 - keys of its kind
+    def log_event(self, event: str, /, **values: Any) -> None:  # noqa: ANN401 - keys of its kind
         """Keeps an event for the record."""
 
-    def pop_events(self, experience: int) -> list[dict[str, Any]]:
+    def pop_events(self, experience: int) -> list[Event]:
         """Returns the events since the last call, as those of an experience."""
 
 

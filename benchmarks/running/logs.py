@@ -26,6 +26,7 @@ from cl_adapters.benchmarks.running.observer import Observer, OnProgress
 from cl_adapters.benchmarks.running.wandb_log import WandbLog
 from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.errors import unknown_name
+from cl_adapters.records.event_kinds import Evaluation, Parameters, Phase
 from cl_adapters.records.events import read_events
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions
@@ -64,23 +65,23 @@ class MethodLog(Observer):
         events = read_events(folder)
         rows = read_predictions(folder)
         for experience in range(done):
-            of_this = [each for each in events if each["experience"] == experience]
-            phases = [each for each in of_this if each["event"] == "phase"]
-            self.losses = {each["name"]: each["losses"] for each in phases if each.get("losses")}
+            of_this = [each for each in events if each.experience == experience]
+            phases = [each for each in of_this if isinstance(each, Phase)]
+            self.losses = {each.name: each.losses for each in phases if each.losses}
             self._tell_losses()
             self._end_of_experience()
-            counts = next(each for each in of_this if each["event"] == "parameters")
-            evaluation = next(each for each in of_this if each["event"] == "evaluation")
+            counts = next(each for each in of_this if isinstance(each, Parameters))
+            evaluation = next(each for each in of_this if isinstance(each, Evaluation))
             part = rows[rows["experience"] == experience]
             right = (part["prediction"] == part["target"]).groupby(part["target_experience"])
             self._tell(
                 experience,
                 {int(each): (int(hits.sum()), len(hits)) for each, hits in right},
                 {
-                    **{f"seconds/{each['name']}": each["seconds"] for each in phases},
-                    "seconds/evaluation": evaluation["seconds"],
-                    "parameters/added": counts["added"],
-                    "parameters/trainable": counts["trainable"],
+                    **{f"seconds/{each.name}": each.seconds for each in phases},
+                    "seconds/evaluation": evaluation.seconds,
+                    "parameters/added": counts.added,
+                    "parameters/trainable": counts.trainable,
                 },
             )
 

@@ -111,8 +111,8 @@ def learn(strategy: Learner, experience: AvalancheExperience, trained: Path | No
         return
     strategy.restore(state, [experience])
     for event in read_events(trained):
-        if event["experience"] == experience.current_experience and event["event"] not in _OWN:
-            strategy.log_event(**event)
+        if event.experience == experience.current_experience and event.event not in _OWN:
+            strategy.log_event(event.event, **event.values)
     strategy.log_event("reused", run=trained.name)
 
 

@@ -30,6 +30,7 @@ from cl_adapters.benchmarks.running.storing import keep_examples, store_experien
 from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.randomness import seed_random_states, set_random_states
+from cl_adapters.records.event_kinds import Memory, Segment
 from cl_adapters.records.events import read_events, truncate_events
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions, read_retrieval
@@ -169,7 +170,7 @@ class Session:
 
 def _noted_experiences(folder: Path, done: int) -> int:
     """Returns how many of the finished experiences stand in the events from first to last."""
-    noted = {event["experience"] for event in read_events(folder) if event["event"] == "memory"}
+    noted = {event.experience for event in read_events(folder) if isinstance(event, Memory)}
     return next((each for each in range(done) if each not in noted), done)
 
 
@@ -177,12 +178,12 @@ def _check_segments(folder: Path, plan: StreamPlan) -> None:
     # Features that another machine computes may differ in the last digit, and a boundary with them.
     planned = plan.hidden.truth if plan.hidden else ()
     for event in read_events(folder):
-        if event["event"] == "segment" and any(
-            event[key] != planned[event["experience"]][key] for key in ("start", "images")
+        if isinstance(event, Segment) and any(
+            getattr(event, key) != planned[event.experience][key] for key in ("start", "images")
         ):
             raise InputError(
                 f"run directory {str(folder)!r} must go on with the segments that it began with, "
-                f"but segment {event['experience']} now differs; use --restart"
+                f"but segment {event.experience} now differs; use --restart"
             )
 
 

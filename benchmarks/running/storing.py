@@ -1,7 +1,8 @@
 """What is written after an experience: predictions, events, a checkpoint; at last examples."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -11,7 +12,8 @@ from cl_adapters.benchmarks.running.learner import Learner, Runnable
 from cl_adapters.benchmarks.running.memory import peak_bytes
 from cl_adapters.benchmarks.running.observer import Observer
 from cl_adapters.benchmarks.streams.plans import StreamPlan
-from cl_adapters.records.events import append_event, append_events
+from cl_adapters.records.event_kinds import Event
+from cl_adapters.records.events import append_events, make_event
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import (
     read_predictions,
@@ -45,51 +47,56 @@ def store_experience(
     write_predictions(folder, predictions)
     if len(retrieval):
         write_retrieval(folder, retrieval)
-    _store_phases(strategy, folder, experience, observer)
-    append_events(folder, strategy.pop_events(experience))
-    _store_cache(strategy, folder, experience)
-    _store_truth(prepared.plan, folder, experience)
+    record.parameters, counts = _count_parameters(strategy)
     seconds, images, passes = observer.evaluation
-    append_event(folder, "evaluation", experience, seconds, images=images, passes=passes / images)
-    record.parameters = _store_parameters(strategy, folder, experience)
-    append_event(folder, "memory", experience, 0, peak_bytes=peak_bytes(strategy.device))
+    events = [
+        *_phases(strategy, observer),
+        *strategy.pop_events(experience),
+        _cache(strategy),
+        *_truth(prepared.plan, experience),
+        make_event("evaluation", seconds=seconds, images=images, passes=passes / images),
+        counts,
+        make_event("memory", peak_bytes=peak_bytes(strategy.device)),
+    ]
+    append_events(folder, (event.of_experience(experience) for event in events))
     write_checkpoint(folder / "checkpoints", experience, strategy.learned_state())
 
 
-def _store_phases(strategy: Learner, folder: Path, experience: int, observer: Observer) -> None:
+def _phases(strategy: Learner, observer: Observer) -> Iterator[Event]:
     for name, (seconds, images) in (*observer.phases.items(), *strategy.timings.items()):
-        losses = {"losses": observer.losses[name]} if name in observer.losses else {}
-        append_event(folder, "phase", experience, seconds, name=name, images=images, **losses)
+        losses: dict[str, Any] = (
+            {"losses": observer.losses[name]} if name in observer.losses else {}
+        )
+        yield make_event("phase", seconds=seconds, name=name, images=images, **losses)
 
 
-def _store_truth(plan: StreamPlan, folder: Path, experience: int) -> None:
-    """Writes what the stream knows about an experience and the strategy does not."""
+def _truth(plan: StreamPlan, experience: int) -> Iterator[Event]:
+    """Yields what the stream knows about an experience and the strategy does not."""
     if plan.domains:
-        append_event(folder, "domain", experience, 0, **plan.domains[experience].truth())
+        domain: dict[str, Any] = plan.domains[experience].truth()
+        yield make_event("domain", **domain)
     if plan.hidden:
-        append_event(folder, "segment", experience, 0, **plan.hidden.truth[experience])
+        segment: Mapping[str, Any] = plan.hidden.truth[experience]
+        yield make_event("segment", **segment)
 
 
-def _store_parameters(strategy: Learner, folder: Path, experience: int) -> dict[str, int]:
-    """Returns the numbers of the record."""
+def _count_parameters(strategy: Learner) -> tuple[dict[str, int], Event]:
+    """Returns the numbers of the record, and the event."""
     backbone = sum(value.numel() for value in strategy.backbone.parameters())
     added = sum(value.numel() for value in strategy.learned_state().values())
     trainable = sum(value.numel() for value in strategy.model.parameters() if value.requires_grad)
-    counts = {"trainable": trainable, "added": added, "total": backbone + added}
-    append_event(folder, "parameters", experience, 0, **counts)
-    return {"backbone": backbone, "added": added}
+    event = make_event("parameters", trainable=trainable, added=added, total=backbone + added)
+    return {"backbone": backbone, "added": added}, event
 
 
-def _store_cache(strategy: Learner, folder: Path, experience: int) -> None:
+def _cache(strategy: Learner) -> Event:
     cache, views = strategy.cache, strategy.views
     if cache is None:
-        append_event(folder, "cache", experience, 0, mode="off", read=0, computed=0, inherited=0)
-        return
+        return make_event("cache", mode="off", read=0, computed=0, earlier_hits=0)
     cache.flush()
-    read, computed, inherited = cache.take_counts()
-    counts = {"read": read, "computed": computed, "inherited": inherited}
+    read, computed, earlier_hits = cache.take_counts()
     mode = f"{views.count} fixed views" if isinstance(views, FixedViews) else "exact"
-    append_event(folder, "cache", experience, 0, mode=mode, **counts)
+    return make_event("cache", mode=mode, read=read, computed=computed, earlier_hits=earlier_hits)
 
 
 def keep_examples(prepared: Runnable, folder: Path) -> None:

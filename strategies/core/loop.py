@@ -38,6 +38,7 @@ from cl_adapters.errors import InputError, RunError
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 from cl_adapters.peft.retrieval import Retrieval
 from cl_adapters.randomness import as_text, from_text, random_states, set_random_states
+from cl_adapters.records.events import Event, make_event, parse_event
 from cl_adapters.strategies.core.checkpointing import (
     Checkpointer,
     CheckpointMismatchError,
@@ -144,7 +145,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         if not all(isinstance(each, ResumablePlugin) for each in given):
             self.resumes_inside = False
         self.phase = "train"
-        self._events: list[dict[str, Any]] = []
+        self._events: list[Event] = []
         self.timings: dict[str, tuple[float, int]] = {}
         self.classes_by_experience: list[tuple[int, ...]] = []
         self.num_steps = 0
@@ -411,24 +412,30 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         """Takes over what was logged and timed in an experience that was trained before.
 
         Args:
-            events: What `pop_events` gave.
+            events: What `pop_events` gave, as lines.
             timings: What `timings` was: seconds and images by name.
         """
         for event in events:
-            self.log_event(**event)
+            typed = parse_event(event)
+            self.log_event(typed.event, **typed.values)
         self.timings = {name: (each[0], int(each[1])) for name, each in timings.items()}
 
-    def log_event(self, event: str, **values: object) -> None:
-        """Keeps a fact for the run record."""
-        self._events.append({"event": event, **values})
+    def log_event(self, event: str, /, **values: Any) -> None:  # noqa: ANN401 - of its kind
+        """Keeps a fact for the run record.
 
-    def pop_events(self, experience: int) -> list[dict[str, Any]]:
+        Args:
+            event: Kind of event, one of `records.event_kinds` or one of your own.
+            **values: Its keys, as JSON can hold them.
+
+        Raises:
+            InputError: If they do not fit a known kind.
+        """
+        self._events.append(make_event(event, **values))
+
+    def pop_events(self, experience: int) -> list[Event]:
         """Returns the facts noted since the last call, as events of an experience."""
         events, self._events = self._events, []
-        return [
-            {"event": each.pop("event"), "experience": experience, "seconds": 0.0, **each}
-            for each in events
-        ]
+        return [each.of_experience(experience) for each in events]
 
     def retrieval(self) -> Retrieval | None:
         """Returns how the batch evaluated last was answered; None if there was nothing to choose.

@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
-from cl_adapters.records.events import append_event
 from cl_adapters.reports.groups import Group, file_name, group_runs
 from cl_adapters.reports.load import load_runs
 from tests.reports.conftest import MakeRun
+from tests.reports.lines import append_event
 
 
 def _groups(tmp_path: Path, *, force: bool = False) -> list[Group]:

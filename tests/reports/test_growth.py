@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from cl_adapters.errors import InputError
-from cl_adapters.records.events import append_events
 from cl_adapters.reports.definitions import DETECTION_COLUMNS
 from cl_adapters.reports.detection import detection, first_firing
 from cl_adapters.reports.growth import History, linear_growth, read_history, strain
+from tests.reports.lines import append_events
 
 Events = list[dict[str, Any]]
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from cl_adapters.errors import InputError
-from cl_adapters.records.events import append_event
 from cl_adapters.reports.figures.files import figure_style
 from cl_adapters.reports.figures.votes import votes_figure
 from cl_adapters.reports.groups import group_runs
@@ -18,6 +17,7 @@ from cl_adapters.reports.report import write_report
 from cl_adapters.reports.sections.votes import VotesSection, read_all_votes
 from cl_adapters.reports.votes import read_votes
 from tests.reports.conftest import MakeRun
+from tests.reports.lines import append_event
 
 
 def write_votes(folder: Path, seed: int = 0, **changes: Any) -> dict[int, dict[str, list[int]]]:

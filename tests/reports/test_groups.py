@@ -63,11 +63,14 @@ def test_a_changed_plugin_is_another_method_and_a_moved_one_is_not(
     }
 
 
-def test_seconds_of_a_filled_memo_are_told(make_run: MakeRun, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "key"), [("cache", "earlier_hits"), ("memo", "inherited")])
+def test_seconds_of_a_filled_cache_are_told(
+    make_run: MakeRun, tmp_path: Path, kind: str, key: str
+) -> None:
     for seed in (0, 1, 2):
         folder = make_run("simplecil", seed)
-        counts = {"mode": "exact", "read": 9, "computed": 1, "inherited": 4 * (seed > 0)}
-        append_event(folder, "cache", 1, 0, **counts)
+        counts = {"mode": "exact", "read": 9, "computed": 1, key: 4 * (seed > 0)}
+        append_event(folder, kind, 1, 0, **counts)
     (group,) = _groups(tmp_path)
     (note,) = group.notes
     assert note.startswith("simplecil, seeds 1, 2: the cache held features that earlier runs had")

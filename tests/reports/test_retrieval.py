@@ -250,7 +250,7 @@ def test_a_damaged_table_is_refused(
     ("distances", "message"),
     [
         ([[0.0]], "must be a square of 4 rows"),
-        ([[0.0, 1.0]] * 4, "must be a square of 4 rows"),
+        ([[0.0, 1.0]] * 4, "must be a square, a row and a column an adapter"),
         ([[0.0, 1.0, -0.5, 1.0]] * 4, "must not be negative"),
         ([[0.0, 1.0, -math.inf, 1.0]] * 4, "must not be negative"),
         ([["0", 1.0, 1.0, 1.0]] * 4, "distances.0.0"),

@@ -32,6 +32,8 @@ from cl_adapters.records.files import (
     check_format,
     has_valid_checksum,
 )
+from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.upgrade import upgrade_state
 from cl_adapters.strategies.core.checkpointing import TrainerState
 
 __all__ = [
@@ -121,9 +123,18 @@ def _read(place: Path) -> Found:
     if not is_sealed or hashlib.sha256(data).hexdigest() != metadata.get("sha256"):
         raise DamagedError(f"checkpoint {place} must match its checksum, but it was damaged")
     try:
-        return dict(load(data)), metadata
+        state = dict(load(data))
     except SafetensorError as error:  # a checksum can be made to fit anything
         raise DamagedError(f"checkpoint {place} must hold tensors, got: {error}") from error
+    if metadata["format"] < FORMAT_VERSION:
+        state = upgrade_state(state, _strategy_of(place))
+    return state, metadata
+
+
+def _strategy_of(place: Path) -> str:
+    records = (folder / "run.json" for folder in place.parents)
+    record = next((path for path in records if path.exists()), None)
+    return RunRecord.read(record.parent).strategy if record else ""
 
 
 class ExperienceCheckpoint:

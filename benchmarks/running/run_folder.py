@@ -14,6 +14,7 @@ from cl_adapters.benchmarks.running.reuse import find_begun
 from cl_adapters.errors import InputError
 from cl_adapters.records.run_record import RunRecord, verify_checksum
 from cl_adapters.records.tables import read_predictions
+from cl_adapters.records.upgrade import ROLES
 
 __all__ = ["make_folder", "only_writer", "opened_record", "time_now"]
 
@@ -70,11 +71,13 @@ def opened_record(
     Raises:
         InputError: If the directory holds another recipe's run, or not what its record says.
     """
+    planned = prepared.record
+    planned.role = getattr(prepared.strategy, "role", None) or ROLES.get(planned.strategy)
     if restart:
         _clear(folder)
     if not (folder / "run.json").exists():
-        _note_begun(folder, prepared.record, progress)
-    record = _continue_from(folder, prepared.record)
+        _note_begun(folder, planned, progress)
+    record = _continue_from(folder, planned)
     return _first_if_needed(folder, record, prepared, progress)
 
 

@@ -20,6 +20,7 @@ from cl_adapters.benchmarks.running.reuse import find_trained
 from cl_adapters.benchmarks.running.run_folder import make_folder, only_writer, opened_record
 from cl_adapters.benchmarks.running.session import Session
 from cl_adapters.randomness import kept_random_states
+from cl_adapters.records.run_record import find_run_folder
 
 __all__ = [
     "Progress",
@@ -72,9 +73,10 @@ def run(
         RunError: If the loss is no longer finite.
         StopRun: If `progress` has seen enough.
     """
+    folder = find_run_folder(out, prepared.record)
     for _ in run_stepwise(prepared, out, progress=progress, **running):
         pass
-    return out / prepared.record.directory
+    return folder
 
 
 def run_stepwise(
@@ -96,7 +98,7 @@ def run_stepwise(
     """
     restart, loggers = running.get("restart", False), running.get("loggers", ())
     check_loggers(loggers)
-    folder = out / prepared.record.directory
+    folder = find_run_folder(out, prepared.record)
     progress = progress or Progress()
     make_folder(folder)
     with only_writer(folder, patience):

@@ -16,6 +16,7 @@ from cl_adapters.benchmarks.streams.watch import BoundaryDetector
 from cl_adapters.benchmarks.sweeps.job_queue import Outcome
 from cl_adapters.cache.feature_cache import open_cache
 from cl_adapters.errors import InputError, RunError
+from cl_adapters.records.run_record import find_run_folder
 
 __all__ = ["Watch", "Workers", "check", "failure", "try_run"]
 
@@ -92,7 +93,7 @@ def try_run(config: RunConfig, out: Path, workers: Workers) -> Iterator[Path | O
             checkpoint_minutes=workers.checkpoint_minutes,
             patience=_PATIENCE_SECONDS,
         )
-        cache, folder = prepared.strategy.cache, out / prepared.record.directory
+        cache, folder = prepared.strategy.cache, find_run_folder(out, prepared.record)
         trouble = cache.trouble if cache is not None else None
         yield Outcome(config, folder, notes=tuple(notes.told), trouble=trouble)
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything; other runs go on

@@ -39,6 +39,7 @@ from cl_adapters.heads.linear import UNSEEN_LOGIT
 from cl_adapters.peft.retrieval import Retrieval
 from cl_adapters.randomness import as_text, from_text, random_states, set_random_states
 from cl_adapters.records.events import Event, make_event, parse_event
+from cl_adapters.records.upgrade import add_new_tensors
 from cl_adapters.strategies.core.checkpointing import (
     Checkpointer,
     CheckpointMismatchError,
@@ -359,6 +360,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
         for experience in experiences:
             self.register_experience(experience)
         self.rebuild(state)
+        state = add_new_tensors(state, self.learned_state())
         try:
             fits = set(self.learned_state()) == set(state)
             self.model.load_state_dict(dict(state), strict=False)
@@ -722,6 +724,7 @@ class AdapterStrategy(SupervisedTemplate, ABC):  # type: ignore[misc] # Avalanch
             for name, value in point.tensors.items()
             if name.startswith(start)
         }
+        state = add_new_tensors(state, self.learned_state())
         if set(state) != set(self.learned_state()):
             raise InputError("tensors of other names")
         self.model.load_state_dict(state, strict=False)

@@ -361,8 +361,8 @@ def sweep(
     with _one_sentence():
         logging.basicConfig(level=logging.WARNING)
         _quieten_libraries()
-        from cl_adapters.benchmarks.sweeps.attempts import Workers
         from cl_adapters.benchmarks.sweeps.engines import check_engine
+        from cl_adapters.benchmarks.sweeps.retries import Workers
         from cl_adapters.benchmarks.sweeps.sweep_command import (
             Plan,
             gpu_indices,

@@ -17,16 +17,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cl_adapters.errors import InputError
+from cl_adapters.records.event_kinds import Segment
 from cl_adapters.records.events import read_events
 from cl_adapters.records.files import digest
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.reports.definitions import Column
+from cl_adapters.reports.events import check_finite
 from cl_adapters.reports.groups import clean_text
 from cl_adapters.reports.load import LoadedRuns, Run
 from cl_adapters.reports.seeds import Interval, mean_interval
@@ -70,44 +71,15 @@ BOUNDARY_COLUMNS: Final = (
 )
 
 
-class Segment(BaseModel):
-    """One announced segment, from its event.
-
-    Attributes:
-        experience: Its number.
-        start: Images of the stream before it.
-        images: Images in it.
-        announced: Images that had come when it was announced; None for the first one.
-        score: Of the first strange window; None where it was forced, and for the first one.
-        changes: Where true changes lie in it.
-    """
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
-
-    experience: Annotated[int, Field(ge=0)]
-    start: Annotated[int, Field(ge=0)]
-    images: Annotated[int, Field(ge=1)]
-    announced: int | None
-    score: float | None
-    changes: list[int]
-
-
 def read_segments(folder: Path, num_experiences: int) -> list[Segment]:
     """Reads the segments of a run; empty for one that was told the boundaries.
 
     Raises:
         InputError: If one is damaged, or they are not one an experience, end to end.
     """
-    lines = [event for event in read_events(folder) if event["event"] == "segment"]
-    try:
-        segments = [Segment.model_validate(line) for line in lines]
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise InputError(
-            f"events.jsonl: {place} of a segment event: {first['msg']}, "
-            f"got {repr(first['input'])[:60]}"
-        ) from error
+    segments = [event for event in read_events(folder) if isinstance(event, Segment)]
+    for segment in segments:
+        check_finite(segment)
     start = 0
     for number, segment in enumerate(segments):
         if segment.experience != number or segment.start != start:

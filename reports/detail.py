@@ -5,12 +5,12 @@ Everything is counted when the predictions are read, so that they need not be ke
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cl_adapters.records.event_kinds import Evaluation, Event, Phase
 from cl_adapters.reports.metrics import ECE_BINS, confidence_bins
 
 __all__ = ["Detail", "measure_detail", "phase_seconds"]
@@ -83,18 +83,17 @@ def _sums(
     return np.bincount(cell, weights=weights, minlength=size).reshape(shape).astype(np.float64)
 
 
-def phase_seconds(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def phase_seconds(events: Sequence[Event]) -> dict[str, float]:
     """Returns the seconds of each phase of training by name, and of all evaluations.
 
     Example:
-        >>> event = {"event": "phase", "name": "train", "seconds": 1.5}
-        >>> phase_seconds([event, event, {"event": "evaluation", "seconds": 2}])
+        >>> phase = Phase(experience=0, seconds=1.5, name="train", images=9)
+        >>> phase_seconds([phase, phase, Evaluation(experience=0, seconds=2.0, images=4)])
         {'train': 3.0, 'evaluation': 2.0}
     """
     seconds: dict[str, float] = {}
     for event in events:
-        kind = event["event"]
-        if kind in ("phase", "evaluation"):
-            name = str(event.get("name", "train")) if kind == "phase" else "evaluation"
-            seconds[name] = seconds.get(name, 0.0) + float(event["seconds"] or 0)
+        if isinstance(event, Phase | Evaluation):
+            name = event.name if isinstance(event, Phase) else "evaluation"
+            seconds[name] = seconds.get(name, 0.0) + event.seconds
     return seconds

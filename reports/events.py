@@ -1,42 +1,45 @@
-"""One line of `events.jsonl` as a checked value, or a sentence that says what is wrong with it."""
+"""What readers ask of events beyond their types, as a sentence where it is not so."""
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+import math
 
 from cl_adapters.errors import InputError
+from cl_adapters.records.event_kinds import Event
+from cl_adapters.records.events import name_event
 
-__all__ = ["name_event", "parse_event"]
-
-Event = TypeVar("Event", bound=BaseModel)
-
-
-def name_event(kind: str) -> str:
-    """Returns a kind of event with its article.
-
-    Example:
-        >>> name_event("scan"), name_event("active")
-        ('a scan', 'an active')
-    """
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+__all__ = ["check_finite", "event_error"]
 
 
-def parse_event(model: type[Event], line: Mapping[str, Any]) -> Event:
-    """Returns an event as the model has it.
-
-    Args:
-        model: What an event of this kind holds.
-        line: The event as it was read.
+def check_finite(event: Event) -> None:
+    """Refuses an event with a number that is NaN or infinite, as a run that diverged leaves it.
 
     Raises:
-        InputError: If a key is missing or its value does not fit.
+        InputError: If there is one.
     """
-    try:
-        return model.model_validate(line)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"])) or "values"
-        message = first["msg"].removeprefix("Value error, ")
-        kind, shown = name_event(str(line["event"])), repr(first["input"])[:60]
-        raise InputError(f"events.jsonl: {name} of {kind} event: {message}, got {shown}") from error
+    for name, value in event.values.items():
+        for number in _numbers(value):
+            if not math.isfinite(number):
+                raise event_error(event, name, "must be finite numbers", number)
+
+
+def event_error(event: Event, name: str, rule: str, value: object) -> InputError:
+    """Returns the error of a key that breaks a rule.
+
+    Args:
+        event: The event.
+        name: The key.
+        rule: What it must be.
+        value: What it is.
+
+    Example:
+        >>> from cl_adapters.records.events import make_event
+        >>> str(event_error(make_event("ridge", strength=-1.0), "strength", "must be above 0", -1))
+        'events.jsonl: strength of a ridge event: must be above 0, got -1'
+    """
+    kind = name_event(event.event)
+    return InputError(f"events.jsonl: {name} of {kind} event: {rule}, got {repr(value)[:60]}")
+
+
+def _numbers(value: object) -> list[float]:
+    if isinstance(value, list):
+        return [number for each in value for number in _numbers(each)]
+    return [value] if isinstance(value, float) else []

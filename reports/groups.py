@@ -194,7 +194,7 @@ def _build(stream: str, slug: str, runs: Sequence[Run]) -> Group:
         for label, (key, seeds) in zip(labels, kept.items(), strict=True)
     ]
     rows.sort(key=lambda row: (-float(row.interval("a_last_micro").mean), row.label))
-    notes += _missing_seeds(rows) + _missing_experiences(rows) + _inherited(rows)
+    notes += _missing_seeds(rows) + _missing_experiences(rows) + _earlier_hits(rows)
     if len(protocols) > 1:
         slug += "-mixed"
     return Group(
@@ -222,10 +222,10 @@ def _missing_seeds(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
-def _inherited(rows: Sequence[Row]) -> list[str]:
+def _earlier_hits(rows: Sequence[Row]) -> list[str]:
     notes = []
     for row in rows:
-        seeds = [run.record.seed for run in row.runs if run.inherited > 0]
+        seeds = [run.record.seed for run in row.runs if run.earlier_hits > 0]
         if seeds:
             plural = "s" if len(seeds) > 1 else ""
             notes.append(

@@ -7,111 +7,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cl_adapters.errors import InputError
-from cl_adapters.records.events import read_events
-from cl_adapters.reports.events import name_event, parse_event
+from cl_adapters.records.event_kinds import (
+    Active,
+    Domain,
+    Event,
+    Growth,
+    Parameters,
+    Router,
+    Scan,
+)
+from cl_adapters.records.events import name_event, read_events
+from cl_adapters.reports.events import check_finite, event_error
 
 __all__ = ["Domain", "History", "Scan", "linear_growth", "read_history", "strain"]
 
 Floats = NDArray[np.float64]
-_Count = Annotated[int, Field(ge=0)]
+OfBlock = TypeVar("OfBlock", Active, Domain, Growth, Router)
 
-
-class _Event(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
-
-    experience: _Count
-
-
-class Scan(_Event):
-    """One block's look at one window of training images.
-
-    Attributes:
-        block: The block.
-        window: Number of the window in this pass over the data.
-        images: Images in the window.
-        scores: Score of each adapter's detector.
-        thresholds: Threshold of each adapter's detector.
-        adapter: The adapter with the smallest margin of score over threshold.
-        fired: Whether the detectors of all adapters fired.
-        grown: Whether the block then grew.
-    """
-
-    block: _Count
-    window: _Count
-    images: _Count
-    scores: list[float] = Field(min_length=1)
-    thresholds: list[float]
-    adapter: _Count
-    fired: bool
-    grown: bool
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if len(self.thresholds) != len(self.scores) or self.adapter >= len(self.scores):
-            raise ValueError("scores, thresholds and adapter must name the same adapters")
-        return self
-
-
-class _Growth(_Event):
-    block: _Count
-    adapters: _Count
-    parameters: _Count
-
-
-class _Active(_Event):
-    block: _Count
-    adapter: _Count
-    changed: bool
-
-
-class _Router(_Event):
-    block: _Count
-    weights: list[list[Annotated[float, Field(ge=-1e-6, le=1 + 1e-6)]]] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if not self.weights[0] or len({len(row) for row in self.weights}) > 1:
-            raise ValueError("weights must have one row an experience and one column an adapter")
-        return self
-
-
-class Domain(_Event):
-    """The truth about an experience.
-
-    Attributes:
-        domain: Name of the domain of its images.
-        changed: Whether it differs from the experience before.
-        seen_before: Whether the domain was part of an earlier experience.
-        severity: Strength of the shift in [0, 1].
-        share: Share of the images that are in the domain.
-    """
-
-    domain: str
-    changed: bool
-    seen_before: bool
-    severity: float = 1.0
-    share: float = 1.0
-
-
-class _Parameters(_Event):
-    added: _Count
-
-
-_KINDS: Final[dict[str, type[_Event]]] = {
-    "scan": Scan,
-    "growth": _Growth,
-    "active": _Active,
-    "router": _Router,
-    "domain": Domain,
-    "parameters": _Parameters,
-}
+_ROUNDING: Final = 1e-6
+_KINDS: Final = (Active, Domain, Growth, Parameters, Router, Scan)
 
 
 @dataclass(frozen=True)
@@ -167,52 +87,50 @@ def read_history(folder: Path, num_experiences: int) -> History:
     Raises:
         InputError: If one of these events is damaged, does not fit the run, or stands twice.
     """
-    events: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
-    for line in read_events(folder):
-        kind = str(line["event"])
-        if kind in _KINDS:
-            events[kind].append(_parsed(kind, line, num_experiences))
+    events = [event for event in read_events(folder) if isinstance(event, _KINDS)]
+    for event in events:
+        _check(event, num_experiences)
     added = np.full(num_experiences, np.nan)
-    for event in events["parameters"]:
-        added[event.experience] = event.added
-    last = [event for event in events["router"] if event.experience == num_experiences - 1]
+    for event in events:
+        if isinstance(event, Parameters):
+            added[event.experience] = event.added
+    growths, active = _once(Growth, events), _once(Active, events)
+    last = [event for event in events if event.experience == num_experiences - 1]
     return History(
         num_experiences=num_experiences,
-        scans=tuple(events["scan"]),
-        growths={
-            key: (event.adapters, event.parameters)
-            for key, event in _once("growth", events["growth"]).items()
-        },
-        active={
-            key: (event.adapter, event.changed)
-            for key, event in _once("active", events["active"]).items()
-        },
-        router={
-            block: np.array(event.weights) for (_, block), event in _once("router", last).items()
-        },
-        domains={t: event for (t, _), event in _once("domain", events["domain"]).items()},
+        scans=tuple(event for event in events if isinstance(event, Scan)),
+        growths={key: (event.adapters, event.parameters) for key, event in growths.items()},
+        active={key: (event.adapter, event.changed) for key, event in active.items()},
+        router={block: np.array(each.weights) for (_, block), each in _once(Router, last).items()},
+        domains={t: event for (t, _), event in _once(Domain, events).items()},
         added=added,
     )
 
 
-def _parsed(kind: str, line: dict[str, Any], num_experiences: int) -> _Event:
-    event = parse_event(_KINDS[kind], line)
+def _check(event: Event, num_experiences: int) -> None:
+    check_finite(event)
     if event.experience >= num_experiences:
         raise InputError(
-            f"events.jsonl: experience of {name_event(kind)} event must lie in "
+            f"events.jsonl: experience of {name_event(event.event)} event must lie in "
             f"[0, {num_experiences}), got {event.experience}"
         )
-    return event
+    if isinstance(event, Router):
+        for row in event.weights:
+            for weight in row:
+                if not -_ROUNDING <= weight <= 1 + _ROUNDING:
+                    raise event_error(event, "weights", "must lie in [0, 1]", weight)
 
 
-def _once(kind: str, events: Sequence[Any]) -> dict[tuple[int, int], Any]:
-    found: dict[tuple[int, int], Any] = {}
+def _once(kind: type[OfBlock], events: Sequence[Event]) -> dict[tuple[int, int], OfBlock]:
+    found: dict[tuple[int, int], OfBlock] = {}
     for event in events:
+        if not isinstance(event, kind):
+            continue
         key = (event.experience, getattr(event, "block", 0))
         if key in found:
             raise InputError(
-                f"events.jsonl: {name_event(kind)} event must stand once per experience and block, "
-                f"got two for experience {key[0]}"
+                f"events.jsonl: {name_event(event.event)} event must stand once per experience "
+                f"and block, got two for experience {key[0]}"
             )
         found[key] = event
     return found

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cl_adapters.errors import InputError
+from cl_adapters.records.event_kinds import Cache, Evaluation, Event, Memory, Phase
 from cl_adapters.records.events import read_events
 from cl_adapters.records.files import digest
 from cl_adapters.records.run_record import RunRecord, find_runs
@@ -52,7 +53,7 @@ class Run:
         forgetting: `forgetting_from_best` as it stood after each experience.
         classes: Accuracy of each class at the end, by position in the class order.
         detail: What is looked at of one method in depth.
-        inherited: Rows of frozen parts that an earlier run had computed.
+        earlier_hits: Rows of the feature cache that an earlier run had computed.
     """
 
     folder: Path
@@ -63,7 +64,7 @@ class Run:
     forgetting: Floats
     classes: "pd.Series[float]"
     detail: Detail
-    inherited: float = 0.0
+    earlier_hits: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +147,7 @@ def measure(folder: Path, record: RunRecord) -> Run:
         folder=folder,
         record=record,
         values=values,
-        inherited=_inherited(events),
+        earlier_hits=sum(event.earlier_hits for event in events if isinstance(event, Cache)),
         matrix=matrix,
         seen=seen,
         forgetting=forgetting.forgetting_over_time(matrix),
@@ -180,32 +181,19 @@ def _scores(predictions: pd.DataFrame, matrix: Floats, seen: Floats) -> dict[str
     }
 
 
-def _costs(events: list[dict[str, Any]], record: RunRecord) -> dict[str, float]:
-    evaluations = [event for event in events if _kind(event) == "evaluation"]
-    phases = [event for event in events if _kind(event) == "phase"]
-    passes = [_number(event, "passes") for event in evaluations]
-    peaks = [_number(event, "peak_bytes") for event in events if _kind(event) == "memory"]
-    seconds = [
-        math.fsum(_number(event, "seconds") for event in kind) for kind in (phases, evaluations)
-    ]
+def _costs(events: list[Event], record: RunRecord) -> dict[str, float]:
+    evaluations = [event for event in events if isinstance(event, Evaluation)]
+    phases = [event for event in events if isinstance(event, Phase)]
+    peaks = [event.peak_bytes for event in events if isinstance(event, Memory)]
+    last = evaluations[-1].passes if evaluations else None
+    seconds = [math.fsum(event.seconds for event in kind) for kind in (phases, evaluations)]
     return {
         "added_parameters": _number(record.parameters, "added"),
         "train_seconds": seconds[0] if phases else math.nan,
         "evaluation_seconds": seconds[1] if evaluations else math.nan,
-        "passes_per_image": passes[-1] if passes else math.nan,
+        "passes_per_image": math.nan if last is None else last,
         "peak_mebibytes": max(peaks) / MEBIBYTE if peaks else math.nan,
     }
-
-
-def _inherited(events: list[dict[str, Any]]) -> float:
-    memos = [event for event in events if _kind(event) == "cache" and "inherited" in event]
-    return math.fsum(_number(event, "inherited") for event in memos)
-
-
-def _kind(event: dict[str, Any]) -> str:
-    if not isinstance(event, dict):
-        raise InputError(f"events.jsonl must hold one JSON object a line, got {event!r}")
-    return str(event.get("event"))
 
 
 def _number(values: dict[str, Any], name: str) -> float:

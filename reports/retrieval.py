@@ -5,17 +5,17 @@ the test images of the experiences learned so far.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cl_adapters.errors import InputError
+from cl_adapters.records.event_kinds import Drift
 from cl_adapters.records.events import read_events
 from cl_adapters.records.tables import RETRIEVAL_COLUMNS, read_retrieval
-from cl_adapters.reports.events import parse_event
+from cl_adapters.reports.events import event_error
 from cl_adapters.reports.load import Run
 from cl_adapters.reports.metrics import accuracy_matrix
 
@@ -169,39 +169,28 @@ def _check_visited(frame: pd.DataFrame) -> None:
         raise InputError(f"{_FILE}: adapter must be the last one of visited")
 
 
-class _Drift(BaseModel):
-    # NaN is let in: the distances of a run that diverged, whose predictions still count.
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
-    experience: Annotated[int, Field(ge=0)]
-    distances: list[list[float | None]]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        size = self.experience + 1
-        if len(self.distances) != size or any(len(row) != size for row in self.distances):
-            raise ValueError(f"distances must be a square of {size} rows, one an adapter")
-        if (self.matrix < 0).any():
-            raise ValueError("distances must not be negative")
-        return self
-
-    @property
-    def matrix(self) -> Floats:
-        values = np.array(self.distances, dtype=np.float64)
-        return np.where(np.isfinite(values) | (values < 0), values, np.nan)
-
-
 def _last_drift(run: Run) -> Floats | None:
     num_experiences = len(run.record.experiences)
     found: dict[int, Floats] = {}
-    for line in read_events(run.folder):
-        if line["event"] != "drift":
+    for event in read_events(run.folder):
+        if not isinstance(event, Drift):
             continue
-        event = parse_event(_Drift, line)
         if event.experience >= num_experiences or event.experience in found:
             raise InputError(
                 "events.jsonl: a drift event must stand once per experience in "
                 f"[0, {num_experiences}), got experience {event.experience}"
             )
-        found[event.experience] = event.matrix
+        found[event.experience] = _distances(event)
     return found.get(num_experiences - 1)
+
+
+def _distances(event: Drift) -> Floats:
+    """Returns the distances; NaN where a run diverged, whose predictions still count."""
+    size = event.experience + 1
+    if len(event.distances) != size:
+        rule = f"must be a square of {size} rows, one an adapter"
+        raise event_error(event, "distances", rule, event.distances)
+    values = np.array(event.distances, dtype=np.float64)
+    if (values < 0).any():
+        raise event_error(event, "distances", "must not be negative", values.min())
+    return np.where(np.isfinite(values), values, np.nan)

@@ -4,46 +4,22 @@ From the `votes` events; experiences are counted from 0, as in the file.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Final, Self
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cl_adapters.errors import InputError
+from cl_adapters.records import event_kinds
 from cl_adapters.records.events import read_events
-from cl_adapters.reports.events import parse_event
 from cl_adapters.reports.load import Run
 
 __all__ = ["VOTE_SHARES", "Votes", "read_votes"]
 
 Floats = NDArray[np.float64]
-_Counts = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 # Images on which the experts differ, and of these: which of them, or their vote, was right.
 VOTE_SHARES: Final = ("differ", "online_right", "offline_right", "neither_right", "vote_right")
-
-
-class _Event(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
-    experience: Annotated[int, Field(ge=0)]
-    experiences: _Counts
-    images: _Counts
-    differ: _Counts
-    online_right: _Counts
-    offline_right: _Counts
-    vote_right: _Counts
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        parts = (self.images, self.differ, self.online_right, self.offline_right, self.vote_right)
-        if any(len(part) != len(self.experiences) for part in parts):
-            raise ValueError("votes must give one number a test experience under each key")
-        columns = zip(*parts, strict=True)
-        if any(not on + off <= differ <= images for images, differ, on, off, _ in columns):
-            raise ValueError("no more images must be right than differ, and differ than there are")
-        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +58,10 @@ def read_votes(run: Run) -> Votes | None:
     return Votes(over_time=over_time, by_experience=by_experience)
 
 
-def _events(run: Run, size: int) -> dict[int, _Event]:
-    events: dict[int, _Event] = {}
-    for line in read_events(run.folder):
-        if line["event"] == "votes":
-            event = parse_event(_Event, line)
+def _events(run: Run, size: int) -> dict[int, event_kinds.Votes]:
+    events: dict[int, event_kinds.Votes] = {}
+    for event in read_events(run.folder):
+        if isinstance(event, event_kinds.Votes):
             if event.experience in events or max(event.experience, *event.experiences) >= size:
                 raise InputError(
                     "events.jsonl: a votes event must stand once per experience and name "
@@ -96,7 +71,7 @@ def _events(run: Run, size: int) -> dict[int, _Event]:
     return events
 
 
-def _table(event: _Event) -> Floats:
+def _table(event: event_kinds.Votes) -> Floats:
     parts = (event.images, event.differ, event.online_right, event.offline_right, event.vote_right)
     return np.array(parts, np.float64).T
 

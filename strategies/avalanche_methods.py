@@ -123,7 +123,7 @@ class BorrowingClassifier(nn.Module):
     def __init__(self, backbone: AdaptedViT, adapters: AdapterSet, heads: ExperienceHeads) -> None:
         super().__init__()
         self._shared = _Shared(backbone)
-        self.half = False  # in bfloat16; set by the strategy
+        self.is_half = False  # in bfloat16; set by the strategy
         self.adapters = adapters
         self.heads = heads
 
@@ -143,7 +143,7 @@ class BorrowingClassifier(nn.Module):
         Shape:
             images: (B, 3, S, S). Output: (B, C), float32.
         """
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.half):
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.is_half):
             logits: Tensor = self.heads(self.backbone(images, self.adapters))
         return logits
 
@@ -173,7 +173,7 @@ class AvalancheMethod(AdapterStrategy):
                 f"options of {PREFIX}{type(self).__name__} must be such that Avalanche takes "
                 f"them, got: {error}"
             ) from error
-        self.model.half = self.precision == "bf16"
+        self.model.is_half = self.precision == "bf16"
         known = (*_REPEATABLE, *_STATELESS)
         self.resumes = self.resumes and all(isinstance(each, known) for each in self.plugins)
 

@@ -45,9 +45,9 @@ of classes need not be known (`num_classes` makes the head at once, as theirs, w
 then decay); a class that returns belongs to its last experience and keeps the statistics of all.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -74,12 +74,6 @@ __all__ = ["MOS", "MOSConfig", "MOSModel", "orthogonality_loss"]
 
 class MOSConfig(StrategyConfig, BlockPeftConfig, TrainedHeadConfig, AlignmentConfig):
     """Options of MOS."""
-
-    earlier_names: ClassVar[Mapping[str, str]] = {
-        "pet": "peft",
-        "width": "size",
-        "guess": "task_predictor",
-    }
 
     batch_size: int = Field(default=32, ge=1, description="images in a training step")
     epochs: int = Field(default=5, ge=1, description="passes over the images of an experience")
@@ -353,8 +347,7 @@ class MOS(AdapterStrategy):
         rows = range(known) if known else classes
         model.heads.add_classes(rows, generator)
         model.task_predictor.add_classes(rows)
-        if len(self.classes_by_experience) == 1:
-            model.class_to_task.register(rows, -1)  # unseen, as those that `num_classes` foretells
+        model.class_to_task.add_classes(rows)
         model.class_to_task.register(classes, len(self.classes_by_experience) - 1)
 
     def begin_epoch(self, epoch: int) -> None:

@@ -17,10 +17,10 @@ With f the features of an image and W a fixed matrix of standard normal numbers,
                                         among 10^-8 ... 10^8, the regression fitted on the others
     scores = h (G + lambda I)^-1 C      by Cholesky, after each experience
 
-Differs from the authors' code: no first-session adaptation (its phase 1, which trains a PEFT module on the
-first experience), so it stands beside the paper's rows without it; 2,000 projections by default,
-for a backbone of width 192, where the paper takes 10,000 for 768. What it costs: G has M x M
-numbers of 8 bytes, 32 MB for 2,000, in memory and in each checkpoint.
+Differs from the authors' code: no first-session adaptation (its phase 1, which trains a PEFT module
+on the first experience), so it stands beside the paper's rows without it; 2,000 projections by
+default, for a backbone of width 192, where the paper takes 10,000 for 768. What it costs: G has M x
+M numbers of 8 bytes, 32 MB for 2,000, in memory and in each checkpoint.
 """
 
 from collections.abc import Iterator, Sequence

@@ -48,7 +48,7 @@ an untrained descriptor never enter its statistics (theirs, if an experience has
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from pydantic import Field, field_validator
@@ -62,7 +62,7 @@ from cl_adapters.peft.growth_round import BlockSize, GrowthRound
 from cl_adapters.peft.registry import find_peft
 from cl_adapters.peft.routing import RouterKind, SlotRecord
 from cl_adapters.shift.bank import DetectorBank, Verdicts
-from cl_adapters.strategies.core.avalanche_types import ExperienceDataset
+from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.config import AnyHeadConfig, BlockPeftConfig, StrategyConfig
 from cl_adapters.strategies.core.detection import DetectorConfig
 from cl_adapters.strategies.core.diagnostics import RouterUsage
@@ -81,13 +81,6 @@ __all__ = ["SEMA", "SEMAConfig", "SEMAModel"]
 
 class SEMAConfig(StrategyConfig, BlockPeftConfig, AnyHeadConfig, DetectorConfig):
     """Options of SEMA."""
-
-    earlier_names: ClassVar[Mapping[str, str]] = {
-        "pet": "peft",
-        "width": "size",
-        "classifier": "head",
-        "memo_megabytes": "cache_megabytes",
-    }
 
     batch_size: int = Field(default=32, ge=1, description="images in a training step")
     epochs: int = Field(default=5, ge=1, description="of each functional phase")
@@ -339,7 +332,7 @@ class SEMA(AdapterStrategy):
         """Returns the backbone with one adapter a block and no head yet."""
         return SEMAModel(backbone, config, seed)
 
-    def check_experience(self, dataset: ExperienceDataset) -> None:
+    def check_experience(self, dataset: AvalancheDataset) -> None:
         """Refuses an experience that is too small for the detectors."""
         needed = self.model.detectors.newest(self.model.blocks[0]).min_samples
         if len(dataset) < needed:

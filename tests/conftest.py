@@ -13,8 +13,8 @@ from typing import Any
 # that is shared two threads wait for each other most of the time. Set before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 # What frozen parts compute is kept for this session only, not in the user's cache.
-os.environ["CL_ADAPTERS_MEMO"] = tempfile.mkdtemp(prefix="cl-adapters-cache-")
-atexit.register(shutil.rmtree, os.environ["CL_ADAPTERS_MEMO"], ignore_errors=True)
+os.environ["CL_ADAPTERS_CACHE"] = tempfile.mkdtemp(prefix="cl-adapters-cache-")
+atexit.register(shutil.rmtree, os.environ["CL_ADAPTERS_CACHE"], ignore_errors=True)
 # Jobs that a script starts in the background ignore Ctrl-C from birth; tests send it to themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

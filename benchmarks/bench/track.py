@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.data.sources import array_source
+from cl_adapters.benchmarks.running.learner import Watched
 from cl_adapters.benchmarks.running.memory import peak_bytes
 from cl_adapters.benchmarks.running.observer import Observer
 from cl_adapters.benchmarks.running.prepare import (
@@ -350,24 +351,24 @@ class _Watch(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no types
         yield
         self._add(name, self._clock.now() - since, images)
 
-    def before_training_epoch(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
+    def before_training_epoch(self, strategy: Watched, **_: object) -> None:  # noqa: ARG002
         self._since, self._images = self._clock.now(), 0
 
-    def after_training_iteration(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+    def after_training_iteration(self, strategy: Watched, **_: object) -> None:
         self._images += len(strategy.mb_y)
         steps = self.found.steps
         steps[strategy.phase] = steps.get(strategy.phase, 0) + 1
 
-    def after_training_epoch(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+    def after_training_epoch(self, strategy: Watched, **_: object) -> None:
         self._add(strategy.phase, self._clock.now() - self._since, self._images)
 
-    def before_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
+    def before_eval(self, strategy: Watched, **_: object) -> None:  # noqa: ARG002
         self._since, self._images = self._clock.now(), 0
 
-    def after_eval_iteration(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+    def after_eval_iteration(self, strategy: Watched, **_: object) -> None:
         self._images += len(strategy.mb_y)
 
-    def after_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
+    def after_eval(self, strategy: Watched, **_: object) -> None:  # noqa: ARG002
         self.evaluation = (self._clock.now() - self._since, self._images)
         self._add("evaluation", *self.evaluation)
 

@@ -1,4 +1,4 @@
-"""What a frozen backbone sees in images, computed once an image."""
+"""What a frozen backbone makes of images, computed once an image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from cl_adapters.benchmarks.data.transforms import Preprocess
 from cl_adapters.records.files import digest
 from cl_adapters.vit.pretrained import PretrainedViT
 
-__all__ = ["Eye", "FeatureMemo"]
+__all__ = ["ImageFeatureExtractor", "MemoryFeatureCache"]
 
 _BATCH: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eye:
+class ImageFeatureExtractor:
     """A frozen backbone and how it is shown images; nothing of it is trained or drawn at random.
 
     Attributes:
@@ -52,24 +52,24 @@ class Eye:
         return features[: len(rows)].float().cpu()
 
 
-class FeatureMemo:
+class MemoryFeatureCache:
     """Remembers the features of each image by its digest, for as long as it lives."""
 
     def __init__(self) -> None:
         self._known: dict[str, dict[bytes, Tensor]] = {}
 
-    def features(self, images: LabelledImages, eye: Eye) -> Tensor:
+    def features(self, images: LabelledImages, extractor: ImageFeatureExtractor) -> Tensor:
         """Returns the features of all images, (N, D) in float32 on the CPU.
 
         Raises:
             InputError: If an image cannot be decoded.
         """
-        known = self._known.setdefault(eye.describe(), {})
+        known = self._known.setdefault(extractor.describe(), {})
         places = {image: index for index, image in enumerate(images.digests)}
         missing = [index for image, index in places.items() if image not in known]
         for start in range(0, len(missing), _BATCH):
             part = missing[start : start + _BATCH]
-            rows = eye.features(images, part)
+            rows = extractor.features(images, part)
             known.update(
                 (images.digests[index], row) for index, row in zip(part, rows, strict=True)
             )

@@ -1,13 +1,12 @@
 """Several runs in one process: strategies x seeds over one stream, with progress bars."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
 from rich.console import Console
 
 from cl_adapters.benchmarks.data.images import ImageSource, verify_images
-from cl_adapters.benchmarks.running.bars import Bars, ctrl_c_is_heard
 from cl_adapters.benchmarks.running.logs import check_loggers
 from cl_adapters.benchmarks.running.prepare import (
     PreparedRun,
@@ -16,10 +15,11 @@ from cl_adapters.benchmarks.running.prepare import (
     open_images,
     prepare,
 )
+from cl_adapters.benchmarks.running.progress import Bars, ctrl_c_is_heard
 from cl_adapters.benchmarks.running.protocols import apply_protocol, check_images, find_protocol
 from cl_adapters.benchmarks.running.recipe import RunConfig, read_recipe
 from cl_adapters.benchmarks.running.runner import Running, run
-from cl_adapters.benchmarks.streams.watch import Announcer
+from cl_adapters.benchmarks.streams.watch import BoundaryDetector
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
 from cl_adapters.plugins.registry import label
@@ -88,56 +88,62 @@ def run_batch(
     """
     console = Console(stderr=True, quiet=quiet)
     check_loggers(running.get("loggers", ()))
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out must be a folder, got the file {str(out)!r}")
-    for config in configs:  # the cheap checks first: opening data and weights takes a while
-        find_strategy(config.strategy)
-        find_device(config.device)
+    _check(configs, out)
     source = open_images(configs[0])
-    for notice in _protocol_notices(configs[0], source):
-        console.print(f"note: {notice}", highlight=False)
-    backbones, announcer = _Backbones(), Announcer()
+    shared = _Shared(source)
+    _say(console, _protocol_notices(configs[0], source))
     if any(config.task_free for config in configs):
-        console.print("note: task-free: looking at all training images first", highlight=False)
+        _say(console, ["task-free: looking at all training images first"])
     for config in configs:
-        prepare(config, source=source, backbone=backbones.get(config), announcer=announcer)
-    for notice in backbones.notices:
-        console.print(f"note: {notice}", highlight=False)
+        shared.prepare(config, cache=None)
+    _say(console, shared.notices)
     with ctrl_c_is_heard() as stopped, Bars(console, stopped) as bars:
         _verify(source, bars, cache)
         folders = []
         for config in configs:
-            prepared = prepare(
-                config,
-                source=source,
-                backbone=backbones.get(config),
-                announcer=announcer,
-                cache=cache,
-            )
-            folders.append(
-                run(
-                    prepared,
-                    out,
-                    progress=bars,
-                    **running,
-                )
-            )
+            prepared = shared.prepare(config, cache=cache)
+            folders.append(run(prepared, out, progress=bars, **running))
             bars.finish(_line(prepared, folders[-1]))
         _say_trouble(cache, bars)
     return folders
+
+
+def _check(configs: Sequence[RunConfig], out: Path) -> None:
+    # The cheap checks first: opening data and weights takes a while.
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out must be a folder, got the file {str(out)!r}")
+    for config in configs:
+        find_strategy(config.strategy)
+        find_device(config.device)
+
+
+def _say(console: Console, notices: Iterable[str]) -> None:
+    for notice in notices:
+        console.print(f"note: {notice}", highlight=False)
 
 
 def _protocol_notices(config: RunConfig, source: ImageSource) -> list[str]:
     return check_images(find_protocol(config.protocol), source) if config.protocol else []
 
 
-class _Backbones:
-    """Loads each set of weights once."""
+class _Shared:
+    """What the runs of a batch share: images, each set of weights once, found boundaries."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: ImageSource) -> None:
+        self._source = source
         self._loaded: dict[tuple[object, ...], PretrainedViT] = {}
+        self._boundary_detector = BoundaryDetector()
 
-    def get(self, config: RunConfig) -> PretrainedViT:
+    def prepare(self, config: RunConfig, *, cache: FeatureCache | None) -> PreparedRun:
+        return prepare(
+            config,
+            source=self._source,
+            backbone=self._backbone(config),
+            boundary_detector=self._boundary_detector,
+            cache=cache,
+        )
+
+    def _backbone(self, config: RunConfig) -> PretrainedViT:
         key = (config.backbone, config.weights, config.image_size)
         if key not in self._loaded:
             self._loaded[key] = open_backbone(config)

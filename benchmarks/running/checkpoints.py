@@ -2,7 +2,7 @@
 
     checkpoints/experience-0003/      after an experience
         learned.safetensors           tensors by name
-        checkpoint.json               format, facts, SHA-256 of the tensors and of the rest
+        checkpoint.json               format, metadata, SHA-256 of the tensors and of the rest
     checkpoints/inside-0004/          while an experience is trained, the last two
         000007/                       the same two files; the numbers rise
 
@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from cl_adapters.benchmarks.running.learner import Learner
 from cl_adapters.errors import InputError
 from cl_adapters.randomness import random_states
 from cl_adapters.records.files import (
@@ -31,8 +32,9 @@ from cl_adapters.records.files import (
     check_format,
     has_valid_checksum,
 )
+from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.upgrade import upgrade_state
 from cl_adapters.strategies.core.checkpointing import TrainerState
-from cl_adapters.strategies.core.strategy import AdapterStrategy
 
 __all__ = [
     "CHECKPOINT_MINUTES",
@@ -95,11 +97,11 @@ def last_whole(folder: Path, done: int) -> tuple[int, dict[str, Tensor], str]:
     return 0, {}, problem
 
 
-def _write(place: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+def _write(place: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     data = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
     values = {
         "format": FORMAT_VERSION,
-        **facts,
+        **metadata,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     with atomic_path(place / "learned.safetensors") as path:
@@ -110,20 +112,29 @@ def _write(place: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -
 
 def _read(place: Path) -> Found:
     try:
-        facts = json.loads((place / "checkpoint.json").read_text("utf-8"))
+        metadata = json.loads((place / "checkpoint.json").read_text("utf-8"))
         data = (place / "learned.safetensors").read_bytes()
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedError(f"checkpoint {place} must be complete, got: {error}") from error
-    if not isinstance(facts, dict):
-        raise DamagedError(f"checkpoint {place} must hold its facts, got {facts!r}")
-    check_format(facts.get("format"), f"checkpoint {place}")
-    is_sealed = has_valid_checksum(facts)
-    if not is_sealed or hashlib.sha256(data).hexdigest() != facts.get("sha256"):
+    if not isinstance(metadata, dict):
+        raise DamagedError(f"checkpoint {place} must hold its metadata, got {metadata!r}")
+    check_format(metadata.get("format"), f"checkpoint {place}")
+    is_sealed = has_valid_checksum(metadata)
+    if not is_sealed or hashlib.sha256(data).hexdigest() != metadata.get("sha256"):
         raise DamagedError(f"checkpoint {place} must match its checksum, but it was damaged")
     try:
-        return dict(load(data)), facts
+        state = dict(load(data))
     except SafetensorError as error:  # a checksum can be made to fit anything
         raise DamagedError(f"checkpoint {place} must hold tensors, got: {error}") from error
+    if metadata["format"] < FORMAT_VERSION:
+        state = upgrade_state(state, _strategy_of(place))
+    return state, metadata
+
+
+def _strategy_of(place: Path) -> str:
+    records = (folder / "run.json" for folder in place.parents)
+    record = next((path for path in records if path.exists()), None)
+    return RunRecord.read(record.parent).strategy if record else ""
 
 
 class ExperienceCheckpoint:
@@ -181,7 +192,7 @@ class ExperienceCheckpoint:
         ]
         self._keep(tensors, {"points": moments})
 
-    def keep_trained(self, strategy: AdapterStrategy, plugin: Mapping[str, Any]) -> None:
+    def keep_trained(self, strategy: Learner, plugin: Mapping[str, Any]) -> None:
         """Writes what a strategy is when an experience is trained and not yet evaluated.
 
         Args:
@@ -190,18 +201,18 @@ class ExperienceCheckpoint:
         """
         events = strategy.pop_events(self._experience)
         for event in events:
-            strategy.log_event(**event)
-        facts = {
-            "events": events,
+            strategy.log_event(event.event, **event.values)
+        metadata = {
+            "events": [event.as_line() for event in events],
             "timings": strategy.timings,
             "random": random_states(),
             "observer": dict(plugin),
         }
-        self._keep(strategy.learned_state(), {"trained": facts})
+        self._keep(strategy.learned_state(), {"trained": metadata})
 
-    def _keep(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    def _keep(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         common = {"experience": self._experience, "seconds": self.seconds}
-        _write(self._place() / f"{self._number:06d}", tensors, {**common, **facts})
+        _write(self._place() / f"{self._number:06d}", tensors, {**common, **metadata})
         self._number += 1
         for place in sorted(self._places())[:-2]:
             shutil.rmtree(place)
@@ -222,9 +233,9 @@ class ExperienceCheckpoint:
 
 def trainer_states_of(found: Found) -> list[TrainerState]:
     """Returns the points that a checkpoint inside an experience holds."""
-    tensors, facts = found
+    tensors, metadata = found
     points = []
-    for index, each in enumerate(facts["points"]):
+    for index, each in enumerate(metadata["points"]):
         start = f"{index}."
         own = {
             name.removeprefix(start): value

@@ -22,14 +22,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cl_adapters.benchmarks.running.prepare import build_strategy, make_record, open_backbone
+from cl_adapters.benchmarks.running.progress import Progress
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.benchmarks.running.runner import Progress, run
+from cl_adapters.benchmarks.running.runner import run
 from cl_adapters.benchmarks.streams.experiences import experience_dataset, join_streams
 from cl_adapters.benchmarks.streams.plans import Indices, StreamPlan
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.strategies import STRATEGY_NAMES
-from cl_adapters.strategies.core.strategy import AdapterStrategy, classes_of
+from cl_adapters.strategies.core.avalanche_types import AvalancheBenchmark, AvalancheDataset
+from cl_adapters.strategies.core.labels import classes_of
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 
 __all__ = ["RunSettings", "run_benchmark"]
 
@@ -75,7 +78,7 @@ class RunSettings(TypedDict, total=False):
 
 def run_benchmark(
     strategy: str | type[AdapterStrategy],
-    benchmark: Any,  # noqa: ANN401 - Avalanche ships no types
+    benchmark: AvalancheBenchmark,
     *,
     name: str,
     out: str | Path = "runs",
@@ -128,7 +131,9 @@ class ForeignRun:
         return self.stream.benchmark()
 
 
-def _prepare(config: RunConfig, benchmark: Any, name: str, settings: RunSettings) -> ForeignRun:  # noqa: ANN401
+def _prepare(
+    config: RunConfig, benchmark: AvalancheBenchmark, name: str, settings: RunSettings
+) -> ForeignRun:
     backbone = open_backbone(config)
     fixed_views = settings.get("fixed_views", False)
     strategy = build_strategy(config, backbone, fixed_views=fixed_views)
@@ -161,7 +166,7 @@ class ForeignStream:
         InputError: If a stream is empty or its labels are no class numbers.
     """
 
-    def __init__(self, benchmark: Any) -> None:  # noqa: ANN401 - Avalanche ships no types
+    def __init__(self, benchmark: AvalancheBenchmark) -> None:
         self._sets = {
             "train": [each.dataset for each in benchmark.train_stream],
             "test": [each.dataset for each in benchmark.test_stream],
@@ -269,7 +274,7 @@ class ForeignStream:
             regrouped[first[self._positions[self._label("test", place)]]].append(place)
         return regrouped
 
-    def _dataset(self, name: str, places: Sequence[Place]) -> Any:  # noqa: ANN401
+    def _dataset(self, name: str, places: Sequence[Place]) -> AvalancheDataset:
         targets = [self._positions[self._label(name, place)] for place in places]
         sets = self._sets[name]
         transforms = {
@@ -295,10 +300,10 @@ class _Numbers(Dataset[tuple[int, int]]):
 class _Reading:
     """Reads the image at a place, in the view of one group of transforms."""
 
-    def __init__(self, views: Sequence[Any], places: Sequence[Place]) -> None:
+    def __init__(self, views: Sequence[AvalancheDataset], places: Sequence[Place]) -> None:
         self._views, self._places = views, places
 
-    def __call__(self, item: int) -> Any:  # noqa: ANN401 - Avalanche ships no types
+    def __call__(self, item: int) -> object:
         number, index = self._places[item]
         return self._views[number][index][0]
 

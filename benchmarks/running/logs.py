@@ -21,10 +21,12 @@ from typing import Any, Final
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.logging import BaseLogger, TensorboardLogger
 
+from cl_adapters.benchmarks.running.learner import Watched
 from cl_adapters.benchmarks.running.observer import Observer, OnProgress
 from cl_adapters.benchmarks.running.wandb_log import WandbLog
 from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.errors import unknown_name
+from cl_adapters.records.event_kinds import Evaluation, Parameters, Phase
 from cl_adapters.records.events import read_events
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions
@@ -63,42 +65,42 @@ class MethodLog(Observer):
         events = read_events(folder)
         rows = read_predictions(folder)
         for experience in range(done):
-            of_this = [each for each in events if each["experience"] == experience]
-            phases = [each for each in of_this if each["event"] == "phase"]
-            self.losses = {each["name"]: each["losses"] for each in phases if each.get("losses")}
+            of_this = [each for each in events if each.experience == experience]
+            phases = [each for each in of_this if isinstance(each, Phase)]
+            self.losses = {each.name: each.losses for each in phases if each.losses}
             self._tell_losses()
             self._end_of_experience()
-            counts = next(each for each in of_this if each["event"] == "parameters")
-            evaluation = next(each for each in of_this if each["event"] == "evaluation")
+            counts = next(each for each in of_this if isinstance(each, Parameters))
+            evaluation = next(each for each in of_this if isinstance(each, Evaluation))
             part = rows[rows["experience"] == experience]
             right = (part["prediction"] == part["target"]).groupby(part["target_experience"])
             self._tell(
                 experience,
                 {int(each): (int(hits.sum()), len(hits)) for each, hits in right},
                 {
-                    **{f"seconds/{each['name']}": each["seconds"] for each in phases},
-                    "seconds/evaluation": evaluation["seconds"],
-                    "parameters/added": counts["added"],
-                    "parameters/trainable": counts["trainable"],
+                    **{f"seconds/{each.name}": each.seconds for each in phases},
+                    "seconds/evaluation": evaluation.seconds,
+                    "parameters/added": counts.added,
+                    "parameters/trainable": counts.trainable,
                 },
             )
 
-    def load_state_dict(self, facts: Mapping[str, Any]) -> None:
-        """Goes on where `facts` was."""
-        super().load_state_dict(facts)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state` was."""
+        super().load_state_dict(state)
         self._tell_losses()
 
-    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def before_training_exp(self, strategy: Watched, **kwargs: object) -> None:
         """Forgets the experience before."""
         self._end_of_experience()
         super().before_training_exp(strategy, **kwargs)
 
-    def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def after_training_epoch(self, strategy: Watched, **kwargs: object) -> None:
         """Tells the loss of an epoch."""
         super().after_training_epoch(strategy, **kwargs)
         self._tell_losses()
 
-    def after_eval(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def after_eval(self, strategy: Watched, **kwargs: object) -> None:
         """Tells how an experience ended; a second evaluation of the same one is not told."""
         super().after_eval(strategy, **kwargs)
         experience = len(strategy.classes_by_experience) - 1

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cl_adapters.benchmarks.running.learner import Watched
 from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.records.tables import PREDICTION_COLUMNS, RETRIEVAL_COLUMNS
 from cl_adapters.strategies.core.checkpointing import ResumablePlugin
@@ -61,27 +62,27 @@ class Observer(ResumablePlugin):
             "loss": self._loss.item(),
         }
 
-    def load_state_dict(self, facts: Mapping[str, Any]) -> None:
-        """Goes on counting where `facts` was."""
-        phases = facts["phases"].items()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on counting where `state` was."""
+        phases = state["phases"].items()
         self.phases = {name: (seconds, images) for name, (seconds, images) in phases}
-        self._since = time.perf_counter() - facts["seconds"]
-        self._images = facts["images"]
-        self.losses = {name: list(each) for name, each in facts.get("losses", {}).items()}
-        self._loss = torch.tensor(facts.get("loss", 0.0))
+        self._since = time.perf_counter() - state["seconds"]
+        self._images = state["images"]
+        self.losses = {name: list(each) for name, each in state.get("losses", {}).items()}
+        self._loss = torch.tensor(state.get("loss", 0.0))
         done = self._images + sum(images for _, images in self.phases.values())
         self._on_progress("continuing", done)
 
-    def before_training_exp(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
+    def before_training_exp(self, strategy: Watched, **_: object) -> None:  # noqa: ARG002
         """Forgets the timings and losses of the experience before."""
         self.phases, self.losses = {}, {}
         self._images, self._loss = 0, torch.zeros(())
 
-    def before_training_epoch(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
+    def before_training_epoch(self, strategy: Watched, **_: object) -> None:  # noqa: ARG002
         """Starts the clock of an epoch."""
         self._since = time.perf_counter()
 
-    def after_training_iteration(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+    def after_training_iteration(self, strategy: Watched, **_: object) -> None:
         """Reports a batch."""
         self._images += len(strategy.mb_y)  # replayed ones too
         if strategy.learns_by_gradient:
@@ -91,7 +92,7 @@ class Observer(ResumablePlugin):
         epoch = f"epoch {strategy.clock.train_exp_epochs + 1}/{strategy.train_epochs}"
         self._on_progress(f"{strategy.phase} {epoch}", len(strategy.mb_y))
 
-    def after_training_epoch(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+    def after_training_epoch(self, strategy: Watched, **_: object) -> None:
         """Adds an epoch to its phase."""
         seconds, images = self.phases.get(strategy.phase, (0.0, 0))
         seconds += time.perf_counter() - self._since
@@ -100,13 +101,13 @@ class Observer(ResumablePlugin):
             self.losses.setdefault(strategy.phase, []).append(self._loss.item() / self._images)
         self._images, self._loss = 0, torch.zeros(())
 
-    def before_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+    def before_eval(self, strategy: Watched, **_: object) -> None:
         """Starts the clock of an evaluation."""
         self._outputs, self._answers = [], []
         self._since = time.perf_counter()
         self._passes = strategy.backbone.num_passes
 
-    def after_eval_iteration(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+    def after_eval_iteration(self, strategy: Watched, **_: object) -> None:
         """Keeps the outputs of a batch."""
         experience = strategy.experience.current_experience
         # Left where they are until the end: a GPU would be waited for.
@@ -117,7 +118,7 @@ class Observer(ResumablePlugin):
             self._answers.append((experience, uncorrected, retrieval.visited))
         self._on_progress("evaluation", len(strategy.mb_y))
 
-    def after_eval(self, strategy: Any, **_: Any) -> None:  # noqa: ANN401
+    def after_eval(self, strategy: Watched, **_: object) -> None:
         """Stops the clock of an evaluation."""
         seconds = time.perf_counter() - self._since
         images = sum(len(targets) for _, _, targets in self._outputs)

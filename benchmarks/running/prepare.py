@@ -2,6 +2,7 @@
 
 import os
 import platform
+import warnings
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Final
@@ -12,7 +13,7 @@ from avalanche.benchmarks.scenarios import CLScenario
 from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
 
-from cl_adapters.benchmarks.data.features import Eye
+from cl_adapters.benchmarks.data.features import ImageFeatureExtractor
 from cl_adapters.benchmarks.data.images import ImageSource, natural_key, split_off
 from cl_adapters.benchmarks.data.sources import SOURCE_NAMES, in_text_order, open_source
 from cl_adapters.benchmarks.data.stores import Pixels
@@ -21,7 +22,7 @@ from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.scenarios import plan_segments, plan_stream, stream_name
 from cl_adapters.benchmarks.streams.experiences import make_benchmark
 from cl_adapters.benchmarks.streams.plans import StreamPlan
-from cl_adapters.benchmarks.streams.watch import Announcer
+from cl_adapters.benchmarks.streams.watch import BoundaryDetector
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.peft.registry import PEFT_NAMES
@@ -91,8 +92,9 @@ def prepare(
     *,
     source: ImageSource | None = None,
     backbone: PretrainedViT | None = None,
-    announcer: Announcer | None = None,
+    boundary_detector: BoundaryDetector | None = None,
     cache: FeatureCache | None = None,
+    announcer: BoundaryDetector | None = None,
 ) -> PreparedRun:
     """Checks a recipe and opens everything that it names.
 
@@ -100,54 +102,90 @@ def prepare(
         config: The recipe.
         source: An opened source to share between runs; None opens the recipe's.
         backbone: A loaded backbone to share between runs; None loads the recipe's.
-        announcer: What finds the boundaries of task-free runs, to share what it computes; None
-            makes one.
+        boundary_detector: What finds the boundaries of task-free runs, to share what it computes;
+            None makes one.
         cache: Where the strategy keeps what frozen parts compute; None keeps nothing.
+        announcer: Earlier name of `boundary_detector`.
 
     Raises:
         InputError: If anything in the recipe is unknown, missing or does not fit.
     """
     config = config.identified()
-    method_options(config)  # the cheap checks first
+    _check_names(config)
+    source = source or open_images(config)
+    plan = plan_stream(source, config)
+    loaded = backbone or open_backbone(config)
+    preprocess = _preprocess(config, loaded)
+    backbone = _of_this_run(config, loaded, preprocess)
+    extractor = _feature_extractor(config, backbone, preprocess)
+    detector = boundary_detector or _earlier(announcer) or BoundaryDetector()
+    plan = plan_segments(source, plan, config, extractor, detector)
+    views = _fixed_views(config, preprocess)
+    strategy = build_strategy(config, backbone, fixed_views=views, cache=cache)
+    fingerprint = {
+        **_fingerprint_of_images(source, config, plan),
+        "backbone": backbone.name,
+        "weights": backbone.digest,
+        "pixels": {**preprocess.describe(), **_count(strategy.augmentation.views)},
+    }
+    record = make_record(config, plan, stream_name(source, config), fingerprint)
+    return PreparedRun(config, source, plan, backbone, preprocess, strategy, record)
+
+
+def _check_names(config: RunConfig) -> None:
+    """Makes the cheap checks, before any image is opened."""
+    method_options(config)
     find_device(config.device)
     if config.compile:
         _check_compiler(config)
     if config.task_free is not None:
         find_detector(config.task_free)
-    source = source or open_images(config)
-    plan = plan_stream(source, config)
-    backbone = backbone or open_backbone(config)
-    preprocess = _preprocess(config, backbone)
-    # Of this run alone, over weights that runs may share.
+
+
+def _of_this_run(
+    config: RunConfig, backbone: PretrainedViT, preprocess: Preprocess
+) -> PretrainedViT:
+    """Returns a network of this run alone, over weights that runs may share."""
     own = AdaptedViT(
         backbone.model.vit,
         pixels=(preprocess.mean, preprocess.std),
         is_compiled=config.compile,
     )
-    backbone = replace(backbone, model=own)
-    eye = Eye(
+    return replace(backbone, model=own)
+
+
+def _feature_extractor(
+    config: RunConfig, backbone: PretrainedViT, preprocess: Preprocess
+) -> ImageFeatureExtractor:
+    return ImageFeatureExtractor(
         backbone=backbone,
         preprocess=preprocess,
         device=find_device(config.device),
         precision=config.precision,
     )
-    plan = plan_segments(source, plan, config, eye, announcer or Announcer())
-    strategy = build_strategy(
-        config, backbone, fixed_views=_fixed_views(config, preprocess), cache=cache
-    )
-    views = strategy.augmentation.views
-    fingerprint = {
+
+
+def _earlier(announcer: BoundaryDetector | None) -> BoundaryDetector | None:
+    if announcer is not None:
+        warnings.warn(
+            "`prepare(announcer=...)` is `prepare(boundary_detector=...)` now; the earlier name "
+            "goes in the next version",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+    return announcer
+
+
+def _fingerprint_of_images(
+    source: ImageSource, config: RunConfig, plan: StreamPlan
+) -> dict[str, object]:
+    return {
         "stream": source.name,
         "data": source.describe(),
         **plan.describe(),
         **_names(source, config),
         **({} if config.validation is None else {"validation": config.validation}),
-        "backbone": backbone.name,
-        "weights": backbone.digest,
-        "pixels": {**preprocess.describe(), **_count(views)},
     }
-    record = make_record(config, plan, stream_name(source, config), fingerprint)
-    return PreparedRun(config, source, plan, backbone, preprocess, strategy, record)
 
 
 def method_options(config: RunConfig) -> StrategyConfig:
@@ -190,7 +228,7 @@ def build_strategy(
         evaluator=EvaluationPlugin(loggers=[BaseLogger()], collect_all=False),
     )
     # Every number is computed from the predictions; asked for none, it still takes time each step.
-    strategy.plugins.remove(strategy.evaluator)
+    strategy.remove_plugin(strategy.evaluator)
     return strategy
 
 

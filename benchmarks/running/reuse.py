@@ -11,13 +11,16 @@ Where an unfinished run differs only in what computes, its user may have meant t
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from torch import Tensor
 
 from cl_adapters.benchmarks.running.checkpoints import read_checkpoint
+from cl_adapters.benchmarks.running.learner import Learner
 from cl_adapters.errors import InputError
 from cl_adapters.records.events import read_events
 from cl_adapters.records.run_record import RunRecord
-from cl_adapters.strategies.core.strategy import AdapterStrategy
+from cl_adapters.strategies.core.avalanche_types import AvalancheExperience
 
 __all__ = ["find_begun", "find_trained", "learn"]
 
@@ -94,7 +97,7 @@ def _training(record: RunRecord, options: Collection[str]) -> tuple[object, ...]
     return config, record.fingerprint, record.classes, record.versions
 
 
-def learn(strategy: AdapterStrategy, experience: Any, trained: Path | None) -> None:  # noqa: ANN401
+def learn(strategy: Learner, experience: AvalancheExperience, trained: Path | None) -> None:
     """Trains a strategy on an experience, or takes what another run learned from it.
 
     Args:
@@ -108,12 +111,12 @@ def learn(strategy: AdapterStrategy, experience: Any, trained: Path | None) -> N
         return
     strategy.restore(state, [experience])
     for event in read_events(trained):
-        if event["experience"] == experience.current_experience and event["event"] not in _OWN:
-            strategy.log_event(**event)
+        if event.experience == experience.current_experience and event.event not in _OWN:
+            strategy.log_event(event.event, **event.values)
     strategy.log_event("reused", run=trained.name)
 
 
-def _state(trained: Path | None, experience: int) -> dict[str, Any] | None:
+def _state(trained: Path | None, experience: int) -> dict[str, Tensor] | None:
     try:
         return read_checkpoint(trained / "checkpoints", experience) if trained else None
     except InputError:  # removed or damaged since: this run can train itself

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from cl_adapters.benchmarks.data.features import Eye
+from cl_adapters.benchmarks.data.features import ImageFeatureExtractor
 from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.streams.blurry import blurry_plan
@@ -14,7 +14,7 @@ from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.benchmarks.streams.repetition import repetition_plan
 from cl_adapters.benchmarks.streams.shifts import Schedule, shift_plan
 from cl_adapters.benchmarks.streams.task_free import flow_images, flow_of, task_free_plan
-from cl_adapters.benchmarks.streams.watch import Announcer, Watch
+from cl_adapters.benchmarks.streams.watch import BoundaryDetector, Watch
 
 __all__ = ["plan_segments", "plan_stream", "stream_name"]
 
@@ -29,7 +29,11 @@ def plan_stream(source: ImageSource, config: RunConfig) -> StreamPlan:
 
 
 def plan_segments(
-    source: ImageSource, plan: StreamPlan, config: RunConfig, eye: Eye, announcer: Announcer
+    source: ImageSource,
+    plan: StreamPlan,
+    config: RunConfig,
+    extractor: ImageFeatureExtractor,
+    boundary_detector: BoundaryDetector,
 ) -> StreamPlan:
     """Returns a recipe's stream without boundaries, its experiences being what is announced.
 
@@ -37,8 +41,8 @@ def plan_segments(
         source: Where the images come from.
         plan: The recipe's stream with boundaries.
         config: The recipe; one that is not task-free leaves the plan as it is.
-        eye: What sees the images.
-        announcer: What finds the boundaries.
+        extractor: What computes the images' features.
+        boundary_detector: What finds the boundaries.
 
     Raises:
         InputError: If the detector is unknown or a number is out of its range.
@@ -54,7 +58,7 @@ def plan_segments(
         max_images=config.max_images,
     )
     images = flow_images(source, plan, flow_of(plan, config.seed))
-    boundaries = announcer.boundaries(images, eye, watch, config.seed)
+    boundaries = boundary_detector.boundaries(images, extractor, watch, config.seed)
     return task_free_plan(source, plan, boundaries, seed=config.seed, watch=watch)
 
 

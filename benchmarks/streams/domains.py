@@ -146,19 +146,14 @@ def _plan(
     classes: str | Sequence[int],
     seed: int,
 ) -> StreamPlan:
-    train_domains, test_domains = (_domains(source, side) for side in (source.train, source.test))
-    names = domain_order(order, [*train_domains.tolist(), *test_domains.tolist()], seed)
+    domains = _domains(source, source.train), _domains(source, source.test)
+    names = domain_order(order, np.concatenate(domains).tolist(), seed)
     ordered = class_order(classes, len(source.classes), seed)
     position = np.argsort(ordered)
-    train, test = (
-        pair_up(position[images.targets], domains, groups, names)
-        for images, domains in ((source.train, train_domains), (source.test, test_domains))
-    )
+    train = pair_up(position[source.train.targets], domains[0], groups, names)
+    test = pair_up(position[source.test.targets], domains[1], groups, names)
     labels = [np.unique(source.train.targets[rows]) for rows in train]
-    test = [
-        rows[np.isin(source.test.targets[rows], known)]
-        for rows, known in zip(test, labels, strict=True)
-    ]
+    test = _of_trained_classes(source.test, test, labels)
     starts = [source.classes[ordered[group[0]]] for group in groups]
     _check_images(names, starts if scenario == "class_domain" else [None], train, test)
     _check_classes(source, train, test)
@@ -170,12 +165,29 @@ def _plan(
         train=tuple(train),
         test=tuple(test),
         domains=tuple(experience_domains([name for name in names for _ in groups])),
-        scenario={
-            "scenario": scenario,
-            "domain_order": order if order in _RULES else list(names),
-            "domains_sha256": _checksum(source, train_domains, test_domains),
-        },
+        scenario={"scenario": scenario, **_describe(source, order, names, domains)},
     )
+
+
+def _describe(
+    source: ImageSource,
+    order: str | Sequence[str],
+    names: Sequence[str],
+    domains: Sequence[npt.NDArray[np.str_]],
+) -> dict[str, object]:
+    return {
+        "domain_order": order if order in _RULES else list(names),
+        "domains_sha256": _checksum(source, *domains),
+    }
+
+
+def _of_trained_classes(
+    images: LabelledImages, parts: Sequence[Indices], labels: Sequence[Indices]
+) -> list[Indices]:
+    return [
+        rows[np.isin(images.targets[rows], known)]
+        for rows, known in zip(parts, labels, strict=True)
+    ]
 
 
 def _domains(source: ImageSource, images: LabelledImages) -> npt.NDArray[np.str_]:

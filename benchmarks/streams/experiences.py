@@ -24,6 +24,7 @@ from cl_adapters.benchmarks.data.images import ImageSource, LabelledImages
 from cl_adapters.benchmarks.data.transforms import PIXELS_VERSION, Preprocess
 from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.records.files import digest
+from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.views import Views
 
 __all__ = ["ImageDataset", "experience_dataset", "join_streams", "make_benchmark"]
@@ -107,8 +108,8 @@ def make_benchmark(
 
 
 def join_streams(
-    train: Sequence[TaskAwareSupervisedClassificationDataset],
-    test: Sequence[TaskAwareSupervisedClassificationDataset],
+    train: Sequence[AvalancheDataset],
+    test: Sequence[AvalancheDataset],
 ) -> CLScenario:
     """Returns the benchmark of what `experience_dataset` made, one an experience.
 
@@ -129,7 +130,7 @@ def _dataset(
     preprocess: Preprocess,
     shown: tuple[str, Mapping[str, Callable[[Any], Any]]],
     experience: int,
-) -> TaskAwareSupervisedClassificationDataset:
+) -> AvalancheDataset:
     group, transforms = shown
     part = plan.part(images, "train" if group == "train" else "test", experience)
     targets = plan.positions(part).tolist()
@@ -158,7 +159,7 @@ def experience_dataset(
     group: str,
     *,
     pixel_keys: Sequence[bytes] = (),
-) -> TaskAwareSupervisedClassificationDataset:
+) -> AvalancheDataset:
     """Returns Avalanche's dataset of one experience, with task label 0.
 
     Args:
@@ -182,4 +183,5 @@ def experience_dataset(
         transform_groups=groups,
     )
     # The constructor forgets which group is the current one.
-    return dataset.with_transforms(group)
+    shown: AvalancheDataset = dataset.with_transforms(group)
+    return shown

@@ -164,13 +164,13 @@ class HiddenTruth:
         plan: The stream with its own experiences, of which no strategy is told.
         train: The experience of `plan` that each train image of a segment comes from.
         test: The same of its test images.
-        facts: The keys of each segment's event `segment`, see `cl_adapters.records`.
+        truth: The keys of each segment's event `segment`, see `cl_adapters.records`.
     """
 
     plan: StreamPlan
     train: tuple[Indices, ...]
     test: tuple[Indices, ...]
-    facts: tuple[Mapping[str, object], ...]
+    truth: tuple[Mapping[str, object], ...]
 
     def samples(self, indices: Indices, segment: int) -> Indices:
         """Returns the number of each test image of a segment in a run's predictions.

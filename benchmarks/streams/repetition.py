@@ -24,6 +24,7 @@ from cl_adapters.errors import InputError
 __all__ = ["deal_to_occurrences", "occurrences", "repetition_plan"]
 
 _RETURNS, _DEAL = 8, 9  # keep the chance of one purpose apart from that of another
+_TESTED = "with the class's first experience"
 Flags = npt.NDArray[np.bool_]
 
 
@@ -96,6 +97,26 @@ def repetition_plan(
         InputError: If a number is out of range, or a class has fewer images than occurrences.
     """
     num_classes = len(source.classes)
+    _check_numbers(num_classes, num_experiences, repeat, seed)
+    ordered = class_order(order, num_classes, seed)
+    new = np.array_split(np.arange(num_classes), num_experiences)
+    firsts = np.repeat(np.arange(num_experiences), [len(part) for part in new])
+    firsts = firsts[np.argsort(ordered)]  # by class of the source
+    occurs = occurrences(firsts, num_experiences, repeat=repeat, seed=seed)
+    _check_images(source, occurs)
+    tested = firsts[source.test.targets]
+    return StreamPlan(
+        rule=order_rule(order),
+        order=ordered,
+        classes=tuple(source.classes[label] for label in ordered),
+        experiences=tuple(tuple(part.tolist()) for part in new),
+        train=deal_to_occurrences(source.train.targets, occurs, seed=seed),
+        test=tuple(np.flatnonzero(tested == each) for each in range(num_experiences)),
+        scenario={"scenario": "repetition", "repeat": repeat, "test_images": _TESTED},
+    )
+
+
+def _check_numbers(num_classes: int, num_experiences: int, repeat: float, seed: int) -> None:
     if not 1 <= num_experiences <= num_classes:
         raise InputError(
             f"num_experiences must be from 1 to the number of classes, {num_classes}, got "
@@ -105,27 +126,6 @@ def repetition_plan(
         raise InputError(f"repeat must lie in [0, 1], got {repeat}")
     if seed < 0:
         raise InputError(f"seed must be at least 0, got {seed}")
-    ordered = class_order(order, num_classes, seed)
-    new = np.array_split(np.arange(num_classes), num_experiences)
-    firsts = np.repeat(np.arange(num_experiences), [len(part) for part in new])
-    firsts = firsts[np.argsort(ordered)]  # by class of the source
-    occurs = occurrences(firsts, num_experiences, repeat=repeat, seed=seed)
-    _check_images(source, occurs)
-    return StreamPlan(
-        rule=order_rule(order),
-        order=ordered,
-        classes=tuple(source.classes[label] for label in ordered),
-        experiences=tuple(tuple(part.tolist()) for part in new),
-        train=deal_to_occurrences(source.train.targets, occurs, seed=seed),
-        test=tuple(
-            np.flatnonzero(firsts[source.test.targets] == t) for t in range(num_experiences)
-        ),
-        scenario={
-            "scenario": "repetition",
-            "repeat": repeat,
-            "test_images": "with the class's first experience",
-        },
-    )
 
 
 def _check_images(source: ImageSource, occurs: Flags) -> None:

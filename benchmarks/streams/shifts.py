@@ -92,6 +92,17 @@ class Schedule:
             for truth, old, share in zip(truths, before, shares, strict=True)
         )
 
+    def describe(self, domains: Sequence[ExperienceDomain]) -> dict[str, object]:
+        """Returns what of it and of the domains it gave belongs into a run's fingerprint."""
+        return {
+            "scenario": "shift",
+            "shifts": list(self.shifts),
+            "transition": self.transition,
+            "severity": self.severity,
+            "changed": [domain.changed for domain in domains],
+            "seen_before": [domain.seen_before for domain in domains],
+        }
+
     def _stays(self, generator: np.random.Generator) -> list[str]:
         new = iter(generator.permutation(list(self.shifts)).tolist())
         returns = {
@@ -163,15 +174,7 @@ def shift_plan(
         train=deal(source.train, count, seed),
         test=(test,) * count,
         domains=domains,
-        scenario={
-            "scenario": "shift",
-            "shifts": list(schedule.shifts),
-            "transition": schedule.transition,
-            "severity": schedule.severity,
-            "changed": [domain.changed for domain in domains],
-            "seen_before": [domain.seen_before for domain in domains],
-            "test_images": len(test),
-        },
+        scenario={**schedule.describe(domains), "test_images": len(test)},
     )
 
 

@@ -116,17 +116,13 @@ def task_free_plan(
     """
     flow = flow_of(plan, seed)
     starts = [0, *(boundary.start for boundary in boundaries)]
-    for low, high in pairwise([*starts, len(flow.indices)]):
-        if low >= high:
-            raise InputError(
-                f"boundaries must ascend within the {len(flow.indices)} images of the stream, got "
-                f"{high} after {low}"
-            )
+    _check_ascending(starts, len(flow.indices))
     segments = np.searchsorted(starts, np.arange(len(flow.indices)), side="right") - 1
     members = [_in_order(flow, np.flatnonzero(segments == each)) for each in range(len(starts))]
     homes = _homes(plan, flow, plan.positions(source.train)[flow.indices], segments)
     test, test_origins = _test_parts(plan, plan.positions(source.test), homes, len(starts))
     train_origins = tuple(flow.origins[each] for each in members)
+    truth = _truth(plan, [None, *boundaries], train_origins)
     return replace(
         plan,
         experiences=_experiences(plan, homes, len(starts)),
@@ -134,13 +130,17 @@ def task_free_plan(
         test=test,
         domains=_domains(plan, train_origins),
         scenario={**plan.scenario, "task_free": watch.describe() if watch else {}},
-        hidden=HiddenTruth(
-            plan=plan,
-            train=train_origins,
-            test=test_origins,
-            facts=_facts(plan, [None, *boundaries], train_origins),
-        ),
+        hidden=HiddenTruth(plan=plan, train=train_origins, test=test_origins, truth=truth),
     )
+
+
+def _check_ascending(starts: Sequence[int], images: int) -> None:
+    for low, high in pairwise([*starts, images]):
+        if low >= high:
+            raise InputError(
+                f"boundaries must ascend within the {images} images of the stream, got "
+                f"{high} after {low}"
+            )
 
 
 def _in_order(flow: Flow, members: Indices) -> Indices:
@@ -193,17 +193,17 @@ def _domains(plan: StreamPlan, origins: Sequence[Indices]) -> tuple[ExperienceDo
     return tuple(domains)
 
 
-def _facts(
+def _truth(
     plan: StreamPlan, boundaries: Sequence[Boundary | None], origins: Sequence[Indices]
 ) -> tuple[dict[str, object], ...]:
     changes = true_changes(plan)
-    facts: list[dict[str, object]] = []
+    truth: list[dict[str, object]] = []
     start = 0
     for boundary, part in zip(boundaries, origins, strict=True):
         announced = boundary.announced if boundary else None
         before = [change for change in changes if change < (announced or 0)]
         counts = sorted(Counter(part.tolist()).items())
-        facts.append(
+        truth.append(
             {
                 "start": start,
                 "images": len(part),
@@ -216,4 +216,4 @@ def _facts(
             }
         )
         start += len(part)
-    return tuple(facts)
+    return tuple(truth)

@@ -1,6 +1,7 @@
 """How a task-free stream is watched, and what was announced over it."""
 
 import hashlib
+import warnings
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any, Final
@@ -8,14 +9,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from cl_adapters.benchmarks.data.features import Eye, FeatureMemo
+from cl_adapters.benchmarks.data.features import ImageFeatureExtractor, MemoryFeatureCache
 from cl_adapters.benchmarks.data.images import LabelledImages
 from cl_adapters.errors import InputError
 from cl_adapters.records.files import digest
 from cl_adapters.shift import Detector, find_detector
 from cl_adapters.shift.boundaries import Boundary, BoundaryFinder
 
-__all__ = ["Announcer", "Watch", "find_boundaries"]
+__all__ = ["BoundaryDetector", "Watch", "find_boundaries"]
 
 _PASS: Final = 64
 
@@ -90,21 +91,21 @@ def find_boundaries(features: Tensor, finder: BoundaryFinder) -> list[Boundary]:
     return [found for part in torch.split(features, _PASS) for found in finder.observe(part)]
 
 
-class Announcer:
+class BoundaryDetector:
     """Finds the boundaries of flows of images; what it has computed once, it remembers."""
 
     def __init__(self) -> None:
-        self._cache = FeatureMemo()
+        self._cache = MemoryFeatureCache()
         self._found: dict[str, list[Boundary]] = {}
 
     def boundaries(
-        self, images: LabelledImages, eye: Eye, watch: Watch, seed: int = 0
+        self, images: LabelledImages, extractor: ImageFeatureExtractor, watch: Watch, seed: int = 0
     ) -> list[Boundary]:
         """Returns what is announced over a flow of images.
 
         Args:
             images: The flow, in order.
-            eye: What sees them.
+            extractor: What computes their features.
             watch: How boundaries are looked for.
             seed: Seed of the detectors.
 
@@ -112,8 +113,19 @@ class Announcer:
             InputError: If the detector is unknown or an image cannot be decoded.
         """
         order = hashlib.sha256(b"".join(images.digests)).hexdigest()
-        key = digest([order, eye.describe(), watch.describe(), seed])
+        key = digest([order, extractor.describe(), watch.describe(), seed])
         if key not in self._found:
-            features = self._cache.features(images, eye)
+            features = self._cache.features(images, extractor)
             self._found[key] = find_boundaries(features, watch.finder(features.shape[1], seed))
         return self._found[key]
+
+
+def __getattr__(name: str) -> type[BoundaryDetector]:
+    if name == "Announcer":
+        warnings.warn(
+            "`Announcer` is `BoundaryDetector` now; the earlier name goes in the next version",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return BoundaryDetector
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

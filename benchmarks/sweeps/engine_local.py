@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Final, cast
 
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.benchmarks.sweeps.attempts import Ledger, Outcome, Watch, Workers, attempt
+from cl_adapters.benchmarks.sweeps.job_queue import JobQueue, Outcome
+from cl_adapters.benchmarks.sweeps.retries import Watch, Workers, try_run
 
 __all__ = ["LocalEngine", "run_one"]
 
@@ -52,7 +53,7 @@ class LocalEngine:
         self, configs: Sequence[RunConfig], out: Path, *, retries: int, watch: Watch
     ) -> list[Outcome]:
         """Runs recipes and returns how each ended, in their order."""
-        sweep = _LocalSweep(configs, out, self._workers, self._count, Ledger(configs, retries))
+        sweep = _LocalSweep(configs, out, self._workers, self._count, JobQueue(configs, retries))
         return sweep.run(watch)
 
     def close(self) -> None:
@@ -66,23 +67,23 @@ class _LocalSweep:
         out: Path,
         workers: Workers,
         count: int,
-        ledger: Ledger,
+        queue: JobQueue,
     ) -> None:
         self._configs, self._out = configs, out
-        self._workers, self._count, self._ledger = workers, count, ledger
+        self._workers, self._count, self._queue = workers, count, queue
         # Were under way when a worker was lost: they run alone, until it is clear whose it was.
         self._suspects: set[int] = set()
 
     def run(self, watch: Watch) -> list[Outcome]:
-        while self._ledger.waiting:
+        while self._queue.waiting:
             with _pool(self._count, self._workers) as pool:
                 self._use(pool, watch)
-        return self._ledger.outcomes()
+        return self._queue.outcomes()
 
     def _use(self, pool: Executor, watch: Watch) -> None:
         """Runs what is waiting until all has ended or a worker is lost."""
         under_way: dict[Future[Outcome], int] = {}
-        while self._ledger.waiting or under_way:
+        while self._queue.waiting or under_way:
             lost = not self._submit(pool, under_way)
             done, _ = wait(under_way, timeout=1, return_when=FIRST_COMPLETED)
             for future in done:
@@ -90,14 +91,14 @@ class _LocalSweep:
                     lost = True
                 else:
                     self._end(under_way.pop(future), future.result())
-            ended = list(self._ledger.ended.values())
+            ended = list(self._queue.ended.values())
             watch([self._configs[index] for index in under_way.values()], ended)
             if lost:
                 self._blame(list(under_way.values()))
                 return
 
     def _submit(self, pool: Executor, under_way: dict[Future[Outcome], int]) -> bool:
-        waiting = self._ledger.waiting
+        waiting = self._queue.waiting
         while waiting and len(under_way) < (1 if self._suspects else self._count):
             config = self._configs[waiting[0]]
             try:
@@ -109,14 +110,14 @@ class _LocalSweep:
 
     def _end(self, index: int, outcome: Outcome) -> None:
         self._suspects.discard(index)
-        self._ledger.end(index, outcome)
+        self._queue.end(index, outcome)
 
     def _blame(self, indices: list[int]) -> None:
         if len(indices) == 1:
             self._end(indices[0], Outcome(self._configs[indices[0]], error=_LOST))
             return
         self._suspects.update(indices)
-        self._ledger.waiting.extendleft(reversed(indices))
+        self._queue.waiting.extendleft(reversed(indices))
 
 
 def run_one(config: RunConfig, out: Path, workers: Workers | None = None) -> Outcome:
@@ -130,7 +131,7 @@ def run_one(config: RunConfig, out: Path, workers: Workers | None = None) -> Out
     Raises:
         KeyboardInterrupt: If Ctrl-C was pressed; the run can be continued.
     """
-    *_, end = attempt(config, out, workers or Workers())
+    *_, end = try_run(config, out, workers or Workers())
     return cast("Outcome", end)
 
 
@@ -160,7 +161,7 @@ def _begin(parent: int, threads: int, gpus: "Queue[int] | None") -> None:
     import torch  # noqa: PLC0415 - after the variable that it reads
 
     torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # while it waits for work; see `attempt`
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # while it waits for work; see `try_run`
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

@@ -23,8 +23,9 @@ import torch
 
 from cl_adapters import __version__
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.benchmarks.sweeps.attempts import Ledger, Outcome, Watch, Workers, attempt, failure
-from cl_adapters.benchmarks.sweeps.parcels import pack, unpack
+from cl_adapters.benchmarks.sweeps.job_queue import JobQueue, Outcome
+from cl_adapters.benchmarks.sweeps.retries import Watch, Workers, failure, try_run
+from cl_adapters.benchmarks.sweeps.run_archive import pack, unpack
 from cl_adapters.benchmarks.sweeps.sweep import folder_of
 from cl_adapters.errors import InputError
 
@@ -43,13 +44,13 @@ class Told:
     Attributes:
         node: Address of the machine that it is on.
         place: The run directory, relative to the folder of all runs; None while there is none.
-        parcel: The run directory, if it is on a disk of the node's own.
+        archive: The run directory, if it is on a disk of the node's own.
         outcome: How the run ended; None while it goes on.
     """
 
     node: str
     place: Path | None = None
-    parcel: bytes | None = None
+    archive: bytes | None = None
     outcome: Outcome | None = None
 
 
@@ -107,7 +108,7 @@ class RayEngine:
         (out / _TOKEN).write_text(token, "utf-8")
         job = _Job(out.resolve(), token, Path.cwd(), self._workers)
         tasks = [(each, self._gpus(each)) for each in configs]
-        sweep = _RaySweep(self._ray, job, out, tasks, Ledger(configs, retries))
+        sweep = _RaySweep(self._ray, job, out, tasks, JobQueue(configs, retries))
         try:
             return sweep.run(watch)
         finally:
@@ -163,9 +164,9 @@ class _RaySweep:
         job: _Job,
         out: Path,
         tasks: Sequence[tuple[RunConfig, int]],
-        ledger: Ledger,
+        queue: JobQueue,
     ) -> None:
-        self._ray, self._job, self._out, self._ledger = ray, job, out, ledger
+        self._ray, self._job, self._out, self._queue = ray, job, out, queue
         self._configs = [config for config, _ in tasks]
         self._gpus = [gpus for _, gpus in tasks]
         self._task = ray.remote(work)
@@ -175,21 +176,21 @@ class _RaySweep:
 
     def run(self, watch: Watch) -> list[Outcome]:
         try:
-            while self._ledger.waiting or self._given:
+            while self._queue.waiting or self._given:
                 self._give()
                 self._listen(1.0)
                 under_way = [self._configs[index] for index in self._nodes]
-                watch(under_way, list(self._ledger.ended.values()))
+                watch(under_way, list(self._queue.ended.values()))
         except KeyboardInterrupt:
             self._stop()
             raise
-        return self._ledger.outcomes()
+        return self._queue.outcomes()
 
     def _give(self) -> None:
         """Hands Ray what waits: it queues what there is no room for yet."""
         most = self._job.workers.count or len(self._configs)
-        while self._ledger.waiting and len(self._given) < most:
-            index = self._ledger.waiting.popleft()
+        while self._queue.waiting and len(self._given) < most:
+            index = self._queue.waiting.popleft()
             config = self._configs[index]
             begun = folder_of(config, self._out)
             # In a list Ray hands over where it is, not what: most tasks do not need it.
@@ -230,8 +231,8 @@ class _RaySweep:
     def _note(self, index: int, told: Told) -> None:
         self._nodes[index] = told.node
         place = self._out / told.place if told.place else None
-        if told.parcel is not None and place is not None:
-            unpack(told.parcel, place)
+        if told.archive is not None and place is not None:
+            unpack(told.archive, place)
         if told.outcome is not None and told.outcome.error is None:
             self._end(index, replace(told.outcome, folder=place))
         elif told.outcome is not None:
@@ -245,7 +246,7 @@ class _RaySweep:
         told = next(each for each, place in self._given.items() if place == index)
         del self._given[told]
         self._nodes.pop(index, None)
-        self._ledger.end(index, outcome, blameless=blameless)
+        self._queue.end(index, outcome, blameless=blameless)
 
     def _stop(self) -> None:
         """Tells all tasks to stop and gives them time to write down that they did."""
@@ -253,7 +254,7 @@ class _RaySweep:
             self._ray.cancel(told)
         until = time.monotonic() + _STOP_SECONDS
         while self._given and time.monotonic() < until:
-            self._ledger.waiting.clear()
+            self._queue.waiting.clear()
             self._listen(1.0)
 
 
@@ -277,16 +278,16 @@ def work(config: RunConfig, job: _Job, place: Path | None, state: Sequence[Any])
     with suppress(OSError):  # without that folder a relative path will be reported as missing
         os.chdir(job.folder)
     if _is_shared(job):
-        for step in attempt(config, job.out, job.workers):
+        for step in try_run(config, job.out, job.workers):
             yield _told(step, config, node, job.out)
         return
     with tempfile.TemporaryDirectory(prefix="cl-adapters-") as own:
         out = Path(own)
         if place is not None and state:
             unpack(ray.get(state[0]), out / place)
-        for step in attempt(config, out, job.workers):
+        for step in try_run(config, out, job.workers):
             told = _told(step, config, node, out)
-            yield replace(told, parcel=pack(out / told.place) if told.place else None)
+            yield replace(told, archive=pack(out / told.place) if told.place else None)
 
 
 def _is_shared(job: _Job) -> bool:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.benchmarks.sweeps.attempts import Outcome, Watch, Workers
 from cl_adapters.benchmarks.sweeps.engine_local import LocalEngine
 from cl_adapters.benchmarks.sweeps.engine_ray import RayEngine
+from cl_adapters.benchmarks.sweeps.job_queue import Outcome
+from cl_adapters.benchmarks.sweeps.retries import Watch, Workers
 from cl_adapters.errors import unknown_name
 
 __all__ = ["ENGINES", "Engine", "check_engine", "open_engine"]

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.benchmarks.sweeps.attempts import Outcome
+from cl_adapters.benchmarks.sweeps.job_queue import Outcome
 from cl_adapters.benchmarks.sweeps.sweep import differing, folder_of, title
 from cl_adapters.errors import InputError
 from cl_adapters.records.run_record import RunRecord

@@ -18,6 +18,7 @@ import typer
 
 from cl_adapters.benchmarks.markdown import markdown_table
 from cl_adapters.errors import InputError
+from cl_adapters.records.event_kinds import Evaluation, Phase
 from cl_adapters.records.events import read_events
 from cl_adapters.records.run_record import RunRecord, find_runs
 
@@ -364,11 +365,11 @@ def measured_rates(folders: Sequence[Path]) -> list[list[str]]:
     for folder in find_runs(folders):
         record = RunRecord.read(folder)
         for event in read_events(folder) if record.state == "finished" else []:
-            if event["event"] in ("phase", "evaluation"):
-                name = str(event.get("name", "evaluation"))
+            if isinstance(event, Phase | Evaluation):
+                name = event.name if isinstance(event, Phase) else "evaluation"
                 total = spent[record.strategy, name]
-                total[0] += event["seconds"]
-                total[1] += event["images"]
+                total[0] += event.seconds
+                total[1] += event.images
     seconds, images = spent.get(("simplecil", "evaluation"), (0.0, 0.0))
     if not images or not seconds:
         raise InputError("--rates must hold a finished run of simplecil: it says what a pass takes")

@@ -8,9 +8,10 @@ from rich.console import Console
 
 from cl_adapters.benchmarks.data.images import verify_images
 from cl_adapters.benchmarks.running.recipe import read_recipe
-from cl_adapters.benchmarks.sweeps.attempts import Outcome, Workers, check
 from cl_adapters.benchmarks.sweeps.engines import Engine, open_engine
+from cl_adapters.benchmarks.sweeps.job_queue import Outcome
 from cl_adapters.benchmarks.sweeps.live import SweepView
+from cl_adapters.benchmarks.sweeps.retries import Workers, check
 from cl_adapters.benchmarks.sweeps.sweep import (
     PlannedRun,
     differing,

@@ -28,16 +28,16 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 
 from cl_adapters.benchmarks.data.images import ImageSource
-from cl_adapters.benchmarks.running.bars import Bars
 from cl_adapters.benchmarks.running.prepare import method_options, open_backbone, prepare
+from cl_adapters.benchmarks.running.progress import Bars, Progress, StopRun
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.benchmarks.running.runner import Progress, StopRun, run
+from cl_adapters.benchmarks.running.runner import run
 from cl_adapters.benchmarks.sweeps.space import Space, nested
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.plugins.registry import label
 from cl_adapters.records.files import atomic_path, digest
-from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.run_record import RunRecord, find_run_folder
 from cl_adapters.records.tables import read_predictions
 from cl_adapters.records.toml import toml_lines
 
@@ -321,7 +321,7 @@ class Tuning:
             )
             steps = len(recipes) * len(prepared.record.experiences)
             judge = judge or _Judge(bars, trial, steps if self.search.prune else None)
-            judge.found(self.search.out / prepared.record.directory)
+            judge.found(find_run_folder(self.search.out, prepared.record))
             judge.ended(run(prepared, self.search.out, progress=judge))
         return judge.value() if judge else 0.0
 

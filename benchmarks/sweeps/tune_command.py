@@ -15,9 +15,9 @@ import torch
 from rich.console import Console
 
 from cl_adapters.benchmarks.data.images import verify_images
-from cl_adapters.benchmarks.running.bars import Bars, ctrl_c_is_heard
 from cl_adapters.benchmarks.running.batch import expand
 from cl_adapters.benchmarks.running.prepare import method_options, open_images, prepare
+from cl_adapters.benchmarks.running.progress import Bars, ctrl_c_is_heard
 from cl_adapters.benchmarks.sweeps.space import read_space, space_table
 from cl_adapters.benchmarks.sweeps.tune import Search, Tuning
 from cl_adapters.cache.feature_cache import open_cache

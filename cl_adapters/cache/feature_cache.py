@@ -1,31 +1,40 @@
 """Rows of numbers by content, on disk: what a frozen part of a network makes of an image.
 
-A space holds what one part computes; its name is a digest of all that decides about the numbers. A
-key is the digest of one input. The first to ask computes, everyone later reads, in this process or
-another: blocks are written whole under a temporary name and never change, so no reader waits for a
-writer. Each row carries a checksum; a block with damage is thrown away and its rows are computed
-again. Beyond its size the cache drops the blocks that were used longest ago.
+A namespace holds what one part computes; its name is a digest of all that decides about the
+numbers. A key is the digest of one input. The first to ask computes, everyone later reads, in this
+process or another: blocks are written whole under a temporary name and never change, so no reader
+waits for a writer. Each row carries a checksum, compared when it is first read; a block with damage
+is thrown away and its rows are computed again. Beyond its size the cache drops the blocks that were
+used longest ago.
 
 Nothing here can spoil a run: where the disk is full or read-only, rows are computed and not kept.
 """
 
 import os
 import time
+import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import platformdirs
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from cl_adapters.cache.blocks import _BLOCK_BYTES, _STALE_SECONDS, _SUFFIX, _Space
+from cl_adapters.cache.blocks import SUFFIX, Places
+from cl_adapters.cache.namespace import Namespace
 from cl_adapters.errors import InputError
 
 __all__ = ["CACHE_VARIABLE", "FeatureCache", "open_cache"]
 
-CACHE_VARIABLE: Final = "CL_ADAPTERS_MEMO"
+CACHE_VARIABLE: Final = "CL_ADAPTERS_CACHE"
+_OLD_VARIABLE: Final = "CL_ADAPTERS_MEMO"
+_FOLDER: Final = "memo"  # in the user's cache, as the first version named it: its rows stay valid
+_STALE_SECONDS: Final = 86_400.0  # a temporary file this old belongs to a writer that was killed
+_BLOCK_BYTES: Final = 64 * 2**20  # rows wait in memory until they fill a block or are flushed
 
 
 class FeatureCache:
@@ -38,11 +47,11 @@ class FeatureCache:
     Attributes:
         read: Rows that were answered without computing, so far.
         computed: Rows that had to be computed, so far.
-        inherited: Those of `read` that were there before the last `begin`.
+        earlier_hits: Those of `read` that were there before the last `begin`.
         trouble: Why rows are no longer kept; None as long as they are.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> cache = FeatureCache(Path(tempfile.mkdtemp()))
         >>> def double(places: list[int]) -> Tensor:
         ...     return torch.tensor([[2.0 * place] for place in places])
@@ -57,58 +66,80 @@ class FeatureCache:
         self.limit = int(megabytes * 2**20)
         self.read = 0
         self.computed = 0
-        self.inherited = 0
+        self.earlier_hits = 0
         self.trouble: str | None = None
         self._taken = 0, 0, 0
-        self._own: set[tuple[str, bytes]] = set()  # computed since `begin`
-        self._spaces: dict[str, _Space] = {}
+        self._own: defaultdict[str, set[bytes]] = defaultdict(set)  # computed since `begin`
+        self._namespaces: dict[str, Namespace] = {}
 
     def rows(
-        self, space: str, keys: Sequence[bytes], compute: Callable[[list[int]], Tensor]
+        self, namespace: str, keys: Sequence[bytes], compute: Callable[[list[int]], Tensor]
     ) -> Tensor:
         """Returns one row a key, (N, ...) on the CPU.
 
         Args:
-            space: Name of what computes: letters and digits, best a digest.
-            keys: Digest of each input.
+            namespace: Name of what computes: letters and digits, best a digest.
+            keys: Digest of each input, at least one.
             compute: From places in `keys`, each a different key, to their rows, (M, ...); asked
-                once, for all that are not known, and not at all if everything is.
+                once, for all that are not known, and not at all if everything is. Where a block
+                turns out to be damaged it is asked once more, for what that held.
         """
-        known = self._spaces.setdefault(space, _Space(self.folder / space))
-        missing = known.missing(keys)
-        if missing and known.refresh():
-            missing = known.missing(keys)
-        if missing:
-            known.put(list(missing), compute(list(missing.values())).detach().cpu().contiguous())
-        found = known.gather(keys)
-        if found is None:  # damage: what the block held is missing now
-            return self.rows(space, keys, compute)
-        self._own.update((space, key) for key in missing)
-        self.computed += len(missing)
-        self.read += len(keys) - len(missing)
-        self.inherited += sum((space, key) not in self._own for key in keys)
+        known = self._namespace(namespace)
+        computed = 0
+        found: Tensor | None = None
+        while found is None:  # None: damage, and what the block held is missing now
+            codes = known.find(keys)
+            if codes.min() < 0 and known.refresh():
+                codes = known.find(keys)
+            if codes.min() < 0:
+                computed += self._compute(namespace, keys, codes, compute)
+                codes = known.find(keys)
+            found = known.gather(codes)
+        self.computed += computed
+        self.read += len(keys) - computed
+        self.earlier_hits += len(keys) - sum(map(self._own[namespace].__contains__, keys))
         if known.waiting_bytes >= _BLOCK_BYTES:
             self.flush()
         return found
 
-    def peek(self, space: str, key: bytes, row: Tensor) -> Tensor:
+    def _namespace(self, name: str) -> Namespace:
+        if name not in self._namespaces:
+            self._namespaces[name] = Namespace(self.folder / name)
+        return self._namespaces[name]
+
+    def _compute(
+        self,
+        namespace: str,
+        keys: Sequence[bytes],
+        codes: Places,
+        compute: Callable[[list[int]], Tensor],
+    ) -> int:
+        missing: dict[bytes, int] = {}
+        for place in np.flatnonzero(codes < 0).tolist():
+            missing.setdefault(keys[place], place)
+        rows = compute(list(missing.values())).detach().cpu().contiguous()
+        self._namespace(namespace).put(list(missing), rows)
+        self._own[namespace].update(missing)
+        return len(missing)
+
+    def get_or_set(self, namespace: str, key: bytes, row: Tensor) -> Tensor:
         """Returns the row of a key, (1, ...); the given one becomes it if there is none.
 
         Like `rows` for something that is known anyway, and not counted.
         """
-        counts = self.read, self.computed, self.inherited
-        found = self.rows(space, [key], lambda _: row)
-        self.read, self.computed, self.inherited = counts
+        counts = self.read, self.computed, self.earlier_hits
+        found = self.rows(namespace, [key], lambda _: row)
+        self.read, self.computed, self.earlier_hits = counts
         return found
 
     def begin(self) -> None:
-        """Starts counting for a run: what is there now is inherited from others."""
+        """Starts counting for a run: what is there now is an earlier run's."""
         self._own.clear()
         self.take_counts()
 
     def take_counts(self) -> tuple[int, int, int]:
-        """Returns how many rows were read, computed and inherited since the last call."""
-        now = self.read, self.computed, self.inherited
+        """Returns rows read, rows computed and hits of earlier runs' rows since the last call."""
+        now = self.read, self.computed, self.earlier_hits
         counts = tuple(new - old for new, old in zip(now, self._taken, strict=True))
         self._taken = now
         return counts[0], counts[1], counts[2]
@@ -116,13 +147,13 @@ class FeatureCache:
     def flush(self) -> None:
         """Writes what waits in memory, then drops the oldest blocks beyond the size."""
         written = 0
-        for space in self._spaces.values():
+        for each in self._namespaces.values():
             if self.trouble is None:
                 try:
-                    written += space.write()
+                    written += each.write()
                 except OSError as error:
                     self.trouble = f"{self.folder} cannot keep what was computed: {error}"
-            space.forget_waiting()
+            each.forget_waiting()
         if written:
             self._shrink()
 
@@ -131,7 +162,7 @@ class FeatureCache:
         return sum(size for _, size, _ in self._blocks())
 
     def _blocks(self) -> Iterator[tuple[float, int, Path]]:
-        for path in self.folder.glob(f"*/*{_SUFFIX}"):
+        for path in self.folder.glob(f"*/*{SUFFIX}"):
             with suppress(OSError):  # another process dropped it
                 stat = path.stat()
                 yield stat.st_mtime, stat.st_size, path
@@ -151,8 +182,8 @@ class FeatureCache:
                     break
                 path.unlink(missing_ok=True)
                 excess -= size
-        for space in self._spaces.values():
-            space.drop_vanished()
+        for each in self._namespaces.values():
+            each.drop_vanished()
 
 
 def open_cache(where: str | Path | None = None, *, gigabytes: float = 4.0) -> FeatureCache | None:
@@ -160,7 +191,8 @@ def open_cache(where: str | Path | None = None, *, gigabytes: float = 4.0) -> Fe
 
     Args:
         where: A folder, or `off` for no cache; None takes the environment variable
-            `CL_ADAPTERS_MEMO`, and without it `cl-adapters/cache` in the user's cache.
+            `CL_ADAPTERS_CACHE`, and without it `cl-adapters/memo` in the user's cache, where
+            earlier versions kept theirs too.
         gigabytes: Most that it may take on disk, above 0.
 
     Raises:
@@ -168,10 +200,18 @@ def open_cache(where: str | Path | None = None, *, gigabytes: float = 4.0) -> Fe
     """
     if not gigabytes > 0:
         raise InputError(f"cache must be larger than 0 gigabytes, got {gigabytes:g}")
-    chosen = where or os.environ.get(CACHE_VARIABLE)
+    chosen = where or os.environ.get(CACHE_VARIABLE) or _old_variable()
     if chosen == "off":
         return None
-    folder = Path(chosen) if chosen else platformdirs.user_cache_path("cl-adapters") / "cache"
+    folder = Path(chosen) if chosen else platformdirs.user_cache_path("cl-adapters") / _FOLDER
     if folder.exists() and not folder.is_dir():
         raise InputError(f"cache must be a folder or 'off', got the file {str(folder)!r}")
     return FeatureCache(folder, megabytes=gigabytes * 1024)
+
+
+def _old_variable() -> str | None:
+    chosen = os.environ.get(_OLD_VARIABLE)
+    if chosen:
+        message = f"environment variable {_OLD_VARIABLE} is now called {CACHE_VARIABLE}"
+        warnings.warn(message, FutureWarning, stacklevel=3)
+    return chosen

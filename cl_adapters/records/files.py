@@ -17,11 +17,12 @@ __all__ = [
     "add_checksum",
     "atomic_path",
     "check_format",
+    "delayed_ctrl_c",
     "digest",
     "has_valid_checksum",
 ]
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 
 
 def digest(value: object, length: int = 16) -> str:
@@ -39,8 +40,8 @@ def add_checksum(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values with the `checksum` of them all.
 
     Example:
-        >>> sealed = add_checksum({"format": 2, "seed": 1})
-        >>> has_valid_checksum(sealed), has_valid_checksum({**sealed, "seed": 7})
+        >>> whole = add_checksum({"format": 3, "seed": 1})
+        >>> has_valid_checksum(whole), has_valid_checksum({**whole, "seed": 7})
         (True, False)
     """
     return {**values, "checksum": digest(values, 64)}
@@ -81,7 +82,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _ctrl_c_waits():
+    with delayed_ctrl_c():
         try:
             yield temporary
             with temporary.open("rb+") as file:
@@ -93,7 +94,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _ctrl_c_waits() -> Iterator[None]:
+def delayed_ctrl_c() -> Iterator[None]:
+    """Lets a Ctrl-C that comes inside the block count at its end."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread has handlers
         return

@@ -1,6 +1,7 @@
 """What stands in `run.json`."""
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -15,8 +16,9 @@ from cl_adapters.records.files import (
     digest,
     has_valid_checksum,
 )
+from cl_adapters.records.upgrade import upgrade_record
 
-__all__ = ["RunRecord", "RunState", "find_runs", "verify_checksum"]
+__all__ = ["RunRecord", "RunState", "find_run_folder", "find_runs", "verify_checksum"]
 
 RunState = Literal["running", "finished", "failed", "interrupted"]
 
@@ -43,6 +45,8 @@ class RunRecord:
         host: Processor, number of threads, device.
         started: ISO 8601 time with zone.
         ended: ISO 8601 time with zone, or None.
+        role: What the strategy is to others: `upper_bound` (sees all data at once), `lower_bound`
+            (does nothing against forgetting), `baseline` (what others are held against), or None.
         format: Version of the run directory's format.
     """
 
@@ -62,6 +66,7 @@ class RunRecord:
     host: dict[str, Any] = field(default_factory=dict)
     started: str = ""
     ended: str | None = None
+    role: str | None = None
     format: int = FORMAT_VERSION
 
     @property
@@ -84,12 +89,13 @@ class RunRecord:
         """
         path = folder / "run.json"
         values = _read_json(path)
+        if isinstance(values, dict) and values.get("format") in (1, 2):
+            values = upgrade_record(values)
         names = {item.name for item in fields(cls)}
         if not isinstance(values, dict) or not names <= set(values):
             missing = sorted(names - set(values)) if isinstance(values, dict) else sorted(names)
             raise InputError(f"{path} must hold every key of a run record, lacks {missing}")
         check_format(values["format"], str(path))
-        # Format 1 means the same; a later one that does not is turned into the present one here.
         return cls(**{**{name: values[name] for name in names}, "format": FORMAT_VERSION})
 
 
@@ -125,3 +131,28 @@ def find_runs(roots: Iterable[Path]) -> list[Path]:
             raise InputError(f"run folder {str(root)!r} must exist and be a directory")
         found.update(path.parent for path in root.rglob("run.json"))
     return sorted(found)
+
+
+def find_run_folder(out: Path, planned: RunRecord) -> Path:
+    """Returns the run directory of a planned run, begun or not.
+
+    A directory's name holds the digest of the recipe as it was written. An older version wrote some
+    names differently, so a run of the same recipe may lie beside, under another digest.
+
+    Args:
+        out: Folder of all runs.
+        planned: Record of the run, with the whole recipe.
+    """
+    folder = out / planned.directory
+    if (folder / "run.json").exists():
+        return folder
+    for path in sorted(folder.parent.glob(f"seed{planned.seed}-*/run.json")):
+        if re.fullmatch(r"seed\d+-[0-9a-f]{8}", path.parent.name) is None:
+            continue  # somebody's copy
+        try:
+            found = RunRecord.read(path.parent)
+        except InputError:  # broken: `list runs` says so
+            continue
+        if found.config == planned.config:
+            return path.parent
+    return folder

@@ -81,7 +81,7 @@ class DetectorBank(nn.ModuleDict):
 
     def of(self, block: int) -> list[Detector]:
         """Returns the detectors of a block, the oldest first."""
-        return cast("list[Detector]", list(self[str(block)]))
+        return cast("list[Detector]", [*cast("nn.ModuleList", self[str(block)])])
 
     def newest(self, block: int) -> Detector:
         """Returns the last detector of a block."""

@@ -44,8 +44,8 @@ class DescriptorZScore(Detector):
             auto-encoder that was trained on the others. At min_shift 2.
         standardize: Subtract the reference's mean and divide by one number, its spread, first: the
             training then converges whatever the scale of the features (the authors do not).
-        min_shift: With `auto`, the smallest threshold, at least 0: a shift that is certain but smaller
-            than this many standard deviations does not count.
+        min_shift: With `auto`, the smallest threshold, at least 0: a shift that is certain but
+            smaller than this many standard deviations does not count.
 
     Raises:
         InputError: If an option is out of its range.

@@ -24,6 +24,7 @@ from torch import Tensor
 from cl_adapters.errors import InputError
 from cl_adapters.plugins.conformance import run_suite
 from cl_adapters.randomness import kept_random_states, seed_random_states
+from cl_adapters.records.event_kinds import Growth
 from cl_adapters.strategies.checks.probes import (
     bytes_held,
     changed,
@@ -93,7 +94,7 @@ def _answers(trial: Trial) -> Iterator[str]:
             )
         if not bool(torch.isfinite(outputs).all()):
             yield "logits must be finite, got NaN or infinity"
-        json.dumps(events)
+        json.dumps([event.as_line() for event in events])
         if set(run.strategy.classes_seen) < seen:
             yield f"`classes_seen` must hold {sorted(seen)}, got {run.strategy.classes_seen}"
 
@@ -330,8 +331,8 @@ def _growth(trial: Trial) -> Iterator[str]:
         state = strategy.learned_state()
         sizes.append(sum(value.numel() for value in state.values()))
         hidden.append(bytes_held(strategy) - sum(value.nbytes for value in state.values()))
-        events = [event for event in strategy.pop_events(number) if event["event"] == "growth"]
-        noted.append(sum(event["parameters"] for event in events))
+        events = [event for event in strategy.pop_events(number) if isinstance(event, Growth)]
+        noted.append(sum(event.parameters for event in events))
     for number in (1, 2):
         grown, claimed = sizes[number] - sizes[number - 1], noted[number]
         if claimed > grown or (claimed and grown > claimed * (1 + _SLACK)):

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from cl_adapters.errors import InputError
+from cl_adapters.records.events import Event
 from cl_adapters.strategies.core.config import StrategyConfig
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.checks import tiny_backbone
@@ -147,7 +148,7 @@ class Run:
     strategy: AdapterStrategy
     states: list[dict[str, Tensor]] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
-    events: list[list[dict[str, Any]]] = field(default_factory=list)
+    events: list[list[Event]] = field(default_factory=list)
     first: dict[str, Tensor] = field(default_factory=dict)
 
 

@@ -1,40 +1,71 @@
-"""What we use of Avalanche's experiences and datasets, as types: Avalanche ships none."""
+"""Avalanche's experiences and datasets, as far as our code reads them; loads nothing of Avalanche.
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+Avalanche ships no types. These protocols say what we count on, so that a mistake in a name is found
+before a run, and what is given in place of them in a test or by a benchmark that is not ours.
+"""
 
-__all__ = ["Experience", "ExperienceDataset", "Labels"]
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol, SupportsInt
 
-
-class Labels(Protocol):
-    """A label an image, and which occur."""
-
-    uniques: set[int]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, item: int) -> int: ...
+__all__ = ["AvalancheBenchmark", "AvalancheDataset", "AvalancheExperience", "Targets"]
 
 
-class ExperienceDataset(Protocol):
-    """The images of an experience, shown by one of two groups of transforms."""
+class Targets(Protocol):
+    """The labels of a dataset, one an image."""
 
-    targets: Labels
-    targets_task_labels: Sequence[int]
+    @property
+    def uniques(self) -> Iterable[Any]:
+        """Every label that occurs."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Returns the number of images."""
 
-    def __getitem__(self, item: int) -> tuple[Any, ...]: ...
+    def __getitem__(self, item: int, /) -> SupportsInt:
+        """Returns the label of an image."""
 
-    def train(self) -> "ExperienceDataset":
-        """Returns the same images, augmented."""
-
-    def eval(self) -> "ExperienceDataset":
-        """Returns the same images, as evaluation shows them."""
+    def __iter__(self) -> Iterator[SupportsInt]:
+        """Yields the labels in the order of the images."""
 
 
-class Experience(Protocol):
-    """A step of the stream."""
+class AvalancheDataset(Protocol):
+    """A classification dataset: images, labels and what follows them, in two groups of views."""
 
-    dataset: ExperienceDataset
-    current_experience: int
+    @property
+    def targets(self) -> Targets:
+        """The labels."""
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+
+    def __getitem__(self, item: int, /) -> Sequence[Any]:
+        """Returns an image in the current view, its label and what else a minibatch has."""
+
+    def train(self) -> "AvalancheDataset":
+        """Returns the same images in the views of training."""
+
+    def eval(self) -> "AvalancheDataset":
+        """Returns the same images in the views of evaluation."""
+
+
+class AvalancheExperience(Protocol):
+    """A part of a stream."""
+
+    @property
+    def dataset(self) -> AvalancheDataset:
+        """Its images."""
+
+    @property
+    def current_experience(self) -> int:
+        """Its place in the stream, counted from 0."""
+
+
+class AvalancheBenchmark(Protocol):
+    """Two streams with as many experiences as they like."""
+
+    @property
+    def train_stream(self) -> Sequence[AvalancheExperience]:
+        """What is learned."""
+
+    @property
+    def test_stream(self) -> Sequence[AvalancheExperience]:
+        """What is tested."""

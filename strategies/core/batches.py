@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cl_adapters.cache.feature_cache import FeatureCache
-from cl_adapters.strategies.core.avalanche_types import ExperienceDataset
+from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.extractors import AdapterFeatureExtractor, FeatureExtractor
 from cl_adapters.strategies.core.feature_cache import CachedAdapterFeatures, CachedFeatures
 from cl_adapters.strategies.core.loaders import (
@@ -75,7 +75,7 @@ class BatchMaker:
 
     def training(
         self,
-        dataset: ExperienceDataset,
+        dataset: AvalancheDataset,
         order: ResumableBatchSampler,
         *,
         group: Group,
@@ -111,7 +111,7 @@ class BatchMaker:
         )
 
     def evaluation(
-        self, dataset: ExperienceDataset, size: int, frozen: Frozen, num_workers: int
+        self, dataset: AvalancheDataset, size: int, frozen: Frozen, num_workers: int
     ) -> Batches:
         """Returns batches of frozen features or indices where these are kept, else of images.
 
@@ -142,7 +142,7 @@ class BatchMaker:
         self,
         orders: Iterable[Tensor],
         read: Any,  # noqa: ANN401 - from indices to images
-        dataset: ExperienceDataset,
+        dataset: AvalancheDataset,
         *,
         queries: CachedFeatures | None,
     ) -> MadeBatches:
@@ -151,7 +151,7 @@ class BatchMaker:
 
     def _queries(
         self,
-        dataset: ExperienceDataset,
+        dataset: AvalancheDataset,
         query: FeatureExtractor | None,
         same: bool | Views,  # noqa: FBT001 - one thing
     ) -> CachedFeatures | None:

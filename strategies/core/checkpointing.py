@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from cl_adapters.errors import InputError
 from cl_adapters.randomness import as_text, from_text, random_states, set_random_states
+from cl_adapters.records.upgrade import add_new_tensors
 from cl_adapters.strategies.core.samplers import ResumableSampler
 
 __all__ = [
@@ -148,6 +149,7 @@ def _load(trainer: Trainer, state: TrainerState) -> None:
         for name, value in state.tensors.items()
         if name.startswith(_MODEL)
     }
+    learned = add_new_tensors(learned, trainer.learned_state())
     if set(learned) != set(trainer.learned_state()):
         raise InputError("tensors of other names")
     trainer.model.load_state_dict(learned, strict=False)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from pydantic import (
@@ -26,6 +26,7 @@ from cl_adapters.heads.registry import (
 )
 from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.registry import Peft, build_adapters, find_peft
+from cl_adapters.records.upgrade import OPTION_NAMES
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = [
@@ -44,7 +45,6 @@ class StrategyOptions(BaseModel):
     """Options that validate themselves; known for one version under earlier names as well."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    earlier_names: ClassVar[Mapping[str, str]] = {"pet": "peft"}
 
     @model_validator(mode="before")
     @classmethod
@@ -55,7 +55,8 @@ class StrategyOptions(BaseModel):
     def renamed(cls, options: Mapping[str, object]) -> dict[str, object]:
         """Returns options under their present names, with one sentence for each that changed."""
         found = dict(options)
-        for old, new in cls.earlier_names.items():
+        names = {old: new for each in OPTION_NAMES.values() for old, new in each.items()}
+        for old, new in names.items():
             if old in found and old not in cls.model_fields and new in cls.model_fields:
                 warnings.warn(f"option `{old}` is now `{new}`", DeprecationWarning, stacklevel=4)
                 found.setdefault(new, found.pop(old))

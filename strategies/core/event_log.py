@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from cl_adapters.records.events import Event, make_event, parse_event
+
 __all__ = ["EventLog"]
 
 
@@ -17,35 +19,34 @@ class EventLog:
 
     def __init__(self) -> None:
         self.timings: dict[str, tuple[float, int]] = {}
-        self._events: list[dict[str, Any]] = []
+        self._events: list[Event] = []
 
     def begin_experience(self) -> None:
         """Starts the times of an experience; events wait for `pop_events`."""
         self.timings = {}
 
-    def log_event(self, event: str, **values: object) -> None:
+    def log_event(self, event: str, /, **values: Any) -> None:  # noqa: ANN401 - of its kind
         """Keeps a fact for the run record.
 
         Args:
-            event: Kind of event.
-            **values: What it says; of the kinds in `cl_adapters.records.events` their fields.
-        """
-        self._events.append({"event": event, **values})
+            event: Kind of event, one of `cl_adapters.records.event_kinds` or one of your own.
+            **values: Its keys, as JSON can hold them.
 
-    def pop_events(self, experience: int) -> list[dict[str, Any]]:
+        Raises:
+            InputError: If they do not fit a known kind.
+        """
+        self._events.append(make_event(event, **values))
+
+    def pop_events(self, experience: int) -> list[Event]:
         """Returns the events since the last call, as those of an experience."""
         events, self._events = self._events, []
-        return [
-            {"event": each.pop("event"), "experience": experience, "seconds": 0.0, **each}
-            for each in events
-        ]
+        return [each.model_copy(update={"experience": experience}) for each in events]
 
     def load(
         self, events: Sequence[Mapping[str, Any]], timings: Mapping[str, Sequence[float]]
     ) -> None:
-        """Takes over the events and times of an experience that was trained before."""
-        for event in events:
-            self.log_event(**event)
+        """Takes over the events, as lines, and times of an experience that was trained before."""
+        self._events.extend(map(parse_event, events))
         self.timings = {name: (each[0], int(each[1])) for name, each in timings.items()}
 
     @contextmanager

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cl_adapters.cache.feature_cache import FeatureCache
-from cl_adapters.strategies.core.avalanche_types import ExperienceDataset
+from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.extractors import AdapterFeatureExtractor, FeatureExtractor
 from cl_adapters.strategies.core.loaders import (
     Group,
@@ -48,7 +48,7 @@ class CachedFeatures:
 
     def __init__(
         self,
-        dataset: ExperienceDataset,
+        dataset: AvalancheDataset,
         extractor: FeatureExtractor,
         *,
         same: bool | Views,
@@ -194,7 +194,7 @@ class CachedAdapterFeatures:
     """
 
     def __init__(
-        self, dataset: ExperienceDataset, extractor: AdapterFeatureExtractor, cache: FeatureCache
+        self, dataset: AvalancheDataset, extractor: AdapterFeatureExtractor, cache: FeatureCache
     ) -> None:
         self._extractor, self._cache = extractor, cache
         self._keys: list[bytes] = list(getattr(dataset, "pixel_keys", ()))
@@ -241,7 +241,7 @@ def _ask(
 
 
 def _is_as_known(
-    dataset: ExperienceDataset, cache: FeatureCache, views: FixedViews | None = None
+    dataset: AvalancheDataset, cache: FeatureCache, views: FixedViews | None = None
 ) -> bool:
     """Says whether a dataset has keys of its images and shows the pixels that they stand for.
 

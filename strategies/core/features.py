@@ -6,14 +6,14 @@ Where the images are the same at each use, they are computed once (`core/feature
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from cl_adapters.cache.feature_cache import FeatureCache
-from cl_adapters.strategies.core.avalanche_types import ExperienceDataset
+from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.extractors import (
     AdapterFeatureExtractor,
     FeatureExtractor,
@@ -112,7 +112,7 @@ class Features:
         return AdapterFeatureExtractor(rows, namespace, sets, self._device, answered)
 
     def cached_features(
-        self, dataset: ExperienceDataset, extractor: FeatureExtractor
+        self, dataset: AvalancheDataset, extractor: FeatureExtractor
     ) -> CachedFeatures:
         """Returns the features of a dataset without augmentation, from the cache where it can.
 
@@ -122,11 +122,11 @@ class Features:
         """
         return CachedFeatures(dataset.eval(), extractor, same=True, keep=False, cache=self.cache)
 
-    def plain_images(self, dataset: ExperienceDataset) -> Iterator[tuple[Tensor, Tensor]]:
+    def plain_images(self, dataset: AvalancheDataset) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields images on the device, not augmented and in order, and labels (B,)."""
-        shown = dataset.eval()
+        shown: Any = dataset.eval()
         # A loader draws a number for its workers: from a generator of its own, not torch's global.
-        batches = DataLoader(shown, batch_size=_PLAIN_BATCH, generator=torch.Generator())
+        batches: Any = DataLoader(shown, batch_size=_PLAIN_BATCH, generator=torch.Generator())
         for images, labels, *_ in batches:
             yield self._backbone.inputs(images, self._device), labels.to(self._device).long()
 

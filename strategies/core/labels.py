@@ -4,12 +4,12 @@ from numbers import Real
 from typing import Any
 
 from cl_adapters.errors import InputError
-from cl_adapters.strategies.core.avalanche_types import ExperienceDataset
+from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 
 __all__ = ["classes_of"]
 
 
-def classes_of(dataset: ExperienceDataset) -> tuple[int, ...]:
+def classes_of(dataset: AvalancheDataset) -> tuple[int, ...]:
     """Returns the labels that occur in one of Avalanche's datasets, sorted.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Literal, Protocol, cast
 import torch
 from torch import Tensor
 
-from cl_adapters.strategies.core.avalanche_types import ExperienceDataset
+from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.samplers import ResumableBatchSampler
 
 __all__ = [
@@ -92,7 +92,7 @@ class MadeBatches:
             yield [inputs, targets[part], *middle, tasks[part]]
 
 
-def label_tensors(dataset: ExperienceDataset) -> tuple[Tensor, Tensor]:
+def label_tensors(dataset: AvalancheDataset) -> tuple[Tensor, Tensor]:
     """Returns targets and task labels of a dataset, (N,) each; 0 where it has no task labels."""
     targets = torch.tensor([int(label) for label in dataset.targets], dtype=torch.int64)
     tasks = torch.tensor(
@@ -101,7 +101,7 @@ def label_tensors(dataset: ExperienceDataset) -> tuple[Tensor, Tensor]:
     return targets, tasks if len(tasks) else torch.zeros_like(targets)
 
 
-def reader_of(dataset: ExperienceDataset, group: Group) -> Read | None:
+def reader_of(dataset: AvalancheDataset, group: Group) -> Read | None:
     """Returns what reads a dataset's images by indices (B,); None if it does not say how.
 
     Nor does it count where the dataset shows something else: Avalanche keeps attributes when a
@@ -128,7 +128,7 @@ def reader_of(dataset: ExperienceDataset, group: Group) -> Read | None:
     return read
 
 
-def read_images(dataset: ExperienceDataset) -> Read:
+def read_images(dataset: AvalancheDataset) -> Read:
     """Returns what reads a dataset's images by indices (B,), through all its transforms."""
 
     def read(part: Tensor) -> Tensor:

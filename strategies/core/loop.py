@@ -17,7 +17,7 @@ from torch.utils.data import RandomSampler, SequentialSampler
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 from cl_adapters.peft.frozen import eval_frozen
-from cl_adapters.strategies.core.avalanche_types import Experience, ExperienceDataset
+from cl_adapters.strategies.core.avalanche_types import AvalancheDataset, AvalancheExperience
 from cl_adapters.strategies.core.batches import Batches, BatchMaker, Frozen
 from cl_adapters.strategies.core.checkpointing import (
     Checkpointer,
@@ -62,13 +62,13 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         self.maker = BatchMaker(self.device, self.augmentation, self.cache)
         self._frozen = Frozen()
         self._batches = {True: Batches(None), False: Batches(None)}  # in training or not
-        self._datasets: list[ExperienceDataset] = []  # only where all are trained on
+        self._datasets: list[AvalancheDataset] = []  # only where all are trained on
         self._ends: list[TrainerState] = []  # of the phases of the experience in training
         self._to_reach: list[TrainerState] = []
         self._now = (0, 0, "")  # phase, epoch, and what drew the order of its images
 
     @abstractmethod
-    def register_experience(self, experience: Experience) -> None:
+    def register_experience(self, experience: AvalancheExperience) -> None:
         """Learns which classes an experience brings; trains nothing."""
 
     def load_state(self, states: Sequence[TrainerState]) -> None:
@@ -263,7 +263,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
 
     def _train_exp(
         self,
-        experience: Experience,  # noqa: ARG002
+        experience: AvalancheExperience,  # noqa: ARG002
         eval_streams: object = None,  # noqa: ARG002
         **kwargs: Any,  # noqa: ANN401
     ) -> None:

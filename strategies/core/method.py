@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from cl_adapters.strategies.core.avalanche_types import ExperienceDataset
+from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.config import StrategyConfig
 from cl_adapters.strategies.core.extractors import AdapterFeatureExtractor, FeatureExtractor
 from cl_adapters.strategies.core.output import Output, Phase
@@ -48,7 +48,7 @@ class Method(ABC):
         In train mode it gives logits for the loss, in eval mode those of the answer.
         """
 
-    def check_experience(self, dataset: ExperienceDataset) -> None:
+    def check_experience(self, dataset: AvalancheDataset) -> None:
         """Raises `InputError` if the method cannot learn from an experience."""
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
+from cl_adapters.records.events import Event
+from cl_adapters.records.upgrade import add_new_tensors
 from cl_adapters.strategies.core.arguments import TemplateArgs
-from cl_adapters.strategies.core.avalanche_types import Experience
+from cl_adapters.strategies.core.avalanche_types import AvalancheExperience
 from cl_adapters.strategies.core.checkpointing import Checkpointer, ResumablePlugin
 from cl_adapters.strategies.core.config import StrategyConfig
 from cl_adapters.strategies.core.earlier_hooks import earlier_attribute, take_earlier_hooks
@@ -107,8 +109,8 @@ class AdapterStrategy(Loop):
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever it was called before
         return earlier_attribute(self, name)
 
-    def log_event(self, event: str, **values: object) -> None:
-        """Keeps a fact for the run record."""
+    def log_event(self, event: str, /, **values: Any) -> None:  # noqa: ANN401 - of its kind
+        """Keeps a fact for the run record; see `EventLog.log_event`."""
         self.events.log_event(event, **values)
 
     def plain_images(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -120,8 +122,32 @@ class AdapterStrategy(Loop):
 
     # --- what a runner asks ----------------------------------------------------------------------
 
-    def pop_events(self, experience: int) -> list[dict[str, Any]]:
-        """Returns the facts logged since the last call, as events of an experience."""
+    @property
+    def timings(self) -> dict[str, tuple[float, int]]:
+        """Seconds and images of work outside of epochs, by name, in the last experience."""
+        return self.events.timings
+
+    def add_plugin(self, plugin: SupervisedPlugin, *, first: bool = False) -> None:
+        """Lets a plugin watch training and evaluation; `first` calls it before the others."""
+        self.plugins.insert(0 if first else len(self.plugins), plugin)
+
+    def remove_plugin(self, plugin: SupervisedPlugin) -> None:
+        """Stops calling a plugin, such as `evaluator`."""
+        self.plugins.remove(plugin)
+
+    def load_progress(
+        self, events: Sequence[Mapping[str, Any]], timings: Mapping[str, Sequence[float]]
+    ) -> None:
+        """Takes over what was logged and timed in an experience that was trained before.
+
+        Args:
+            events: What `pop_events` gave, as lines.
+            timings: What `timings` was: seconds and images by name.
+        """
+        self.events.load(events, timings)
+
+    def pop_events(self, experience: int) -> list[Event]:
+        """Returns the events since the last call, as those of an experience."""
         return self.events.pop_events(experience)
 
     def set_checkpointer(self, checkpointer: Checkpointer | None) -> None:
@@ -133,7 +159,9 @@ class AdapterStrategy(Loop):
         state = self.model.state_dict()
         return {name: value for name, value in state.items() if not name.startswith("backbone.")}
 
-    def restore(self, state: Mapping[str, Tensor], experiences: Sequence[Experience]) -> None:
+    def restore(
+        self, state: Mapping[str, Tensor], experiences: Sequence[AvalancheExperience]
+    ) -> None:
         """Returns to the end of an experience that was trained before.
 
         Args:
@@ -147,6 +175,7 @@ class AdapterStrategy(Loop):
         for experience in experiences:
             self.register_experience(experience)
         self.rebuild(state)
+        state = add_new_tensors(state, self.learned_state())
         try:
             fits = set(self.learned_state()) == set(state)
             self.model.load_state_dict(dict(state), strict=False)
@@ -159,7 +188,7 @@ class AdapterStrategy(Loop):
             )
         self.model.to(self.device)
 
-    def register_experience(self, experience: Experience) -> None:
+    def register_experience(self, experience: AvalancheExperience) -> None:
         """Learns which classes an experience brings; trains nothing.
 
         Raises:

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cl_adapters.cache.feature_cache import FeatureCache
+from cl_adapters.cache.feature_cache import FeatureCache, open_cache
 
 SOURCE = torch.randn(50, 3, 4, generator=torch.Generator().manual_seed(0))
 KEYS = [bytes([place]) * 32 for place in range(50)]
@@ -32,8 +34,8 @@ class Computer:
 
         return compute
 
-    def ask(self, cache: FeatureCache, wanted: list[int], space: str = "aa") -> Tensor:
-        return cache.rows(space, [KEYS[each] for each in wanted], self.of(wanted))
+    def ask(self, cache: FeatureCache, wanted: list[int], namespace: str = "aa") -> Tensor:
+        return cache.rows(namespace, [KEYS[each] for each in wanted], self.of(wanted))
 
 
 @settings(deadline=None, max_examples=40)
@@ -59,7 +61,7 @@ def test_answers_as_a_dictionary_and_asks_once(
     assert len(computer.asked) == len(set(computer.asked)) == cache.computed
 
 
-def test_spaces_do_not_share_rows(tmp_path: Path) -> None:
+def test_namespaces_do_not_share_rows(tmp_path: Path) -> None:
     cache, computer = FeatureCache(tmp_path), Computer()
     computer.ask(cache, [1, 2], "aa")
     computer.ask(cache, [1, 2], "bb")
@@ -145,7 +147,7 @@ def test_strangers_and_later_formats_are_left_alone(tmp_path: Path) -> None:
     cache.flush()
     (block,) = tmp_path.glob("*/*.memo")
     later = block.with_name("later.memo")
-    later.write_bytes(block.read_bytes().replace(b"cl-adapters cache 1", b"cl-adapters cache 2"))
+    later.write_bytes(block.read_bytes().replace(b"cl-adapters memo 1", b"cl-adapters memo 2"))
     stranger = tmp_path / "dataset" / "data-00000.arrow"
     stranger.parent.mkdir()
     stranger.write_bytes(bytes(2**20))
@@ -157,7 +159,7 @@ def test_strangers_and_later_formats_are_left_alone(tmp_path: Path) -> None:
     assert FeatureCache(tmp_path).size() < 2**20
 
 
-def test_a_run_knows_what_it_inherited(tmp_path: Path) -> None:
+def test_a_run_knows_what_earlier_ones_computed(tmp_path: Path) -> None:
     cache, computer = FeatureCache(tmp_path), Computer()
     computer.ask(cache, [1, 2])
     cache.begin()
@@ -189,7 +191,7 @@ def test_the_least_recently_used_blocks_go_first(tmp_path: Path) -> None:
     assert asked == [b"new", b"mid"]
 
 
-def test_a_full_disk_costs_nothing_but_the_memo(
+def test_a_full_disk_costs_nothing_but_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache, computer = FeatureCache(tmp_path), Computer()
@@ -197,7 +199,7 @@ def test_a_full_disk_costs_nothing_but_the_memo(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cl_adapters.cache.blocks._write_block", full)
+    monkeypatch.setattr("cl_adapters.cache.namespace.write_block", full)
     assert torch.equal(computer.ask(cache, [1, 2]), SOURCE[1:3])
     cache.flush()
     assert "No space left" in str(cache.trouble)
@@ -211,3 +213,75 @@ def test_a_folder_that_is_a_file_is_no_trouble_for_the_rows(tmp_path: Path) -> N
     assert torch.equal(computer.ask(cache, [7]), SOURCE[7:8])
     cache.flush()
     assert cache.trouble is not None
+
+
+def _calls(ask: Callable[[], object]) -> int:
+    """Returns how many functions written in Python a call runs."""
+    count = 0
+
+    def note(_: object, event: str, __: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(note)
+    try:
+        ask()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_known_rows_cost_no_call_each(tmp_path: Path) -> None:
+    rows = torch.arange(2048 * 3, dtype=torch.float32).reshape(2048, 3)
+    keys = [place.to_bytes(32, "big") for place in range(2048)]
+    writer = FeatureCache(tmp_path)
+    writer.rows("aa", keys, lambda places: rows[torch.tensor(places)])
+    writer.flush()
+    cache, costs = FeatureCache(tmp_path), []
+    for start, count in ((0, 1), (64, 64), (64, 64), (1024, 1024)):
+        wanted = keys[start : start + count]
+        costs.append(_calls(lambda wanted=wanted: cache.rows("aa", wanted, _never)))  # type: ignore[misc]
+        assert torch.equal(cache.rows("aa", wanted, _never), rows[start : start + count])
+    assert max(costs[1:]) < 32
+    assert costs[1] == costs[3], "as many for 64 rows as for 1024"
+
+
+def _never(places: list[int]) -> Tensor:
+    raise AssertionError(f"{len(places)} rows were known")
+
+
+def test_rows_of_memory_and_of_several_blocks_come_in_order(tmp_path: Path) -> None:
+    cache, computer = FeatureCache(tmp_path), Computer()
+    for wanted in ([0, 1, 2], [3, 4], [5]):
+        computer.ask(cache, wanted)
+        cache.flush()
+    wanted = [7, 5, 0, 4, 6, 3, 0, 7]
+    computer.ask(cache, [6])
+    assert torch.equal(computer.ask(cache, wanted), SOURCE[torch.tensor(wanted)])
+    assert computer.asked == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_block_of_the_first_version_is_read(tmp_path: Path) -> None:
+    (tmp_path / "aa").mkdir()
+    shutil.copy(Path(__file__).parent / "of_version_1.memo", tmp_path / "aa")
+    computer = Computer()
+    assert torch.equal(computer.ask(FeatureCache(tmp_path), [2, 0]), SOURCE[torch.tensor([2, 0])])
+    assert not computer.asked
+
+
+def test_the_environment_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CL_ADAPTERS_CACHE", str(tmp_path / "new"))
+    monkeypatch.setenv("CL_ADAPTERS_MEMO", str(tmp_path / "old"))
+    assert _folder() == tmp_path / "new"
+    monkeypatch.delenv("CL_ADAPTERS_CACHE")
+    with pytest.warns(FutureWarning, match="CL_ADAPTERS_MEMO is now called CL_ADAPTERS_CACHE"):
+        assert _folder() == tmp_path / "old"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CL_ADAPTERS_MEMO")
+    assert _folder() == tmp_path / "cl-adapters/memo", "where earlier versions kept theirs"
+
+
+def _folder() -> Path:
+    cache = open_cache()
+    assert cache is not None
+    return cache.folder

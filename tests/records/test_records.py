@@ -65,14 +65,16 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_events_survive_a_torn_last_line(tmp_path: Path) -> None:
     assert records.read_events(tmp_path) == []
-    records.append_event(tmp_path, "phase", 0, 1.25, name="train", images=7)
-    records.append_event(tmp_path, "evaluation", 1, 2, images=3, passes=1.0)
+    phase = records.make_event("phase", seconds=1.25, name="train", images=7)
+    records.append_events(tmp_path, [phase])
+    evaluation = records.make_event("evaluation", experience=1, seconds=2, images=3, passes=1.0)
+    records.append_events(tmp_path, [evaluation])
     path = tmp_path / "events.jsonl"
     with path.open("a") as file:
         file.write('{"event": "pha')
     events = records.read_events(tmp_path)
-    assert [event["event"] for event in events] == ["phase", "evaluation"]
-    assert events[0] == {
+    assert [event.event for event in events] == ["phase", "evaluation"]
+    assert json.loads(path.read_text().splitlines()[0]) == {
         "event": "phase",
         "experience": 0,
         "seconds": 1.25,
@@ -80,7 +82,7 @@ def test_events_survive_a_torn_last_line(tmp_path: Path) -> None:
         "images": 7,
     }
     records.truncate_events(tmp_path, 1)
-    assert [event["experience"] for event in records.read_events(tmp_path)] == [0]
+    assert [event.experience for event in records.read_events(tmp_path)] == [0]
     path.write_text('{broken\n{"event": "x"}\n')
     with pytest.raises(InputError, match="line 1 must be an event"):
         records.read_events(tmp_path)
@@ -104,11 +106,11 @@ def test_a_record_of_another_format_is_refused(tmp_path: Path) -> None:
     record().write(tmp_path)
     values = json.loads((tmp_path / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps({**values, "format": 99}))
-    with pytest.raises(InputError, match="from 1 to 2, got 99: a newer cl-adapters has written"):
+    with pytest.raises(InputError, match="from 1 to 3, got 99: a newer cl-adapters has written"):
         RunRecord.read(tmp_path)
     for broken in (0, "2", None, True):
         (tmp_path / "run.json").write_text(json.dumps({**values, "format": broken}))
-        with pytest.raises(InputError, match=f"a format from 1 to 2, got {broken!r}"):
+        with pytest.raises(InputError, match=f"a format from 1 to 3, got {broken!r}"):
             RunRecord.read(tmp_path)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cl_adapters.records.events import append_event
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import write_predictions
+from tests.reports.lines import append_event
 
 MakeRun = Callable[..., Path]
 

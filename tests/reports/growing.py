@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cl_adapters.records.events import append_events
+from tests.reports.lines import append_events
 
 COST = 1_000
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cl_adapters.records.events import append_event
 from cl_adapters.records.tables import read_predictions, write_retrieval
+from tests.reports.lines import append_event
 
 
 def retrieval_frame(

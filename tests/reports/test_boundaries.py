@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cl_adapters.errors import InputError
-from cl_adapters.records.events import append_event
 from cl_adapters.reports.boundaries import BoundaryReport, read_segments, score_boundaries
 from cl_adapters.reports.load import load_runs
 from cl_adapters.reports.report import write_report
 from tests.reports.conftest import MakeRun
+from tests.reports.lines import append_event
 
 TRUTH = {"data": "abc", "weights": "test"}
 WATCH = {"detector": "mmd", "reference": 96, "window": 32, "patience": 1, "false_alarm": 0.002, "max_images": None}  # fmt: skip

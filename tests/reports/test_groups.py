@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
-from cl_adapters.records.events import append_event
 from cl_adapters.reports.groups import Group, file_name, group_runs
 from cl_adapters.reports.load import load_runs
 from tests.reports.conftest import MakeRun
+from tests.reports.lines import append_event
 
 
 def _groups(tmp_path: Path, *, force: bool = False) -> list[Group]:
@@ -63,11 +63,14 @@ def test_a_changed_plugin_is_another_method_and_a_moved_one_is_not(
     }
 
 
-def test_seconds_of_a_filled_memo_are_told(make_run: MakeRun, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "key"), [("cache", "earlier_hits"), ("memo", "inherited")])
+def test_seconds_of_a_filled_cache_are_told(
+    make_run: MakeRun, tmp_path: Path, kind: str, key: str
+) -> None:
     for seed in (0, 1, 2):
         folder = make_run("simplecil", seed)
-        counts = {"mode": "exact", "read": 9, "computed": 1, "inherited": 4 * (seed > 0)}
-        append_event(folder, "cache", 1, 0, **counts)
+        counts = {"mode": "exact", "read": 9, "computed": 1, key: 4 * (seed > 0)}
+        append_event(folder, kind, 1, 0, **counts)
     (group,) = _groups(tmp_path)
     (note,) = group.notes
     assert note.startswith("simplecil, seeds 1, 2: the cache held features that earlier runs had")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from cl_adapters.errors import InputError
-from cl_adapters.records.events import append_events
 from cl_adapters.reports.definitions import DETECTION_COLUMNS
 from cl_adapters.reports.detection import detection, first_firing
 from cl_adapters.reports.growth import History, linear_growth, read_history, strain
+from tests.reports.lines import append_events
 
 Events = list[dict[str, Any]]
 
@@ -226,7 +226,10 @@ def test_only_the_last_router_is_kept(tmp_path: Path) -> None:
         (_domain(1, "A", changed=True, seen_before=False), "a domain event must stand once"),
         (_active(1, 9, 0, changed=True) | {"changed": "yes"}, "changed of an active event"),
         (_event("router", 1, block=9, weights=[[0.5], [0.5, 0.5]]), "one row an experience"),
-        (_event("router", 1, block=9, weights=[[1.5]]), "less than or equal"),
+        (
+            _event("router", 1, block=9, weights=[[1.5]]),
+            r"weights of a router event: must lie in \[0, 1\], got 1.5",
+        ),
     ],
 )
 def test_damaged_events_are_named(tmp_path: Path, event: dict[str, Any], reason: str) -> None:

@@ -7,7 +7,6 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cl_adapters.records.events import append_event, append_events
 from cl_adapters.reports.figures.files import figure_style
 from cl_adapters.reports.figures.parameters import parameters_figure
 from cl_adapters.reports.figures.parts import MOST_SEEDS
@@ -18,6 +17,7 @@ from cl_adapters.reports.growth import History, read_history
 from cl_adapters.reports.load import load_runs
 from tests.reports.conftest import MakeRun
 from tests.reports.growing import COST, write_growth
+from tests.reports.lines import append_event, append_events
 
 DOMAINS = ("plain", "rotation", "rotation", "plain", "gaussian noise", "rotation")
 

@@ -68,7 +68,7 @@ def test_unfinished_runs_are_kept_apart(make_run: MakeRun) -> None:
         (
             "events.jsonl",
             '{"event": "phase", "experience": 0, "seconds": "long"}\n',
-            "seconds must be a number",
+            "seconds of a phase event: Input should be a valid number, got 'long'",
         ),
     ],
 )

@@ -11,11 +11,11 @@ import pytest
 from matplotlib import rcParams
 
 from cl_adapters.errors import InputError
-from cl_adapters.records.events import append_event
 from cl_adapters.reports.definitions import DETECTION_COLUMNS
 from cl_adapters.reports.report import MOST_IN_FULL, write_report
 from tests.reports.conftest import MakeRun
 from tests.reports.growing import write_growth
+from tests.reports.lines import append_event
 
 
 class _Page(HTMLParser):

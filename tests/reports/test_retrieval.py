@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cl_adapters.errors import InputError
-from cl_adapters.records.events import append_event
 from cl_adapters.records.tables import (
     read_predictions,
     read_retrieval,
@@ -40,6 +39,7 @@ from cl_adapters.reports.retrieval import (
 from cl_adapters.reports.sections.retrieval import RetrievalSection, read_retrievals
 from cl_adapters.reports.tables.retrieval import RETRIEVAL_MEASURES
 from tests.reports.conftest import MakeRun
+from tests.reports.lines import append_event
 from tests.reports.retrieving import drift_matrix, retrieval_frame, write_retrieving
 
 # Two experiences of one class each, after the second: target, uncorrected, prediction, visited.
@@ -250,7 +250,7 @@ def test_a_damaged_table_is_refused(
     ("distances", "message"),
     [
         ([[0.0]], "must be a square of 4 rows"),
-        ([[0.0, 1.0]] * 4, "must be a square of 4 rows"),
+        ([[0.0, 1.0]] * 4, "must be a square, a row and a column an adapter"),
         ([[0.0, 1.0, -0.5, 1.0]] * 4, "must not be negative"),
         ([[0.0, 1.0, -math.inf, 1.0]] * 4, "must not be negative"),
         ([["0", 1.0, 1.0, 1.0]] * 4, "distances.0.0"),

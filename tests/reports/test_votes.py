@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cl_adapters.errors import InputError
-from cl_adapters.records.events import append_event
 from cl_adapters.reports.figures.files import figure_style
 from cl_adapters.reports.figures.votes import votes_figure
 from cl_adapters.reports.groups import group_runs
@@ -18,6 +16,7 @@ from cl_adapters.reports.report import write_report
 from cl_adapters.reports.sections.votes import VotesSection, read_all_votes
 from cl_adapters.reports.votes import read_votes
 from tests.reports.conftest import MakeRun
+from tests.reports.lines import append_event
 
 
 def write_votes(folder: Path, seed: int = 0, **changes: Any) -> dict[int, dict[str, list[int]]]:
@@ -91,15 +90,13 @@ def test_damaged_votes_are_named(
     make_run: MakeRun, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     write_votes(make_run("lae"), **changes)
-    (run,) = load_runs([tmp_path / "runs"]).finished
-    with pytest.raises(InputError, match=message):
-        read_votes(run)
+    (run,) = load_runs([tmp_path / "runs"]).broken
+    assert message in run.reason
 
 
 def test_more_right_than_differ_is_damage(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run("lae")
     columns = {"differ": [2], "online_right": [2], "offline_right": [1], "vote_right": [0]}
     append_event(folder, "votes", 3, 0, experiences=[0], images=[9], **columns)
-    (run,) = load_runs([tmp_path / "runs"]).finished
-    with pytest.raises(InputError, match="no more images must be right than differ"):
-        read_votes(run)
+    (run,) = load_runs([tmp_path / "runs"]).broken
+    assert "no more images must be right than differ" in run.reason

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cl_adapters.benchmarks.running import bars, batch
+from cl_adapters.benchmarks.running import batch, progress
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError
 from cl_adapters.records.run_record import RunRecord, find_runs
@@ -199,7 +199,7 @@ def test_a_data_set_that_vanishes_is_named_and_the_run_goes_on_when_it_is_back(
         return batch.run_batch(config, tmp_path / out, quiet=True)[0]
 
     expected = whole("straight") / "predictions.parquet"
-    advance = bars.Bars.advance
+    advance = progress.Bars.advance
     seen: list[str] = []
 
     def unplug(self: Any, text: str, images: int) -> None:
@@ -209,7 +209,7 @@ def test_a_data_set_that_vanishes_is_named_and_the_run_goes_on_when_it_is_back(
         advance(self, text, images)
 
     with monkeypatch.context() as patch:
-        patch.setattr(bars.Bars, "advance", unplug)
+        patch.setattr(progress.Bars, "advance", unplug)
         with pytest.raises(
             InputError, match=r"image '.*png' must be readable, got: .*No such file"
         ):

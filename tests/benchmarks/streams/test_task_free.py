@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cl_adapters.benchmarks.data.features import Eye, FeatureMemo
+from cl_adapters.benchmarks.data.features import ImageFeatureExtractor, MemoryFeatureCache
 from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.data.sources import array_source
 from cl_adapters.benchmarks.data.transforms import Preprocess
@@ -30,7 +30,7 @@ from cl_adapters.benchmarks.streams.task_free import (
     task_free_plan,
     true_changes,
 )
-from cl_adapters.benchmarks.streams.watch import Announcer, Watch, find_boundaries
+from cl_adapters.benchmarks.streams.watch import BoundaryDetector, Watch, find_boundaries
 from cl_adapters.errors import InputError
 from cl_adapters.records.events import read_events
 from cl_adapters.records.run_record import RunRecord
@@ -128,7 +128,7 @@ def test_segments_partition_the_stream_in_order(kind: str, data: st.DataObject) 
         assert found.hidden is not None
         mine = zip(found.train[segment].tolist(), found.hidden.train[segment].tolist(), strict=True)
         assert sorted(mine) == sorted(inside)
-        assert (found.hidden.facts[segment]["start"], found.hidden.facts[segment]["images"]) == (
+        assert (found.hidden.truth[segment]["start"], found.hidden.truth[segment]["images"]) == (
             low,
             high - low,
         )
@@ -197,7 +197,7 @@ def test_facts_tell_the_announcement_and_the_truth(source: ImageSource) -> None:
     found = task_free_plan(source, plan, boundaries)
     assert found.hidden is not None
     keys = ("start", "images", "announced", "score", "threshold", "delay", "changes", "origins")
-    assert [tuple(facts[key] for key in keys) for facts in found.hidden.facts] == [
+    assert [tuple(truth[key] for key in keys) for truth in found.hidden.truth] == [
         (0, 40, None, None, None, None, [], [[0, 40]]),
         (40, 30, 60, 3.0, 2.0, None, [], [[0, 30]]),
         (70, 50, 100, 4.0, 2.0, 20, [80], [[0, 10], [1, 40]]),
@@ -219,45 +219,49 @@ def test_a_mixed_segment_has_the_domain_of_most_of_its_images(source: ImageSourc
 
 
 @pytest.fixture(scope="module")
-def eye() -> Eye:
+def extractor() -> ImageFeatureExtractor:
     backbone = load_backbone("test_vit", weights="random", image_size=32)
     preprocess = Preprocess(image_size=32, mean=backbone.mean, std=backbone.std)
-    return Eye(
+    return ImageFeatureExtractor(
         backbone=backbone, preprocess=preprocess, device=torch.device("cpu"), precision="fp32"
     )
 
 
 def test_features_are_the_backbones_and_the_same_in_any_company(
-    source: ImageSource, eye: Eye, monkeypatch: pytest.MonkeyPatch
+    source: ImageSource, extractor: ImageFeatureExtractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = source.train.take(np.arange(70))
-    cache = FeatureMemo()
-    features = cache.features(images, eye)
+    cache = MemoryFeatureCache()
+    features = cache.features(images, extractor)
     for index in (0, 69):
         with torch.no_grad():
-            plain = eye.backbone.model(eye.preprocess.evaluate(images.read(index))[None])[0]
+            plain = extractor.backbone.model(
+                extractor.preprocess.evaluate(images.read(index))[None]
+            )[0]
         torch.testing.assert_close(features[index], plain)
     order = np.random.default_rng(1).permutation(70)
-    again = FeatureMemo().features(images.take(order[:3]), eye)
+    again = MemoryFeatureCache().features(images.take(order[:3]), extractor)
     assert torch.equal(again, features[order[:3]])
-    monkeypatch.setattr(Eye, "features", None)  # whoever asks again is not computed again
-    assert torch.equal(cache.features(images.take(order), eye), features[order])
+    monkeypatch.setattr(
+        ImageFeatureExtractor, "features", None
+    )  # whoever asks again is not computed again
+    assert torch.equal(cache.features(images.take(order), extractor), features[order])
 
 
 def test_boundaries_of_a_stream_cut_short_are_those_of_the_whole(
-    source: ImageSource, eye: Eye
+    source: ImageSource, extractor: ImageFeatureExtractor
 ) -> None:
     """Only the past decides: over images, not only over features."""
     plan = make_plan(source, increment=1, order="natural")
     images = flow_images(source, plan, flow_of(plan))
     watch = Watch(detector="mahalanobis", reference=20, window=10)
-    announcer = Announcer()
-    whole = announcer.boundaries(images, eye, watch)
+    boundary_detector = BoundaryDetector()
+    whole = boundary_detector.boundaries(images, extractor, watch)
     assert [each.start for each in whole] == [40, 80, 120]
     for count in (39, 49, 50, 51, 95, 130):
-        part = announcer.boundaries(images.take(np.arange(count)), eye, watch)
+        part = boundary_detector.boundaries(images.take(np.arange(count)), extractor, watch)
         assert part == [each for each in whole if each.announced <= count]
-    features = FeatureMemo().features(images, eye)
+    features = MemoryFeatureCache().features(images, extractor)
     assert find_boundaries(features, watch.finder(features.shape[1])) == whole
 
 
@@ -282,7 +286,7 @@ def test_a_method_runs_without_boundaries_and_ends_on_the_told_test_images(
 ) -> None:
     prepared = prepare(config(strategy), source=source)
     assert prepared.plan.hidden is not None
-    starts = [facts["start"] for facts in prepared.plan.hidden.facts]
+    starts = [truth["start"] for truth in prepared.plan.hidden.truth]
     assert starts == [0, 40, 80, 120], "the stripes are easy to tell apart"
     folder = runner.run(prepared, tmp_path)
     assert folder.parent == tmp_path / "stripes-task_free" / strategy
@@ -311,7 +315,7 @@ def test_wrong_boundaries_are_lived_with_and_a_killed_run_resumes(
 ) -> None:
     """A false alarm, a boundary too early and one too late; killed after the segment without news."""
     boundaries = at([20, 50, 70, 140])
-    monkeypatch.setattr(Announcer, "boundaries", lambda *_, **__: boundaries)
+    monkeypatch.setattr(BoundaryDetector, "boundaries", lambda *_, **__: boundaries)
     straight = run(source, tmp_path / "straight", strategy, increment=2)
     expected = read_predictions(straight)
     assert expected.groupby("experience").size().tolist() == [10, 10, 10, 20, 20]
@@ -329,12 +333,12 @@ def test_wrong_boundaries_are_lived_with_and_a_killed_run_resumes(
 def test_a_run_does_not_go_on_with_other_segments(
     source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Announcer, "boundaries", lambda *_, **__: at([40, 80]))
+    monkeypatch.setattr(BoundaryDetector, "boundaries", lambda *_, **__: at([40, 80]))
     folder = run(source, tmp_path, "simplecil")
     record = RunRecord.read(folder)
     record.state, record.experiences_done = "running", 2
     record.write(folder)
-    monkeypatch.setattr(Announcer, "boundaries", lambda *_, **__: at([41, 80]))
+    monkeypatch.setattr(BoundaryDetector, "boundaries", lambda *_, **__: at([41, 80]))
     with pytest.raises(InputError, match="segment 0 now differs; use --restart"):
         run(source, tmp_path, "simplecil")
 
@@ -420,10 +424,10 @@ def test_new_traffic_signs_are_announced() -> None:
     values = {**read_recipe(Path("benchmarks/recipes/gtsrb.toml")), "strategy": "simplecil"}
     prepared = prepare(RunConfig.parse({**values, MARK: "mmd"}))
     assert prepared.plan.hidden is not None
-    facts = prepared.plan.hidden.facts
-    changes = [change for each in facts for change in each["changes"]]  # type: ignore[attr-defined]
+    truth = prepared.plan.hidden.truth
+    changes = [change for each in truth for change in each["changes"]]  # type: ignore[attr-defined]
     scores = score_boundaries(
-        changes, [each["announced"] for each in facts[1:]], sum(map(len, prepared.plan.train))
+        changes, [each["announced"] for each in truth[1:]], sum(map(len, prepared.plan.train))
     )  # type: ignore[arg-type]
     assert scores["found"] == scores["changes"] == 5
     assert scores["false_alarms"] <= 1

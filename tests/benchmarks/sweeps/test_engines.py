@@ -21,11 +21,12 @@ import pytest
 from typer.testing import CliRunner
 
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.benchmarks.sweeps import attempts, engine_ray
-from cl_adapters.benchmarks.sweeps.attempts import Outcome, Workers
+from cl_adapters.benchmarks.sweeps import engine_ray, retries
 from cl_adapters.benchmarks.sweeps.engine_local import _pool, run_one
 from cl_adapters.benchmarks.sweeps.engine_ray import RayEngine, Told, work
-from cl_adapters.benchmarks.sweeps.parcels import pack, unpack
+from cl_adapters.benchmarks.sweeps.job_queue import Outcome
+from cl_adapters.benchmarks.sweeps.retries import Workers
+from cl_adapters.benchmarks.sweeps.run_archive import pack, unpack
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.records.run_record import RunRecord, find_runs
@@ -222,8 +223,8 @@ LAE = killable.config("lae")
 @pytest.fixture
 def stripes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a recipe names, its images are the 72 of `killable`."""
-    monkeypatch.setattr(attempts, "_LAST", {})
-    monkeypatch.setattr(attempts, "open_images", lambda _: killable.SOURCE)
+    monkeypatch.setattr(retries, "_LAST", {})
+    monkeypatch.setattr(retries, "open_images", lambda _: killable.SOURCE)
 
 
 @pytest.fixture
@@ -263,15 +264,15 @@ def test_a_node_with_a_disk_of_its_own_sends_the_run_and_goes_on_with_what_there
     first = next(steps)
     steps.close()  # as if the node were lost after an experience
     assert first.place is not None
-    assert first.parcel is not None
-    unpack(first.parcel, tmp_path / "runs" / first.place)
+    assert first.archive is not None
+    unpack(first.archive, tmp_path / "runs" / first.place)
     assert RunRecord.read(tmp_path / "runs" / first.place).experiences_done == 1
     # It begins, then an experience that another follows, then the end.
     rest = list(work(config, job, first.place, [pack(tmp_path / "runs" / first.place)]))
     assert [each.outcome is None for each in rest] == [True, True, False]
     assert rest[-1].outcome is not None
     assert rest[-1].outcome.error is None
-    unpack(rest[-1].parcel or b"", tmp_path / "runs" / first.place)
+    unpack(rest[-1].archive or b"", tmp_path / "runs" / first.place)
     assert_same(tmp_path / "runs", local)
     assert not elsewhere.exists()
 
@@ -285,11 +286,11 @@ def test_a_failed_run_comes_back_with_its_error(
     def diverge(*_: object, **__: object) -> None:
         raise RunError("the loss is no longer finite")
 
-    monkeypatch.setattr("cl_adapters.benchmarks.running.runner._Session._train", diverge)
+    monkeypatch.setattr("cl_adapters.benchmarks.running.session.Session._train", diverge)
     *_, told = work(LAE, engine_ray._Job(tmp_path / "no", "token", Path.cwd(), OFF), None, [])
     assert told.outcome is not None
     assert told.place is not None
-    unpack(told.parcel or b"", tmp_path / told.place)
+    unpack(told.archive or b"", tmp_path / told.place)
     record = RunRecord.read(tmp_path / told.place)
     assert (record.state, record.error) == ("failed", "the loss is no longer finite")
     assert (told.outcome.error, told.outcome.final) == (record.error, False)
@@ -305,7 +306,7 @@ def test_another_version_on_a_node_is_refused(
     assert "must have cl-adapters 0, has " in str(told.outcome and told.outcome.error)
 
 
-def test_a_parcel_takes_the_place_of_what_is_there_and_of_nothing_else(
+def test_an_archive_takes_the_place_of_what_is_there_and_of_nothing_else(
     local: Path, tmp_path: Path
 ) -> None:
     (folder,) = find_runs([local])
@@ -323,7 +324,7 @@ def test_a_parcel_takes_the_place_of_what_is_there_and_of_nothing_else(
 
 
 @pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "checkpoints/../../outside"])
-def test_a_parcel_with_a_file_outside_its_folder_is_refused_before_anything_is_written(
+def test_an_archive_with_a_file_outside_its_folder_is_refused_before_anything_is_written(
     tmp_path: Path, name: str
 ) -> None:
     data = io.BytesIO()

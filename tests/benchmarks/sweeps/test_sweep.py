@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.benchmarks.sweeps import attempts, engine_local
-from cl_adapters.benchmarks.sweeps.attempts import Outcome, Workers
+from cl_adapters.benchmarks.sweeps import engine_local, retries
 from cl_adapters.benchmarks.sweeps.engine_local import LocalEngine, run_one
+from cl_adapters.benchmarks.sweeps.job_queue import Outcome
 from cl_adapters.benchmarks.sweeps.live import progress_of
+from cl_adapters.benchmarks.sweeps.retries import Workers
 from cl_adapters.benchmarks.sweeps.sweep import (
     differing,
     estimate,
@@ -250,7 +251,7 @@ def test_whatever_ends_a_run_ends_no_other(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(attempts, "run_stepwise", fail)
+    monkeypatch.setattr(retries, "run_stepwise", fail)
     (config,) = expand_grid(grid())
     outcome = run_one(config, tmp_path)
     assert (outcome.error, outcome.final, outcome.folder) == (text, final, None)

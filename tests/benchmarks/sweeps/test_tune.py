@@ -15,9 +15,9 @@ from optuna.trial import TrialState
 from rich.console import Console
 from typer.testing import CliRunner
 
-from cl_adapters.benchmarks.running.bars import Bars, ctrl_c_is_heard
 from cl_adapters.benchmarks.running.batch import expand
 from cl_adapters.benchmarks.running.prepare import open_images
+from cl_adapters.benchmarks.running.progress import Bars, ctrl_c_is_heard
 from cl_adapters.benchmarks.sweeps import tune
 from cl_adapters.benchmarks.sweeps.tune import BelowMedian, Search, Tuning, accuracies
 from cl_adapters.benchmarks.sweeps.tune_command import make_search

@@ -1,46 +1,27 @@
-"""One try of one recipe in a process of any machine, how it ended, and which recipes still wait."""
+"""One try of one recipe in a process of any machine."""
 
 import signal
-from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.running.checkpoints import CHECKPOINT_MINUTES
 from cl_adapters.benchmarks.running.prepare import PreparedRun, open_backbone, open_images, prepare
+from cl_adapters.benchmarks.running.progress import Progress
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.benchmarks.running.runner import Progress, run_stepwise
-from cl_adapters.benchmarks.streams.watch import Announcer
+from cl_adapters.benchmarks.running.runner import run_stepwise
+from cl_adapters.benchmarks.streams.watch import BoundaryDetector
+from cl_adapters.benchmarks.sweeps.job_queue import Outcome
 from cl_adapters.cache.feature_cache import open_cache
 from cl_adapters.errors import InputError, RunError
+from cl_adapters.records.run_record import find_run_folder
 
-__all__ = ["Ledger", "Outcome", "Watch", "Workers", "attempt", "check", "failure"]
+__all__ = ["Watch", "Workers", "check", "failure", "try_run"]
 
 # Of a lost worker or a killed sweep some process may still be at work for a moment.
 _PATIENCE_SECONDS: Final = 30.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        config: Its recipe.
-        folder: Its run directory; None if it did not finish.
-        error: The sentence that ended it; None if it finished.
-        final: Whether another try would end the same way.
-        notes: What the user may not expect of this run, such as earlier tries.
-        trouble: What concerns other runs too: why the cache keeps nothing any more.
-    """
-
-    config: RunConfig
-    folder: Path | None = None
-    error: str | None = None
-    final: bool = False
-    notes: tuple[str, ...] = ()
-    trouble: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,9 +34,10 @@ class Workers:
         gpus: Indices of this machine's GPUs, handed out one a worker; empty leaves devices as they
             are.
         cache: Folder that they share for what frozen parts compute, or `off`; None: as
-        `open_cache`. cache_gigabytes: Most that it takes on disk, above 0. checkpoint_minutes: Time
-        between two checkpoints inside an experience, at least 0. address: Of a Ray cluster; None
-        for the one that Ray finds, or one of this machine.
+            `open_cache`.
+        cache_gigabytes: Most that it takes on disk, above 0.
+        checkpoint_minutes: Time between two checkpoints inside an experience, at least 0.
+        address: Of a Ray cluster; None for the one that Ray finds, or one of this machine.
     """
 
     count: int | None = None
@@ -69,46 +51,6 @@ class Workers:
 
 # Called about once a second with the recipes that are under way and with what has ended so far.
 Watch = Callable[[Sequence[RunConfig], Sequence[Outcome]], None]
-
-
-class Ledger:
-    """Which runs of a sweep wait to be tried, and how the others ended.
-
-    Args:
-        configs: The recipes.
-        retries: How often a run is taken up again that failed for a reason outside its recipe.
-
-    Attributes:
-        waiting: Places in `configs` of those that wait, the next one first.
-        ended: How those that are over ended, in the order in which they did.
-    """
-
-    def __init__(self, configs: Sequence[RunConfig], retries: int) -> None:
-        self._configs, self._retries = configs, retries
-        self._tries: Counter[int] = Counter()
-        self._notes: dict[int, tuple[str, ...]] = {}
-        self.waiting = deque(range(len(configs)))
-        self.ended: dict[int, Outcome] = {}
-
-    def end(self, index: int, outcome: Outcome, *, blameless: bool = False) -> None:
-        """Notes how a try ended; the run waits again if another one makes sense.
-
-        Args:
-            index: The recipe's place.
-            outcome: How the try ended.
-            blameless: Whether it does not count: its machine was lost.
-        """
-        self._tries[index] += not blameless
-        notes = (*self._notes.get(index, ()), *outcome.notes)
-        if outcome.error is None or outcome.final or self._tries[index] > self._retries:
-            self.ended[index] = replace(outcome, notes=notes)
-        else:
-            self._notes[index] = (*notes, f"was tried again: {outcome.error}")
-            self.waiting.append(index)
-
-    def outcomes(self) -> list[Outcome]:
-        """Returns how the runs ended, in the order of their recipes; all of them are over."""
-        return [self.ended[index] for index in range(len(self._configs))]
 
 
 def check(config: RunConfig, *, elsewhere: bool = False) -> ImageSource:
@@ -126,7 +68,7 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> ImageSource:
     return _prepared(config, Workers(cache="off")).source
 
 
-def attempt(config: RunConfig, out: Path, workers: Workers) -> Iterator[Path | Outcome]:
+def try_run(config: RunConfig, out: Path, workers: Workers) -> Iterator[Path | Outcome]:
     """Runs a recipe, or what is left of it, in this process's main thread; a worker's work.
 
     Args:
@@ -151,7 +93,7 @@ def attempt(config: RunConfig, out: Path, workers: Workers) -> Iterator[Path | O
             checkpoint_minutes=workers.checkpoint_minutes,
             patience=_PATIENCE_SECONDS,
         )
-        cache, folder = prepared.strategy.cache, out / prepared.record.directory
+        cache, folder = prepared.strategy.cache, find_run_folder(out, prepared.record)
         trouble = cache.trouble if cache is not None else None
         yield Outcome(config, folder, notes=tuple(notes.told), trouble=trouble)
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything; other runs go on
@@ -190,10 +132,12 @@ def _prepared(config: RunConfig, workers: Workers) -> PreparedRun:
     source = _kept("images", images, lambda: open_images(config))
     weights = (config.backbone, config.weights, config.image_size)
     backbone = _kept("backbone", weights, lambda: open_backbone(config))
-    announcer = _kept("announcer", None, Announcer)
+    detector = _kept("boundary_detector", None, BoundaryDetector)
     where = workers.cache, workers.cache_gigabytes
     cache = _kept("cache", where, lambda: open_cache(where[0], gigabytes=where[1]))
-    return prepare(config, source=source, backbone=backbone, announcer=announcer, cache=cache)
+    return prepare(
+        config, source=source, backbone=backbone, boundary_detector=detector, cache=cache
+    )
 
 
 _LAST: Final[dict[str, tuple[object, Any]]] = {}

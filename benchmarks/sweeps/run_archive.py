@@ -1,11 +1,11 @@
-"""A run directory as bytes, to carry it between machines that share no disk."""
+"""A run directory as bytes, an archive to carry it between machines that share no disk."""
 
 import io
 import tarfile
 from contextlib import suppress
 from pathlib import Path
 
-from cl_adapters.benchmarks.running.runner import only_writer
+from cl_adapters.benchmarks.running.run_folder import only_writer
 from cl_adapters.errors import InputError
 from cl_adapters.records.files import atomic_path
 
@@ -42,7 +42,9 @@ def unpack(data: bytes, folder: Path) -> None:
         for member in members:  # tarfile's own filters came with Python 3.11.4
             place = (folder / member.name).resolve()
             if not (member.isfile() and place.is_relative_to(folder.resolve())):
-                raise InputError(f"a parcel must hold files of its run alone, got {member.name!r}")
+                raise InputError(
+                    f"an archive must hold files of its run alone, got {member.name!r}"
+                )
         for member in members:
             file = archive.extractfile(member)
             if file is not None:

@@ -1,9 +1,10 @@
-"""Progress of runs in one process: bars on a terminal, and Ctrl-C that is never lost."""
+"""What a caller is told of a run: bars on a terminal, and Ctrl-C that is never lost."""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
@@ -16,9 +17,27 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
-from cl_adapters.benchmarks.running.runner import Progress
+__all__ = ["Bars", "Progress", "StopRun", "Stopped", "ctrl_c_is_heard"]
 
-__all__ = ["Bars", "Stopped", "ctrl_c_is_heard"]
+
+class StopRun(Exception):  # noqa: N818 - no error
+    """Raised by who watches a run and has seen enough; its text goes into the record."""
+
+
+class Progress:
+    """What a caller may show; this one shows nothing."""
+
+    def start(self, title: str, total: int) -> None:
+        """A run begins; `total` counts the images of all its passes."""
+
+    def advance(self, text: str, images: int) -> None:
+        """Images were dealt with; `text` says what is going on."""
+
+    def note(self, text: str) -> None:
+        """Something happens that the user may not expect."""
+
+    def stored(self, folder: Path, experience: int) -> None:
+        """An experience has been trained, evaluated and stored; a `StopRun` ends the run here."""
 
 
 class Stopped(Protocol):

@@ -1,0 +1,161 @@
+"""What older versions called things: tables of old and new names, and what applies them on reading.
+
+    format 1    without checksums
+    format 2    checksums; PEFT modules were `pet`, the feature cache was `memo`
+    format 3    the names of today, and the role of a strategy
+
+Nothing is rewritten on disk for its own sake: a file is turned into the present format when it is
+read, and what is then written has the present one. The names of options are public, since a command
+or a recipe may still use the old ones.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+__all__ = [
+    "EVENT_NAMES",
+    "NEW_TENSORS",
+    "OPTION_NAMES",
+    "ROLES",
+    "TENSOR_NAMES",
+    "add_new_tensors",
+    "option_names",
+    "upgrade_event",
+    "upgrade_options",
+    "upgrade_record",
+    "upgrade_state",
+]
+
+Value = TypeVar("Value")
+
+# Old name -> new name of a strategy's options; under `*` those that every strategy may have.
+OPTION_NAMES: Final[Mapping[str, Mapping[str, str]]] = {
+    "*": {"pet": "peft"},
+    "sema": {"width": "size", "classifier": "head", "memo_megabytes": "cache_megabytes"},
+    "mos": {"width": "size", "guess": "task_predictor"},
+}
+
+# Old kind of event -> its new name, and old key -> new key.
+EVENT_NAMES: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
+    "memo": ("cache", {"inherited": "earlier_hits"}),
+}
+
+# Old pattern -> new text in the names of a strategy's tensors; under `*` those of every strategy.
+TENSOR_NAMES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
+    "*": ((r"(^|\.)pet-", r"\1peft-"),),
+    "mos": (
+        (r"^working\.", "current_adapters."),
+        (r"^stored\.", "frozen_adapters."),
+        (r"^guess\.", "task_predictor."),
+    ),
+}
+
+# Last part of the names of tensors that older checkpoints lack: a freshly built strategy that has
+# met the same experiences has the right ones.
+NEW_TENSORS: Final = frozenset({"class_to_task"})
+
+# What strategies are to each other where a record, or a strategy, does not say it.
+ROLES: Final[Mapping[str, str]] = {
+    "avalanche.Cumulative": "upper_bound",
+    "finetune": "lower_bound",
+    "joint": "upper_bound",
+    "simplecil": "baseline",
+}
+
+# In a checkpoint inside an experience, what comes before a tensor's own name: `0.model.`.
+_POINT: Final = re.compile(r"^(\d+\.model\.|model\.|)(.*)$", re.DOTALL)
+
+
+def option_names(strategy: str) -> dict[str, str]:
+    """Returns the earlier names of a strategy's options, each with today's.
+
+    Example:
+        >>> option_names("mos")
+        {'pet': 'peft', 'width': 'size', 'guess': 'task_predictor'}
+    """
+    return {**OPTION_NAMES["*"], **OPTION_NAMES.get(strategy, {})}
+
+
+def upgrade_options(strategy: str, options: Mapping[str, Value]) -> dict[str, Value]:
+    """Returns options under today's names; one that has both keeps the newer.
+
+    Example:
+        >>> upgrade_options("mos", {"pet": "lora", "width": 4, "lr": 0.1})
+        {'peft': 'lora', 'size': 4, 'lr': 0.1}
+    """
+    names = option_names(strategy)
+    found: dict[str, Value] = {}
+    for name, value in options.items():
+        new = names.get(name, name)
+        if new == name or options.get(new) is None:
+            found[new] = value
+    return found
+
+
+def upgrade_record(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of a `run.json` of format 1 or 2 as those of format 3.
+
+    The format that it names stays: it says who wrote it.
+    """
+    found = {**values, "role": values.get("role", ROLES.get(str(values.get("strategy"))))}
+    config = values.get("config")
+    if isinstance(config, Mapping) and isinstance(config.get("options"), Mapping):
+        options = upgrade_options(str(values.get("strategy")), config["options"])
+        found["config"] = {**config, "options": options}
+    return found
+
+
+def upgrade_event(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a line of `events.jsonl` as today's version would have written it.
+
+    Example:
+        >>> upgrade_event({"event": "memo", "read": 3, "inherited": 2})
+        {'event': 'cache', 'read': 3, 'earlier_hits': 2}
+    """
+    kind = line.get("event")
+    if not isinstance(kind, str) or kind not in EVENT_NAMES:
+        return dict(line)
+    new, keys = EVENT_NAMES[kind]
+    return {keys.get(name, name): value for name, value in {**line, "event": new}.items()}
+
+
+def upgrade_state(state: Mapping[str, Value], strategy: str) -> dict[str, Value]:
+    """Returns the tensors of a checkpoint of format 1 or 2 under today's names.
+
+    Args:
+        state: Tensors by name; those of points inside an experience begin with `0.model.`.
+        strategy: Name of the strategy, as the record has it.
+
+    Example:
+        >>> upgrade_state({"stored.pet-up": 1, "0.model.guess.sums": 2}, "mos")
+        {'frozen_adapters.peft-up': 1, '0.model.task_predictor.sums': 2}
+    """
+    return {_tensor_name(name, strategy): value for name, value in state.items()}
+
+
+def _tensor_name(name: str, strategy: str) -> str:
+    place = _POINT.match(name)
+    start, own = (place[1], place[2]) if place else ("", name)
+    for old, new in (*TENSOR_NAMES["*"], *TENSOR_NAMES.get(strategy, ())):
+        own = re.sub(old, new, own)
+    return start + own
+
+
+def add_new_tensors(state: Mapping[str, Value], own: Mapping[str, Value]) -> dict[str, Value]:
+    """Returns a state with those tensors of the strategy's own that older checkpoints lack.
+
+    Args:
+        state: What a checkpoint holds.
+        own: What the strategy has after it met the checkpoint's experiences.
+
+    Example:
+        >>> add_new_tensors({"head.weight": 1}, {"head.weight": 2, "class_to_task": 3, "other": 4})
+        {'head.weight': 1, 'class_to_task': 3}
+    """
+    lacking = {
+        name: value
+        for name, value in own.items()
+        if name not in state and name.rpartition(".")[2] in NEW_TENSORS
+    }
+    return {**state, **lacking}

@@ -1,5 +1,6 @@
 """What is installed: one top-level name, every module, the embedded weights."""
 
+import ast
 import subprocess
 import sys
 import zipfile
@@ -9,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("strategies", "benchmarks", "reports")
+MAINTENANCE = ROOT / "benchmarks" / "maintenance"
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,9 @@ def test_every_module_and_data_file_is_in_the_wheel(wheel: list[str]) -> None:
     expected = {f"cl_adapters/{path.name}" for path in (ROOT / "cl_adapters").glob("*.py")}
     for folder in FOLDERS:
         for kind in ("*.py", "*.j2"):
-            found = (ROOT / folder).rglob(kind)
+            found = [
+                path for path in (ROOT / folder).rglob(kind) if MAINTENANCE not in path.parents
+            ]
             expected |= {f"cl_adapters/{path.relative_to(ROOT).as_posix()}" for path in found}
     expected |= {
         "cl_adapters/py.typed",
@@ -47,6 +51,34 @@ def test_every_module_and_data_file_is_in_the_wheel(wheel: list[str]) -> None:
         "cl_adapters/vit/weights/vit_pico_patch4_32.json",
     }
     assert expected <= set(wheel), sorted(expected - set(wheel))
+
+
+def test_what_only_maintainers_use_is_not_in_the_wheel(wheel: list[str]) -> None:
+    assert any(MAINTENANCE.glob("*.py"))
+    assert not [name for name in wheel if "maintenance" in name]
+
+
+def test_nothing_in_the_wheel_imports_what_only_maintainers_use(wheel: list[str]) -> None:
+    for name in wheel:
+        if name.endswith(".py"):
+            text = (ROOT / name).read_text("utf-8")
+            imported = [
+                module
+                for node in ast.walk(ast.parse(text))
+                for module in _imported(node)
+                if f"{module}.".startswith("cl_adapters.benchmarks.maintenance.")
+            ]
+            assert not imported, name
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [each.name for each in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{each.name}" for each in node.names]
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return [node.value.replace(":", ".")]  # a registry's "module:name"
+    return []
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

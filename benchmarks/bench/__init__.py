@@ -1,4 +1,4 @@
-"""Speed as ratios within one run: `cl-adapters bench`, and how cost grows: `bench.scaling`."""
+"""Speed as ratios within one run: `cl-adapters bench`."""
 
 from cl_adapters.benchmarks.bench.metrics import Metric, best_of, compare, read_metrics
 from cl_adapters.benchmarks.bench.targets import Bench, BenchResult, run_bench

@@ -17,7 +17,7 @@ from cl_adapters.benchmarks.bench import (
     run_bench,
 )
 from cl_adapters.benchmarks.bench.memory import peak_of_a_run
-from cl_adapters.benchmarks.bench.whole import passes_of_a_run
+from cl_adapters.benchmarks.maintenance.bench_whole import passes_of_a_run
 from cl_adapters.benchmarks.running.memory import peak_bytes
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.errors import InputError

@@ -1,4 +1,4 @@
-"""How large checkpoints on a ViT-B are: `python -m cl_adapters.benchmarks.running.state_sizes`.
+"""How large checkpoints on a ViT-B are: `python -m cl_adapters.benchmarks.maintenance.state_sizes`.
 
 Strategies at their defaults on a width of 768 with twelve blocks, grown as 20 experiences of five
 classes would make them grow, with drawn numbers in place of learned ones: a size does not depend on

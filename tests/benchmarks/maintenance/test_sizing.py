@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cl_adapters.benchmarks.sweeps import sizing
-from cl_adapters.benchmarks.sweeps.sizing import (
+from cl_adapters.benchmarks.maintenance import sizing
+from cl_adapters.benchmarks.maintenance.sizing import (
     STREAMS,
     Job,
     Machine,
@@ -107,7 +107,7 @@ def test_the_page_holds_what_the_command_prints() -> None:
     shown = "\n".join(re.findall(r"^\|.*$", text.split("<!-- tables -->")[1], flags=re.M))
     printed = "\n".join(line for line in tables().splitlines() if line)
     assert shown == printed
-    assert "python -m cl_adapters.benchmarks.sweeps.sizing" in text
+    assert "python -m cl_adapters.benchmarks.maintenance.sizing" in text
 
 
 def test_rates_are_those_of_the_events(tmp_path: Path) -> None:

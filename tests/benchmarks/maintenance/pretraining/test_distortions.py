@@ -7,8 +7,8 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from cl_adapters.benchmarks.pretraining import distortions
-from cl_adapters.benchmarks.pretraining.distortions import distort, random_views
+from cl_adapters.benchmarks.maintenance.pretraining import distortions
+from cl_adapters.benchmarks.maintenance.pretraining.distortions import distort, random_views
 
 
 def generator(seed: int = 0) -> torch.Generator:

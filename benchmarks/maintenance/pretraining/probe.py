@@ -1,4 +1,6 @@
-"""Measures frozen features: `python -m cl_adapters.benchmarks.pretraining.probe --help`.
+"""Measures frozen features.
+
+    python -m cl_adapters.benchmarks.maintenance.pretraining.probe --help
 
 Two readings of the same features: the nearest class mean by cosine, which is what SimpleCIL does,
 and ridge regression onto one-hot labels.

@@ -4,7 +4,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional
 
-from cl_adapters.benchmarks.pretraining.pruning import prune
+from cl_adapters.benchmarks.maintenance.pretraining.pruning import prune
 from cl_adapters.vit.embedded import EMBEDDED
 
 SMALL = {"embed_dim": 12, "num_heads": 2}

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cl_adapters.benchmarks.data.images import LabelledImages
-from cl_adapters.benchmarks.pretraining import teacher
-from cl_adapters.benchmarks.pretraining.teacher import read_pixels, teacher_features
+from cl_adapters.benchmarks.maintenance.pretraining import teacher
+from cl_adapters.benchmarks.maintenance.pretraining.teacher import read_pixels, teacher_features
 from cl_adapters.errors import InputError
 
 

@@ -8,8 +8,7 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from cl_adapters import embedded
-from cl_adapters.benchmarks.pretraining.student import (
+from cl_adapters.benchmarks.maintenance.pretraining.student import (
     ARCHITECTURE,
     Batch,
     CosineClassifier,
@@ -17,6 +16,7 @@ from cl_adapters.benchmarks.pretraining.student import (
     Student,
     make_batch,
 )
+from cl_adapters.vit import embedded
 from cl_adapters.vit.embedded import EMBEDDED, embedded_card
 
 PHOTOS, DRAWN = 3, 2

@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from cl_adapters.benchmarks.pretraining.glyphs import (
+from cl_adapters.benchmarks.maintenance.pretraining.glyphs import (
     COLOURS,
     EmblemBank,
     GlyphBank,

@@ -1,6 +1,6 @@
 """A whole run of SimpleCIL against passes of the bare network.
 
-    python -m cl_adapters.benchmarks.bench.whole DATA.parquet WEIGHTS.safetensors IMAGE_SIZE
+    python -m cl_adapters.benchmarks.maintenance.bench_whole DATA.parquet WEIGHTS.safetensors SIZE
 
 The run has five classes an experience and a cold cache, and does all that a run does: decoding,
 evaluation after each experience, records, checkpoints. Half of the bare network's passes come

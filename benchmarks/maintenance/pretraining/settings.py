@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from cl_adapters.benchmarks.pretraining.teacher import TEACHER
+from cl_adapters.benchmarks.maintenance.pretraining.teacher import TEACHER
 from cl_adapters.errors import InputError
 
 __all__ = ["PretrainConfig"]

@@ -1,4 +1,6 @@
-"""The tables of the page on speed: `python -m cl_adapters.benchmarks.bench.page speed.json`.
+"""The tables of the page on speed.
+
+    python -m cl_adapters.benchmarks.maintenance.bench_page speed.json
 
 With a second argument, a page, what stands between its marks is replaced.
 """

@@ -1,4 +1,4 @@
-"""How cost grows: `python -m cl_adapters.benchmarks.bench.scaling OUT.json FIGURE.png`.
+"""How cost grows: `python -m cl_adapters.benchmarks.maintenance.bench_scaling OUT.json FIGURE.png`.
 
 Along each axis (experiences, classes, images) strategies run over noise on a tiny ViT, and three
 things are noted: the processor time that the last experience takes to train, that of evaluating a

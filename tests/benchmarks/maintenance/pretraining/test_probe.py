@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from cl_adapters.benchmarks.data.images import LabelledImages
 from cl_adapters.benchmarks.data.sources import digits_source
-from cl_adapters.benchmarks.pretraining import probe
-from cl_adapters.benchmarks.pretraining.probe import (
+from cl_adapters.benchmarks.maintenance.pretraining import probe
+from cl_adapters.benchmarks.maintenance.pretraining.probe import (
     extract_features,
     nearest_class_mean,
     ridge_accuracy,

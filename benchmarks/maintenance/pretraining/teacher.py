@@ -1,7 +1,7 @@
 """Features of a teacher network, computed once and kept in a file.
 
-The student of `cl_adapters.benchmarks.pretrain` learns to predict them. The cache is named for the
-digests of images and weights, so a change of either computes them afresh.
+The student of `cl_adapters.benchmarks.maintenance.pretrain` learns to predict them. The cache is
+named for the digests of images and weights, so a change of either computes them afresh.
 """
 
 import hashlib

@@ -13,14 +13,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cl_adapters.benchmarks.pretraining.distortions import distort, random_views
-from cl_adapters.benchmarks.pretraining.glyphs import (
+from cl_adapters.benchmarks.maintenance.pretraining.distortions import distort, random_views
+from cl_adapters.benchmarks.maintenance.pretraining.glyphs import (
     EmblemBank,
     GlyphBank,
     draw_emblems,
     draw_glyphs,
 )
-from cl_adapters.benchmarks.pretraining.pruning import prune
+from cl_adapters.benchmarks.maintenance.pretraining.pruning import prune
 
 __all__ = ["ARCHITECTURE", "Batch", "Drawings", "Student", "make_batch"]
 

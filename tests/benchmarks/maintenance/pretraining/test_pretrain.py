@@ -20,13 +20,18 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from cl_adapters.benchmarks import pretrain as command
-from cl_adapters.benchmarks.pretrain import Photographs, PretrainConfig, Trainer, pretrain
+from cl_adapters.benchmarks.maintenance import pretrain as command
+from cl_adapters.benchmarks.maintenance.pretrain import (
+    Photographs,
+    PretrainConfig,
+    Trainer,
+    pretrain,
+)
 from cl_adapters.errors import InputError
 from cl_adapters.vit.embedded import EMBEDDED, embedded_card
 from cl_adapters.vit.pretrained import load_backbone
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 # Ten of a class are those whose first is one of the class means.
 TRAIN, TEST = [0] * 6 + [1] * 6, [0] * 3 + [1] * 3
 

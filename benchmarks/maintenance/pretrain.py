@@ -1,4 +1,4 @@
-"""Pretrains the embedded backbone: `python -m cl_adapters.benchmarks.pretrain --help`.
+"""Pretrains the embedded backbone: `python -m cl_adapters.benchmarks.maintenance.pretrain --help`.
 
 A small ViT learns photographs of Tiny-ImageNet from a teacher's features and from labels, and
 random glyphs and emblems from their classes (see `pretraining/`). Matrices of the blocks are
@@ -30,10 +30,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from cl_adapters.benchmarks.data.parquet import parquet_source
-from cl_adapters.benchmarks.pretraining.probe import extract_features, nearest_class_mean
-from cl_adapters.benchmarks.pretraining.settings import PretrainConfig
-from cl_adapters.benchmarks.pretraining.student import ARCHITECTURE, Drawings, Student, make_batch
-from cl_adapters.benchmarks.pretraining.teacher import TEACHER, read_pixels, teacher_features
+from cl_adapters.benchmarks.maintenance.pretraining.probe import (
+    extract_features,
+    nearest_class_mean,
+)
+from cl_adapters.benchmarks.maintenance.pretraining.settings import PretrainConfig
+from cl_adapters.benchmarks.maintenance.pretraining.student import (
+    ARCHITECTURE,
+    Drawings,
+    Student,
+    make_batch,
+)
+from cl_adapters.benchmarks.maintenance.pretraining.teacher import (
+    TEACHER,
+    read_pixels,
+    teacher_features,
+)
 from cl_adapters.errors import InputError
 
 __all__ = ["PretrainConfig", "pretrain"]

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from cl_adapters.benchmarks.bench.page import page_tables, with_tables
-from cl_adapters.benchmarks.bench.scaling import Point, draw
+from cl_adapters.benchmarks.maintenance.bench_page import page_tables, with_tables
+from cl_adapters.benchmarks.maintenance.bench_scaling import Point, draw
 
 ROOT = Path(__file__).parents[3]
 STORED = ROOT / "docs" / "benchmarks" / "speed.json"

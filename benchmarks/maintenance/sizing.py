@@ -1,4 +1,4 @@
-"""What a study costs on which machine: `python -m cl_adapters.benchmarks.sweeps.sizing`.
+"""What a study costs on which machine: `python -m cl_adapters.benchmarks.maintenance.sizing`.
 
 A study is twelve methods times five seeds over one stream on a frozen ViT-B/16 at 224 pixels. The
 unit of work is a pass: one image forward through the bare network. Phases cost what they cost in

@@ -1,0 +1,1 @@
+"""What only maintainers use; no wheel holds it and nothing in one imports it."""

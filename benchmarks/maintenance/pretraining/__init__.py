@@ -1,0 +1,1 @@
+"""Parts of the recipe of the embedded backbone; `maintenance.pretrain` runs it."""

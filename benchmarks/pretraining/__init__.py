@@ -1,1 +1,0 @@
-"""Parts of the recipe of the embedded backbone; `cl_adapters.benchmarks.pretrain` runs it."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["InputError", "RunError", "check_positive", "unknown_name"]
+__all__ = ["EarlierNameWarning", "InputError", "RunError", "check_positive", "unknown_name"]
 
 _SHOWN = 60  # names in a sentence at most: timm knows a thousand backbones
 
@@ -34,6 +34,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 class RunError(RuntimeError):
     """Raised when a run cannot go on though its input was good; exit code 1."""
+
+
+class EarlierNameWarning(FutureWarning):
+    """Says under which name a thing that the user named is known now."""
 
 
 def check_positive(name: str, value: int) -> None:

@@ -1,50 +1,59 @@
 """The methods, by name. One file a method; a new one adds a line here.
 
-Beside them stand Avalanche's own, as `avalanche:NAME`.
+Beside them stand Avalanche's own, as `avalanche:NAME`. A method is imported when it is asked for:
+this table alone loads neither torch nor Avalanche.
 """
 
 from inspect import isabstract
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cl_adapters.errors import InputError
-from cl_adapters.plugins.registry import Registry
-from cl_adapters.strategies.avalanche_methods import PREFIX, avalanche_names, find_avalanche
-from cl_adapters.strategies.core.strategy import AdapterStrategy
-from cl_adapters.strategies.finetune import Finetune
-from cl_adapters.strategies.joint import Joint
-from cl_adapters.strategies.lae import LAE
-from cl_adapters.strategies.mos import MOS
-from cl_adapters.strategies.sema import SEMA
-from cl_adapters.strategies.simplecil import SimpleCIL
+from cl_adapters.plugins.registry import Family, Registry
+from cl_adapters.plugins.tables import LazyTable, load
+
+if TYPE_CHECKING:
+    from cl_adapters.strategies.core.strategy import AdapterStrategy
 
 __all__ = ["STRATEGIES", "STRATEGY_NAMES", "find_strategy"]
 
-STRATEGIES: Final[dict[str, type[AdapterStrategy]]] = {
-    "finetune": Finetune,
-    "joint": Joint,
-    "lae": LAE,
-    "mos": MOS,
-    "sema": SEMA,
-    "simplecil": SimpleCIL,
-}
+_AVALANCHE: Final = Family(
+    "avalanche",
+    names="cl_adapters.strategies.avalanche_methods:avalanche_names",
+    find="cl_adapters.strategies.avalanche_methods:find_avalanche",
+)
 
 
-def _accept(value: object) -> type[AdapterStrategy]:
-    if isinstance(value, type) and issubclass(value, AdapterStrategy) and not isabstract(value):
+def _accept(value: object) -> "type[AdapterStrategy]":
+    base: type[AdapterStrategy] = load("cl_adapters.strategies.core.strategy:AdapterStrategy")
+    if isinstance(value, type) and issubclass(value, base) and not isabstract(value):
         return value
     raise InputError(
         f"must be a class derived from AdapterStrategy with `build_model`, got {value!r}"
     )
 
 
-_BUILT_IN: Final = {**STRATEGIES, **{name: find_avalanche(name) for name in avalanche_names()}}
-STRATEGY_NAMES: Final = Registry("strategy", "cl_adapters.strategies", _BUILT_IN, _accept)
+STRATEGY_NAMES: Final = Registry["type[AdapterStrategy]"](
+    "strategy",
+    "cl_adapters.strategies",
+    {
+        "finetune": "cl_adapters.strategies.finetune:Finetune",
+        "joint": "cl_adapters.strategies.joint:Joint",
+        "lae": "cl_adapters.strategies.lae:LAE",
+        "mos": "cl_adapters.strategies.mos:MOS",
+        "ranpac": "cl_adapters.strategies.ranpac:RanPAC",
+        "sema": "cl_adapters.strategies.sema:SEMA",
+        "simplecil": "cl_adapters.strategies.simplecil:SimpleCIL",
+    },
+    _accept,
+    family=_AVALANCHE,
+)
+STRATEGIES: "Final[LazyTable[type[AdapterStrategy]]]" = STRATEGY_NAMES.built_in
 
 
-def find_strategy(name: str) -> type[AdapterStrategy]:
+def find_strategy(name: str) -> "type[AdapterStrategy]":
     """Returns the strategy of a name: built in, `file.py:Name`, or of an installed package.
 
     Raises:
         InputError: If there is none; near names are suggested.
     """
-    return find_avalanche(name) if name.startswith(PREFIX) else STRATEGY_NAMES.find(name)
+    return STRATEGY_NAMES.find(name)

@@ -370,9 +370,10 @@ class MOS(AdapterStrategy):
         if self.config.merge_in_evaluation or len(frozen) == 0:
             return None
         sets = [*zip(*frozen.tensors(), strict=True)]
-        return self.features.adapter_feature_extractor(self._extract_features, sets)
+        return self.features.adapter_feature_extractor(self.extract_features, sets)
 
-    def _extract_features(self, images: Tensor, sets: Tensor) -> Tensor:
+    def extract_features(self, images: Tensor, sets: Tensor) -> Tensor:
+        """Returns the features (B, D) of images, each under its frozen set (B,)."""
         features: Tensor = self.backbone(images, self.model.frozen_adapters.choose(sets))
         return features
 

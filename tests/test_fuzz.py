@@ -17,7 +17,7 @@ from cl_adapters import records
 from cl_adapters.benchmarks.data.parquet import parquet_source
 from cl_adapters.benchmarks.running import batch
 from cl_adapters.benchmarks.running.checkpoints import read_checkpoint, write_checkpoint
-from cl_adapters.benchmarks.running.recipe import RunConfig, read_recipe
+from cl_adapters.benchmarks.running.recipe import RECIPE_KEYS, RunConfig, read_recipe
 from cl_adapters.benchmarks.streams.class_incremental import class_order, split_classes
 from cl_adapters.benchmarks.sweeps.sweep import expand_grid
 from cl_adapters.errors import InputError
@@ -54,7 +54,7 @@ def takes_or_refuses(act: Callable[[], object]) -> None:
 
 
 @fuzzed
-@given(st.dictionaries(st.sampled_from(sorted(RunConfig.model_fields)) | texts, values, max_size=5))
+@given(st.dictionaries(st.sampled_from(sorted(RECIPE_KEYS)) | texts, values, max_size=5))
 def test_recipes(given_values: dict[str, Any]) -> None:
     takes_or_refuses(lambda: RunConfig.parse({"strategy": "lae", **given_values}))
 

@@ -277,15 +277,16 @@ class _ExhaustiveMOS(MOS):
         if self.is_training:
             return super().forward()
         images: Tensor = self.mb_x
-        with self.autocast():
+        with self.features.autocast():
             seen = torch.stack(
                 [
-                    self._see(images, torch.full((len(images),), each, device=images.device))
+                    self.extract_features(images, torch.full_like(self.mb_y, each))
                     for each in range(len(self.model.frozen_adapters))
                 ]
             )
             places = torch.arange(len(images), device=images.device)
-            return self.model.answer(places, lambda rows, sets: seen[sets, rows])
+            self.output = self.model.answer(places, lambda rows, sets: seen[sets, rows])
+            return self.output.logits
 
 
 def _agree(name: str, fast: Timed, plain: Timed) -> None:

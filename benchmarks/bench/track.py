@@ -327,7 +327,7 @@ class _Watch(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no types
 
     def listen(self, strategy: AdapterStrategy) -> None:
         """Takes the time of a strategy's phases outside of epochs, and inside of its steps."""
-        strategy.timed = self.timed  # type: ignore[method-assign] # in processor time
+        strategy.events.timed = self.timed  # type: ignore[method-assign] # in processor time
         for name in self._STEP:
             setattr(strategy, name, self._inside(strategy, getattr(strategy, name)))
 

@@ -12,8 +12,8 @@ from cl_adapters.records.event_kinds import Event
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.strategies.core.avalanche_types import AvalancheBenchmark, AvalancheExperience
 from cl_adapters.strategies.core.checkpointing import Checkpointer, ResumablePlugin, TrainerState
-from cl_adapters.strategies.core.output import Output
 from cl_adapters.strategies.core.config import StrategyConfig
+from cl_adapters.strategies.core.output import Output
 from cl_adapters.strategies.core.views import Augmentation
 from cl_adapters.vit.adapted_vit import AdaptedViT
 

@@ -25,7 +25,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from cl_adapters.benchmarks.running.batch import expand, flat_options, split_owner
-from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.benchmarks.running.recipe import RECIPE_KEYS, RunConfig
 from cl_adapters.errors import InputError
 from cl_adapters.records.files import digest
 from cl_adapters.records.run_record import RunRecord, find_runs
@@ -78,7 +78,7 @@ def title(config: RunConfig, keys: Sequence[str] = ()) -> str:
 def differing(configs: Sequence[RunConfig]) -> list[str]:
     """Returns the keys in which recipes differ, beside those that every `title` has."""
     plain = {"strategy", "stream", "data", "seed", "options"}
-    keys = [key for key in RunConfig.model_fields if key not in plain]
+    keys = [key for key in RECIPE_KEYS if key not in plain]
     return [key for key in keys if len({str(getattr(each, key)) for each in configs}) > 1]
 
 

@@ -62,8 +62,8 @@ class UnalignedHead(GrowingBuffers):
                 f"a head must be put back before it grows: {len(self.weight)} rows were kept, "
                 f"got {sum(sizes)}"
             )
-        biases = self.bias.split(sizes) if len(self.bias) else [None] * len(sizes)
-        for layer, weight, bias in zip(layers, self.weight.split(sizes), biases, strict=True):
+        biases = torch.split(self.bias, sizes) if len(self.bias) else [None] * len(sizes)
+        for layer, weight, bias in zip(layers, torch.split(self.weight, sizes), biases, strict=True):
             layer.weight.copy_(weight)
             if bias is not None:
                 layer.bias.copy_(bias)

@@ -1,4 +1,7 @@
-"""Detectors of distribution shift, by name. One file a kind; a new one adds a line here."""
+"""Detectors of distribution shift, by name. One file a kind; a new one adds a line here.
+
+A detector is imported when it is asked for.
+"""
 
 from inspect import isabstract
 from typing import Final
@@ -6,23 +9,8 @@ from typing import Final
 from cl_adapters.errors import InputError
 from cl_adapters.plugins.registry import Registry
 from cl_adapters.shift.base import Detector, Verdict
-from cl_adapters.shift.ks import KolmogorovSmirnov
-from cl_adapters.shift.mahalanobis import Mahalanobis
-from cl_adapters.shift.mmd import MaximumMeanDiscrepancy
-from cl_adapters.shift.streaming import ADWIN, KSWIN, PageHinkley
-from cl_adapters.shift.zscore import DescriptorZScore
 
 __all__ = ["DETECTORS", "DETECTOR_NAMES", "Detector", "Verdict", "find_detector"]
-
-DETECTORS: Final[dict[str, type[Detector]]] = {
-    "adwin": ADWIN,
-    "descriptor": DescriptorZScore,
-    "ks": KolmogorovSmirnov,
-    "kswin": KSWIN,
-    "mahalanobis": Mahalanobis,
-    "mmd": MaximumMeanDiscrepancy,
-    "page_hinkley": PageHinkley,
-}
 
 
 def _accept(value: object) -> type[Detector]:
@@ -31,7 +19,21 @@ def _accept(value: object) -> type[Detector]:
     raise InputError(f"must be a class derived from Detector with all its methods, got {value!r}")
 
 
-DETECTOR_NAMES: Final = Registry("detector", "cl_adapters.detectors", DETECTORS, _accept)
+DETECTOR_NAMES: Final = Registry[type[Detector]](
+    "detector",
+    "cl_adapters.detectors",
+    {
+        "adwin": "cl_adapters.shift.streaming:ADWIN",
+        "descriptor": "cl_adapters.shift.zscore:DescriptorZScore",
+        "ks": "cl_adapters.shift.ks:KolmogorovSmirnov",
+        "kswin": "cl_adapters.shift.streaming:KSWIN",
+        "mahalanobis": "cl_adapters.shift.mahalanobis:Mahalanobis",
+        "mmd": "cl_adapters.shift.mmd:MaximumMeanDiscrepancy",
+        "page_hinkley": "cl_adapters.shift.streaming:PageHinkley",
+    },
+    _accept,
+)
+DETECTORS: Final = DETECTOR_NAMES.built_in
 
 
 def find_detector(name: str) -> type[Detector]:

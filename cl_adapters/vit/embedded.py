@@ -14,10 +14,10 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
 from cl_adapters.errors import InputError
+from cl_adapters.vit.names import EMBEDDED
 
 __all__ = ["EMBEDDED", "check_embedded_file", "embedded_card", "vit_pico_patch4_32"]
 
-EMBEDDED: Final = "vit_pico_patch4_32"
 _FOLDER: Final = Path(__file__).parent / "weights"
 _FILE: Final = _FOLDER / f"{EMBEDDED}.safetensors"
 

@@ -13,7 +13,8 @@ from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError
-from cl_adapters.plugins.registry import label, source_digest
+from cl_adapters.plugins.digests import source_digest
+from cl_adapters.plugins.registry import label
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.strategies import STRATEGY_NAMES, find_strategy
 from cl_adapters.strategies.simplecil import SimpleCIL

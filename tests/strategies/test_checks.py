@@ -19,7 +19,7 @@ from cl_adapters.strategies.finetune import Finetune
 from cl_adapters.strategies.simplecil import SimpleCIL, SimpleCILConfig
 
 
-@pytest.mark.parametrize("name", STRATEGY_NAMES.built_in)
+@pytest.mark.parametrize("name", STRATEGY_NAMES.names())
 def test_every_strategy_satisfies_the_battery(name: str) -> None:
     assert check_strategy(find_strategy(name)) == []
 

@@ -523,7 +523,7 @@ def test_a_point_that_no_longer_fits_costs_its_experience_alone(
         again()
     monkeypatch.setattr(AdapterStrategy, "optimizer_step", step)
     with monkeypatch.context() as other:
-        other.setattr("cl_adapters.strategies.core.loop.load_optimizer", _other_groups)
+        other.setattr("cl_adapters.strategies.core.checkpointing.load_optimizer", _other_groups)
         with pytest.raises(RunError, match="got another state: 3 groups; the same command begins"):
             again()
     assert RunRecord.read(next((tmp_path / "stopped").glob("*/*/*"))).experiences_done == 1

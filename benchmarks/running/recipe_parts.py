@@ -1,0 +1,207 @@
+"""The options of a recipe that only some recipes have: a model a scenario, one of each other part.
+
+A recipe is flat where it is written; here each model holds the keys that belong together, with
+their types, rules, defaults and help. A key of another scenario is refused, not ignored.
+"""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field
+
+from cl_adapters.benchmarks.streams.kinds import KIND_NAMES
+
+__all__ = [
+    "CHOICES",
+    "PARTS",
+    "PART_KEYS",
+    "PIXELS",
+    "SCENARIOS",
+    "AnyPixels",
+    "AnyScenario",
+    "Blurry",
+    "ClassDomain",
+    "ClassIncremental",
+    "DomainIncremental",
+    "LongTailed",
+    "PlainPixels",
+    "PublishedPixels",
+    "Repetition",
+    "Shift",
+    "TaskFree",
+]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _ByClass(_Part):
+    increment: int = Field(default=2, ge=1, description="classes an experience")
+    first: int | None = Field(
+        default=None, ge=0, description="classes of the first experience (Bm-IncN)"
+    )
+
+
+class _ByDomain(_Part):
+    domain_order: str = Field(
+        default="natural", description="natural (by name), seeded, or names: photo,sketch"
+    )
+
+
+class ClassIncremental(_ByClass):
+    """New classes in each experience; the default."""
+
+    scenario: Literal["class"] = "class"
+
+
+class DomainIncremental(_ByDomain):
+    """One value of the data's column `domain` an experience."""
+
+    scenario: Literal["domain"] = "domain"
+
+
+class Shift(_Part):
+    """All classes, and pixels that change at known points."""
+
+    scenario: Literal["shift"] = "shift"
+    shifts: str = Field(
+        default=",".join(KIND_NAMES), description="kinds of change that make the new domains"
+    )
+    severity: float = Field(default=1.0, description="of the changes, from 0 to 1")
+    transition: Literal["abrupt", "gradual"] = Field(
+        default="abrupt", description="gradual: the share of changed images grows with each stay"
+    )
+    num_experiences: int = Field(default=14, description="number of experiences")
+    changes: int = Field(default=6, description="experiences with another domain than the last")
+    recurring: int = Field(default=2, description="changes that return to a domain seen before")
+    test_images: int | None = Field(
+        default=None, description="test images an experience; by default all"
+    )
+
+
+class Blurry(_ByClass):
+    """New classes, some of whose images come at another time."""
+
+    scenario: Literal["blurry"] = "blurry"
+    blur: float = Field(
+        default=0.1, description="share of each class's train images that leak, in [0, 1)"
+    )
+
+
+class LongTailed(_ByClass):
+    """New classes with ever fewer images."""
+
+    scenario: Literal["long_tailed"] = "long_tailed"
+    imbalance: float = Field(
+        default=10.0, description="train images of the largest class over those of the smallest"
+    )
+    tail: Literal["ordered", "shuffled"] = Field(
+        default="ordered", description="classes get smaller in class order, or by chance"
+    )
+    head_images: int | None = Field(
+        default=None,
+        description="train images of the largest class; by default as many as the source's "
+        "smallest class has",
+    )
+
+
+class Repetition(_Part):
+    """New classes, and old ones that return."""
+
+    scenario: Literal["repetition"] = "repetition"
+    num_experiences: int = Field(default=5, description="number of experiences")
+    repeat: float = Field(
+        default=0.2, description="probability that a class returns in a later experience"
+    )
+
+
+class ClassDomain(_ByClass, _ByDomain):
+    """One group of classes in one domain an experience."""
+
+    scenario: Literal["class_domain"] = "class_domain"
+
+
+# The first scenario with a key is the one that messages name first.
+SCENARIOS: Final[dict[str, type[BaseModel]]] = {
+    "class": ClassIncremental,
+    "domain": DomainIncremental,
+    "shift": Shift,
+    "blurry": Blurry,
+    "long_tailed": LongTailed,
+    "repetition": Repetition,
+    "class_domain": ClassDomain,
+}
+AnyScenario = Annotated[
+    ClassIncremental | DomainIncremental | Shift | Blurry | LongTailed | Repetition | ClassDomain,
+    Discriminator("scenario"),
+]
+
+
+class TaskFree(_Part):
+    """No boundaries are told: a detector has to announce where experiences begin."""
+
+    task_free: str = Field(
+        description="name of a detector that has to announce where experiences begin; by default "
+        "boundaries are told; see `list detectors`"
+    )
+    reference: int = Field(
+        default=96, ge=20, description="images of a segment that its detector knows"
+    )
+    window: int = Field(default=32, ge=20, description="images that the detector judges together")
+    patience: int = Field(
+        default=1, ge=1, description="strange windows in a row that make a boundary"
+    )
+    false_alarm: float = Field(
+        default=0.002, gt=0, lt=1, description="share of known windows that may fire"
+    )
+    max_images: int | None = Field(
+        default=None, ge=1, description="most images of a segment; by default any number"
+    )
+
+
+class PlainPixels(_Part):
+    """From image to input by the keys of the recipe."""
+
+    pipeline: Literal["plain"] = "plain"
+    augment: Literal["none", "crop", "crop_flip"] = Field(
+        default="none", description="augmentation in training"
+    )
+    crop_scale: float = Field(
+        default=0.5, gt=0, le=1, description="smallest share of the area that a random crop keeps"
+    )
+
+
+class PublishedPixels(_Part):
+    """From image to input as the authors' code does, which settles everything."""
+
+    pipeline: Literal["pilot", "lae"]
+
+
+PIXELS: Final[dict[str, type[BaseModel]]] = {
+    "plain": PlainPixels,
+    "pilot": PublishedPixels,
+    "lae": PublishedPixels,
+}
+AnyPixels = Annotated[PlainPixels | PublishedPixels, Discriminator("pipeline")]
+# What the choice itself means: each model above holds one of its values.
+CHOICES: Final[dict[str, str]] = {
+    "scenario": "what an experience brings: new classes, a domain, a shift; classes that leak, "
+    "have fewer images each or return; a group of classes in a domain",
+    "pipeline": "from image to input: by the keys of the recipe, or as PILOT or LAE do",
+}
+
+# The fields of a recipe that hold keys instead of being one, and the models that each may hold.
+PARTS: Final[dict[str, tuple[type[BaseModel], ...]]] = {
+    "experiences": tuple(SCENARIOS.values()),
+    "boundaries": (TaskFree,),
+    "pixels": (PlainPixels, PublishedPixels),
+}
+PART_KEYS: Final = {
+    part: tuple(
+        sorted(
+            dict.fromkeys(name for kind in kinds for name in kind.model_fields),
+            key=lambda name: name not in CHOICES,  # the choice stands before what it brings
+        )
+    )
+    for part, kinds in PARTS.items()
+}

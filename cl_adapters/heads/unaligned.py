@@ -63,7 +63,9 @@ class UnalignedHead(GrowingBuffers):
                 f"got {sum(sizes)}"
             )
         biases = torch.split(self.bias, sizes) if len(self.bias) else [None] * len(sizes)
-        for layer, weight, bias in zip(layers, torch.split(self.weight, sizes), biases, strict=True):
+        for layer, weight, bias in zip(
+            layers, torch.split(self.weight, sizes), biases, strict=True
+        ):
             layer.weight.copy_(weight)
             if bias is not None:
                 layer.bias.copy_(bias)

@@ -61,8 +61,7 @@ from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.bank import AdapterBank
 from cl_adapters.peft.merging import merge_, merge_by_block
 from cl_adapters.peft.retrieval import Retrieval, retrieve
-from cl_adapters.peft.stack import AdapterStack
-from cl_adapters.strategies.core.config import BlockPeftConfig, StrategyConfig, TrainedHeadConfig
+from cl_adapters.strategies.core.config import BlockPeftConfig, SGDConfig, TrainedHeadConfig
 from cl_adapters.strategies.core.features import AdapterFeatureExtractor
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
 from cl_adapters.strategies.core.statistics import AlignmentConfig, collect_features
@@ -72,32 +71,22 @@ from cl_adapters.vit.adapted_vit import AdaptedViT
 __all__ = ["MOS", "MOSConfig", "MOSModel", "orthogonality_loss"]
 
 
-class MOSConfig(StrategyConfig, BlockPeftConfig, TrainedHeadConfig, AlignmentConfig):
+class MOSConfig(SGDConfig, BlockPeftConfig, TrainedHeadConfig, AlignmentConfig):
     """Options of MOS."""
 
-    batch_size: int = Field(default=32, ge=1, description="images in a training step")
-    epochs: int = Field(default=5, ge=1, description="passes over the images of an experience")
-    lr: float = Field(default=0.02, gt=0, description="of SGD for the adapters, cosine to 0")
     head_lr: float = Field(default=0.1, gt=0, description="the head's, as a share of `lr`")
-    weight_decay: float = Field(default=5e-4, ge=0, description="of SGD")
     scale: float = Field(default=1.0, gt=0, description="of a parallel adapter's output")
-    dropout: float = Field(
-        default=0.1, ge=0, lt=1, description="in the middle of a parallel adapter"
-    )
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="in a parallel adapter's middle")
     orthogonality: float = Field(default=0.1, ge=0, description="lambda; 0 leaves the term out")
     merge: Literal["per_step", "official", "none"] = Field(
         default="per_step", description="when the adapter in training is merged with the stored"
     )
     merge_strength: float = Field(default=0.01, ge=0, le=1, description="beta")
-    merge_in_evaluation: bool = Field(
-        default=False, description="go on merging stored adapters with each batch evaluated"
-    )
+    merge_in_evaluation: bool = Field(default=False, description="merge with each batch evaluated")
     task_predictor: Literal["prototypes", "discriminant"] = Field(
         default="discriminant", description="what the first set's features are classified with"
     )
-    prototype_dropout: bool = Field(
-        default=False, description="adapter dropout in those features from experience 1 on"
-    )
+    prototype_dropout: bool = Field(default=False, description="dropout in them from experience 1")
     retrieval: bool = Field(default=True, description="let an adapter hand an image on")
     rounds: int = Field(default=4, ge=1, description="most adapters asked for an image")
     ensemble: bool = Field(default=True, description="add the prototypes' vote to the score")
@@ -149,17 +138,8 @@ class MOSModel(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = backbone
-        peft, size = config.chosen
-        self.current_adapters = AdapterStack.build(
-            peft,
-            embed_dim=backbone.embed_dim,
-            blocks=backbone.num_blocks,
-            size=size,
-            generator=torch.Generator().manual_seed(seed),
-            sites=backbone.site,
-            scale=config.scale,
-            dropout=config.dropout,
-        )
+        options = {"scale": config.scale, "dropout": config.dropout}
+        self.current_adapters = config.build_stack(backbone, seed, **options)
         self.frozen_adapters = AdapterBank(self.current_adapters)
         # Of each frozen set the mean of those before it, only for merging in evaluation.
         self.before = AdapterBank(self.current_adapters)
@@ -244,8 +224,7 @@ class MOSModel(nn.Module):
     def _merge_frozen(self, times: int | Sequence[int]) -> None:
         # The first set is merged with nothing.
         for index in range(1, len(self.frozen_adapters)):
-            tensors = [value[index] for value in self.frozen_adapters.tensors()]
-            averages = [value[index] for value in self.before.tensors()]
+            tensors, averages = self.frozen_adapters.at(index), self.before.at(index)
             merge_(tensors, averages, self.config.merge_strength, times)
 
     def merged_pass(self, *, training: bool) -> AbstractContextManager[None]:
@@ -310,10 +289,9 @@ class MOS(AdapterStrategy):
         self.model.current_adapters.eval()
         with self.events.timed("statistics", len(self.experience.dataset)):
             features, labels = collect_features(self.plain_images(), self._current_features)
-            for label in self.current_classes:
-                if not self.model.classes.add(label, features[labels == label]):
-                    rule = "spread of an average class"
-                    self.log_event("statistics", **{"class": label}, rule=rule)
+            for label in self.model.classes.add_all(features, labels):
+                rule = "spread of an average class"
+                self.log_event("statistics", **{"class": label}, rule=rule)
         self.model.current_adapters.train()
         return features, labels
 
@@ -369,13 +347,7 @@ class MOS(AdapterStrategy):
         frozen = self.model.frozen_adapters
         if self.config.merge_in_evaluation or len(frozen) == 0:
             return None
-        sets = [*zip(*frozen.tensors(), strict=True)]
-        return self.features.adapter_feature_extractor(self.extract_features, sets)
-
-    def extract_features(self, images: Tensor, sets: Tensor) -> Tensor:
-        """Returns the features (B, D) of images, each under its frozen set (B,)."""
-        features: Tensor = self.backbone(images, self.model.frozen_adapters.choose(sets))
-        return features
+        return self.features.adapter_feature_extractor(frozen)
 
     def _noise(self, purpose: str) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(self.generator(purpose).initial_seed())

@@ -63,7 +63,7 @@ from cl_adapters.peft.registry import find_peft
 from cl_adapters.peft.routing import RouterKind, SlotRecord
 from cl_adapters.shift.bank import DetectorBank, Verdicts
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
-from cl_adapters.strategies.core.config import AnyHeadConfig, BlockPeftConfig, StrategyConfig
+from cl_adapters.strategies.core.config import AnyHeadConfig, BlockPeftConfig, SGDConfig
 from cl_adapters.strategies.core.detection import DetectorConfig
 from cl_adapters.strategies.core.diagnostics import RouterUsage
 from cl_adapters.strategies.core.feature_cache import CachedFeatures
@@ -79,21 +79,13 @@ from cl_adapters.vit.expandable import ExpandableViT
 __all__ = ["SEMA", "SEMAConfig", "SEMAModel"]
 
 
-class SEMAConfig(StrategyConfig, BlockPeftConfig, AnyHeadConfig, DetectorConfig):
+class SEMAConfig(SGDConfig, BlockPeftConfig, AnyHeadConfig, DetectorConfig):
     """Options of SEMA."""
 
-    batch_size: int = Field(default=32, ge=1, description="images in a training step")
-    epochs: int = Field(default=5, ge=1, description="of each functional phase")
-    lr: float = Field(default=0.02, gt=0, description="of SGD, cosine to 0 over the phase")
-    weight_decay: float = Field(default=5e-4, ge=0, description="of SGD")
     expandable: int | tuple[int, ...] = Field(
         default=3, description="how many of the last blocks can grow, or which, counted from 0"
     )
     router: RouterKind = Field(default="discriminant", description="learned or discriminant")
-    head: str = Field(
-        default="discriminant",
-        description="classifier: linear, cosine, prototype, discriminant or ridge",
-    )
     num_classes: int | None = Field(default=None, ge=1, description="of the stream, if known")
     policy: Policy = Field(default="per_block", description="where and when to grow")
     budget: Budget = Field(default=Budget(), description="what growth may cost")
@@ -225,14 +217,13 @@ class SEMA(AdapterStrategy):
             yield from filter(None, [self._round.affordable()])
         if self.config.policy in {"every_experience", "never"}:
             return
-        size, merge_last = self.config.detect_batch_size, self.config.merge_last
+        size, merge = self.config.detect_batch_size, self.config.merge_last
         for number in range(len(self.model.blocks) + 1):
             before = len(self._round.grown)
             self._round.begin_scan()
             moment = f"scan {number}"
-            windows = self._tokens.windows(
-                size, self.generator(moment), moment, merge_last=merge_last
-            )
+            source = self.generator(moment)
+            windows = self._tokens.windows(size, source, moment, merge_last=merge)
             for window, tokens in enumerate(windows):
                 blocks = self._examine(tokens, window)
                 if blocks:

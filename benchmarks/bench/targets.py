@@ -278,12 +278,9 @@ class _ExhaustiveMOS(MOS):
             return super().forward()
         images: Tensor = self.mb_x
         with self.features.autocast():
-            seen = torch.stack(
-                [
-                    self.extract_features(images, torch.full_like(self.mb_y, each))
-                    for each in range(len(self.model.frozen_adapters))
-                ]
-            )
+            frozen = self.model.frozen_adapters
+            asked = [torch.full_like(self.mb_y, each) for each in range(len(frozen))]
+            seen = torch.stack([self.backbone(images, frozen.choose(each)) for each in asked])
             places = torch.arange(len(images), device=images.device)
             self.output = self.model.answer(places, lambda rows, sets: seen[sets, rows])
             return self.output.logits

@@ -103,6 +103,15 @@ class ClassGaussians(GrowingBuffers):
             self._append(label, each)
         return True
 
+    def add_all(self, features: Tensor, labels: Tensor) -> list[int]:
+        """Fits every class that occurs; returns those without a spread of their own.
+
+        Shape:
+            features: (n, D). labels: (n,).
+        """
+        classes = torch.unique(labels).tolist()
+        return [label for label in classes if not self.add(label, features[labels == label])]
+
     def _append(self, label: int, component: Component) -> None:
         factor = component.factor
         self.labels = functional.pad(self.labels, (0, 1), value=label)

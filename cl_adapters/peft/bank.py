@@ -57,6 +57,10 @@ class AdapterBank(GrowingBuffers):
         for key, value in zip(self.template.keys, tensors, strict=True):
             setattr(self, key, torch.cat([getattr(self, key), value.detach()[None]]))
 
+    def at(self, index: int) -> list[Tensor]:
+        """Returns the tensors of one set, blocks first: what is written into them stays."""
+        return [value[index] for value in self.tensors()]
+
     def mean(self) -> list[Tensor]:
         """Returns the plain mean of all sets, blocks first; of whole numbers those of the last."""
         return [

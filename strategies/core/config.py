@@ -26,6 +26,7 @@ from cl_adapters.heads.registry import (
 )
 from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.registry import Peft, build_adapters, find_peft
+from cl_adapters.peft.stack import AdapterStack
 from cl_adapters.records.upgrade import OPTION_NAMES
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
@@ -35,6 +36,7 @@ __all__ = [
     "ClosedHead",
     "ClosedHeadConfig",
     "PeftConfig",
+    "SGDConfig",
     "StrategyConfig",
     "TrainedConfig",
     "TrainedHeadConfig",
@@ -119,6 +121,15 @@ class TrainedConfig(StrategyConfig):
     lr: float = Field(default=0.0028125, gt=0, description="constant learning rate of Adam")
 
 
+class SGDConfig(StrategyConfig):
+    """Options of a strategy that trains by SGD with momentum 0.9 along a cosine."""
+
+    batch_size: int = Field(default=32, ge=1, description="images in a training step")
+    epochs: int = Field(default=5, ge=1, description="passes over an experience, in each phase")
+    lr: float = Field(default=0.02, gt=0, description="of SGD, cosine to 0")
+    weight_decay: float = Field(default=5e-4, ge=0, description="of SGD")
+
+
 class TrainedHeadConfig(StrategyOptions):
     """Which classifier is trained on the adapted features."""
 
@@ -166,7 +177,7 @@ class AnyHeadConfig(StrategyOptions):
     """
 
     head: str = Field(
-        default="linear",
+        default="discriminant",
         description="classifier: linear, cosine, prototype, discriminant or ridge",
     )
     head_scale: float = Field(default=10.0, gt=0, description="of the cosines of a head that has")
@@ -210,6 +221,25 @@ class BlockPeftConfig(StrategyOptions):
         """The kind of PEFT module and its width, rank or length."""
         kind = find_peft(self.peft)
         return kind, kind.default_size if self.size is None else self.size
+
+    def build_stack(self, backbone: AdaptedViT, seed: int, **options: object) -> AdapterStack:
+        """Returns a new module for each block of a backbone, stacked.
+
+        Args:
+            backbone: The frozen ViT.
+            seed: Of the initial weights.
+            **options: Of the parallel adapter; other kinds see to these things themselves.
+        """
+        peft, size = self.chosen
+        return AdapterStack.build(
+            peft,
+            embed_dim=backbone.embed_dim,
+            blocks=backbone.num_blocks,
+            size=size,
+            generator=torch.Generator().manual_seed(seed),
+            sites=backbone.site,
+            **options,
+        )
 
     def refuse_beside_parallel(self, defaults: Mapping[str, object]) -> None:
         """Refuses options that only the parallel adapter has beside another kind.

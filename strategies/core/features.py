@@ -4,7 +4,7 @@ A frozen part of a network turns an image into features: tokens, means of tokens
 Where the images are the same at each use, they are computed once (`core/feature_cache.py`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from cl_adapters.cache.feature_cache import FeatureCache
+from cl_adapters.peft.bank import AdapterBank
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.extractors import (
     AdapterFeatureExtractor,
@@ -79,37 +80,34 @@ class Features:
             self._backbone.num_passes = passes
         if is_backbone:
             self._known = key, (namespace, size, asked)
-        answered = partial(self._count_passes, asked)
+        # What a cache answers stands for passes: they are the method's, whoever computed them.
+        answered = self._backbone.count_passes if asked else _count_nothing
         return FeatureExtractor(rows, namespace, self._device, size, answered)
 
-    def adapter_feature_extractor(
-        self, compute: Callable[[Tensor, Tensor], Tensor], weights: Sequence[Sequence[Tensor]]
-    ) -> AdapterFeatureExtractor:
-        """Returns the network under several adapter sets.
+    def adapter_feature_extractor(self, bank: AdapterBank) -> AdapterFeatureExtractor:
+        """Returns the network under the adapter sets of a bank.
 
         Args:
-            compute: From images (B, C, S, S) and the set of each (B,), on the device, to features
-                (B, ...); the backbone does the rest.
-            weights: What each set holds. A set that was given before is the same.
+            bank: The sets; they stay as they are, and others may follow.
         """
 
         def rows(images: Tensor, sets: Tensor) -> Tensor:
+            chosen = bank.choose(sets.to(self._device, non_blocking=True))
             with self.autocast():
-                return compute(
-                    self._backbone.inputs(images, self._device),
-                    sets.to(self._device, non_blocking=True),
-                )
+                found: Tensor = self._backbone(self._backbone.inputs(images, self._device), chosen)
+            return found
 
         passes = self._backbone.num_passes
-        for number in range(len(self._set_digests), len(weights)):
+        for number in range(len(self._set_digests), len(bank)):
             shown = partial(_under_one, rows, number)
             shape = self._backbone.input_shape
-            self._set_digests.append(extractor_digest(shown, weights[number], shape)[0])
+            self._set_digests.append(extractor_digest(shown, bank.at(number), shape)[0])
         self._backbone.num_passes = passes
         namespace = self.feature_extractor(self._backbone, self._backbone).namespace
-        answered = partial(self._count_passes, 1)
         sets = tuple(self._set_digests)
-        return AdapterFeatureExtractor(rows, namespace, sets, self._device, answered)
+        return AdapterFeatureExtractor(
+            rows, namespace, sets, self._device, self._backbone.count_passes
+        )
 
     def cached_features(
         self, dataset: AvalancheDataset, extractor: FeatureExtractor
@@ -130,9 +128,9 @@ class Features:
         for images, labels, *_ in batches:
             yield self._backbone.inputs(images, self._device), labels.to(self._device).long()
 
-    def _count_passes(self, each: int, images: int) -> None:
-        # What a cache answers stands for passes: they are the method's, whoever computed them.
-        self._backbone.num_passes += each * images
+
+def _count_nothing(_: int) -> None:
+    """Counts no pass: the features come before the network's end."""
 
 
 def _under_one(compute: Callable[[Tensor, Tensor], Tensor], part: int, images: Tensor) -> Tensor:

@@ -4,8 +4,7 @@ Every experience trains one adapter set beside the MLPs of all blocks, merging i
 the sets of the experiences before, so that it does not drift from them. The head is realigned on
 Gaussians of the classes that are gone. At inference class means of the first adapter's features
 guess the experience of an image, and the model corrects its own guess: an adapter whose answer is a
-class of another experience hands the image on. Any PEFT module can take the adapter's place
-(`peft`).
+class of another experience hands the image on. Any PEFT module can take the adapter's place.
 
 Reference: Hai-Long Sun, Da-Wei Zhou, Hanbin Zhao, Le Gan, De-Chuan Zhan, Han-Jia Ye, "MOS: Model
 Surgery for Pre-Trained Model-Based Class-Incremental Learning", AAAI 2025, arXiv:2412.09441.
@@ -100,8 +99,7 @@ class MOSConfig(SGDConfig, BlockPeftConfig, TrainedHeadConfig, AlignmentConfig):
     @property
     def evaluation_options(self) -> frozenset[str]:
         """What only inference asks for; none if evaluating changes the stored sets."""
-        options = () if self.merge_in_evaluation else ("retrieval", "rounds", "ensemble")
-        return frozenset(options)
+        return frozenset(() if self.merge_in_evaluation else ("retrieval", "rounds", "ensemble"))
 
     @classmethod
     def official(cls) -> Self:
@@ -196,9 +194,7 @@ class MOSModel(nn.Module):
             adapter_logits,
             max_rounds=self.config.rounds if self.config.retrieval else 1,
         )
-        score, first_score = (
-            self._score(each, votes) for each in (found.logits, found.first_logits)
-        )
+        score, first_score = (self._score(x, votes) for x in (found.logits, found.first_logits))
         return Output(score, {"retrieval": Retrieval(score, first_score, found.visited)})
 
     def _score(self, logits: Tensor, votes: Tensor) -> Tensor:
@@ -213,8 +209,6 @@ class MOSModel(nn.Module):
         logits: Tensor = self.heads(features)
         is_unseen = self.class_to_task.experience_of < 0
         return logits.float().masked_fill(is_unseen, UNSEEN_LOGIT)
-
-    # --- merging ---------------------------------------------------------------------------------
 
     def merge(self, times: int | Sequence[int]) -> None:
         """Merges the set in training with the mean of the frozen ones."""
@@ -253,7 +247,7 @@ class MOS(AdapterStrategy):
         model.heads.requires_grad_(requires_grad=True)
         self.old_means = model.classes.class_means(without=frozenset(self.current_classes))
         model.average = model.frozen_adapters.mean() if len(model.frozen_adapters) else None
-        model.current_adapters.noise = self._noise("dropout")
+        model.current_adapters.noise = self.generator("dropout", self.device)
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over the current classes and the orthogonality term."""
@@ -306,7 +300,7 @@ class MOS(AdapterStrategy):
             model.task_predictor.add(features, labels)
             return
         dropout = self.config.dropout if self.config.prototype_dropout else 0.0
-        noise = self._noise("prototypes")
+        noise = self.generator("prototypes", self.device)
         with self.events.timed("prototypes", len(features)), torch.no_grad():
             for images, targets in self.plain_images():
                 adapters = model.frozen_adapters.choose(0, dropout=dropout, noise=noise)
@@ -348,9 +342,6 @@ class MOS(AdapterStrategy):
         if self.config.merge_in_evaluation or len(frozen) == 0:
             return None
         return self.features.adapter_feature_extractor(frozen)
-
-    def _noise(self, purpose: str) -> torch.Generator:
-        return torch.Generator(self.device).manual_seed(self.generator(purpose).initial_seed())
 
     def _features(self, images: Tensor, adapters: AdapterSet) -> Tensor:
         with self.features.autocast():

@@ -141,33 +141,28 @@ class SEMAModel(ExpandableViT):
             generator=torch.Generator().manual_seed(seed),
         )
         self.detectors = DetectorBank(
-            {block: config.make_detector(backbone.embed_dim, seed + block) for block in self.blocks}
+            {
+                block: config.make_detector(backbone.embed_dim, seed + block)
+                for block in self.expandable
+            }
         )
         # The adapter that the last experience belongs to, in each expandable block.
-        self.register_buffer("active", torch.zeros(len(self.blocks), dtype=torch.int64))
+        self.register_buffer("active", torch.zeros(len(self.expandable), dtype=torch.int64))
         self.active: Tensor
         self.heads, self.classes = config.build_heads(backbone.embed_dim)
-        config.budget.check(self.cost(self.blocks[0]))
-
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        """The expandable blocks."""
-        return self.expandable
+        config.budget.check(self.cost(self.expandable[0]))
 
     def active_adapter(self, block: int) -> int:
         """Returns the adapter that the last experience belongs to."""
-        return int(self.active[self.blocks.index(block)].item())
+        return int(self.active[self.expandable.index(block)].item())
 
     def cost(self, block: int) -> int:
         """Returns the parameters of one more adapter with its column and detector."""
-        slot = self.slot(block)
-        adapter = slot.adapters[-1].state_dict()
-        held = [*adapter.values(), *slot.columns[-1:].parameters()]
-        return sum(int(value.numel()) for value in held) + self.detectors.cost(block)
+        return self.slot(block).cost() + self.detectors.cost(block)
 
     def sizes(self) -> dict[int, BlockSize]:
         """Returns what each expandable block holds."""
-        return {each: BlockSize(len(self.slot(each)), self.cost(each)) for each in self.blocks}
+        return {each: BlockSize(len(self.slot(each)), self.cost(each)) for each in self.expandable}
 
     def forward(self, inputs: Tensor) -> Output:
         """Returns the head's logits in train mode, the chosen classifier's in eval mode.
@@ -199,8 +194,8 @@ class SEMA(AdapterStrategy):
         self._open_experience()
         if len(self.classes_by_experience) == 1:
             yield self._functional(self.model.adapters.parameters())
-            self._route(self.model.blocks)
-            self._fit_detectors(self.model.blocks)
+            self._route(self.model.expandable)
+            self._fit_detectors(self.model.expandable)
             return
         for blocks in self._requests():
             self._add_adapters(blocks)
@@ -218,7 +213,7 @@ class SEMA(AdapterStrategy):
         if self.config.policy in {"every_experience", "never"}:
             return
         size, merge = self.config.detect_batch_size, self.config.merge_last
-        for number in range(len(self.model.blocks) + 1):
+        for number in range(len(self.model.expandable) + 1):
             before = len(self._round.grown)
             self._round.begin_scan()
             moment = f"scan {number}"
@@ -228,16 +223,16 @@ class SEMA(AdapterStrategy):
                 blocks = self._examine(tokens, window)
                 if blocks:
                     yield blocks
-            if len(self._round.grown) in {before, len(self.model.blocks)}:
+            if len(self._round.grown) in {before, len(self.model.expandable)}:
                 return
 
     @torch.no_grad()
     def _examine(self, tokens: Tensor, window: int) -> list[int]:
         """Asks the detectors about a window, block by block; returns the blocks that grow now."""
         fired: dict[int, bool] = {}
-        start = self.model.blocks[0]
+        start = self.model.expandable[0]
         with self.events.timed("scan", len(tokens)), self.features.autocast():
-            for block in self.model.blocks:
+            for block in self.model.expandable:
                 record: dict[int, SlotRecord] = {}
                 tokens = self.model.forward_blocks(tokens, start, block + 1, record=record)
                 start = block + 1
@@ -255,13 +250,13 @@ class SEMA(AdapterStrategy):
 
     def _add_adapters(self, blocks: Sequence[int]) -> None:
         for block in blocks:
-            self._grow_block(block)
-            self.model.active[self.model.blocks.index(block)] = len(self.model.slot(block)) - 1
+            self.grow_block(block)
+            self.model.active[self.model.expandable.index(block)] = len(self.model.slot(block)) - 1
             self._round.grown.append(block)
 
     def _functional(self, parameters: Iterable[nn.Parameter]) -> Phase:
         """Trains these parameters and the head; everything else is frozen."""
-        self.model.requires_grad_(requires_grad=False)
+        self._freeze()
         for parameter in (*parameters, *self.model.heads.parameters()):
             parameter.requires_grad = True
         self.make_optimizer()
@@ -281,7 +276,7 @@ class SEMA(AdapterStrategy):
 
     def _fit_detectors(self, blocks: Sequence[int]) -> None:
         """Fits the newest detector of each block on the mean tokens of the experience."""
-        self.model.requires_grad_(requires_grad=False)
+        self._freeze()
         is_one = self.augmentation.fixed_views is True
         count = 1 if is_one else self.config.views or self.config.descriptor_epochs
         with self.events.timed("descriptor", count * len(self._tokens)):
@@ -290,19 +285,18 @@ class SEMA(AdapterStrategy):
                 self.model.detectors.newest(block).fit(torch.stack([each[block] for each in views]))
         if len(self.classes_by_experience) > 1:
             for block in blocks:
-                count = len(self.model.slot(block))
-                cost = self.model.cost(block)
-                self.log_event("growth", block=block, adapters=count, parameters=cost)
+                held, cost = self.model.sizes()[block]
+                self.log_event("growth", block=block, adapters=held, parameters=cost)
 
     def end_experience(self) -> None:
         """Freezes everything; adds the experience to the routers and to the class statistics."""
-        self.model.requires_grad_(requires_grad=False)
+        self._freeze()
         known = self._round.remaining
         if len(self.classes_by_experience) > 1:
             for block in known:
                 adapter = self._round.recognised(block)
                 if adapter is not None:
-                    self.model.active[self.model.blocks.index(block)] = adapter
+                    self.model.active[self.model.expandable.index(block)] = adapter
             self._route(known)
         for block, changed in self._round.changed.items():
             adapter = self.model.active_adapter(block)
@@ -325,7 +319,7 @@ class SEMA(AdapterStrategy):
 
     def check_experience(self, dataset: AvalancheDataset) -> None:
         """Refuses an experience that is too small for the detectors."""
-        needed = self.model.detectors.newest(self.model.blocks[0]).min_samples
+        needed = self.model.detectors.newest(self.model.expandable[0]).min_samples
         if len(dataset) < needed:
             raise InputError(
                 f"an experience must hold at least {needed} training images for detector "
@@ -341,11 +335,11 @@ class SEMA(AdapterStrategy):
 
     def rebuild(self, state: Mapping[str, Tensor]) -> None:
         """Adds the adapters that a checkpoint holds."""
-        for block in self.model.blocks:
+        for block in self.model.expandable:
             while len(self.model.slot(block)) < self.model.adapters_held(state, block):
-                self._grow_block(block)
+                self.grow_block(block)
 
-    def _grow_block(self, block: int) -> None:
+    def grow_block(self, block: int) -> None:
         """Adds an adapter, its column of the router and its detector."""
         slot = self.model.slot(block)
         slot.add_adapter(self.generator(f"adapter {block}"))
@@ -354,9 +348,14 @@ class SEMA(AdapterStrategy):
         detector = self.config.make_detector(self.backbone.embed_dim, seed)
         self.model.detectors.append(block, detector.to(self.device))
 
+    def _freeze(self) -> None:
+        self.model.requires_grad_(requires_grad=False)
+        self.set_modes()
+
     def _open_experience(self) -> None:
-        policy, budget = self.config.policy, self.config.budget
-        self._round = GrowthRound(self.model.blocks, policy, budget, self.model.sizes)
+        self._freeze()
+        asked = self.config.policy, self.config.budget
+        self._round = GrowthRound(self.model.expandable, *asked, self.model.sizes)
         first = len(self.classes_by_experience) == 1
         # From the second experience on the blocks before the first expandable one are frozen.
         cached = CachedFeatures(

@@ -42,15 +42,9 @@ def _grow_mos(strategy: MOS, classes: list[int], source: torch.Generator) -> Non
 
 
 def _grow_every_block(strategy: SEMA, classes: list[int], source: torch.Generator) -> None:
-    count = len(strategy.classes_by_experience)
-    name = "adapters._by_name.mlp_{block}.adapters.{index}.up"
-    strategy.rebuild(
-        {
-            name.format(block=block, index=index): torch.zeros(0)
-            for block in strategy.blocks
-            for index in range(count)
-        }
-    )
+    for block in strategy.model.expandable:
+        while len(strategy.model.slot(block)) < len(strategy.classes_by_experience):
+            strategy.grow_block(block)
     _keep_classes(strategy, classes, source)
 
 
@@ -83,8 +77,7 @@ def sizes() -> Iterator[tuple[str, float, float, float]]:
         after: list[float] = []
         for experience in range(EXPERIENCES):
             classes = list(range(CLASSES * experience, CLASSES * (experience + 1)))
-            strategy.classes_by_experience.append(tuple(classes))
-            strategy.add_classes(classes, source)
+            strategy.register_classes(tuple(classes))
             grow(strategy, classes, source)
             after.append(sum(map(_mib, strategy.learned_state().values())))
         yield title, after[0], after[-1], after[-1] + _optimizer(strategy)

@@ -81,6 +81,11 @@ class ExpandableSlot(nn.Module):
         nn.init.uniform_(column.bias, -bound, bound, generator=generator)
         self.columns.append(column)
 
+    def cost(self) -> int:
+        """Returns the numbers that one more adapter with its learned column holds."""
+        held = [*self.adapters[-1].state_dict().values(), *self.columns[-1:].parameters()]
+        return sum(int(value.numel()) for value in held)
+
     def newest_parameters(self) -> list[nn.Parameter]:
         """Returns what is trained with the newest adapter: its weights and its learned column."""
         return [*self.adapters[-1].parameters(), *self.columns[-1:].parameters()]

@@ -140,4 +140,5 @@ def _under_one(compute: Callable[[Tensor, Tensor], Tensor], part: int, images: T
 def _fingerprint(weights: Iterable[Tensor]) -> tuple[int, ...]:
     # Of the bits, where they are: far cheaper than a digest, and a write changes it.
     plain = (value.detach().reshape(-1) for value in weights)
-    return tuple(int(torch.hash_tensor(each.view(_BITS[each.itemsize]))) for each in plain)
+    found = (torch.hash_tensor(each.view(_BITS[each.itemsize])) for each in plain)
+    return tuple(int(each.view(torch.int64)) for each in found)

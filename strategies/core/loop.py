@@ -92,9 +92,9 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         self.model.train()
         eval_frozen(self.model)
 
-    def generator(self, purpose: str) -> torch.Generator:
+    def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
         """Returns a fresh source of randomness for one purpose in the current experience."""
-        return purpose_generator(self.seed, len(self.classes_by_experience), purpose)
+        return purpose_generator(self.seed, len(self.classes_by_experience), purpose, device)
 
     def train_on_features(
         self,

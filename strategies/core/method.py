@@ -29,7 +29,7 @@ __all__ = ["Method", "Output", "Phase"]
 
 
 class Method(ABC):
-    """The questions; the model's forward gives an `Output`, or a tensor of logits (B, C) alone."""
+    """The questions. The model gives logits, (B, C) or an `Output`, for the loss or the answer."""
 
     config: StrategyConfig
     config_class: ClassVar[type[StrategyConfig]] = StrategyConfig
@@ -43,10 +43,7 @@ class Method(ABC):
     @classmethod
     @abstractmethod
     def build_model(cls, backbone: AdaptedViT, config: Any, seed: int) -> nn.Module:  # noqa: ANN401
-        """Returns the model: the backbone as `backbone`, beside it everything that is learned.
-
-        In train mode it gives logits for the loss, in eval mode those of the answer.
-        """
+        """Returns the model: the backbone as `backbone`, beside it everything that is learned."""
 
     def check_experience(self, dataset: AvalancheDataset) -> None:
         """Raises `InputError` if the method cannot learn from an experience."""

@@ -197,10 +197,14 @@ class AdapterStrategy(Loop):
         """
         classes = classes_of(experience.dataset)
         self.check_experience(experience.dataset)
+        self.register_classes(classes)
+        if self.trains_on_all_data:
+            self._datasets.append(experience.dataset)
+
+    def register_classes(self, classes: tuple[int, ...]) -> None:
+        """Makes room for the classes of one more experience."""
         self.classes_by_experience.append(classes)
         self.current_classes = classes
         self.classes_seen = sorted({*self.classes_seen, *classes})
         self.add_classes(classes, self.generator("weights"))
-        if self.trains_on_all_data:
-            self._datasets.append(experience.dataset)
         self.model.to(self.device)

@@ -56,7 +56,8 @@ def merge_(
     """Merges tensors with averages in place: m times A <- (1 - beta) A + beta Abar, at once.
 
     In closed form A <- (1 - beta)^m A + (1 - (1 - beta)^m) Abar. Autograd is not told, as in MOS'
-    code: what a forward pass saved is what the merge leaves behind.
+    code: what a forward pass saved is what the merge leaves behind. Whole numbers, such as counts
+    among buffers, stay as they are.
 
     Args:
         tensors: A, each with blocks in its first dimension.
@@ -64,12 +65,17 @@ def merge_(
         strength: beta, in [0, 1].
         times: m, one number or one a block.
     """
+    pairs = [
+        (value, average)
+        for value, average in zip(tensors, averages, strict=True)
+        if value.is_floating_point()
+    ]
     if isinstance(times, int):
-        for value, average in zip(tensors, averages, strict=True):
+        for value, average in pairs:
             value.data.lerp_(average, 1 - (1 - strength) ** times)
         return
     shares = 1 - (1 - strength) ** torch.tensor(times, dtype=torch.float64)
-    for value, average in zip(tensors, averages, strict=True):
+    for value, average in pairs:
         share = shares.to(value.dtype).reshape(-1, *[1] * (value.ndim - 1))
         # Sent off without waiting for what a GPU is at.
         value.data.lerp_(average, share.to(value.device, non_blocking=True))

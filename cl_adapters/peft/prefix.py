@@ -12,19 +12,29 @@ __all__ = ["Prefix"]
 class Prefix(nn.Module):
     """Learned keys and values that every query may attend to, in the projected space.
 
-    For the slot `prefix`; `cl_adapters.vit.adapted_vit.prefix_attention` says how they are used.
+    For the slot `prefix`. With `renormalise` the prefix is weighed apart from the original
+    positions, so that it has weight 1 for every query (LAE); without, one softmax weighs both.
     Starts uniform in [0, 0.01): of all PEFT modules the only one that changes the block from the
     first step on.
 
     Args:
         embed_dim: D, width of the key and value projections.
         length: L, number of learned positions; positive.
+        renormalise: Whether the prefix is weighed apart.
         generator: Source of the initial weights.
     """
 
-    def __init__(self, embed_dim: int, length: int, *, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        embed_dim: int,
+        length: int,
+        *,
+        renormalise: bool = True,
+        generator: torch.Generator,
+    ) -> None:
         super().__init__()
         check_positive("length", length)
+        self.renormalise = renormalise
         self.keys = nn.Parameter(
             torch.empty(length, embed_dim).uniform_(0, 0.01, generator=generator)
         )

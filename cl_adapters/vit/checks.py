@@ -1,4 +1,4 @@
-"""What every PEFT module must satisfy, as named checks: for those here and for a user's own.
+"""What every kind of PEFT module must satisfy, as named checks: for those here and for others.
 
     check_adapter(find_peft("my_adapter.py:MyAdapter"))    a sentence for each rule that is broken
 
@@ -67,9 +67,13 @@ def check_adapter(peft: Peft, *, checks: Iterable[str] | None = None) -> list[st
 
 
 def _build(peft: Peft, seed: int = 0, size: int | None = None) -> AdapterSet:
-    generator = torch.Generator().manual_seed(seed)
-    chosen = peft.default_size if size is None else size
-    return AdapterSet({(peft.slot, block): peft.make(32, chosen, generator) for block in (0, 2)})
+    generator, network = torch.Generator().manual_seed(seed), tiny_backbone()
+    return AdapterSet(
+        {
+            (peft.slot, block): peft.build(32, size, generator, place=(network.site, block))
+            for block in (0, 2)
+        }
+    )
 
 
 def _images(count: int = 6) -> Tensor:
@@ -90,13 +94,13 @@ def _learn(network: AdaptedViT, adapters: AdapterSet) -> None:
 
 
 def _identity(peft: Peft) -> Iterator[str]:
-    """Changes nothing before it has learned something; a prefix, which is attended to, may."""
+    """Changes nothing before it has learned something; what is attended to may."""
     network, images = tiny_backbone(), _images()
     with torch.no_grad():
         bare, adapted = network(images), network(images, _build(peft))
     if adapted.shape != bare.shape or not bool(torch.isfinite(adapted).all()):
         yield f"features must stay finite and of shape {tuple(bare.shape)}, got something else"
-    elif peft.slot != "prefix" and not torch.equal(adapted, bare):
+    elif {"prefix", "tokens"}.isdisjoint(peft.slots) and not torch.equal(adapted, bare):
         yield "a new module must leave the network as it is, got other features"
 
 

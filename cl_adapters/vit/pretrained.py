@@ -4,31 +4,25 @@ A name is `architecture.tag` as in timm, because one architecture has many check
 changed which of them the bare name means (`vit_base_patch16_224` was `augreg_in21k_ft_in1k` before
 timm 0.9.8 and is `augreg2_in21k_ft_in1k` since). A bare name is resolved to an explicit tag and the
 caller is told. Every set of weights has a digest over its tensors, which goes into the run record.
-
-Nothing is unpickled: safetensors, npz without objects, and `.pt` with `weights_only=True`.
 """
 
 import hashlib
-import pickle
-import struct
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
-import safetensors
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg, split_model_name_tag
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-from torch import Tensor, nn
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.plugins.registry import Registry, check_call
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.embedded import EMBEDDED, check_embedded_file
+from cl_adapters.vit.weight_files import load_weights
 
 __all__ = [
     "BACKBONE_NAMES",
@@ -158,7 +152,7 @@ def load_backbone(
         vit = _create(full_name, image_size, pretrained=source in {"embedded", "timm"})
     model = AdaptedViT(vit)
     if source not in {"embedded", "timm", RANDOM_WEIGHTS}:
-        _load_file(vit, Path(source))
+        load_weights(vit, Path(source))
     vit.float()
     return PretrainedViT(
         model, full_name, source, state_digest(vit), tuple(config.mean), tuple(config.std), notices
@@ -220,81 +214,3 @@ def _create(full_name: str, image_size: int | None, *, pretrained: bool) -> nn.M
                 f"`image_size` must be a multiple of the patch size {patch}, got {image_size}"
             )
     return vit
-
-
-def _load_file(vit: VisionTransformer, path: Path) -> None:
-    if path.suffix == ".npz":
-        _load_npz(vit, path)
-        return
-    state = checkpoint_filter_fn(_read_state(path), vit)
-    state = {
-        key: value for key, value in state.items() if not key.startswith(("head.", "head_dist."))
-    }
-    expected = {key: tuple(value.shape) for key, value in vit.state_dict().items()}
-    given = {key: tuple(value.shape) for key, value in state.items()}
-    if given != expected:
-        raise InputError(
-            f"weights in {str(path)!r} must fit the backbone: {_misfit(expected, given)}"
-        )
-    vit.load_state_dict(state)
-
-
-# What torch's and safetensors' readers raise on files that are not theirs.
-_UNREADABLE: Final = (
-    OSError,
-    RuntimeError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    struct.error,
-    safetensors.SafetensorError,
-    pickle.UnpicklingError,
-)
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"weights in {str(path)!r} must be readable and free of code, got: {reason}"
-        ) from error
-    nested = (
-        state.get("model", state.get("state_dict", state)) if isinstance(state, Mapping) else None
-    )
-    if not isinstance(nested, Mapping) or not all(
-        isinstance(value, Tensor) for value in nested.values()
-    ):
-        raise InputError(
-            f"weights in {str(path)!r} must be a state dict of tensors, got {type(state).__name__}"
-        )
-    return dict(nested)
-
-
-def _load_npz(vit: VisionTransformer, path: Path) -> None:
-    try:
-        vit.load_pretrained(str(path))
-    except (
-        OSError,
-        KeyError,
-        ValueError,
-        RuntimeError,
-        AssertionError,
-        zipfile.BadZipFile,
-    ) as error:
-        reason = str(error).splitlines()[0] if str(error) else "shapes differ"
-        raise InputError(f"weights in {str(path)!r} must fit the backbone: {reason}") from error
-
-
-def _misfit(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> str:
-    for key, shape in expected.items():
-        if key not in given:
-            return f"tensor {key!r} is missing"
-        if given[key] != shape:
-            return f"tensor {key!r} must have shape {shape}, got {given[key]}"
-    return f"tensor {min(set(given) - set(expected))!r} has no place in it"

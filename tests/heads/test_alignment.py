@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cl_adapters.heads.alignment import Alignment, align_head
+from cl_adapters.errors import InputError
+from cl_adapters.heads.alignment import Alignment, aged_means, align_head
 from cl_adapters.heads.gaussians import ClassGaussians
 
 
@@ -67,3 +68,53 @@ def test_a_hundred_classes_take_less_than_twenty_seconds() -> None:
     since = time.perf_counter()
     align_head(biased_head(100, 192), classes, torch.Generator().manual_seed(0), Alignment())
     assert time.perf_counter() - since < 20
+
+
+def test_normalised_logits_and_scaled_means_equal_a_plain_loop() -> None:
+    classes = clouds(3, 4)
+    experiences, scales = torch.tensor([0, 1, 1]), torch.tensor([0.9, 1.0, 0.5])
+    head = biased_head(3, 4)
+    nn.init.normal_(head.weight, generator=torch.Generator().manual_seed(5))
+    weight, bias = head.weight.detach().clone(), head.bias.detach().clone()
+    options = Alignment(
+        epochs=3,
+        batch_size=4,
+        lr=0.1,
+        weight_decay=0.01,
+        samples_per_class=6,
+        schedule_epochs=2,
+        temperature=0.1,
+    )
+    draws = torch.Generator().manual_seed(3)
+    align_head(head, classes, draws, options, experiences=experiences, mean_scales=scales)
+    generator = torch.Generator().manual_seed(3)
+    values = [weight.requires_grad_(), bias.requires_grad_()]
+    momentum = [torch.zeros_like(each) for each in values]
+    for rate in (0.1, 0.05, 0.0):  # a cosine over two epochs, of which a third is the end
+        plain, labels = classes.sample(6, generator)
+        shift = torch.stack([(scales[c] - 1) * classes.means[c] for c in labels.tolist()])
+        order = torch.randperm(18, generator=generator)
+        for rows in order.split(4):
+            losses = []
+            for row in rows.tolist():
+                z = values[0] @ (plain + shift)[row] + values[1]
+                length = (z[:1].norm() + 1e-7 + z[1:].norm() + 1e-7) / 2
+                losses.append(-(z / length / 0.1).log_softmax(dim=0)[labels[row]])
+            gradients = torch.autograd.grad(torch.stack(losses).mean(), values)
+            with torch.no_grad():
+                for value, gradient, velocity in zip(values, gradients, momentum, strict=True):
+                    velocity.mul_(0.9).add_(gradient + 0.01 * value)
+                    value.sub_(rate * velocity)
+    torch.testing.assert_close(head.weight, weight, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(head.bias, bias, rtol=1e-3, atol=1e-4)
+
+
+def test_slcas_factors_on_class_means() -> None:
+    experiences = torch.arange(10).repeat_interleave(2)
+    expected = [0.9 + 0.1 * (each + 1) / 10 for each in range(10) for _ in range(2)]
+    assert aged_means(experiences).tolist() == pytest.approx(expected)
+
+
+def test_a_temperature_without_experiences_is_refused() -> None:
+    with pytest.raises(InputError, match="must know the experience of each row"):
+        align_head(biased_head(2, 4), clouds(2, 4), torch.Generator(), Alignment(temperature=0.1))

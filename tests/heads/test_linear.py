@@ -118,3 +118,22 @@ def test_a_cosine_head_scales_the_cosines_and_has_no_biases() -> None:
     assert torch.allclose(heads(features)[:, [0, 2]], expected, atol=1e-6)
     assert torch.allclose(heads(7 * features), heads(features), atol=1e-5)
     assert [name for name, _ in heads.named_parameters()] == ["layers.0.weight"]
+
+
+def test_a_learned_scale_multiplies_all_cosines_and_gets_their_gradient() -> None:
+    draws = torch.Generator().manual_seed(0)
+    heads = ExperienceHeads(4, cosine_scale=1.0, learn_scale=True)
+    heads.add_classes([2, 0], draws)
+    heads.add_classes([1], draws)
+    features = torch.randn(3, 4, generator=draws)
+    heads.scale.data.fill_(2.5)
+    weights = torch.cat([layer.weight for layer in heads.layers])[[1, 2, 0]]
+    cosines = torch.nn.functional.cosine_similarity(features[:, None], weights[None], dim=2)
+    torch.testing.assert_close(heads(features), 2.5 * cosines)
+    heads(features).sum().backward()
+    torch.testing.assert_close(heads.scale.grad, cosines.sum().detach())
+    torch.testing.assert_close(heads.joined([0, 1, 2])(features), 2.5 * cosines)
+    assert "scale" in heads.state_dict()
+    assert "scale" not in ExperienceHeads(4, cosine_scale=1.0).state_dict()
+    with pytest.raises(InputError, match="`learn_scale` must go with `cosine_scale`"):
+        ExperienceHeads(4, learn_scale=True)

@@ -32,7 +32,7 @@ from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions
 from cl_adapters.vit.pretrained import load_backbone
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FOLDERS = ("cl_adapters", "strategies", "benchmarks", "reports", "examples")
 # Calls that run what they are given, by the last part of their name.
 RUN_CODE = {

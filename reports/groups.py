@@ -52,7 +52,7 @@ class Row:
         return self.runs[0].record.strategy
 
     @property
-    def role(self) -> str | None:
+    def role(self) -> str:
         """What the strategy is to others; see `RunRecord.role`."""
         return self.runs[0].record.role
 

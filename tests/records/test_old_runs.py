@@ -53,7 +53,7 @@ def test_a_record_comes_under_todays_names(strategy: str) -> None:
     written = json.loads((folder / "run.json").read_text())
     assert len(record.config["options"]) == len(written["config"]["options"])
     assert {**record.config, "options": {}} == {**written["config"], "options": {}}
-    assert record.role is None
+    assert record.role == "method"
     verify_checksum(folder)
 
 

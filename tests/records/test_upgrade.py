@@ -73,7 +73,7 @@ def test_only_a_tensor_that_is_new_is_taken_from_the_strategy() -> None:
 
 def test_a_record_without_a_role_gets_the_usual_one() -> None:
     roles = {"joint": "upper_bound", "avalanche.Cumulative": "upper_bound",
-             "finetune": "lower_bound", "simplecil": "baseline", "sema": None}  # fmt: skip
+             "finetune": "lower_bound", "simplecil": "baseline", "sema": "method"}  # fmt: skip
     for strategy, role in roles.items():
         assert upgrade_record({"strategy": strategy, "format": 2})["role"] == role
     assert upgrade_record({"strategy": "joint", "role": "other"})["role"] == "other"
@@ -82,4 +82,4 @@ def test_a_record_without_a_role_gets_the_usual_one() -> None:
 def test_a_damaged_record_is_left_as_it_is() -> None:
     for config in (None, [], {"options": 3}, {}):
         assert upgrade_record({"strategy": 7, "config": config})["config"] == config
-    assert RunRecord.__dataclass_fields__["role"].default is None
+    assert RunRecord.__dataclass_fields__["role"].default == "method"

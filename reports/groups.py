@@ -20,14 +20,11 @@ from cl_adapters.records.run_record import RunRecord
 from cl_adapters.reports.load import Run
 from cl_adapters.reports.seeds import Interval, mean_interval
 
-__all__ = ["UPPER_BOUNDS", "Group", "Row", "clean_text", "file_name", "group_runs"]
+__all__ = ["Group", "Row", "clean_text", "file_name", "group_runs"]
 
 # Settings beside the options that make another method of the same strategy; absent means None.
 _VARIANT_KEYS: Final = ("fidelity", "precision", "augment")
 _LABEL_LENGTH: Final = 60
-
-# Strategies that see all data at once: shown in the comparison, never its winner.
-UPPER_BOUNDS: Final = frozenset({"joint", "avalanche.Cumulative"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +47,19 @@ class Row:
         return [run.record.seed for run in self.runs]
 
     @property
+    def strategy(self) -> str:
+        """Name of the strategy."""
+        return self.runs[0].record.strategy
+
+    @property
+    def role(self) -> str:
+        """What the strategy is to others; see `RunRecord.role`."""
+        return self.runs[0].record.role
+
+    @property
     def is_upper_bound(self) -> bool:
-        """Whether the strategy sees the data of all experiences at once."""
-        return self.runs[0].record.strategy in UPPER_BOUNDS
+        """Whether the strategy sees all data at once: shown, never the winner of a comparison."""
+        return self.role == "upper_bound"
 
     @property
     def classes_seen(self) -> list[int]:

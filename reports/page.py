@@ -138,35 +138,42 @@ def render_page(
         out: Folder of the page.
         boundaries: The task-free runs.
     """
-    environment = Environment(
+    script, style = (
+        Path(__file__).with_name(f"report.{kind}").read_text("utf-8") for kind in ("js", "css")
+    )
+    streams = ", ".join(dict.fromkeys(section["group"].stream for section in sections))
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=streams or "no finished run",
+            sections=sections,
+            num_finished=len(loaded.finished),
+            unfinished=_unfinished(loaded, out),
+            broken=[
+                {"link": link(run.folder, out), "reason": clean_text(run.reason)}
+                for run in loaded.broken
+            ],
+            definitions=COLUMNS,
+            boundaries=boundaries,
+            detection_letters=LETTERS,
+            differences_text=DIFFERENCES_TEXT,
+            ranks_text=RANKS_TEXT,
+            script=Markup(script),
+            style=Markup(style),
+            policy=_policy(script),
+        )
+    )
+
+
+def _environment() -> Environment:
+    return Environment(
         loader=PackageLoader("cl_adapters.reports", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-    )
-    script, style = (
-        Path(__file__).with_name(f"report.{kind}").read_text("utf-8") for kind in ("js", "css")
-    )
-    streams = ", ".join(dict.fromkeys(section["group"].stream for section in sections))
-    return environment.get_template("report.html.j2").render(
-        title=streams or "no finished run",
-        sections=sections,
-        num_finished=len(loaded.finished),
-        unfinished=_unfinished(loaded, out),
-        broken=[
-            {"link": link(run.folder, out), "reason": clean_text(run.reason)}
-            for run in loaded.broken
-        ],
-        definitions=COLUMNS,
-        boundaries=boundaries,
-        detection_letters=LETTERS,
-        differences_text=DIFFERENCES_TEXT,
-        ranks_text=RANKS_TEXT,
-        script=Markup(script),
-        style=Markup(style),
-        policy=_policy(script),
     )
 
 

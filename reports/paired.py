@@ -17,8 +17,8 @@ from cl_adapters.reports.seeds import Interval, mean_interval
 
 __all__ = ["check_baseline", "difference", "find_baseline", "mean_ranks", "paired_rows"]
 
-# What methods are held against unless the user says otherwise: nothing trained, then the bounds.
-_USUAL: Final = ("simplecil", "finetune", "joint")
+# Roles of what methods are held against unless the user says otherwise.
+_USUAL: Final = ("baseline", "lower_bound", "upper_bound")
 
 
 def find_baseline(group: Group, name: str | None) -> Row | None:
@@ -26,8 +26,9 @@ def find_baseline(group: Group, name: str | None) -> Row | None:
 
     Args:
         group: The methods.
-        name: A label, or a strategy that one row alone has. None means SimpleCIL, Finetune, Joint
-            or else the best method, whichever is there first.
+        name: A label, or a strategy that one row alone has. None means the method whose
+            record says that it is a baseline, a lower bound or an upper bound, or else the best
+            method, whichever is there first.
 
     Raises:
         InputError: If several rows have that strategy and none that label.
@@ -35,14 +36,22 @@ def find_baseline(group: Group, name: str | None) -> Row | None:
     if len(group.rows) < 2:
         return None
     if name is None:
-        usual = (row for strategy in _USUAL for row in group.rows if row.label == strategy)
-        return next(usual, group.rows[0])
+        return _usual(group.rows)
     labelled = [row for row in group.rows if row.label == name]
-    named = labelled or [row for row in group.rows if row.runs[0].record.strategy == name]
+    named = labelled or [row for row in group.rows if row.strategy == name]
     if len(named) > 1:
         labels = ", ".join(repr(row.label) for row in named)
         raise InputError(f"baseline must name one method, {name!r} fits {labels}")
     return named[0] if named else None
+
+
+def _usual(rows: Sequence[Row]) -> Row:
+    for role in _USUAL:
+        # With options that tell it from another of its kind a method is one among others.
+        found = [row for row in rows if row.role == role and row.label == row.strategy]
+        if found:
+            return found[0]
+    return rows[0]
 
 
 def check_baseline(groups: Sequence[Group], name: str | None) -> None:
@@ -54,7 +63,7 @@ def check_baseline(groups: Sequence[Group], name: str | None) -> None:
     if name is None or not groups:
         return
     known = {row.label for group in groups for row in group.rows}
-    strategies = {row.runs[0].record.strategy for group in groups for row in group.rows}
+    strategies = {row.strategy for group in groups for row in group.rows}
     if name not in known | strategies:
         raise unknown_name("baseline", name, known)
 

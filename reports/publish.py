@@ -29,6 +29,7 @@ from cl_adapters.reports.sections.comparison import ComparisonSection
 from cl_adapters.reports.sections.growth import GrowthSection, read_histories
 from cl_adapters.reports.sections.retrieval import RetrievalSection, read_retrievals
 from cl_adapters.reports.tables.comparison import comparison_table
+from cl_adapters.reports.tables.scores import ScoreTable
 
 __all__ = ["publish"]
 
@@ -81,15 +82,10 @@ def _write(
     sections: list[ComparisonSection | GrowthSection | RetrievalSection]
     sections = [ComparisonSection(group), RetrievalSection(group, retrievals)]
     sections += [growth] if growth.detection.rows else []
-    whole = comparison_table(group)
-    columns = [column for column in COLUMNS if column.name in _COLUMNS]
-    short = replace(
-        whole,
-        columns=[replace(each, digits=min(each.digits, 1)) for each in columns],
-        caption=f"protocol {', '.join(group.protocols)}, mean and 95 % interval over seeds "
-        "(Student's t); best in bold, upper bounds aside.",
-    )
-    texts = {f"{group.slug}.md": short.sheet().markdown(), f"{group.slug}.csv": whole.csv()}
+    texts = {
+        f"{group.slug}.md": _short(group).sheet().markdown(),
+        f"{group.slug}.csv": comparison_table(group).csv(),
+    }
     detection = growth.detection.files()
     texts |= {name: text for name, text in detection.items() if not name.endswith(".tex")}
     for name, text in texts.items():
@@ -104,6 +100,16 @@ def _write(
                 Path(f"{stem}.svg").unlink()
                 stems.append(stem)
     return [*(out / name for name in texts), *(Path(f"{stem}.png") for stem in stems)]
+
+
+def _short(group: Group) -> ScoreTable:
+    columns = [column for column in COLUMNS if column.name in _COLUMNS]
+    return replace(
+        comparison_table(group),
+        columns=[replace(each, digits=min(each.digits, 1)) for each in columns],
+        caption=f"protocol {', '.join(group.protocols)}, mean and 95 % interval over seeds "
+        "(Student's t); best in bold, upper bounds aside.",
+    )
 
 
 if __name__ == "__main__":

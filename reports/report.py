@@ -1,7 +1,7 @@
 """Writes the report: `report.html`, `figures/` and `tables/`."""
 
 import gc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -119,44 +119,40 @@ def write_report(
         InputError: If a folder does not exist, none holds a run, `out` is a file, or a baseline or
             format is unknown.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"report folder {str(out)!r} must be a directory, got a file")
     kinds = check_formats(formats or FORMATS)
+    _check_folder(out)
     loaded = load_runs(run_folders)
     parts, boundaries = _Parts.read(loaded), BoundaryReport(loaded)
     groups = group_runs(loaded.finished, force=force)
     check_baseline(groups, baseline)
-    num_methods = sum(len(group.rows) for group in groups)
-    is_brief = formats is None and num_methods > MOST_IN_FULL
-    kinds_of_one = FORMATS[:1] if is_brief else kinds
-    for name in ("figures", "tables"):
-        (out / name).mkdir(parents=True, exist_ok=True)
-    files: list[Path] = []
-    contexts: list[dict[str, Any]] = []
-    with _records_left_alone():
-        for number, group in enumerate(groups, start=1):
-            sections = parts.sections(group, baseline, 1 if is_brief else MOST_SEEDS)
-            ways = (kinds, kinds_of_one)
-            context, written = _write_group(group, sections, out, f"s{number}", ways)
-            contexts.append(context | {"is_brief": is_brief})
-            files += written
-    for name, text in boundaries.files().items():
-        (out / "tables" / name).write_text(text, "utf-8", "replace")
-        files.append(out / "tables" / name)
-    page = out / "report.html"
-    with atomic_path(page) as path:
-        path.write_text(render_page(contexts, loaded, out, boundaries), "utf-8", "replace")
+    is_brief = formats is None and sum(len(group.rows) for group in groups) > MOST_IN_FULL
+    most_seeds, kinds_of_one = (1, FORMATS[:1]) if is_brief else (MOST_SEEDS, kinds)
+    sections = [(group, parts.sections(group, baseline, most_seeds)) for group in groups]
+    contexts, files = _write_groups(sections, out, (kinds, kinds_of_one))
+    contexts = [context | {"is_brief": is_brief} for context in contexts]
+    files += _write_tables(boundaries.files(), out)
+    page = _write_page(render_page(contexts, loaded, out, boundaries), out)
+    told = chain.from_iterable(context["sentences"] for context in contexts)
     return ReportSummary(
         html=page,
         files=(page, *files),
         table=tuple(_short_rows(groups)),
-        sentences=(
-            *(text for context in contexts for text in context["sentences"]),
-            *boundaries.sentences(),
-        ),
+        sentences=(*told, *boundaries.sentences()),
         notes=(*_notes(groups, loaded), *([_BRIEF_NOTE] if is_brief else [])),
         num_finished=len(loaded.finished),
     )
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"report folder {str(out)!r} must be a directory, got a file")
+
+
+def _write_page(text: str, out: Path) -> Path:
+    page = out / "report.html"
+    with atomic_path(page) as path:
+        path.write_text(text, "utf-8", "replace")
+    return page
 
 
 @contextmanager
@@ -198,6 +194,29 @@ class _Parts(NamedTuple):
         ]
 
 
+def _write_groups(
+    groups: Sequence[tuple[Group, Sequence[Section]]],
+    out: Path,
+    formats: tuple[Sequence[str], Sequence[str]],
+) -> tuple[list[dict[str, Any]], list[Path]]:
+    for name in ("figures", "tables"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    contexts: list[dict[str, Any]] = []
+    files: list[Path] = []
+    with _records_left_alone():
+        for number, (group, sections) in enumerate(groups, start=1):
+            context, written = _write_group(group, sections, out, f"s{number}", formats)
+            contexts.append(context)
+            files += written
+    return contexts, files
+
+
+def _write_tables(texts: Mapping[str, str], out: Path) -> list[Path]:
+    for name, text in texts.items():
+        (out / "tables" / name).write_text(text, "utf-8", "replace")
+    return [out / "tables" / name for name in texts]
+
+
 def _write_group(
     group: Group,
     sections: Sequence[Section],
@@ -206,8 +225,7 @@ def _write_group(
     formats: tuple[Sequence[str], Sequence[str]],
 ) -> tuple[dict[str, Any], list[Path]]:
     texts = {name: text for section in sections for name, text in section.files().items()}
-    for name, text in texts.items():
-        (out / "tables" / name).write_text(text, "utf-8", "replace")
+    tables = _write_tables(texts, out)
     pictures: list[Picture] = []
     with figure_style():
         for drawing in chain.from_iterable(section.figures() for section in sections):
@@ -218,7 +236,7 @@ def _write_group(
     context = section_context(group, pictures, sorted(texts), out)
     for section in sections:
         context |= section.context()
-    return context, [*files, *(out / "tables" / name for name in texts)]
+    return context, [*files, *tables]
 
 
 def _save(

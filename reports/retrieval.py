@@ -1,4 +1,4 @@
-"""How a run chose one of its stored adapters for each test image, from `retrieval.parquet`.
+"""How a run chose one of its frozen adapters for each test image, from `retrieval.parquet`.
 
 Experiences and adapters are counted from 0 here, as in the file. Every share is in percent and over
 the test images of the experiences learned so far.
@@ -37,7 +37,7 @@ class Retrieval:
         rounds: [t, r] is the share of images that asked r + 1 adapters after experience t.
         confusion: [i, k] is the share of the images of experience i that adapter k answered after
             the last experience; NaN in the row of an experience without images.
-        drift: [i, j] is the distance of stored adapter j from i, relative to the size of i, after
+        drift: [i, j] is the distance of frozen adapter j from i, relative to the size of i, after
             the last experience; NaN where it is not a number, None if it was not recorded.
     """
 

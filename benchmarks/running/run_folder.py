@@ -14,7 +14,7 @@ from cl_adapters.benchmarks.running.reuse import find_begun
 from cl_adapters.errors import InputError
 from cl_adapters.records.run_record import RunRecord, verify_checksum
 from cl_adapters.records.tables import read_predictions
-from cl_adapters.records.upgrade import ROLES
+from cl_adapters.records.upgrade import role_of
 
 __all__ = ["make_folder", "only_writer", "opened_record", "time_now"]
 
@@ -72,7 +72,7 @@ def opened_record(
         InputError: If the directory holds another recipe's run, or not what its record says.
     """
     planned = prepared.record
-    planned.role = getattr(prepared.strategy, "role", None) or ROLES.get(planned.strategy)
+    planned.role = role_of(planned.strategy, getattr(prepared.strategy, "role", None))
     if restart:
         _clear(folder)
     if not (folder / "run.json").exists():

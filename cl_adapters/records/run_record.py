@@ -46,7 +46,8 @@ class RunRecord:
         started: ISO 8601 time with zone.
         ended: ISO 8601 time with zone, or None.
         role: What the strategy is to others: `upper_bound` (sees all data at once), `lower_bound`
-            (does nothing against forgetting), `baseline` (what others are held against), or None.
+            (does nothing against forgetting), `baseline` (what others are held against) or
+            `method`.
         format: Version of the run directory's format.
     """
 
@@ -66,7 +67,7 @@ class RunRecord:
     host: dict[str, Any] = field(default_factory=dict)
     started: str = ""
     ended: str | None = None
-    role: str | None = None
+    role: str = "method"
     format: int = FORMAT_VERSION
 
     @property

@@ -13,6 +13,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.records.files import atomic_path
 
 __all__ = [
+    "COLUMN_TEXTS",
     "EXAMPLE_COLUMNS",
     "PREDICTION_COLUMNS",
     "RETRIEVAL_COLUMNS",
@@ -24,12 +25,26 @@ __all__ = [
     "write_retrieval",
 ]
 
-# experience: index of the experience after whose training the prediction was made (0-based).
-# sample: index in the source's test split; of a task-free run over a stream that tests images again
-# and again, that plus N times the experience of the hidden truth, N - 1 the largest index.
-# target, prediction: class by position in `RunRecord.classes`.
-# confidence: probability of the prediction. nll: -log probability of the target, natural log.
-# target_experience: the experience of the test stream that the sample belongs to.
+# What a column means in each table that has it.
+COLUMN_TEXTS: Final[dict[str, str]] = {
+    "experience": "index of the experience after whose training the prediction was made",
+    "sample": "index in the source's test split; of a task-free run over a stream that tests "
+    "images again and again, that plus N times the experience of the hidden truth, N - 1 the "
+    "largest index",
+    "target": "class of the image, by position in `classes` of `run.json`",
+    "prediction": "class that was answered, by position; in `examples.parquet` after the last "
+    "experience",
+    "confidence": "probability of the prediction",
+    "nll": "-log probability of the target, natural logarithm",
+    "target_experience": "experience of the test stream that the sample belongs to",
+    "uncorrected": "class that the first adapter asked would have given, without any correction",
+    "visited": "adapters that were asked, in order; adapter k is experience k's",
+    "adapter": "the one that answered, the last visited",
+    "right_experience": "last experience after which the prediction was right",
+    "right_confidence": "probability that the prediction then had",
+    "image": "a PNG file of at most 64 x 64 pixels, of the pixels before any preprocessing",
+}
+
 PREDICTION_COLUMNS: Final[dict[str, pa.DataType]] = {
     "experience": pa.int32(),
     "sample": pa.int32(),
@@ -39,10 +54,6 @@ PREDICTION_COLUMNS: Final[dict[str, pa.DataType]] = {
     "nll": pa.float32(),
     "target_experience": pa.int32(),
 }
-# experience, sample, target, prediction, target_experience: as above.
-# uncorrected: the class that the first adapter asked would have given, without any correction.
-# visited: the adapters that were asked, in order; counted from 0, adapter k is experience k's.
-# adapter: the one that answered, the last visited.
 RETRIEVAL_COLUMNS: Final[dict[str, pa.DataType]] = {
     "experience": pa.int32(),
     "sample": pa.int32(),
@@ -53,10 +64,6 @@ RETRIEVAL_COLUMNS: Final[dict[str, pa.DataType]] = {
     "visited": pa.list_(pa.int32()),
     "adapter": pa.int32(),
 }
-# sample, target, target_experience: as above.
-# right_experience: the last experience after which the prediction was right; right_confidence: the
-# probability that it then had. prediction, confidence: after the last experience.
-# image: a PNG file of at most 64 x 64 pixels, of the pixels before any preprocessing.
 EXAMPLE_COLUMNS: Final[dict[str, pa.DataType]] = {
     "sample": pa.int32(),
     "target": pa.int32(),

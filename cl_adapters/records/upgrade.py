@@ -21,6 +21,7 @@ __all__ = [
     "TENSOR_NAMES",
     "add_new_tensors",
     "option_names",
+    "role_of",
     "upgrade_event",
     "upgrade_options",
     "upgrade_record",
@@ -98,12 +99,26 @@ def upgrade_record(values: Mapping[str, Any]) -> dict[str, Any]:
 
     The format that it names stays: it says who wrote it.
     """
-    found = {**values, "role": values.get("role", ROLES.get(str(values.get("strategy"))))}
+    found = {**values, "role": role_of(str(values.get("strategy")), values.get("role"))}
     config = values.get("config")
     if isinstance(config, Mapping) and isinstance(config.get("options"), Mapping):
         options = upgrade_options(str(values.get("strategy")), config["options"])
         found["config"] = {**config, "options": options}
     return found
+
+
+def role_of(strategy: str, said: str | None = None) -> str:
+    """Returns what a strategy is to others; see `RunRecord.role`.
+
+    Args:
+        strategy: Its name.
+        said: What it says itself, if it does; `method` is what it says if its author says nothing.
+
+    Example:
+        >>> role_of("joint"), role_of("sema"), role_of("mine", "baseline")
+        ('upper_bound', 'method', 'baseline')
+    """
+    return said if said and said != "method" else ROLES.get(strategy, "method")
 
 
 def upgrade_event(line: Mapping[str, Any]) -> dict[str, Any]:

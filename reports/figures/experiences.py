@@ -47,19 +47,22 @@ def experience_figure(group: Group) -> Figure:
         _draw_curves(canvas, panel, row, colours)
         is_last = number + num_columns >= len(group.rows)
         _write_ticks(canvas, panel, has_y=column == 0, has_x=is_last)
-    middle = _LEFT + body / 2
-    canvas.text(middle, height - 0.08, group.progress_heading, ha="center", size=10)
+    canvas.text(_LEFT + body / 2, height - 0.08, group.progress_heading, ha="center", size=10)
     label = "Accuracy on one experience (%)"
     canvas.text(0.08, top + depth / 2, label, rotation=90, va="center", size=10)
+    draw_scale(canvas, (_LEFT + body + 0.15, top, 0.15, min(depth, 3.0)), _scale(colours))
+    return figure
+
+
+def _scale(colours: NDArray[np.float64]) -> Scale:
+    most = len(colours)
     shown = [1, *range(5, most + 1, 5)] if most > 10 else range(1, most + 1)
-    scale = Scale(
+    return Scale(
         title="Experience learned",
         colours=ListedColormap(colours),
         labels=[((t - 0.5) / most, str(t)) for t in shown],
         name="experiences-scale",
     )
-    draw_scale(canvas, (_LEFT + body + 0.15, top, 0.15, min(depth, 3.0)), scale)
-    return figure
 
 
 class _Panel(NamedTuple):

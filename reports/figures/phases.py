@@ -1,8 +1,10 @@
 """Where the time of each method went: a bar a method, a piece a phase."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -27,6 +29,22 @@ def mean_phases(row: Row) -> dict[str, float]:
     }
 
 
+def _draw_bar(
+    axes: Axes, place: int, phases: Mapping[str, float], looks: Mapping[str, tuple[str, str]]
+) -> float:
+    """Draws the bar of a method; returns where it ends."""
+    start = 0.0
+    for name, (colour, hatch) in looks.items():
+        seconds = phases.get(name, 0.0)
+        if seconds:
+            axes.barh(
+                place, seconds, 0.66, start,
+                color=colour, hatch=hatch, edgecolor="#FEFEFE", linewidth=0.6,
+            )  # fmt: skip
+        start += seconds
+    return start
+
+
 def phases_figure(group: Group) -> Figure:
     """Draws the mean seconds of each phase of training and of all evaluations, by method."""
     bars = [(row, mean_phases(row)) for row in group.rows]
@@ -41,16 +59,7 @@ def phases_figure(group: Group) -> Figure:
     axes = figure.subplots()
     longest = max(sum(phases.values()) for _, phases in bars) or 1.0
     for place, (_, phases) in enumerate(bars):
-        start = 0.0
-        for name in names:
-            colour, hatch = looks[name]
-            seconds = phases.get(name, 0.0)
-            if seconds:
-                axes.barh(
-                    place, seconds, 0.66, start,
-                    color=colour, hatch=hatch, edgecolor="#FEFEFE", linewidth=0.6,
-                )  # fmt: skip
-            start += seconds
+        start = _draw_bar(axes, place, phases, looks)
         axes.text(start + 0.01 * longest, place, f"{format_number(start, 0)} s", va="center")
     axes.set_yticks(
         range(len(bars)), [short_label(group.name_of(row), 44) for row, _ in bars], fontsize=8

@@ -56,7 +56,7 @@ class _Column:
 
 
 def choice_figure(group: Group, row: Row, retrievals: Sequence[Retrieval]) -> Figure:
-    """Draws which adapter answered beside the distances of the stored ones, a line a seed.
+    """Draws which adapter answered beside the distances of the frozen ones, a line a seed.
 
     Args:
         group: What the method is compared with.
@@ -65,9 +65,7 @@ def choice_figure(group: Group, row: Row, retrievals: Sequence[Retrieval]) -> Fi
     """
     # Placed by hand, in inches: cells keep their size, and it is faster than the layout engine.
     shown = retrievals[:MOST_SEEDS]
-    columns = [_answers(shown)]
-    if has_distances(shown):
-        columns.append(_distances(shown))
+    columns = [_answers(shown), *([_distances(shown)] if has_distances(shown) else [])]
     side = float(np.clip(0.36 * max(run.num_experiences for run in shown), 1.5, 3.3))
     top = 0.82 if group.mixed else 0.6
     title = f"{short_label(row.label, 44)}, after the last experience"
@@ -92,10 +90,12 @@ def choice_figure(group: Group, row: Row, retrievals: Sequence[Retrieval]) -> Fi
         _colour_bar(figure, bar, column)
     for line, seed in enumerate(row.seeds[: len(shown)]):
         middle = height - top - line * (side + _BELOW) - side / 2
-        figure.text(
-            0.14 / width, middle / height, f"seed {seed}", rotation=90, va="center", fontsize=9
-        )
+        _write_seed(figure, (0.14 / width, middle / height), seed)
     return figure
+
+
+def _write_seed(figure: Figure, place: tuple[float, float], seed: int) -> None:
+    figure.text(*place, f"seed {seed}", rotation=90, va="center", fontsize=9)
 
 
 def has_distances(retrievals: Sequence[Retrieval]) -> bool:
@@ -124,7 +124,7 @@ def _distances(shown: Sequence[Retrieval]) -> _Column:
     unit = f" / 10{str(power).translate(_RAISED)}" if power else ""
     return _Column(
         title="Adapter distances",
-        labels=("To stored adapter", "From stored\nadapter"),
+        labels=("To frozen adapter", "From frozen\nadapter"),
         bar=f"Relative distance{unit}",
         most=most / 10.0**power or 1.0,
         digits=1 if power or most >= 10 else 2,

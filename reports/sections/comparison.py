@@ -77,6 +77,18 @@ class ComparisonSection:
 
     def figures(self) -> Iterator[Drawing]:
         """Yields every drawing."""
+        yield from self._curves()
+        yield from self._costs()
+        if any(len(run.matrix) > 1 for row in self.group.rows for run in row.runs):
+            yield Drawing(
+                kind="panels",
+                name="experiences",
+                text="Accuracy on each experience from when it was learned; mean over seeds.",
+                figure=experience_figure(self.group),
+                table="matrix",
+            )
+
+    def _curves(self) -> Iterator[Drawing]:
         group, band = self.group, "bands are 95 % intervals over seeds, none with one seed"
         yield Drawing(
             kind="curve",
@@ -95,6 +107,9 @@ class ComparisonSection:
                 chart=curve_chart(group, "forgetting"),
                 table="curves",
             )
+
+    def _costs(self) -> Iterator[Drawing]:
+        group = self.group
         if len(group.rows) > 1 and shown_costs(group):
             yield Drawing(
                 kind="pareto",
@@ -114,12 +129,4 @@ class ComparisonSection:
                 "evaluations, mean over seeds.",
                 figure=phases_figure(group),
                 table="phases",
-            )
-        if any(len(run.matrix) > 1 for row in group.rows for run in row.runs):
-            yield Drawing(
-                kind="panels",
-                name="experiences",
-                text="Accuracy on each experience from when it was learned; mean over seeds.",
-                figure=experience_figure(group),
-                table="matrix",
             )

@@ -36,50 +36,59 @@ class DepthSection:
     def figures(self) -> Iterator[Drawing]:
         """Yields every drawing."""
         for number, row in enumerate(self.group.rows, start=1):
-            yield from self._of_row(number, row)
+            name = f"{number:02d}-{file_name(row.label)}"
+            yield self._matrix(number, row, name)
+            yield self._confusion(number, row, name)
+            yield self._classes(number, row, name)
+            yield self._calibration(number, row, name)
 
-    def _of_row(self, number: int, row: Row) -> Iterator[Drawing]:
-        name, group = f"{number:02d}-{file_name(row.label)}", self.group
-        yield Drawing(
+    def _matrix(self, number: int, row: Row, name: str) -> Drawing:
+        return Drawing(
             kind="matrix",
             name=f"matrix-{name}",
             text=f"Accuracy matrix R[t, i] of {row.label}; mean over seeds.",
-            figure=matrix_figure(group, row),
+            figure=matrix_figure(self.group, row),
             table="matrix",
             row=number,
         )
+
+    def _confusion(self, number: int, row: Row, name: str) -> Drawing:
         confusion = confusion_of(row)
         whose = (
             "all seeds together"
             if len(confusion.seeds) == len(row.seeds)
             else f"seed {confusion.seeds[0]} alone, as seeds have class orders of their own"
         )
-        yield Drawing(
+        return Drawing(
             kind="matrix",
             name=f"confusion-{name}",
             text=f"Confusion matrix of {row.label} after the last experience, {whose}; classes in "
             "the order in which they came, lines between experiences.",
-            figure=confusion_figure(group, row, confusion),
+            figure=confusion_figure(self.group, row, confusion),
             table="confusion",
             row=number,
         )
-        yield Drawing(
+
+    def _classes(self, number: int, row: Row, name: str) -> Drawing:
+        return Drawing(
             kind="classes",
             name=f"classes-{name}",
             text=f"Classes on which {row.label} ends worst and best, up to {MOST_CLASSES} each: "
             "accuracy from 0 to 100 % after each experience since the class was learned, a curve a "
             "seed; the number is the mean over seeds at the end.",
-            figure=classes_figure(group, row),
+            figure=classes_figure(self.group, row),
             table="class-curves",
             row=number,
         )
-        yield Drawing(
+
+    def _calibration(self, number: int, row: Row, name: str) -> Drawing:
+        return Drawing(
             kind="calibration",
             name=f"calibration-{name}",
             text=f"Calibration of {row.label}: accuracy against confidence, all seeds together, "
             "bins with fewer than 10 images left out; and accuracy, mean confidence and ECE over "
             "experiences, with 95 % intervals over seeds.",
-            figure=calibration_figure(group, row),
+            figure=calibration_figure(self.group, row),
             table="calibration",
             row=number,
         )

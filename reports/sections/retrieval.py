@@ -71,10 +71,13 @@ class RetrievalSection:
         """Yields every drawing."""
         numbers = {row.label: number for number, row in enumerate(self.group.rows, start=1)}
         for row in self.rows:
-            yield from self._of_row(numbers[row.label], row)
+            number = numbers[row.label]
+            name = f"retrieval-{number:02d}-{file_name(row.label)}"
+            yield self._choice(number, row, name)
+            yield self._correction(number, row, f"{name}-correction")
 
-    def _of_row(self, number: int, row: Row) -> Iterator[Drawing]:
-        runs, name = self.retrievals[row.label], f"{number:02d}-{file_name(row.label)}"
+    def _choice(self, number: int, row: Row, name: str) -> Drawing:
+        runs = self.retrievals[row.label]
         text = (
             f"Retrieval of {row.label}, after the last experience: which adapter answered the test "
             "images of each experience, in per cent of the row"
@@ -83,29 +86,31 @@ class RetrievalSection:
         is_pair = has_distances(shown)
         if is_pair:
             text += (
-                "; and how far stored adapter j (column) lies from i (row), relative to the size "
+                "; and how far frozen adapter j (column) lies from i (row), relative to the size "
                 "of i; blank: not known"
             )
         kind = "choice" if is_pair else "answers"  # alone on the page at its own width
-        yield Drawing(
+        return Drawing(
             kind=kind,
-            name=f"retrieval-{name}",
+            name=name,
             text=f"{text}.{first_seeds(len(runs), self.most_seeds)}",
             figure=choice_figure(self.group, row, shown),
             table="retrieval-adapters",
             row=number,
         )
+
+    def _correction(self, number: int, row: Row, name: str) -> Drawing:
         text = (
             f"Retrieval of {row.label} over experiences: test images that the adapter of their "
             "experience answered, or was the first asked; that were predicted right though the "
             "first adapter asked would have got them wrong (saved), and the reverse (spoiled); and "
             "adapters asked an image. Bands are 95 % intervals over seeds, none with one seed."
         )
-        yield Drawing(
+        return Drawing(
             kind="correction",
-            name=f"retrieval-{name}-correction",
+            name=name,
             text=text,
-            figure=correction_figure(self.group, row, runs),
+            figure=correction_figure(self.group, row, self.retrievals[row.label]),
             table="retrieval-runs",
             row=number,
         )

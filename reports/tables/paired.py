@@ -89,18 +89,7 @@ def rank_table(group: Group) -> ScoreTable | None:
     shared = set.intersection(*(set(row.seeds) for row in rivals)) if rivals else set()
     if len(rivals) < 2 or not shared:
         return None
-    columns = [
-        Column(
-            name=column.name,
-            heading=column.heading,
-            unit="",
-            better="lower",
-            digits=2,
-            formula=f"mean rank in: {column.formula}",
-            remark=column.remark,
-        )
-        for column in _columns(group, _RANKED)
-    ]
+    columns = [_as_rank(column) for column in _columns(group, _RANKED)]
     is_higher = {column.name: column.better == "higher" for column in COLUMNS}
     ranks = {
         column.name: mean_ranks(rivals, column.name, is_higher_better=is_higher[column.name])
@@ -121,6 +110,12 @@ def rank_table(group: Group) -> ScoreTable | None:
         caption="mean rank over the seeds that all methods have; best in bold.",
         notes=[RANKS_TEXT],
         suffix="_rank",
+    )
+
+
+def _as_rank(column: Column) -> Column:
+    return replace(
+        column, unit="", better="lower", digits=2, formula=f"mean rank in: {column.formula}"
     )
 
 

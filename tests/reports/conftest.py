@@ -11,6 +11,7 @@ import pytest
 
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import write_predictions
+from cl_adapters.records.upgrade import role_of
 from tests.reports.lines import append_event
 
 MakeRun = Callable[..., Path]
@@ -104,6 +105,7 @@ def run_maker(root: Path) -> MakeRun:
             state=changes.pop("state", "finished"),
             experiences_done=changes.pop("experiences_done", len(sizes)),
             parameters={"backbone": 300_000, "added": 12_345},
+            role=changes.pop("role", role_of(strategy)),
             **changes,
         )
         place = folder or root / "runs" / record.directory

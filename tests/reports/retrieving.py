@@ -1,11 +1,17 @@
 """Synthetic retrieval: the records of a method that asks adapters until one confirms itself."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cl_adapters.records.tables import read_predictions, write_retrieval
+from cl_adapters.reports.groups import Group, group_runs
+from cl_adapters.reports.load import load_runs
+from cl_adapters.reports.retrieval import Retrieval, measure_retrieval
+from cl_adapters.reports.sections.retrieval import RetrievalSection, read_retrievals
+from tests.reports.conftest import MakeRun
 from tests.reports.lines import append_event
 
 
@@ -56,3 +62,51 @@ def write_retrieving(
         for t in range(int(predictions["experience"].max()) + 1):
             append_event(folder, "drift", t, 0.0, distances=drift_matrix(t + 1, step))
     return frame
+
+
+# Two experiences of one class each, after the second: target, uncorrected, prediction, visited.
+HAND = [
+    (0, 0, 0, [0]),  # right at once
+    (0, 1, 0, [1, 0]),  # handed on to its own adapter: saved
+    (0, 0, 1, [0, 1]),  # handed on to the other: spoiled
+    (0, 1, 1, [1, 0, 1]),  # came back: kept, and wrong all along
+    (1, 1, 1, [1]),
+    (1, 0, 1, [0, 1]),  # saved
+]
+
+
+def hand() -> pd.DataFrame:
+    rows = [
+        {
+            "experience": 1,
+            "sample": sample,
+            "target": target,
+            "prediction": prediction,
+            "target_experience": target,
+            "uncorrected": uncorrected,
+            "visited": visited,
+            "adapter": visited[-1],
+        }
+        for sample, (target, uncorrected, prediction, visited) in enumerate(HAND)
+    ]
+    return pd.DataFrame(rows)
+
+
+def load_section(tmp_path: Path) -> tuple[Group, RetrievalSection]:
+    loaded = load_runs([tmp_path / "runs"])
+    retrievals = read_retrievals(loaded)
+    assert not loaded.broken, loaded.broken
+    (group,) = group_runs(loaded.finished)
+    return group, RetrievalSection(group, retrievals)
+
+
+def measured(tmp_path: Path) -> Retrieval:
+    (run,) = load_runs([tmp_path / "runs"]).finished
+    found = measure_retrieval(run)
+    assert found is not None
+    return found
+
+
+def choose(make_run: MakeRun, size: int = 4, seeds: int = 1, **options: Any) -> None:
+    for seed in range(seeds):
+        write_retrieving(make_run("mos", seed, sizes=(1,) * size), seed=seed, **options)

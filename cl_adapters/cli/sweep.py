@@ -72,8 +72,8 @@ def sweep(
     quiet: Quiet = False,
 ) -> None:
     """Runs a grid."""
-    from cl_adapters.benchmarks.sweeps.attempts import Workers
     from cl_adapters.benchmarks.sweeps.engines import check_engine
+    from cl_adapters.benchmarks.sweeps.retries import Workers
     from cl_adapters.benchmarks.sweeps.sweep_command import gpu_indices, run_sweep
 
     check_engine(engine)

@@ -7,6 +7,7 @@ from typing import Any, Unpack
 from rich.console import Console
 
 from cl_adapters.benchmarks.data.images import ImageSource, verify_images
+from cl_adapters.benchmarks.running.earlier_options import current_option, has_option
 from cl_adapters.benchmarks.running.logs import check_loggers
 from cl_adapters.benchmarks.running.prepare import (
     PreparedRun,
@@ -178,14 +179,14 @@ def _options_by_strategy(
     options: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, value in pairs:
         owner, path = split_owner(key, names)
-        option, _, part = path.partition(".")
-        takers = [owner] if owner else [name for name in names if option in known[name]]
+        takers = [owner] if owner else [name for name in names if has_option(path, known[name])]
         if not takers:
             kinds = ", ".join(f"{name}: {', '.join(sorted(known[name]))}" for name in names)
             raise InputError(
                 f"options must be those of a strategy of this run, got {key!r}; {kinds}"
             )
         for name in takers:
+            option, _, part = current_option(path, known[name]).partition(".")
             if part:
                 options[name].setdefault(option, {})[part] = value
             else:

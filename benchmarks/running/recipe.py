@@ -74,19 +74,22 @@ class RunConfig(BaseModel):
     experiences: AnyScenario = Field(default=ClassIncremental(), description="the scenario's keys")
     boundaries: TaskFree | None = Field(default=None, description="the keys of a task-free stream")
     class_order: str = Field(
-        default="seeded", description="natural, seeded, numpy1993, or positions: 3,0,1,2"
+        default="seeded",
+        description="order of the classes: natural, seeded, numpy1993, or positions: 3,0,1,2",
     )
     seed: int = Field(
-        default=0, ge=0, lt=2**32, description="of class order, weights and order of images"
+        default=0, ge=0, lt=2**32, description="decides class order, weights and order of images"
     )
     backbone: str = Field(
-        default=EMBEDDED, description="timm architecture.tag, or the embedded one"
+        default=EMBEDDED, description="architecture.tag of timm, or the embedded one"
     )
     weights: str | None = Field(
         default=None, description="weights file (.safetensors, .npz, .pt) or 'random'"
     )
     image_size: int | None = Field(default=None, ge=1, description="side of the input in pixels")
-    input_range: str = Field(default="timm", description="timm, pilot_01 or imagenet")
+    input_range: str = Field(
+        default="timm", description="what pixels become: timm, pilot_01 or imagenet"
+    )
     pixels: AnyPixels = Field(default=PlainPixels(), description="the keys of the pixel pipeline")
     fixed_views: int | None = Field(
         default=None,
@@ -95,18 +98,23 @@ class RunConfig(BaseModel):
         description="augmented views of an image in all, so that frozen parts meet them again; "
         "by default a new one at each use",
     )
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of forward passes")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="number format of forward passes"
+    )
     compile: bool = Field(
         default=False,
         description="let torch.compile fuse the blocks: the first use waits, the last digits "
         "change",
     )
-    device: str = Field(default="cpu", description="cpu, cuda, cuda:1, mps or auto")
+    device: str = Field(
+        default="cpu", description="where to compute: cpu, cuda, cuda:1, mps or auto"
+    )
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads; by default torch's choice"
     )
     fidelity: Literal["default", "official"] = Field(
-        default="default", description="of the method; official: quirks of the authors' code"
+        default="default",
+        description="what the method computes; official: with the quirks of the authors' code",
     )
     protocol: str | None = Field(
         default=None,

@@ -44,7 +44,8 @@ class _ByClass(_Part):
 
 class _ByDomain(_Part):
     domain_order: str = Field(
-        default="natural", description="natural (by name), seeded, or names: photo,sketch"
+        default="natural",
+        description="order of the domains: natural (by name), seeded, or names: photo,sketch",
     )
 
 
@@ -67,7 +68,7 @@ class Shift(_Part):
     shifts: str = Field(
         default=",".join(KIND_NAMES), description="kinds of change that make the new domains"
     )
-    severity: float = Field(default=1.0, description="of the changes, from 0 to 1")
+    severity: float = Field(default=1.0, description="how far the changes go, from 0 to 1")
     transition: Literal["abrupt", "gradual"] = Field(
         default="abrupt", description="gradual: the share of changed images grows with each stay"
     )

@@ -27,6 +27,7 @@ from optuna.distributions import (
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from cl_adapters.benchmarks.running.earlier_options import current_option
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.strategies.core.config import StrategyConfig
 
@@ -54,7 +55,9 @@ def read_space(options: StrategyConfig, settings: Sequence[str]) -> Space:
     """
     asked = _asked(settings)
     space: Space = {}
-    for name, text in asked.items() if asked else dict.fromkeys(_derivable(options)).items():
+    known = type(options).model_fields
+    for given, text in asked.items() if asked else dict.fromkeys(_derivable(options)).items():
+        name = current_option(given, known)
         field, value = _find(options, name)
         found = derive(field, value) if text is None else _given(name, field, text)
         if found is None:

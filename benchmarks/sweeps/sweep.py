@@ -25,6 +25,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from cl_adapters.benchmarks.running.batch import expand, flat_options, split_owner
+from cl_adapters.benchmarks.running.earlier_options import current_option, has_option
 from cl_adapters.benchmarks.running.recipe import RECIPE_KEYS, RunConfig
 from cl_adapters.errors import InputError
 from cl_adapters.records.files import digest
@@ -143,13 +144,13 @@ def _options_by_strategy(strategies: Sequence[str], options: Axes) -> dict[str, 
     owned = {key: split_owner(key, strategies) for key in options}
     for key in sorted(options, key=lambda each: owned[each][0] is not None):
         owner, option = owned[key]
-        takers = [owner] if owner else [n for n in strategies if key.partition(".")[0] in known[n]]
+        takers = [owner] if owner else [n for n in strategies if has_option(key, known[n])]
         if not takers:
             raise InputError(
                 f"grid key `options.{key}` must be an option of one of {', '.join(strategies)}"
             )
         for name in takers:
-            taken[name][option] = options[key]
+            taken[name][current_option(option, known[name])] = options[key]
     return taken
 
 

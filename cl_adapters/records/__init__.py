@@ -6,6 +6,8 @@ Names load when they are asked for: who reads a recipe needs no table.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from cl_adapters.earlier_names import names_of
+
 if TYPE_CHECKING:
     from cl_adapters.records.events import (
         Event,
@@ -72,4 +74,4 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever has the name
             module = import_module(f"{__name__}.{home}")
             if name in module.__all__:
                 return getattr(module, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return names_of(__name__)(name)

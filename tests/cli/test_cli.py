@@ -91,7 +91,7 @@ def test_the_report_has_page_figures_and_tables(runs: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "what", ["strategies", "streams", "protocols", "backbones", "pefts", "detectors", "policies"]
+    "what", ["strategies", "streams", "protocols", "backbones", "peft", "detectors", "policies"]
 )
 def test_listings_name_what_exists(what: str) -> None:
     code, text = call("list", what)
@@ -101,7 +101,7 @@ def test_listings_name_what_exists(what: str) -> None:
         "streams": "digits",
         "protocols": "pilot-cifar100-b0inc5",
         "backbones": "vit_pico",
-        "pefts": "lora",
+        "peft": "lora",
         "detectors": "descriptor",
         "policies": "every_experience",
     }

@@ -1,0 +1,46 @@
+"""What exists by name, for `cl-adapters list`; a listing is imported when it is asked for."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from cl_adapters.errors import EarlierNameWarning, unknown_name
+from cl_adapters.plugins.tables import LazyTable
+
+__all__ = ["LISTINGS", "list_table"]
+
+Table = list[list[str]]
+
+LISTINGS: Final = LazyTable[Callable[[Path], Table]](
+    {
+        "strategies": "cl_adapters.benchmarks.listing.methods:strategies_table",
+        "streams": "cl_adapters.benchmarks.listing.streams:streams_table",
+        "protocols": "cl_adapters.benchmarks.listing.streams:protocols_table",
+        "backbones": "cl_adapters.benchmarks.listing.pieces:backbones_table",
+        "peft": "cl_adapters.benchmarks.listing.pieces:peft_table",
+        "detectors": "cl_adapters.benchmarks.listing.pieces:detectors_table",
+        "policies": "cl_adapters.benchmarks.listing.pieces:policies_table",
+        "runs": "cl_adapters.benchmarks.listing.runs:runs_table",
+    }
+)
+_EARLIER: Final = {"pets": "peft", "pefts": "peft"}
+
+
+def list_table(what: str, runs: Path) -> Table:
+    """Returns the rows of a listing, the header first.
+
+    Args:
+        what: One of `LISTINGS`.
+        runs: Folder of all runs, for the listing of them.
+
+    Raises:
+        InputError: If there is no listing of that name.
+    """
+    if what in _EARLIER:
+        now = _EARLIER[what]
+        warnings.warn(f"listing {what!r} is now called {now!r}", EarlierNameWarning, stacklevel=2)
+        what = now
+    if what not in LISTINGS:
+        raise unknown_name("listing", what, LISTINGS)
+    return LISTINGS[what](runs)

@@ -1,0 +1,30 @@
+"""The runs of a folder."""
+
+from pathlib import Path
+
+from cl_adapters.benchmarks.running.checkpoints import ExperienceCheckpoint
+from cl_adapters.errors import InputError
+from cl_adapters.records.run_record import RunRecord, find_runs
+
+__all__ = ["runs_table"]
+
+
+def runs_table(root: Path) -> list[list[str]]:
+    """Returns a row a run: its state, and how far it has come."""
+    rows = [["run", "state", "experiences"]]
+    for folder in find_runs([root]):
+        try:
+            record = RunRecord.read(folder)
+            done = f"{record.experiences_done}/{len(record.experiences)}"
+            rows.append([str(folder), record.state, done + _inside(folder, record)])
+        except InputError as error:
+            rows.append([str(folder), "broken", str(error)])
+    return rows
+
+
+def _inside(folder: Path, record: RunRecord) -> str:
+    """Returns how much of an unfinished experience would not be done again."""
+    if record.state == "finished":
+        return ""
+    found = ExperienceCheckpoint(folder / "checkpoints", minutes=0).begin(record.experiences_done)
+    return f" and {found[1]['seconds'] / 60:.1f} min of the next" if found else ""

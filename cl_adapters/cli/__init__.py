@@ -1,0 +1,85 @@
+"""The command `cl-adapters`, one file a command or two.
+
+Exit codes: 0 good, 1 a run failed or was interrupted, or a check found something (`verify`, `data
+inspect`), 2 bad input. A command is imported when it is called, and what is heavy inside it, so
+that help answers before anything could load.
+"""
+
+from typing import Final
+
+import typer
+
+from cl_adapters.cli.commands import Command, LazyGroup
+
+__all__ = ["COMMANDS", "app", "main"]
+
+COMMANDS: Final = {
+    "run": Command(
+        "cl_adapters.cli.run:run",
+        "Runs strategies on a stream and records everything; finished runs are not repeated.",
+    ),
+    "report": Command(
+        "cl_adapters.cli.report:report",
+        "Writes report.html, the figures and the tables of finished runs.",
+    ),
+    "verify": Command(
+        "cl_adapters.cli.report:verify",
+        "Compares runs with published results; exit code 1 if a gap is outside its tolerance.",
+    ),
+    "data": Command("cl_adapters.cli.data:app", "Looks at images before a run does."),
+    "sweep": Command(
+        "cl_adapters.cli.sweep:sweep",
+        "Runs a grid of strategies, streams, seeds and options; goes on where it was stopped.",
+    ),
+    "tune": Command(
+        "cl_adapters.cli.tune:tune",
+        "Searches a strategy's options on a part of the training images; goes on where it stopped.",
+    ),
+    "bench": Command(
+        "cl_adapters.cli.bench:bench",
+        "Measures training and evaluation against the bare network, and fast against plain.",
+    ),
+    "doctor": Command(
+        "cl_adapters.cli.bench:doctor",
+        "Looks at versions, devices, speed and disk, and says what to mend; exit code 1 if need "
+        "be.",
+    ),
+    "check": Command(
+        "cl_adapters.cli.plugins:check",
+        "Tests a strategy, detector, adapter or stream; exit code 1 if it breaks a rule.",
+    ),
+    "new": Command(
+        "cl_adapters.cli.plugins:new",
+        "Writes a strategy, detector, adapter or stream to start from, with its test.",
+    ),
+    "list": Command(
+        "cl_adapters.cli.listing:list_names",
+        "Lists what exists by name, strategies with their options.",
+    ),
+}
+
+
+class _Commands(LazyGroup):
+    table = COMMANDS
+
+
+# Plain help: the one with frames would import a Markdown parser first.
+app = typer.Typer(
+    name="cl-adapters",
+    cls=_Commands,
+    help="Continual learning on a frozen Vision Transformer with adapters.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _main() -> None:
+    pass
+
+
+def main() -> None:
+    """Runs the command; the entry point of the package."""
+    app()

@@ -1,0 +1,81 @@
+"""Commands that are imported when they are called."""
+
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from cl_adapters.cli.endings import guarded
+from cl_adapters.plugins.tables import load
+
+__all__ = ["Command", "LazyGroup"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
+        place: `module:name` of its function, or of a `Typer` with commands of its own.
+        help: What it does, in a sentence.
+    """
+
+    place: str
+    help: str
+
+    def build(self, name: str) -> Any:  # noqa: ANN401 - typer's own command class is private
+        """Imports the command."""
+        found: typer.Typer | Callable[..., None] = load(self.place)
+        if isinstance(found, typer.Typer):
+            return get_command(found)
+        alone = typer.Typer(
+            add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+        )
+        alone.command(name, help=self.help)(guarded(found))
+        return get_command(alone)
+
+
+class _Built(MutableMapping[str, Any]):
+    """The commands of a table as typer's group wants them, each built when it is looked up."""
+
+    def __init__(self, table: Mapping[str, Command]) -> None:
+        self._table, self._built = table, dict[str, Any]()
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401
+        if name not in self._built:
+            self._built[name] = self._table[name].build(name)
+        return self._built[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:  # noqa: ANN401
+        self._built[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+
+class LazyGroup(TyperGroup):
+    """A group whose help needs none of its commands; subclasses say which there are."""
+
+    table: ClassVar[Mapping[str, Command]] = {}
+
+    def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 - typer's
+        super().__init__(**{**attributes, "commands": None})
+        self.commands = _Built(self.table)
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override] # noqa: ARG002 - its base class is private
+        """Returns the names of the commands."""
+        return list(self.table)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002 - typer's
+        """Writes the commands' names and sentences."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.help) for name, each in self.table.items()])

@@ -1,0 +1,49 @@
+"""`cl-adapters data`: looks at images before a run does."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cl_adapters.cli.endings import FAILED, guarded
+
+__all__ = ["app", "inspect_images"]
+
+app = typer.Typer(
+    help="Looks at images before a run does.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _data() -> None:
+    pass
+
+
+def inspect_images(
+    path: Annotated[Path, typer.Argument(help="Image folder or parquet file.")],
+) -> None:
+    """Reports classes, sizes, duplicates and damage; exit code 1 if any would spoil a run."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from cl_adapters.benchmarks.data.inspect_data import inspect_data
+    from cl_adapters.cli.printing import print_table
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("reading", total=None)
+        found = inspect_data(path, lambda total: bar.update(task, total=total, advance=1))
+    for rows in (found.summary(), found.class_table(), found.finding_table()):
+        if len(rows) > 1:
+            print_table(rows)
+            typer.echo()
+    if not found.is_good:
+        raise typer.Exit(FAILED)
+    typer.echo("nothing here would stop a run or distort its results")
+
+
+app.command("inspect")(guarded(inspect_images))

@@ -1,0 +1,24 @@
+"""`cl-adapters list`: what exists by name."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["list_names"]
+
+
+def list_names(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="strategies, streams, protocols, backbones, peft, detectors, policies, runs."
+        ),
+    ] = "strategies",
+    out: Annotated[Path, typer.Option(help="Folder of all runs, for `list runs`.")] = Path("runs"),
+) -> None:
+    """Lists names."""
+    from cl_adapters.benchmarks.listing import list_table
+    from cl_adapters.cli.printing import print_table
+
+    print_table(list_table(what, out))

@@ -1,0 +1,22 @@
+"""Tables on the terminal."""
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["print_table"]
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows below a header, the first."""
+    header, *body = rows
+    table = Table(box=None, pad_edge=False)
+    for name in header:
+        table.add_column(Text(name))
+    for row in body:
+        table.add_row(*map(Text, row))  # as text: a name such as [red] is no markup
+    # Piped output has no terminal whose width could cut the columns.
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200).print(table)

@@ -1,0 +1,20 @@
+"""Writes the files that are made from the code: `python docs/generate.py`."""  # noqa: INP001 - no package
+
+import json
+from pathlib import Path
+
+from cl_adapters.benchmarks.listing.methods import TABLE, live_methods
+from cl_adapters.benchmarks.running.recipe_keys import recipe_page
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    """Writes them all."""
+    table = json.dumps(live_methods(), indent=1, ensure_ascii=False) + "\n"
+    (ROOT / "strategies" / TABLE).write_text(table, "utf-8")
+    (ROOT / "docs" / "reference" / "recipe.md").write_text(recipe_page(), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -48,17 +48,17 @@ def run(strategy: str, benchmark: Any, out: Path, name: str = "theirs", **settin
     return run_benchmark(strategy, benchmark, name=name, out=out, **given)
 
 
+def pixels(generator: np.random.Generator, per_class: int) -> tuple[np.ndarray, np.ndarray]:
+    targets = np.repeat(np.arange(4), per_class)
+    shown = generator.integers(0, 90, (len(targets), 12, 12, 3), dtype=np.uint8)
+    shown[np.arange(len(targets)), 3 * targets] += 150
+    return shown, targets
+
+
 @pytest.mark.parametrize("strategy", ["lae", "mos", "avalanche:Replay"])
 def test_it_equals_our_own_stream_over_the_same_images(strategy: str, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-
-    def pixels(per_class: int) -> tuple[np.ndarray, np.ndarray]:
-        targets = np.repeat(np.arange(4), per_class)
-        shown = generator.integers(0, 90, (len(targets), 12, 12, 3), dtype=np.uint8)
-        shown[np.arange(len(targets)), 3 * targets] += 150
-        return shown, targets
-
-    source = array_source("stripes", pixels(6), pixels(3))
+    source = array_source("stripes", pixels(generator, 6), pixels(generator, 3))
     known = find_strategy(strategy).config_class.model_fields
     recipe = {
         "strategy": strategy, "increment": 2, "class_order": "2,0,3,1", **TINY,
@@ -193,16 +193,17 @@ def test_images_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
         run("finetune", benchmark, tmp_path)
 
 
+class Notes(runner.Progress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
 def test_an_interrupted_run_continues_or_begins_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Notes(runner.Progress):
-        def __init__(self) -> None:
-            self.notes: list[str] = []
-
-        def note(self, text: str) -> None:
-            self.notes.append(text)
-
     def die(self: AdapterStrategy, experience: Any, **kwargs: Any) -> Any:
         trained.append(experience.current_experience)
         if experience.current_experience == 1 and len(trained) == 2:

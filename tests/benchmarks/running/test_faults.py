@@ -178,24 +178,24 @@ def test_the_command_says_in_one_sentence_how_to_go_on(monkeypatch: pytest.Monke
     )
 
 
-def test_a_data_set_that_vanishes_is_named_and_the_run_goes_on_when_it_is_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def write_images(root: Path) -> None:
     for split, count in (("train", 6), ("test", 3)):
         for label, name in enumerate(("ant", "bee", "cat", "dog")):
-            folder = tmp_path / "data" / split / name
+            folder = root / split / name
             folder.mkdir(parents=True)
             for index in range(count):
                 colour = (60 * label, 20 * index, 7 * index + len(split))
                 Image.new("RGB", (16, 16), colour).save(folder / f"{index}.png")
 
+
+def test_a_data_set_that_vanishes_is_named_and_the_run_goes_on_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "data")
+
     def whole(out: str) -> Path:
-        config = batch.expand(
-            {"strategy": "finetune", "data": str(tmp_path / "data"), "image_size": 16},
-            recipe=None,
-            seeds=1,
-            settings=["epochs=1"],
-        )
+        given = {"strategy": "finetune", "data": str(tmp_path / "data"), "image_size": 16}
+        config = batch.expand(given, recipe=None, seeds=1, settings=["epochs=1"])
         return batch.run_batch(config, tmp_path / out, quiet=True)[0]
 
     expected = whole("straight") / "predictions.parquet"

@@ -77,33 +77,38 @@ def test_curves_are_the_numbers_of_the_record(tmp_path: Path) -> None:
     assert all(value > 0 for _, value in curves["loss/train"])
 
 
+def stop_at(patch: pytest.MonkeyPatch, kind: str, count: int) -> None:
+    """Interrupts after that many steps, or before that many evaluations."""
+    after = AdapterStrategy._after_training_iteration
+    evaluated = AdapterStrategy._before_eval
+    left = {"step": -1, "evaluation": -1, kind: count}
+
+    def stop(kind: str) -> None:
+        left[kind] -= 1
+        if left[kind] == 0:
+            raise KeyboardInterrupt
+
+    def step(self: Any, **kwargs: Any) -> None:
+        after(self, **kwargs)
+        stop("step")
+
+    def evaluation(self: Any, **kwargs: Any) -> None:
+        stop("evaluation")
+        evaluated(self, **kwargs)
+
+    patch.setattr(AdapterStrategy, "_after_training_iteration", step)
+    patch.setattr(AdapterStrategy, "_before_eval", evaluation)
+
+
 @pytest.mark.slow
 def test_a_run_that_goes_on_has_every_point_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in evaluations and, with points kept after each step, in the middle of training."""
     expected = without_times(board(run(tmp_path / "straight", "tensorboard")))
-    after = AdapterStrategy._after_training_iteration
-    evaluated = AdapterStrategy._before_eval
     for place in (("step", 4), ("evaluation", 1), ("step", 8), ("evaluation", 1)):
-        left = {"step": -1, "evaluation": -1, place[0]: place[1]}
-
-        def stop(kind: str, left: dict[str, int] = left) -> None:
-            left[kind] -= 1
-            if left[kind] == 0:
-                raise KeyboardInterrupt
-
-        def step(self: Any, **kwargs: Any) -> None:
-            after(self, **kwargs)
-            stop("step")
-
-        def evaluation(self: Any, **kwargs: Any) -> None:
-            stop("evaluation")
-            evaluated(self, **kwargs)
-
         with monkeypatch.context() as patch:
-            patch.setattr(AdapterStrategy, "_after_training_iteration", step)
-            patch.setattr(AdapterStrategy, "_before_eval", evaluation)
+            stop_at(patch, *place)
             with pytest.raises(KeyboardInterrupt):
                 run(tmp_path / "stopped", "tensorboard", checkpoint_minutes=0)
     found = board(run(tmp_path / "stopped", "tensorboard", checkpoint_minutes=0))
@@ -146,13 +151,12 @@ def test_plain_avalanche_code_has_the_same_curves(make_stream: Any, tiny_vit: An
     """Avalanche's own metrics are the oracle; a test stream of all experiences changes nothing."""
     stream = make_stream([[0, 1], [2, 3]])
     ours, theirs = Recorder(), Recorder()
+    metrics = accuracy_metrics(experience=True), loss_metrics(epoch=True)
     strategy = LAE(
         backbone=tiny_vit,
         config=LAEConfig(epochs=2, freeze_epochs=1, batch_size=8),
         plugins=[MethodLog([ours])],
-        evaluator=EvaluationPlugin(
-            accuracy_metrics(experience=True), loss_metrics(epoch=True), loggers=[theirs]
-        ),
+        evaluator=EvaluationPlugin(*metrics, loggers=[theirs]),
     )
     for experience in stream.train_stream:
         strategy.train(experience)
@@ -169,12 +173,11 @@ def test_plain_avalanche_code_has_the_same_curves(make_stream: Any, tiny_vit: An
         [100 * share for share in measured(f"Top1_Acc_Exp/eval_phase/test_stream/Exp00{each}")]
         for each in (0, 1)
     )
-    assert [each for _, each in ours.points["accuracy/experience_00"]] == pytest.approx(
-        [first[0], first[2]]
-    )
+    told = [each for _, each in ours.points["accuracy/experience_00"]]
+    assert told == pytest.approx([first[0], first[2]])
     assert ours.points["accuracy/experience_01"] == [(1, pytest.approx(second[2]))]
-    both = (first[2] + second[2]) / 2  # as many images in each
-    assert ours.points["accuracy/seen"] == [(0, first[0]), (1, pytest.approx(both))]
+    both = pytest.approx((first[2] + second[2]) / 2)  # as many images in each
+    assert ours.points["accuracy/seen"] == [(0, first[0]), (1, both)]
 
 
 def offline(folder: Path) -> list[dict[str, float]]:

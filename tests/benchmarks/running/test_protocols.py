@@ -268,10 +268,7 @@ def test_the_wrong_data_are_refused_before_anything_is_written(tmp_path: Path) -
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_run_of_a_protocol_has_the_fingerprint_that_verify_asks_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From the file to the record, with a small network and folders of bare numbers."""
+def tiny_protocol() -> str:
     text = (PROTOCOLS / "pilot-cifar100-b0inc5.toml").read_text("utf-8")
     for old, new in (
         ("classes = 100", "classes = 12"),
@@ -283,7 +280,14 @@ def test_a_run_of_a_protocol_has_the_fingerprint_that_verify_asks_for(
         ("resize = 256", "resize = 36"),
     ):
         text = text.replace(old, new)
-    (tmp_path / "tiny.toml").write_text(text, "utf-8")
+    return text
+
+
+def test_a_run_of_a_protocol_has_the_fingerprint_that_verify_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the file to the record, with a small network and folders of bare numbers."""
+    (tmp_path / "tiny.toml").write_text(tiny_protocol(), "utf-8")
     monkeypatch.setattr(protocols, "PROTOCOLS", tmp_path)
     save_file(timm.create_model("test_vit").state_dict(), tmp_path / "weights.safetensors")
     images = colours(tmp_path / "images", [str(number) for number in range(12)])

@@ -1,4 +1,4 @@
-"""MOS against the fidelity checklist of the brief and plain-loop oracles."""
+"""MOS in training against the fidelity checklist of the brief and plain-loop oracles."""
 
 import math
 from collections.abc import Callable
@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
-from avalanche.logging import BaseLogger
-from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,29 +14,11 @@ from cl_adapters.heads.gaussians import FLOOR
 from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.bottleneck import Bottleneck
 from cl_adapters.peft.merging import merge_
-from cl_adapters.strategies.mos import MOS, MOSConfig, orthogonality_loss
+from cl_adapters.records.event_kinds import Drift
+from cl_adapters.strategies.core.strategy import Output
+from cl_adapters.strategies.mos import orthogonality_loss
 from cl_adapters.vit.adapted_vit import AdaptedViT
-
-NAMES = ("down", "down_bias", "up", "up_bias")
-TWO = [[0, 1], [2, 3]]
-THREE = [[0, 1], [2, 3], [4, 5]]
-
-
-def build(vit: AdaptedViT, *plugins: SupervisedPlugin, **options: Any) -> MOS:
-    official = options.pop("official", False)
-    config = MOSConfig.official() if official else MOSConfig()
-    fast = {"batch_size": 8, "epochs": 2, "alignment_epochs": 2}
-    return MOS(
-        backbone=vit,
-        config=config.override({**fast, **options}),
-        plugins=list(plugins),
-        evaluator=EvaluationPlugin(loggers=[BaseLogger()]),
-    )
-
-
-def images_of(experience: Any) -> tuple[Tensor, Tensor]:
-    rows = [experience.dataset[index] for index in range(len(experience.dataset))]
-    return torch.stack([row[0] for row in rows]), torch.tensor([row[1] for row in rows])
+from tests.strategies.trained_mos import NAMES, TWO, build, images_of
 
 
 class Batches(SupervisedPlugin):
@@ -157,31 +137,13 @@ def test_merges_in_closed_form_equal_one_after_the_other() -> None:
     torch.testing.assert_close(value, expected)
 
 
-def test_official_sets_collapse_into_the_first(
-    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
-) -> None:
-    strategy = build(tiny_vit, official=True, epochs=20, num_classes=6)
-    benchmark = make_stream(THREE)
-    for experience in benchmark.train_stream:
-        strategy.train(experience)
-    assert strategy.model.frozen_adapters.distances()[0].max() < 1e-3
-    images, _ = images_of(benchmark.test_stream[2])
-    model = strategy.model.eval()
-    with torch.no_grad():
-        whole = model(images).argmax(dim=1)
-        alone = torch.stack([model._logits(tiny_vit(images, model.frozen_adapters.choose(0)))])
-        votes = model.task_predictor(tiny_vit(images, model.frozen_adapters.choose(0)))
-    score = alone[0].softmax(dim=1) + (3 * votes).softmax(dim=1)
-    assert torch.equal(score.argmax(dim=1), whole)
-
-
 def test_the_modes_of_merging_differ_as_they_should(
     tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
 ) -> None:
     apart = {}
     for mode in ("official", "per_step", "none"):
         strategy = build(tiny_vit, merge=mode, merge_strength=0.1, epochs=4)
-        strategy.train(make_stream(TWO).train_stream)
+        strategy.train(make_stream(TWO, per_class=8).train_stream)
         apart[mode] = float(strategy.model.frozen_adapters.distances()[0, 1])
     assert apart["official"] < apart["per_step"] < apart["none"]
 
@@ -196,153 +158,6 @@ def test_the_first_step_without_merging_starts_where_the_experience_before_ended
         for index in (0, 1)
     )
     torch.testing.assert_close(first, second)
-
-
-def test_evaluation_changes_nothing_unless_asked_by_name(
-    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
-) -> None:
-    benchmark = make_stream(THREE)
-    for official in (False, True):
-        strategy = build(tiny_vit, official=official, num_classes=6, lr=0.3)
-        strategy.train(benchmark.train_stream)
-        before = {key: value.clone() for key, value in strategy.learned_state().items()}
-        strategy.eval(benchmark.test_stream)
-        changed = {
-            key
-            for key, value in strategy.learned_state().items()
-            if not torch.equal(value, before[key])
-        }
-        assert changed == ({f"stored.{name}" for name in NAMES} if official else set())
-        if not official:
-            continue
-        # Three batches, each with as many merges as blocks, towards the mean of the sets before.
-        share = 0.9 ** (3 * tiny_vit.num_blocks)
-        for name in NAMES:
-            sets = before[f"stored.{name}"]
-            assert torch.equal(strategy.learned_state()[f"stored.{name}"][0], sets[0])
-            for index in (1, 2):
-                mean = sets[:index].mean(dim=0)
-                expected = share * sets[index] + (1 - share) * mean
-                torch.testing.assert_close(
-                    strategy.learned_state()[f"stored.{name}"][index],
-                    expected,
-                    rtol=1e-4,
-                    atol=1e-7,
-                )
-
-
-def test_prototypes_are_raw_means_of_the_first_sets_features(
-    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
-) -> None:
-    strategy = build(tiny_vit, guess="prototypes")
-    train = make_stream(THREE).train_stream
-    strategy.train(train[0])
-    before = strategy.model.task_predictor.sums.clone()
-    strategy.train(train[1])
-    assert torch.equal(strategy.model.task_predictor.sums[:2], before)  # never updated
-    images, targets = images_of(train[1])
-    with torch.no_grad():
-        features = tiny_vit(images, strategy.model.frozen_adapters.choose(0))
-    for label in (2, 3):
-        expected = features[targets == label].double().sum(dim=0)
-        torch.testing.assert_close(strategy.model.task_predictor.sums[label], expected)
-
-
-def test_prototypes_with_dropout_differ_from_experience_1_on(
-    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
-) -> None:
-    train = make_stream(TWO).train_stream
-    sums = []
-    for dropout in (False, True):
-        strategy = build(tiny_vit, guess="prototypes", prototype_dropout=dropout, lr=0.3)
-        strategy.train(train)
-        sums.append(strategy.model.task_predictor.sums)
-    assert torch.equal(sums[0][:2], sums[1][:2])
-    assert not torch.equal(sums[0][2:], sums[1][2:])
-
-
-@pytest.mark.parametrize("ensemble", [True, False])
-@pytest.mark.parametrize("retrieval", [True, False])
-def test_inference_equals_the_exhaustive_loop(  # noqa: PLR0915
-    tiny_vit: AdaptedViT, make_stream: Callable[..., Any], *, ensemble: bool, retrieval: bool
-) -> None:
-    strategy = build(
-        tiny_vit,
-        guess="prototypes",
-        ensemble=ensemble,
-        retrieval=retrieval,
-        merge="none",
-        lr=1.0,
-        dropout=0,
-    )
-    benchmark = make_stream(THREE)
-    strategy.train(benchmark.train_stream)
-    images = torch.cat([images_of(each)[0] for each in benchmark.test_stream])
-    images += torch.randn(images.shape, generator=torch.Generator().manual_seed(0))  # harder
-    model = strategy.model.eval()
-    before = tiny_vit.num_passes
-    with torch.no_grad():
-        found = model(images)
-    passes = tiny_vit.num_passes - before
-    assert model.retrieval is not None
-    visited = model.retrieval.visited.tolist()
-    with torch.no_grad():
-        features = [tiny_vit(images, model.frozen_adapters.choose(index)) for index in range(3)]
-        cosine = (
-            functional.normalize(features[0], dim=1)
-            @ functional.normalize(model.task_predictor.sums.float(), dim=1).T
-        )
-        owner = [0, 0, 1, 1, 2, 2]
-        needed = len(images)  # the first set, once an image
-        for row in range(len(images)):
-            path = [owner[int(cosine[row].argmax())]]
-            while True:
-                logits = model.heads(features[path[-1]][row : row + 1])[0]
-                following = owner[int(logits.argmax())]
-                if following == path[-1] or len(path) == (4 if retrieval else 1):
-                    break
-                path.append(following)
-            assert [each for each in visited[row] if each >= 0] == path
-            needed += len(set(path) - {0})
-            score = logits.softmax(dim=0) + (3 * cosine[row]).softmax(dim=0)
-            expected = (score / 2).log() if ensemble else logits
-            torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-4)
-    assert passes == needed
-    assert len({tuple(each) for each in visited}) > 1  # the loop above had something to follow
-
-
-def test_a_discriminant_guesses_from_the_first_sets_features_of_all_classes(
-    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
-) -> None:
-    strategy = build(tiny_vit, guess="discriminant", merge="none", lr=0.3)
-    benchmark = make_stream(THREE)
-    strategy.train(benchmark.train_stream)
-    images, targets = (
-        torch.cat(parts) for parts in zip(*map(images_of, benchmark.train_stream), strict=True)
-    )
-    model = strategy.model.eval()
-    seen = torch.cat([images_of(each)[0] for each in benchmark.test_stream])
-    with torch.no_grad():
-        found = model(seen).exp()
-        rows = [
-            functional.normalize(tiny_vit(each, model.frozen_adapters.choose(0)), dim=1).double()
-            for each in (images, seen)
-        ]
-        spread = model.task_predictor.covariance
-        assert model.retrieval is not None
-        last = (model.retrieval.visited >= 0).sum(dim=1) - 1
-        adapter = model.retrieval.visited[torch.arange(len(seen)), last]
-        answer = model.heads(tiny_vit(seen, model.frozen_adapters.choose(adapter))).softmax(dim=1)
-    distances = [
-        ((rows[1] - rows[0][targets == label].mean(dim=0)) @ torch.linalg.inv(spread))
-        .mul(rows[1] - rows[0][targets == label].mean(dim=0))
-        .sum(dim=1)
-        for label in range(6)
-    ]
-    posterior = torch.stack(distances, dim=1).mul(-0.5).softmax(dim=1)
-    torch.testing.assert_close(
-        found.double(), (answer.double() + posterior) / 2, rtol=1e-3, atol=1e-3
-    )
 
 
 def test_the_orthogonality_term_by_hand() -> None:
@@ -366,8 +181,9 @@ def test_the_orthogonality_term_has_its_own_switch(
     logits, targets = torch.randn(3, 2, requires_grad=True), torch.tensor([0, 1, 1])
     plain = without.batch_loss(logits, targets)
     torch.testing.assert_close(plain, functional.cross_entropy(logits, targets))
-    with_term.model.features = torch.randn(3, 64)
-    extra = orthogonality_loss(with_term.model.features, with_term.old_means)
+    features = torch.randn(3, 64)
+    with_term.output = Output(logits, {"features": features})
+    extra = orthogonality_loss(features, with_term.old_means)
     torch.testing.assert_close(with_term.batch_loss(logits, targets), plain + 0.5 * extra)
 
 
@@ -416,14 +232,14 @@ def test_poor_experiences_neither_crash_nor_give_nan(
     strategy.pop_events(0)
     benchmark = make_stream([[1, 2], [0, 3]], per_class=1)
     strategy.train(benchmark.train_stream[0])
-    noted = [event for event in strategy.pop_events(1) if event["event"] == "statistics"]
-    assert [event["class"] for event in noted] == [1, 2]
+    noted = [event for event in strategy.pop_events(1) if event.event == "statistics"]
+    assert [event.values["class"] for event in noted] == [1, 2]
     strategy.train(benchmark.train_stream[1])
     model = strategy.model.eval()
     with torch.no_grad():
-        logits = model(images_of(benchmark.test_stream[1])[0])
+        logits = model(images_of(benchmark.test_stream[1])[0]).logits
     assert bool(torch.isfinite(logits).all())
-    assert model.class_to_task.tolist() == [2, 1, 1, 2]
+    assert model.class_to_task.experience_of.tolist() == [2, 1, 1, 2]
 
 
 def test_two_classes_with_the_same_images_share_their_answers(
@@ -435,7 +251,7 @@ def test_two_classes_with_the_same_images_share_their_answers(
     strategy.train(benchmark.train_stream)
     model = strategy.model.eval()
     with torch.no_grad():
-        scores = model(images_of(benchmark.test_stream[0])[0]).exp()
+        scores = model(images_of(benchmark.test_stream[0])[0]).logits.exp()
     assert set(scores.argmax(dim=1).tolist()) <= {0, 12}
     assert bool(torch.isfinite(scores).all())
 
@@ -446,7 +262,7 @@ def test_the_drift_between_stored_sets_is_noted(
     strategy = build(tiny_vit)
     for number, experience in enumerate(make_stream(TWO).train_stream):
         strategy.train(experience)
-        (event,) = (each for each in strategy.pop_events(number) if each["event"] == "drift")
-        assert len(event["distances"]) == number + 1
-    assert event["distances"][0][0] == 0
-    assert event["distances"][0][1] > 0
+        (event,) = (each for each in strategy.pop_events(number) if isinstance(each, Drift))
+        assert len(event.distances) == number + 1
+    assert event.distances[0][0] == 0
+    assert event.distances[0][1] > 0

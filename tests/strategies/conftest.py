@@ -1,0 +1,13 @@
+"""What several tests of strategies share."""
+
+import pytest
+
+from cl_adapters.shift import DETECTORS
+from tests.strategies.trained_sema import Scripted
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> type[Scripted]:
+    monkeypatch.setitem(DETECTORS, "scripted", Scripted)
+    Scripted.asked, Scripted.made, Scripted.fires = [], 0, lambda _: False
+    return Scripted

@@ -9,6 +9,7 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Final
@@ -242,7 +243,7 @@ class _Finder:
         return ModuleSpec(name, _Loader()) if name in EARLIER_NAMES else None
 
 
-class _Loader:
+class _Loader(Loader):
     """Makes a module that knows only where its names are now."""
 
     @staticmethod

@@ -97,7 +97,8 @@ class LAEModel(nn.Module):
         self.online, self.offline = (config.build_adapters(backbone, seed=seed) for _ in range(2))
         self.offline.requires_grad_(requires_grad=False)
         self.heads = config.build_head(backbone.embed_dim, init_std=config.head_init_std)
-        self.votes_offline = False
+        self.register_buffer("votes_offline", torch.tensor(data=False))
+        self.votes_offline: Tensor
 
     def forward(self, inputs: Tensor) -> Output:
         """Returns the online logits in train mode, log-probabilities of the ensemble in eval mode.
@@ -106,7 +107,7 @@ class LAEModel(nn.Module):
             inputs: images (B, 3, S, S); in train mode also online features (B, D).
             Output: (B, C); where both vote, `votes` are the classes that each chose, (B,).
         """
-        both = not self.training and self.votes_offline
+        both = not self.training and bool(self.votes_offline)
         experts = (self.online, self.offline) if both else (self.online,)
         features = inputs if inputs.ndim == 2 else self.backbone.features_of(inputs, experts)
         logits: Tensor = self.heads(features)
@@ -133,7 +134,7 @@ class LAE(AdapterStrategy):
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds a head for the new classes; from the second experience on both vote."""
         self.model.heads.add_classes(classes, generator)
-        self.model.votes_offline = len(self.classes_by_experience) > 1
+        self.model.votes_offline.fill_(len(self.classes_by_experience) > 1)
 
     def begin_experience(self) -> None:
         """Starts the offline modules as a copy of the online ones at the start of experience 1."""
@@ -165,5 +166,5 @@ class LAE(AdapterStrategy):
 
     def after_step(self) -> None:
         """Accumulates the online modules into the offline ones."""
-        if self.model.votes_offline:
+        if len(self.classes_by_experience) > 1:
             ema_update(self.model.offline, self.model.online, self.decay)

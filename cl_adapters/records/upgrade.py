@@ -54,7 +54,7 @@ TENSOR_NAMES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
 
 # Last part of the names of tensors that older checkpoints lack: a freshly built strategy that has
 # met the same experiences has the right ones.
-NEW_TENSORS: Final = frozenset({"class_to_task"})
+NEW_TENSORS: Final = frozenset({"experience_of", "votes_offline"})
 
 # What strategies are to each other where a record, or a strategy, does not say it.
 ROLES: Final[Mapping[str, str]] = {
@@ -165,8 +165,8 @@ def add_new_tensors(state: Mapping[str, Value], own: Mapping[str, Value]) -> dic
         own: What the strategy has after it met the checkpoint's experiences.
 
     Example:
-        >>> add_new_tensors({"head.weight": 1}, {"head.weight": 2, "class_to_task": 3, "other": 4})
-        {'head.weight': 1, 'class_to_task': 3}
+        >>> add_new_tensors({"head.weight": 1}, {"head.weight": 2, "experience_of": 3, "other": 4})
+        {'head.weight': 1, 'experience_of': 3}
     """
     lacking = {
         name: value

@@ -35,7 +35,11 @@ def peft_table(_: Path) -> list[list[str]]:
     rows = [["peft", "slot", "default size", "from"]]
     for entry in PEFT_NAMES.entries():
         peft = entry.value
-        what = [meaning(entry), ""] if peft is None else [peft.slot, str(peft.default_size)]
+        what = (
+            [meaning(entry), ""]
+            if peft is None
+            else [", ".join(peft.slots), str(peft.default_size)]
+        )
         rows.append([entry.name, *what, entry.origin])
     return rows
 

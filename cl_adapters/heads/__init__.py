@@ -1,4 +1,10 @@
-"""Classifiers and statistics of classes; they know no network."""
+"""Classifiers and statistics of classes; they know no network.
+
+`linear` and `cosine` are trained by gradient descent; `prototypes`, `discriminant` and `ridge` are
+set in closed form; `registry` finds them by name. `gaussians` keeps what is left of images that are
+gone, `alignment` trains a head on it, `unaligned` puts a head back. `class_to_task` says which
+experience a class belongs to.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
 """Self-refined retrieval: a model corrects, image by image, which of its adapters should answer.
 
-A first guess names an adapter. That adapter's answer names a class; if another adapter is in charge
-of it, that one is asked next, until one confirms itself or `max_rounds` have been asked:
+A first prediction names an adapter. That adapter's answer names a class; if another adapter is in
+charge of it, that one is asked next, until one confirms itself or `max_rounds` have been asked:
 
     k <- first
     repeat:  l = logits with adapter k;  k' = owner of argmax l;  stop if k' = k;  k <- k'

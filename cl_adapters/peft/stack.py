@@ -39,6 +39,7 @@ class AdapterStack(nn.Module):
         InputError: If a PEFT module keeps anything beside parameters and buffers, or no parameter.
 
     Example:
+        >>> from cl_adapters.peft.registry import PARALLEL
         >>> seeded = torch.Generator().manual_seed(0)
         >>> stack = AdapterStack.build(PARALLEL, embed_dim=8, blocks=2, size=4, generator=seeded)
         >>> stack.adapters().at("mlp", 1)(torch.ones(3, 5, 8)).abs().sum().item()

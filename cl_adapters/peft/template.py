@@ -221,5 +221,5 @@ class AdapterTemplate:
 
 
 def _key(name: str) -> str:
-    # Apart from the bottleneck's, so that a stranger's name meets none of a module's own.
+    # Apart from the bottleneck's, so that a stranger's name collides with none of a stack's own.
     return name if name in _NAMES else f"peft-{name.replace('.', '-')}"

@@ -174,7 +174,7 @@ class Nested(nn.Module):
         return self.layers(inputs) + self.mean
 
 
-def pefts(name: str, seed: int) -> tuple[AdapterStack, AdapterSet]:
+def stacked_and_plain(name: str, seed: int) -> tuple[AdapterStack, AdapterSet]:
     """Returns a stack with random weights, and plain modules with the same."""
     peft = PEFTS.get(name)
     modules = [peft.make(DIM, 3, seeded()) if peft else Nested(DIM) for _ in range(BLOCKS)]
@@ -190,7 +190,7 @@ def pefts(name: str, seed: int) -> tuple[AdapterStack, AdapterSet]:
 
 @pytest.mark.parametrize("name", [*PEFTS, "nested"])
 def test_any_kind_is_stacked_stored_and_applied_by_image(tiny_vit: AdaptedViT, name: str) -> None:
-    stacks, plain_sets = zip(*(pefts(name, seed) for seed in (0, 50, 100)), strict=True)
+    stacks, plain_sets = zip(*(stacked_and_plain(name, seed) for seed in (0, 50, 100)), strict=True)
     images = torch.randn(5, 3, 32, 32, generator=seeded())
     expected = tiny_vit(images, plain_sets[0])
     assert (expected - tiny_vit(images)).abs().max() > 1e-3

@@ -1,4 +1,4 @@
-"""PEFT module modules against hand arithmetic and the paper's parameter counts."""
+"""PEFT modules against hand arithmetic and the paper's parameter counts."""
 
 import math
 
@@ -61,8 +61,8 @@ def test_dropout_acts_in_train_mode_only() -> None:
     ("name", "expected"), [("adapter", 42_270), ("lora", 76_810), ("prefix", 76_810)]
 )
 def test_parameter_counts_are_those_of_laes_code_at_width_768(name: str, expected: int) -> None:
-    pefts = build_adapters(name, embed_dim=768, blocks=range(5), generator=seeded())
-    assert sum(value.numel() for value in pefts.parameters()) == expected
+    adapters = build_adapters(name, embed_dim=768, blocks=range(5), generator=seeded())
+    assert sum(value.numel() for value in adapters.parameters()) == expected
 
 
 @torch.no_grad()

@@ -90,17 +90,17 @@ def test_compiled_blocks_agree(tiny_vit: AdaptedViT) -> None:
     compiled = AdaptedViT(tiny_vit.vit, is_compiled=True)
     images = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     seeded = torch.Generator().manual_seed(0)
-    pefts = build_adapters("parallel", embed_dim=64, blocks=range(3), generator=seeded)
-    for value in pefts.parameters():
+    adapters = build_adapters("parallel", embed_dim=64, blocks=range(3), generator=seeded)
+    for value in adapters.parameters():
         value.data.add_(0.1 * torch.randn(value.shape, generator=seeded))
     gradients = []
     for each in (tiny_vit, compiled):
-        pefts.zero_grad()
-        each(images, pefts).square().sum().backward()
-        gradients.append([value.grad.clone() for value in pefts.parameters()])  # type: ignore[union-attr]
+        adapters.zero_grad()
+        each(images, adapters).square().sum().backward()
+        gradients.append([value.grad.clone() for value in adapters.parameters()])  # type: ignore[union-attr]
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-4)
     with torch.no_grad():
-        plain, fused = (each(images[:3], pefts) for each in (tiny_vit, compiled))
+        plain, fused = (each(images[:3], adapters) for each in (tiny_vit, compiled))
     torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-5)
 
 
@@ -108,9 +108,9 @@ def test_compiled_blocks_agree(tiny_vit: AdaptedViT) -> None:
 def test_fresh_adapters_leave_the_features_as_they_are(vit: nn.Module, peft: str) -> None:
     images = images_for(vit)
     seeded = torch.Generator().manual_seed(0)
-    pefts = build_adapters(peft, embed_dim=48, blocks=range(3), generator=seeded)
+    adapters = build_adapters(peft, embed_dim=48, blocks=range(3), generator=seeded)
     torch.testing.assert_close(
-        AdaptedViT(vit)(images, pefts), timm_features(vit, images), rtol=1e-5, atol=1e-5
+        AdaptedViT(vit)(images, adapters), timm_features(vit, images), rtol=1e-5, atol=1e-5
     )
 
 
@@ -221,12 +221,12 @@ def test_the_backbone_is_frozen_for_good() -> None:
 
 
 def test_only_adapters_get_gradients(tiny_vit: AdaptedViT) -> None:
-    pefts = build_adapters(
+    adapters = build_adapters(
         "lora", embed_dim=64, blocks=[1], generator=torch.Generator().manual_seed(0)
     )
-    tiny_vit(torch.randn(2, 3, 32, 32), pefts).sum().backward()
+    tiny_vit(torch.randn(2, 3, 32, 32), adapters).sum().backward()
     assert all(value.grad is None for value in tiny_vit.parameters())
-    assert all(value.grad is not None for value in pefts.parameters())
+    assert all(value.grad is not None for value in adapters.parameters())
 
 
 def test_passes_are_counted_per_image_and_expert(tiny_vit: AdaptedViT) -> None:

@@ -1,4 +1,4 @@
-"""Every PEFT module and every stream passes its battery; planted offenders fail with the rule they break."""
+"""Every kind of PEFT module and every stream passes its checks; planted offenders fail by rule."""
 
 import re
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from cl_adapters.vit.checks import ADAPTER_CHECKS, check_adapter
 
 
 @pytest.mark.parametrize("name", PEFTS)
-def test_every_pet_satisfies_the_battery(name: str) -> None:
+def test_every_kind_passes_its_checks(name: str) -> None:
     assert check_adapter(PEFTS[name]) == []
 
 
@@ -90,7 +90,7 @@ def test_the_sound_module_that_the_broken_ones_are_made_from_passes() -> None:
     assert check_adapter(Peft("mlp", 2, Gain)) == []
 
 
-PET_OFFENDERS = [
+OFFENDERS = [
     (StartsElsewhere, "identity", "must leave the network as it is"),
     (Idle, "learns", "every parameter must take part, but 'unused' got no gradient"),
     (Detached, "learns", "must change the features, they did not"),
@@ -104,19 +104,19 @@ PET_OFFENDERS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "name", "sentence"), PET_OFFENDERS)
-def test_broken_pets_fail_with_the_rule_that_they_break(
+@pytest.mark.parametrize(("kind", "name", "sentence"), OFFENDERS)
+def test_broken_kinds_fail_with_the_rule_that_they_break(
     kind: type[Gain], name: str, sentence: str
 ) -> None:
     found = check_adapter(Peft("mlp", 2, kind), checks=[name])
     assert any(re.search(sentence, each) for each in found), found
 
 
-def test_every_check_of_pets_has_an_offender() -> None:
-    assert {name for _, name, _ in PET_OFFENDERS} == set(ADAPTER_CHECKS)
+def test_every_check_of_kinds_has_an_offender() -> None:
+    assert {name for _, name, _ in OFFENDERS} == set(ADAPTER_CHECKS)
 
 
-def test_the_built_in_stream_satisfies_the_battery() -> None:
+def test_the_built_in_stream_passes_its_checks() -> None:
     assert check_stream(digits_source) == []
 
 

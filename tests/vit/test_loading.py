@@ -40,7 +40,7 @@ RUN_CODE = {
     "joblib.load", "marshal.load", "marshal.loads", "shelve.open", "pd.read_pickle",
     "pandas.read_pickle", "yaml.load", "yaml.unsafe_load", "eval", "exec",
 }  # fmt: skip
-# The battery of detectors pickles a detector and reads back its own bytes.
+# The checks of detectors pickle a detector and read back their own bytes.
 EXPECTED = {("cl_adapters/shift/checks.py", "pickle.loads")}
 
 

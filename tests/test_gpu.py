@@ -91,9 +91,9 @@ def test_a_memo_on_a_gpu_answers_all_and_changes_little(
     tables = [read_predictions(folder) for folder in folders]
     for table in tables[1:]:
         assert (tables[0]["prediction"] == table["prediction"]).mean() >= 0.97
-    counts = [e for e in read_events(folders[2]) if e["event"] == "cache"]
-    assert sum(e["read"] for e in counts) > 0
-    peaks = [e["peak_bytes"] for e in read_events(folders[0]) if e["event"] == "memory"]
+    counts = [e for e in read_events(folders[2]) if e.event == "cache"]
+    assert sum(e.read for e in counts) > 0
+    peaks = [e.peak_bytes for e in read_events(folders[0]) if e.event == "memory"]
     assert min(peaks) > 0
 
 

@@ -72,7 +72,7 @@ def test_mos_beats_prototypes_on_traffic_signs_and_asks_two_adapters_an_image(
     frozen = last_accuracy(tmp_path, "gtsrb_64", strategy="simplecil", **signs)
     assert found > frozen + 20
     (folder,) = tmp_path.glob("gtsrb_64/mos/*")
-    passes = [event["passes"] for event in read_events(folder) if event["event"] == "evaluation"]
+    passes = [event.passes for event in read_events(folder) if event.event == "evaluation"]
     assert len(passes) == 6
     assert passes[0] == 1
     assert max(passes) < 2.2

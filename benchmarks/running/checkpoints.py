@@ -201,7 +201,7 @@ class ExperienceCheckpoint:
         """
         events = strategy.pop_events(self._experience)
         for event in events:
-            strategy.log_event(event.event, **event.values)
+            strategy.log_event(event.event, seconds=event.seconds, **event.values)
         metadata = {
             "events": [event.as_line() for event in events],
             "timings": strategy.timings,

@@ -112,7 +112,7 @@ def learn(strategy: Learner, experience: AvalancheExperience, trained: Path | No
     strategy.restore(state, [experience])
     for event in read_events(trained):
         if event.experience == experience.current_experience and event.event not in _OWN:
-            strategy.log_event(event.event, **event.values)
+            strategy.log_event(event.event, seconds=event.seconds, **event.values)
     strategy.log_event("reused", run=trained.name)
 
 

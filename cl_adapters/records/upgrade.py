@@ -52,9 +52,9 @@ TENSOR_NAMES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     ),
 }
 
-# Last part of the names of tensors that older checkpoints lack: a freshly built strategy that has
+# Part of the names of tensors that older checkpoints lack: a freshly built strategy that has
 # met the same experiences has the right ones.
-NEW_TENSORS: Final = frozenset({"experience_of", "votes_offline"})
+NEW_TENSORS: Final = frozenset({"class_to_task", "votes_offline"})
 
 # What strategies are to each other where a record, or a strategy, does not say it.
 ROLES: Final[Mapping[str, str]] = {
@@ -165,12 +165,12 @@ def add_new_tensors(state: Mapping[str, Value], own: Mapping[str, Value]) -> dic
         own: What the strategy has after it met the checkpoint's experiences.
 
     Example:
-        >>> add_new_tensors({"head.weight": 1}, {"head.weight": 2, "experience_of": 3, "other": 4})
-        {'head.weight': 1, 'experience_of': 3}
+        >>> add_new_tensors({"head": 1}, {"head": 2, "class_to_task.rows": 3, "other": 4})
+        {'head': 1, 'class_to_task.rows': 3}
     """
     lacking = {
         name: value
         for name, value in own.items()
-        if name not in state and name.rpartition(".")[2] in NEW_TENSORS
+        if name not in state and not NEW_TENSORS.isdisjoint(name.split("."))
     }
     return {**state, **lacking}

@@ -112,6 +112,6 @@ def outcome(out: Path) -> dict[str, Any]:
         "learned": [
             path.read_bytes() for path in sorted(folder.glob("checkpoints/*/*.safetensors"))
         ],
-        "events": [[each.get(fact) for fact in facts] for each in read_events(folder)],
+        "events": [[each.as_line().get(fact) for fact in facts] for each in read_events(folder)],
         "files": sorted(path.name for path in folder.rglob("*") if path.is_file()),
     }

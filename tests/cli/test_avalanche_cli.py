@@ -58,13 +58,13 @@ def test_each_has_a_directory_and_a_record_that_repeats_it(runs: Path) -> None:
 
 def test_events_are_those_of_every_run(runs: Path) -> None:
     events = {
-        folder.parent.name: [each for each in read_events(folder) if each["experience"] == 1]
+        folder.parent.name: [each for each in read_events(folder) if each.experience == 1]
         for folder in find_runs([runs])
     }
-    kinds = {name: sorted(each["event"] for each in found) for name, found in events.items()}
+    kinds = {name: sorted(each.event for each in found) for name, found in events.items()}
     assert kinds["avalanche.Replay"] == kinds["finetune"]
     images = {
-        name: sum(each["images"] for each in found if each["event"] == "phase")
+        name: sum(each.images for each in found if each.event == "phase")
         for name, found in events.items()
     }
     assert images["avalanche.Naive"] == images["finetune"]

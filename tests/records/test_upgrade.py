@@ -66,9 +66,12 @@ def test_tensors_of_a_plugin_keep_their_names() -> None:
 
 
 def test_only_a_tensor_that_is_new_is_taken_from_the_strategy() -> None:
-    own = {"experience_of": 1, "model.experience_of": 2, "head": 3}
-    assert add_new_tensors({}, own) == {"experience_of": 1, "model.experience_of": 2}
-    assert add_new_tensors({"experience_of": 9}, own)["experience_of"] == 9
+    own = {"class_to_task": 1, "model.class_to_task.experience_of": 2, "head": 3}
+    assert add_new_tensors({}, own) == {
+        "class_to_task": 1,
+        "model.class_to_task.experience_of": 2,
+    }
+    assert add_new_tensors({"class_to_task": 9}, own)["class_to_task"] == 9
 
 
 def test_a_record_without_a_role_gets_the_usual_one() -> None:

@@ -115,9 +115,9 @@ def test_rates_are_those_of_the_events(tmp_path: Path) -> None:
     run("finetune", tmp_path)
     rows = {(row[0], row[1]): row[2:] for row in measured_rates([tmp_path])[1:]}
     (folder,) = (path.parent for path in tmp_path.glob("*/finetune/*/run.json"))
-    events = [e for e in read_events(folder) if e["event"] == "phase" and e["name"] == "train"]
-    images = sum(each["images"] for each in events)
-    spent = sum(each["seconds"] for each in events)
+    events = [e for e in read_events(folder) if e.event == "phase" and e.name == "train"]
+    images = sum(each.images for each in events)
+    spent = sum(each.seconds for each in events)
     assert rows["finetune", "train"][0] == str(images)
     assert float(rows["finetune", "train"][1]) == pytest.approx(1000 * spent / images, abs=0.006)
     assert rows["simplecil", "evaluation"][2] == "1.00"

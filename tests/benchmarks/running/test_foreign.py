@@ -100,7 +100,7 @@ def test_the_record_says_what_the_benchmark_was(tmp_path: Path) -> None:
     rows = read_predictions(folder)
     assert rows.groupby("experience").size().tolist() == [6, 9, 12]
     assert rows.query("target_experience == 1")["target"].unique().tolist() == [2]
-    assert {each["event"] for each in read_events(folder)} >= {"phase", "evaluation", "memory"}
+    assert {each.event for each in read_events(folder)} >= {"phase", "evaluation", "memory"}
     assert run("finetune", from_datasets([[7, 3], [40], [3]]), tmp_path, seed=2) == folder
 
 
@@ -223,8 +223,8 @@ def test_an_interrupted_run_continues_or_begins_again(
             folder = run(strategy, benchmark, tmp_path / "cut", progress=notes)
         assert trained == again
         pd.testing.assert_frame_equal(read_predictions(folder), straight, check_exact=True)
-        evaluations = [each for each in read_events(folder) if each["event"] == "evaluation"]
-        assert [each["experience"] for each in evaluations] == [0, 1]
+        evaluations = [each for each in read_events(folder) if each.event == "evaluation"]
+        assert [each.experience for each in evaluations] == [0, 1]
         begun_again = strategy == "avalanche:EWC"
         assert len(notes.notes) == int(begun_again)
     assert "avalanche.EWC seed 0 begins again from the first experience" in notes.notes[0]

@@ -62,14 +62,14 @@ def test_curves_are_the_numbers_of_the_record(tmp_path: Path) -> None:
     events = read_events(folder)
     for name in ("train", "freeze", "evaluation"):
         spent = [
-            (each["experience"], each["seconds"])
+            (each.experience, each.seconds)
             for each in events
-            if each.get("name") == name or each["event"] == name
+            if each.values.get("name") == name or each.event == name
         ]
         assert curves[f"seconds/{name}"] == [
             (at, pytest.approx(each, abs=1e-6)) for at, each in spent
         ]
-    added = [each["added"] for each in events if each["event"] == "parameters"]
+    added = [each.added for each in events if each.event == "parameters"]
     assert [value for _, value in curves["parameters/added"]] == added
     # LAE trains two epochs in experience 0, then one that freezes its adapters and another one.
     assert [step for step, _ in curves["loss/train"]] == [0, 1, 3, 5]

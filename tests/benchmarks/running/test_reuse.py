@@ -44,7 +44,7 @@ def run(source: ImageSource, out: Path, *, restart: bool = False, **options: Any
 
 
 def kinds(folder: Path) -> list[tuple[str, int]]:
-    return [(event["event"], event["experience"]) for event in read_events(folder)]
+    return [(event.event, event.experience) for event in read_events(folder)]
 
 
 @pytest.fixture
@@ -72,11 +72,11 @@ def test_a_run_that_only_evaluates_otherwise_equals_one_that_trained(
     assert counted == []
     pd.testing.assert_frame_equal(read_predictions(shared), read_predictions(alone))
     assert [each for each in kinds(shared) if each[0] != "reused"] == kinds(alone)
-    donor = [event["run"] for event in read_events(shared) if event["event"] == "reused"]
+    donor = [event.run for event in read_events(shared) if event.event == "reused"]
     assert len(donor) == 3
     assert (shared.parent / donor[0]).is_dir()
-    phases = [event for event in read_events(shared) if event["event"] == "phase"]
-    assert all(event["seconds"] > 0 for event in phases)
+    phases = [event for event in read_events(shared) if event.event == "phase"]
+    assert all(event.seconds > 0 for event in phases)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_a_run_directory_holds_what_design_says(source: ImageSource, tmp_path: P
     RunConfig.parse(record.config)  # the recipe that repeats the run
     predictions = read_predictions(folder)
     assert predictions.groupby("experience").size().tolist() == [8, 16, 24]
-    kinds = {(event["event"], event["experience"]) for event in read_events(folder)}
+    kinds = {(event.event, event.experience) for event in read_events(folder)}
     wanted = ("phase", "evaluation", "parameters", "memory", "cache")
     voted = {("votes", 1), ("votes", 2)}  # in experience 0 LAE's online expert answers alone
     assert kinds == {(kind, experience) for kind in wanted for experience in range(3)} | voted
@@ -77,13 +77,13 @@ def test_predictions_are_those_of_the_model(source: ImageSource, tmp_path: Path)
 
 def test_phases_count_seconds_and_images(source: ImageSource, tmp_path: Path) -> None:
     folder = run(source, tmp_path)
-    phases = [event for event in read_events(folder) if event["event"] == "phase"]
-    assert [(event["experience"], event["name"], event["images"]) for event in phases] == [
+    phases = [event for event in read_events(folder) if event.event == "phase"]
+    assert [(event.experience, event.name, event.images) for event in phases] == [
         (0, "train", 32), (1, "freeze", 16), (1, "train", 16), (1, "frozen", 16),
         (2, "freeze", 16), (2, "train", 16), (2, "frozen", 16),
     ]  # fmt: skip
-    assert all(event["seconds"] > 0 for event in phases)
-    passes = [event["passes"] for event in read_events(folder) if event["event"] == "evaluation"]
+    assert all(event.seconds > 0 for event in phases)
+    passes = [event.passes for event in read_events(folder) if event.event == "evaluation"]
     assert passes == [1, 2, 2], "online alone, then online and offline"
 
 
@@ -138,7 +138,7 @@ def test_work_torn_before_run_json_is_done_again(source: ImageSource, tmp_path: 
     record.write(folder)
     run(source, tmp_path)
     pd.testing.assert_frame_equal(read_predictions(folder), expected, check_exact=True)
-    assert sum(event["event"] == "evaluation" for event in read_events(folder)) == 3
+    assert sum(event.event == "evaluation" for event in read_events(folder)) == 3
 
 
 def test_a_finished_run_is_left_alone_and_restart_repeats_it(

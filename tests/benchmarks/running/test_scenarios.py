@@ -149,9 +149,9 @@ def test_reports_put_seeds_into_one_group_and_count_accuracies(
 
 def test_the_true_changes_of_domains_are_recorded(digits: ImageSource, tmp_path: Path) -> None:
     folder = runner.run(prepare(config("class_domain"), source=digits), tmp_path)
-    events = [event for event in read_events(folder) if event["event"] == "domain"]
-    assert [event["domain"] for event in events] == ["ink"] * 3 + ["pencil"] * 3
-    assert [event["changed"] for event in events] == [False] * 3 + [True] + [False] * 2
+    events = [event for event in read_events(folder) if event.event == "domain"]
+    assert [event.domain for event in events] == ["ink"] * 3 + ["pencil"] * 3
+    assert [event.changed for event in events] == [False] * 3 + [True] + [False] * 2
 
 
 @pytest.mark.parametrize(

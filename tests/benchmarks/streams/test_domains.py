@@ -169,8 +169,8 @@ def test_strategies_run_on_domains_and_reports_read_them(
     record = RunRecord.read(folder)
     assert (record.stream, record.state) == ("toys-domain", "finished")
     assert [len(each) for each in record.experiences] == [2, 3, 3]
-    domains = [event for event in read_events(folder) if event["event"] == "domain"]
-    assert [event["domain"] for event in domains] == ["c", "b2", "b10"]
+    domains = [event for event in read_events(folder) if event.event == "domain"]
+    assert [event.domain for event in domains] == ["c", "b2", "b10"]
     rows = read_predictions(folder).query("experience == 2")
     assert rows.groupby("target_experience").size().tolist() == [2, 1, 3]
     (run,) = load_runs([tmp_path / "runs"]).finished

@@ -73,7 +73,7 @@ def test_strategies_run_and_resume_without_new_classes(
     pd.testing.assert_frame_equal(
         read_predictions(again), read_predictions(folder), check_exact=True
     )
-    kinds = [event["event"] for event in read_events(again)]
+    kinds = [event.event for event in read_events(again)]
     assert kinds.count("domain") == 4
 
 
@@ -87,7 +87,7 @@ def test_records_hold_the_truth_and_one_protocol_for_all_seeds(
     assert records[0].fingerprint == records[1].fingerprint
     assert records[0].fingerprint["changed"] == [False, False, True, True]
     assert records[0].experiences == [[0, 1, 2]] * 4
-    (events,) = ([e for e in read_events(f) if e["event"] == "domain"] for f in folders[:1])
+    (events,) = ([e.as_line() for e in read_events(f) if e.event == "domain"] for f in folders[:1])
     names = [domain.name for domain in Schedule(**SHORT).domains(0)]
     assert names[:2] == [CLEAN, CLEAN]
     assert names[3] == CLEAN
@@ -143,9 +143,9 @@ def test_digits_shift_from_command_to_report(tmp_path: Path) -> None:
     assert code == 0, text
     (folder,) = (path.parent for path in tmp_path.rglob("run.json"))
     assert folder.parent == tmp_path / "runs" / "digits-shift" / "simplecil"
-    domains = [event for event in read_events(folder) if event["event"] == "domain"]
-    assert sum(event["changed"] for event in domains) == 6
-    assert sum(event["changed"] and event["seen_before"] for event in domains) == 2
+    domains = [event for event in read_events(folder) if event.event == "domain"]
+    assert sum(event.changed for event in domains) == 6
+    assert sum(event.changed and event.seen_before for event in domains) == 2
     code, text = call("report", str(tmp_path / "runs"), "--out", str(tmp_path / "report"))
     assert code == 0, text
     assert "digits-shift" in text

@@ -81,11 +81,11 @@ def test_a_method_runs_without_boundaries_and_ends_on_the_told_test_images(
     assert rest == told.record.fingerprint
     expected = read_predictions(runner.run(told, tmp_path))
     pd.testing.assert_frame_equal(read_predictions(folder), expected, check_exact=True)
-    events = [event for event in read_events(folder) if event["event"] == "segment"]
-    assert [event["experience"] for event in events] == [0, 1, 2, 3]
-    assert [event["delay"] for event in events] == [None, 20, 20, 20]
-    assert [event["announced"] for event in events] == [None, 60, 100, 140]
-    assert [event["changes"] for event in events] == [[], [40], [80], [120]]
+    events = [event for event in read_events(folder) if event.event == "segment"]
+    assert [event.experience for event in events] == [0, 1, 2, 3]
+    assert [event.delay for event in events] == [None, 20, 20, 20]
+    assert [event.announced for event in events] == [None, 60, 100, 140]
+    assert [event.changes for event in events] == [[], [40], [80], [120]]
 
 
 @pytest.mark.parametrize("strategy", ["sema", "mos", "lae"])
@@ -108,8 +108,8 @@ def test_wrong_boundaries_are_lived_with_and_a_killed_run_resumes(
         run(source, tmp_path / "killed", strategy, increment=2)
     folder = run(source, tmp_path / "killed", strategy, increment=2)
     pd.testing.assert_frame_equal(read_predictions(folder), expected, check_exact=True)
-    assert [event for event in read_events(folder) if event["event"] == "segment"] == [
-        event for event in read_events(straight) if event["event"] == "segment"
+    assert [event for event in read_events(folder) if event.event == "segment"] == [
+        event for event in read_events(straight) if event.event == "segment"
     ]
 
 
@@ -138,12 +138,12 @@ def test_a_shift_stream_is_tested_in_every_domain_as_often_as_told(
     told_values = {key: value for key, value in values.items() if key not in WATCH}
     told = runner.run(prepare(RunConfig.parse(told_values), source=source), tmp_path)
     assert free.parent.parent.name == "stripes-shift-task_free"
-    events = [event for event in read_events(free) if event["event"] == "segment"]
-    assert [(event["start"], event["changes"], event["origins"]) for event in events] == [
+    events = [event for event in read_events(free) if event.event == "segment"]
+    assert [(event.start, event.changes, event.origins) for event in events] == [
         (0, [], [[0, 40], [1, 40]]), (80, [80], [[2, 40], [3, 40]]),
     ]  # fmt: skip
-    domains = [event for event in read_events(free) if event["event"] == "domain"]
-    assert [(event["domain"], event["changed"]) for event in domains] == [
+    domains = [event for event in read_events(free) if event.event == "domain"]
+    assert [(event.domain, event.changed) for event in domains] == [
         ("clean", False), ("inversion", True),
     ]  # fmt: skip
     mine, theirs = (read_predictions(folder) for folder in (free, told))

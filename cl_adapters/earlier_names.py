@@ -242,8 +242,7 @@ class _Finder:
     ) -> ModuleSpec | None:
         if name not in EARLIER_NAMES:
             return None
-        # A loader by what it does: its abstract class would cost an import.
-        return ModuleSpec(name, _Loader())  # type: ignore[arg-type]
+        return ModuleSpec(name, _Loader())
 
 
 class _Loader(Loader):

@@ -9,7 +9,7 @@ from cl_adapters.errors import InputError, unknown_name
 
 __all__ = ["KINDS", "new_files", "next_steps"]
 
-# The battery's module, its table and its function; what is handed to it.
+# The conformance suite's module, its table and its function; what is handed to it.
 KINDS: Final[dict[str, tuple[str, str, str, str]]] = {
     "strategy": (
         "cl_adapters.strategies.checks.suite",
@@ -108,5 +108,5 @@ def _test(kind: str, name: str) -> str:
         table=table,
         check=check,
         given=given.format(name=shown),
-        first="\nfrom cl_adapters.adapters import as_peft\n" if kind == "adapter" else "\n",
+        first="\nfrom cl_adapters.peft.registry import as_peft\n" if kind == "adapter" else "\n",
     )

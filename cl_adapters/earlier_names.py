@@ -240,7 +240,9 @@ class _Finder:
         path: Sequence[str] | None = None,  # noqa: ARG004 - as every finder's
         target: ModuleType | None = None,  # noqa: ARG004
     ) -> ModuleSpec | None:
-        return ModuleSpec(name, _Loader()) if name in EARLIER_NAMES else None
+        if name not in EARLIER_NAMES:
+            return None
+        return ModuleSpec(name, _Loader())
 
 
 class _Loader(Loader):

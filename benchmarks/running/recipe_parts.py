@@ -19,6 +19,7 @@ __all__ = [
     "AnyPixels",
     "AnyScenario",
     "Blurry",
+    "ByClass",
     "ClassDomain",
     "ClassIncremental",
     "DomainIncremental",
@@ -35,7 +36,9 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class _ByClass(_Part):
+class ByClass(_Part):
+    """Experiences of new classes, whatever else a scenario does with them."""
+
     increment: int = Field(default=2, ge=1, description="classes an experience")
     first: int | None = Field(
         default=None, ge=0, description="classes of the first experience (Bm-IncN)"
@@ -49,7 +52,7 @@ class _ByDomain(_Part):
     )
 
 
-class ClassIncremental(_ByClass):
+class ClassIncremental(ByClass):
     """New classes in each experience; the default."""
 
     scenario: Literal["class"] = "class"
@@ -80,7 +83,7 @@ class Shift(_Part):
     )
 
 
-class Blurry(_ByClass):
+class Blurry(ByClass):
     """New classes, some of whose images come at another time."""
 
     scenario: Literal["blurry"] = "blurry"
@@ -89,7 +92,7 @@ class Blurry(_ByClass):
     )
 
 
-class LongTailed(_ByClass):
+class LongTailed(ByClass):
     """New classes with ever fewer images."""
 
     scenario: Literal["long_tailed"] = "long_tailed"
@@ -116,7 +119,7 @@ class Repetition(_Part):
     )
 
 
-class ClassDomain(_ByClass, _ByDomain):
+class ClassDomain(ByClass, _ByDomain):
     """One group of classes in one domain an experience."""
 
     scenario: Literal["class_domain"] = "class_domain"

@@ -1,11 +1,20 @@
 """From the keys of a recipe to the plan of a stream."""
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from cl_adapters.benchmarks.data.features import ImageFeatureExtractor
 from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.benchmarks.running.recipe_parts import (
+    Blurry,
+    ByClass,
+    ClassDomain,
+    DomainIncremental,
+    LongTailed,
+    Repetition,
+    Shift,
+)
 from cl_adapters.benchmarks.streams.blurry import blurry_plan
 from cl_adapters.benchmarks.streams.class_incremental import make_plan, split_classes
 from cl_adapters.benchmarks.streams.domains import class_domain_plan, domain_plan
@@ -25,7 +34,7 @@ def plan_stream(source: ImageSource, config: RunConfig) -> StreamPlan:
     Raises:
         InputError: If the recipe does not fit the source.
     """
-    return _PLANNERS[config.scenario](source, config)
+    return _PLANNERS[config.scenario](source, config, config.experiences)
 
 
 def plan_segments(
@@ -47,15 +56,16 @@ def plan_segments(
     Raises:
         InputError: If the detector is unknown or a number is out of its range.
     """
-    if config.task_free is None:
+    told = config.boundaries
+    if told is None:
         return plan
     watch = Watch(
-        detector=config.task_free,
-        reference=config.reference,
-        window=config.window,
-        patience=config.patience,
-        false_alarm=config.false_alarm,
-        max_images=config.max_images,
+        detector=told.task_free,
+        reference=told.reference,
+        window=told.window,
+        patience=told.patience,
+        false_alarm=told.false_alarm,
+        max_images=told.max_images,
     )
     images = flow_images(source, plan, flow_of(plan, config.seed))
     boundaries = boundary_detector.boundaries(images, extractor, watch, config.seed)
@@ -70,76 +80,77 @@ def stream_name(source: ImageSource, config: RunConfig) -> str:
     return "-".join([source.name, *scenario, *mode, *tested])
 
 
-def _class(source: ImageSource, config: RunConfig) -> StreamPlan:
+def _class(source: ImageSource, config: RunConfig, options: ByClass) -> StreamPlan:
     return make_plan(
         source,
-        increment=config.increment,
-        first=config.first,
+        increment=options.increment,
+        first=options.first,
         order=config.class_order,
         seed=config.seed,
     )
 
 
-def _domain(source: ImageSource, config: RunConfig) -> StreamPlan:
+def _domain(source: ImageSource, config: RunConfig, options: DomainIncremental) -> StreamPlan:
     return domain_plan(
-        source, order=config.domain_order, classes=config.class_order, seed=config.seed
+        source, order=options.domain_order, classes=config.class_order, seed=config.seed
     )
 
 
-def _shift(source: ImageSource, config: RunConfig) -> StreamPlan:
+def _shift(source: ImageSource, config: RunConfig, options: Shift) -> StreamPlan:
     schedule = Schedule(
-        num_experiences=config.num_experiences,
-        changes=config.changes,
-        recurring=config.recurring,
-        shifts=[kind.strip() for kind in config.shifts.split(",") if kind.strip()],
-        transition=config.transition,
-        severity=config.severity,
+        num_experiences=options.num_experiences,
+        changes=options.changes,
+        recurring=options.recurring,
+        shifts=[kind.strip() for kind in options.shifts.split(",") if kind.strip()],
+        transition=options.transition,
+        severity=options.severity,
     )
     return shift_plan(
         source,
         schedule,
         classes=config.class_order,
-        test_images=config.test_images,
+        test_images=options.test_images,
         seed=config.seed,
     )
 
 
-def _blurry(source: ImageSource, config: RunConfig) -> StreamPlan:
-    return blurry_plan(source, _class(source, config), blur=config.blur, seed=config.seed)
+def _blurry(source: ImageSource, config: RunConfig, options: Blurry) -> StreamPlan:
+    return blurry_plan(source, _class(source, config, options), blur=options.blur, seed=config.seed)
 
 
-def _long_tailed(source: ImageSource, config: RunConfig) -> StreamPlan:
+def _long_tailed(source: ImageSource, config: RunConfig, options: LongTailed) -> StreamPlan:
     return long_tailed_plan(
         source,
-        _class(source, config),
-        imbalance=config.imbalance,
-        tail=config.tail,
-        head_images=config.head_images,
+        _class(source, config, options),
+        imbalance=options.imbalance,
+        tail=options.tail,
+        head_images=options.head_images,
         seed=config.seed,
     )
 
 
-def _repetition(source: ImageSource, config: RunConfig) -> StreamPlan:
+def _repetition(source: ImageSource, config: RunConfig, options: Repetition) -> StreamPlan:
     return repetition_plan(
         source,
-        num_experiences=config.num_experiences,
-        repeat=config.repeat,
+        num_experiences=options.num_experiences,
+        repeat=options.repeat,
         order=config.class_order,
         seed=config.seed,
     )
 
 
-def _class_domain(source: ImageSource, config: RunConfig) -> StreamPlan:
+def _class_domain(source: ImageSource, config: RunConfig, options: ClassDomain) -> StreamPlan:
     return class_domain_plan(
         source,
-        split_classes(len(source.classes), config.increment, config.first),
-        order=config.domain_order,
+        split_classes(len(source.classes), options.increment, options.first),
+        order=options.domain_order,
         classes=config.class_order,
         seed=config.seed,
     )
 
 
-_PLANNERS: Final[Mapping[str, Callable[[ImageSource, RunConfig], StreamPlan]]] = {
+# Each takes the options of its scenario.
+_PLANNERS: Final[Mapping[str, Callable[[ImageSource, RunConfig, Any], StreamPlan]]] = {
     "class": _class,
     "domain": _domain,
     "shift": _shift,

@@ -1,4 +1,4 @@
-"""A battery: named checks of something that a stranger wrote, each a sentence a broken rule."""
+"""A conformance suite: named checks of a stranger's object, a sentence a broken rule."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
@@ -11,7 +11,7 @@ Subject = TypeVar("Subject")
 
 
 def run_suite(
-    battery: Mapping[str, Callable[[Subject], Iterator[str]]],
+    suite: Mapping[str, Callable[[Subject], Iterator[str]]],
     subject: Subject,
     checks: Iterable[str] | None = None,
 ) -> list[str]:
@@ -20,7 +20,7 @@ def run_suite(
     A check in which the subject raises has failed; the others still run.
 
     Args:
-        battery: The checks by name; each yields a sentence for each rule that is broken.
+        suite: The checks by name; each yields a sentence for each rule that is broken.
         subject: What is checked.
         checks: Names of those to run; None runs all.
 
@@ -30,17 +30,17 @@ def run_suite(
     Example:
         >>> def even(number):
         ...     yield from ["must be even"] * (number % 2)
-        >>> battery = {"even": even, "divides": lambda number: [6 / number][:0]}
-        >>> run_suite(battery, 3, ["even"])
+        >>> suite = {"even": even, "divides": lambda number: [6 / number][:0]}
+        >>> run_suite(suite, 3, ["even"])
         ['even: must be even']
-        >>> run_suite(battery, 0)
+        >>> run_suite(suite, 0)
         ['divides: it must run through, got ZeroDivisionError: division by zero']
     """
-    names = list(battery if checks is None else checks)
+    names = list(suite if checks is None else checks)
     for name in names:
-        if name not in battery:
-            raise unknown_name("check", name, battery)
-    return [f"{name}: {each}" for name in names for each in _sentences(battery[name], subject)]
+        if name not in suite:
+            raise unknown_name("check", name, suite)
+    return [f"{name}: {each}" for name in names for each in _sentences(suite[name], subject)]
 
 
 def _sentences(check: Callable[[Subject], Iterator[str]], subject: Subject) -> list[str]:

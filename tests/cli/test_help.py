@@ -1,0 +1,87 @@
+"""Help answers before anything heavy could load, and says what the recipe says of each option."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cl_adapters.benchmarks.running.recipe_keys import recipe_keys
+from cl_adapters.cli import COMMANDS, app
+from cl_adapters.cli.recipe_options import COMMAND_KEYS
+
+HEAVY = ("torch", "timm", "pandas", "avalanche", "numpy", "matplotlib")
+
+
+def seconds_of(arguments: list[str]) -> tuple[float, str]:
+    """Returns the least processor time of three calls, and what was printed.
+
+    The program's own processor time: other tests run beside it, and would count in the wall's.
+    """
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        result = subprocess.run(
+            [sys.executable, "-m", "cl_adapters", *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(seconds), result.stdout
+
+
+@pytest.mark.parametrize(("command", "most"), [([], 0.3), (["run"], 0.6), (["report"], 0.6)])
+def test_help_answers_at_once(command: list[str], most: float) -> None:
+    seconds, text = seconds_of([*command, "--help"])
+    assert "Usage" in text
+    assert seconds < most
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_loads_nothing_heavy(command: str) -> None:
+    code = (
+        "import sys\nfrom cl_adapters.cli import app\n"
+        f"try: app(['{command}', '--help'])\n"
+        f"except SystemExit: print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def help_of(*command: str) -> str:
+    result = CliRunner().invoke(app, [*command, "--help"], terminal_width=1000)
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
+def test_the_help_lists_every_command_with_its_sentence() -> None:
+    text = help_of()
+    for name, command in COMMANDS.items():
+        assert f"{name} {command.help}" in text
+    assert "inspect Reports classes, sizes, duplicates" in help_of("data")
+
+
+@pytest.mark.parametrize("name", COMMAND_KEYS)
+def test_run_has_an_option_for_every_key_and_says_what_the_recipe_says(name: str) -> None:
+    key, flag = recipe_keys()[name], f"--{name.replace('_', '-')}"
+    text = help_of("run")
+    assert f"{flag} " in text or f"{flag}/" in text
+    assert key.help() in text
+    assert all(choice in text for choice in key.choices)
+
+
+def test_only_what_has_another_form_is_no_option_of_run() -> None:
+    assert set(recipe_keys()) - set(COMMAND_KEYS) == {"options", "plugins"}
+
+
+def test_a_near_command_is_suggested() -> None:
+    result = CliRunner().invoke(app, ["swep"])
+    assert result.exit_code == 2
+    assert "Did you mean 'sweep'" in result.output
+    assert isinstance(app, typer.Typer)

@@ -47,7 +47,7 @@ def test_every_module_and_data_file_is_in_the_wheel(wheel: list[str]) -> None:
     expected |= {
         "cl_adapters/py.typed",
         "cl_adapters/benchmarks/recipes/gtsrb.toml",
-        "cl_adapters/vit/weights/vit_pico_patch4_32.safetensors",
+        "cl_adapters/vit/weights/vit_pico_patch4_32.halves",
         "cl_adapters/vit/weights/vit_pico_patch4_32.json",
     }
     assert expected <= set(wheel), sorted(expected - set(wheel))

@@ -24,7 +24,7 @@ from cl_adapters.benchmarks.streams.experiences import make_benchmark
 from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.benchmarks.streams.watch import BoundaryDetector
 from cl_adapters.cache.feature_cache import FeatureCache
-from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.errors import EarlierNameWarning, InputError, unknown_name
 from cl_adapters.peft.registry import PEFT_NAMES
 from cl_adapters.plugins.registry import Registry, label
 from cl_adapters.records.files import digest
@@ -170,7 +170,7 @@ def _earlier(announcer: BoundaryDetector | None) -> BoundaryDetector | None:
         warnings.warn(
             "`prepare(announcer=...)` is `prepare(boundary_detector=...)` now; the earlier name "
             "goes in the next version",
-            DeprecationWarning,
+            EarlierNameWarning,
             stacklevel=3,
         )
     return announcer

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cl_adapters.benchmarks.data.features import ImageFeatureExtractor, MemoryFeatureCache
 from cl_adapters.benchmarks.data.images import LabelledImages
-from cl_adapters.errors import InputError
+from cl_adapters.errors import EarlierNameWarning, InputError
 from cl_adapters.records.files import digest
 from cl_adapters.shift import Detector, find_detector
 from cl_adapters.shift.boundaries import Boundary, BoundaryFinder
@@ -124,7 +124,7 @@ def __getattr__(name: str) -> type[BoundaryDetector]:
     if name == "Announcer":
         warnings.warn(
             "`Announcer` is `BoundaryDetector` now; the earlier name goes in the next version",
-            DeprecationWarning,
+            EarlierNameWarning,
             stacklevel=2,
         )
         return BoundaryDetector

@@ -9,17 +9,17 @@ import torch
 from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import normalize
 
-from cl_adapters import embedded
 from cl_adapters.benchmarks.data.sources import digits_source
 from cl_adapters.benchmarks.data.transforms import Preprocess
 from cl_adapters.errors import InputError
+from cl_adapters.vit import embedded
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.embedded import EMBEDDED, check_embedded_file, embedded_card
 from cl_adapters.vit.pretrained import load_backbone
 
 
 def test_it_is_small_and_deep_enough() -> None:
-    path = Path(embedded.__file__).parent / "weights" / f"{EMBEDDED}.safetensors"
+    path = Path(embedded.__file__).parent / "weights" / f"{EMBEDDED}.halves"
     assert path.stat().st_size <= 6_000_000
     loaded = load_backbone(EMBEDDED)
     assert loaded.weights == "embedded"

@@ -11,7 +11,7 @@ import pytest
 from cl_adapters.benchmarks.data.sources import ImageSource
 from cl_adapters.benchmarks.running import batch, runner
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.errors import InputError
+from cl_adapters.errors import EarlierNameWarning, InputError
 from tests.benchmarks.killable import stripes
 from tests.benchmarks.running.small_runs import run
 
@@ -97,7 +97,8 @@ def test_a_recipe_file_gives_defaults_that_the_command_overrides(tmp_path: Path)
     assert configs[0].increment == 4
     assert configs[0].options == {"epochs": 9, "lr": 0.1}
     path.write_text("strategy = 'lae'\n[options.lae]\npet = 'lora'\n")
-    (one,) = batch.expand({}, recipe=path, seeds=1, settings=[])
+    with pytest.warns(EarlierNameWarning, match="option `pet` is now called `peft`"):
+        (one,) = batch.expand({}, recipe=path, seeds=1, settings=[])
     assert one.options == {"peft": "lora"}
     for text, message in (
         ("strategy = ','", "--strategy must name at least one of .*, got ','"),

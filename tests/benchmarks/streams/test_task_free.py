@@ -13,6 +13,7 @@ from cl_adapters.benchmarks.data.features import ImageFeatureExtractor, MemoryFe
 from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.data.sources import array_source
 from cl_adapters.benchmarks.data.transforms import Preprocess
+from cl_adapters.benchmarks.streams import watch
 from cl_adapters.benchmarks.streams.class_incremental import make_plan
 from cl_adapters.benchmarks.streams.experiences import make_benchmark
 from cl_adapters.benchmarks.streams.plans import StreamPlan
@@ -25,7 +26,7 @@ from cl_adapters.benchmarks.streams.task_free import (
     true_changes,
 )
 from cl_adapters.benchmarks.streams.watch import BoundaryDetector, Watch, find_boundaries
-from cl_adapters.errors import InputError
+from cl_adapters.errors import EarlierNameWarning, InputError
 from cl_adapters.shift.boundaries import Boundary
 from cl_adapters.vit.pretrained import load_backbone
 from tests.benchmarks.streams.flows import MARK, at
@@ -252,3 +253,10 @@ def test_an_empty_test_part_needs_no_dataset(source: ImageSource) -> None:
     benchmark = make_benchmark(source, plan, preprocess)
     assert [len(each.dataset) for each in benchmark.train_stream] == [20, 140]
     assert [len(each.dataset) for each in benchmark.test_stream] == [10, 10]
+
+
+def test_the_detector_of_boundaries_is_found_under_its_earlier_name() -> None:
+    with pytest.warns(EarlierNameWarning, match="`Announcer` is `BoundaryDetector` now"):
+        assert watch.Announcer is BoundaryDetector
+    with pytest.raises(AttributeError, match="has no attribute 'Announce'"):
+        _ = watch.Announce

@@ -24,7 +24,7 @@ from cl_adapters.benchmarks.maintenance.pretrain import (
     pretrain,
 )
 from cl_adapters.errors import InputError
-from cl_adapters.vit.embedded import EMBEDDED, embedded_card
+from cl_adapters.vit.embedded import EMBEDDED, embedded_card, embedded_weights
 from cl_adapters.vit.pretrained import load_backbone
 from tests.benchmarks.maintenance.pretraining.workshop import TRAIN, Workshop, write_data
 
@@ -231,8 +231,10 @@ def test_the_shipped_weights_were_made_with_the_default_settings() -> None:
 
 def test_the_model_card_names_the_shipped_file() -> None:
     text = (ROOT / "docs" / "model_card.md").read_text("utf-8")
-    path = ROOT / "cl_adapters" / "vit" / "weights" / f"{EMBEDDED}.safetensors"
-    assert hashlib.sha256(path.read_bytes()).hexdigest() in text
+    path = ROOT / "cl_adapters" / "vit" / "weights" / f"{EMBEDDED}.halves"
+    weights = embedded_weights()
+    assert hashlib.sha256(weights).hexdigest() in text
+    assert f"{len(weights):,} bytes" in text
     assert f"{path.stat().st_size:,} bytes" in text
     assert f"{embedded_card()['parameters']:,}" in text
     for point in embedded_card()["curve"]:

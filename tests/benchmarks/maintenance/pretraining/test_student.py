@@ -1,10 +1,9 @@
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -16,8 +15,7 @@ from cl_adapters.benchmarks.maintenance.pretraining.student import (
     Student,
     make_batch,
 )
-from cl_adapters.vit import embedded
-from cl_adapters.vit.embedded import EMBEDDED, embedded_card
+from cl_adapters.vit.embedded import embedded_card, embedded_weights
 
 PHOTOS, DRAWN = 3, 2
 
@@ -178,8 +176,7 @@ def test_losses_equal_those_of_a_loop(student: Student) -> None:
 
 
 def test_the_shipped_weights_fit_the_architecture() -> None:
-    path = Path(embedded.__file__).parent / "weights" / f"{EMBEDDED}.safetensors"
-    state = load_file(path)
+    state = load(embedded_weights())
     assert {value.dtype for value in state.values()} == {torch.float16}
     assert all(value.isfinite().all() for value in state.values())
     assert embedded_card()["architecture"] == ARCHITECTURE

@@ -178,7 +178,7 @@ class Gain(nn.Module):
 
 
 class Shifted(Gain):
-    """Keeps a buffer, another in each block, that decides what it adds."""
+    # Keeps a buffer, another in each block, that decides what it adds.
 
     def __init__(self, embed_dim, size, *, generator):
         super().__init__(embed_dim, size, generator=generator)
@@ -189,7 +189,7 @@ class Shifted(Gain):
 
 
 class Secret(Gain):
-    """Has a state that is neither."""
+    # Has a state that is neither.
 
     def get_extra_state(self):
         return torch.zeros(())
@@ -200,7 +200,9 @@ class Secret(Gain):
 
 
 @pytest.mark.parametrize("name", ["mos", "sema"])
-def test_a_peft_module_of_one_s_own_runs_in_methods_that_store_and_mix(name: str, tmp_path: Path) -> None:
+def test_a_peft_module_of_one_s_own_runs_in_methods_that_store_and_mix(
+    name: str, tmp_path: Path
+) -> None:
     path = tmp_path / "own.py"
     path.write_text(OWN)
     kind = find_strategy(name)

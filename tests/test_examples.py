@@ -31,7 +31,7 @@ def plugins_and_methods() -> list[Path]:
     return [
         *(ROOT / "examples").glob("*/cl_adapters_*/*.py"),
         *(ROOT / "benchmarks" / "templates").glob("my_*.py"),
-        *(methods / f"{name}.py" for name in ("finetune", "joint", "lae", "mos", "sema", "simplecil")),
+        *(methods / f"{name}.py" for name in ("finetune", "joint", "lae", "mos", "ranpac", "sema", "simplecil")),
     ]  # fmt: skip
 
 
@@ -45,13 +45,13 @@ def test_outsiders_and_our_own_methods_use_public_names_alone(path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_ranpac_and_a_written_test_pass(tmp_path: Path) -> None:
+def test_the_example_and_a_written_test_pass(tmp_path: Path) -> None:
     new_files("adapter", "low_rank", tmp_path)
-    ranpac = ROOT / "examples" / "ranpac"
+    example = ROOT / "examples" / "knn"
     quiet = ["-q", "-p", "no:randomly", "-p", "no:xdist", "-p", "no:cacheprovider"]
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", *quiet, "-c", os.devnull, str(ranpac / "tests"), str(tmp_path)],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ranpac)}, capture_output=True, text=True,
+        [sys.executable, "-m", "pytest", *quiet, "-c", os.devnull, str(example / "tests"), str(tmp_path)],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(example)}, capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
 

@@ -6,7 +6,7 @@ A name is looked for in this order:
     family:Name              in a family of built-in names that share a prefix, if there is one
     my_method.py:MyMethod    in a file, seen from the working directory
     package.module:Name      in a module that Python can import
-    ranpac                   among the entry points of installed packages (`cl_adapters.strategies`)
+    knn                      among the entry points of installed packages (`cl_adapters.strategies`)
 
 Only what is named is imported, of the built-in table too. `entries`, for listings, imports
 everything, and says of each plugin that is broken what is wrong with it.

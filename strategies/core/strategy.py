@@ -175,10 +175,15 @@ class AdapterStrategy(Loop):
         for experience in experiences:
             self.register_experience(experience)
         self.rebuild(state)
-        state = add_new_tensors(state, self.learned_state())
+        known = self.learned_state()
+        state = add_new_tensors(state, known)
+        # Buffers take any size that a state has; but what grew with the classes has to fit.
+        fits = set(known) == set(state) and all(
+            value.numel() == 0 or value.shape == state[name].shape for name, value in known.items()
+        )
         try:
-            fits = set(self.learned_state()) == set(state)
-            self.model.load_state_dict(dict(state), strict=False)
+            if fits:
+                self.model.load_state_dict(dict(state), strict=False)
         except RuntimeError:  # torch's answer to a shape that differs
             fits = False
         if not fits:

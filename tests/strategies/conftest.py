@@ -8,6 +8,6 @@ from tests.strategies.trained_sema import Scripted
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> type[Scripted]:
-    monkeypatch.setitem(DETECTORS, "scripted", Scripted)
+    monkeypatch.setitem(DETECTORS.places, "scripted", Scripted)
     Scripted.asked, Scripted.made, Scripted.fires = [], 0, lambda _: False
     return Scripted

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cl_adapters.errors import InputError
 from cl_adapters.peft.merging import PAPER_DECAY, auto_decay
+from cl_adapters.records.event_kinds import Votes
 from cl_adapters.strategies.lae import LAE, LAEConfig, ensemble
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
@@ -47,7 +48,7 @@ class Watcher(SupervisedPlugin):
         self.steps.append((epoch, self.before, online, offline))
 
 
-def test_pets_sit_in_the_first_five_blocks(tiny_vit: AdaptedViT) -> None:
+def test_peft_modules_sit_in_the_first_five_blocks(tiny_vit: AdaptedViT) -> None:
     model = build(tiny_vit).model
     assert list(model.online) == [("attention", block) for block in range(5)]
     assert next(iter(build(tiny_vit, peft="lora").model.online)) == ("key_value", 0)
@@ -55,7 +56,7 @@ def test_pets_sit_in_the_first_five_blocks(tiny_vit: AdaptedViT) -> None:
 
 
 @pytest.mark.parametrize("peft", ["adapter", "lora", "prefix"])
-def test_the_offline_pet_starts_as_the_online_pet_of_experience_0(
+def test_the_offline_modules_start_as_the_online_ones_of_experience_0(
     tiny_vit: AdaptedViT, make_stream: Callable[..., Any], peft: str
 ) -> None:
     strategy = build(tiny_vit, peft=peft, epochs=2, freeze_epochs=1)
@@ -115,7 +116,7 @@ def test_freeze_epochs_train_the_new_head_alone(
     assert all(map(torch.equal, head, values(strategy.model.heads.layers[0]))), "old heads stay"
 
 
-def test_auto_decay_moves_the_offline_pet_as_far_as_the_paper() -> None:
+def test_auto_decay_moves_the_offline_modules_as_far_as_the_paper() -> None:
     assert LAEConfig().ema_decay == "auto"
     assert LAEConfig.official().ema_decay == PAPER_DECAY
     assert LAEConfig.official().drop_last
@@ -143,7 +144,7 @@ def test_official_drops_the_last_batch(
 
 def test_the_loss_is_over_the_current_classes_only(tiny_vit: AdaptedViT) -> None:
     strategy = build(tiny_vit)
-    strategy.classes_by_experience = [(0, 1), (2, 4)]
+    strategy.current_classes = (2, 4)
     logits = torch.randn(3, 5)
     targets = torch.tensor([4, 2, 4])
     expected = 0.0
@@ -175,7 +176,7 @@ def test_inference_asks_both_experts_from_experience_1_on(
     before = tiny_vit.num_passes
     with torch.no_grad():
         torch.testing.assert_close(
-            model.eval()(images), model.heads(tiny_vit(images, model.online))
+            model.eval()(images).logits, model.heads(tiny_vit(images, model.online))
         )
     assert tiny_vit.num_passes - before == 10  # one pass of the model, one of this test
     strategy.train(benchmark.train_stream[1])
@@ -184,9 +185,9 @@ def test_inference_asks_both_experts_from_experience_1_on(
             model.heads(tiny_vit(images, model.online)),
             model.heads(tiny_vit(images, model.offline)),
         )
-        torch.testing.assert_close(model.eval()(images), expected)
+        torch.testing.assert_close(model.eval()(images).logits, expected)
         torch.testing.assert_close(
-            model.train()(images), model.heads(tiny_vit(images, model.online))
+            model.train()(images).logits, model.heads(tiny_vit(images, model.online))
         )
 
 
@@ -277,8 +278,8 @@ def test_votes_are_counted_where_the_experts_differ(
     num_images = sum(len(each.dataset) for each in stream.test_stream)
     assert strategy.backbone.num_passes - before == 2 * num_images
     (event,) = strategy.pop_events(1)
-    assert event["event"] == "votes"
-    assert event["experiences"] == [0, 1]
+    assert isinstance(event, Votes)
+    assert event.experiences == [0, 1]
     model = strategy.model.eval()
     for i, each in enumerate(stream.test_stream):
         counts = dict.fromkeys(
@@ -290,12 +291,12 @@ def test_votes_are_counted_where_the_experts_differ(
                     int(model.heads(model.backbone(image[None], pefts)).argmax())
                     for pefts in (model.online, model.offline)
                 )
-                vote = int(model(image[None]).argmax())
+                vote = int(model(image[None]).logits.argmax())
             differs = online != offline
             counts["images"] += 1
             counts["differ"] += differs
             counts["online_right"] += differs and online == int(label)
             counts["offline_right"] += differs and offline == int(label)
             counts["vote_right"] += differs and vote == int(label)
-        assert {name: event[name][i] for name in counts} == counts
-    assert sum(event["differ"]) > 0
+        assert {name: getattr(event, name)[i] for name in counts} == counts
+    assert sum(event.differ) > 0

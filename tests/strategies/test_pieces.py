@@ -73,12 +73,12 @@ def test_a_ridge_head_of_sema_is_the_regression_on_its_features() -> None:
     torch.testing.assert_close(found.double(), 10 * tested @ solved, atol=1e-4, rtol=1e-4)
 
 
-def test_what_sema_keeps_on_disk_is_known_by_the_weights_of_any_pet(tmp_path: Path) -> None:
+def test_what_sema_keeps_on_disk_is_known_by_the_weights_of_any_peft_module(tmp_path: Path) -> None:
     strategy = Trial(find_strategy("sema"), {"peft": "lora"}).build(cache=FeatureCache(tmp_path))
-    before = strategy.frozen_features().space
+    before = strategy.frozen_features().namespace
     with torch.no_grad():  # changes no output, since the other factor is zero
         strategy.model.adapters.at("key_value", 0).key_down.add_(1)
-    assert strategy.frozen_features().space not in {"", before}
+    assert strategy.frozen_features().namespace not in {"", before}
 
 
 def test_a_cosine_head_of_mos_is_aligned_as_one() -> None:
@@ -119,7 +119,7 @@ def test_heads_that_make_no_sense_are_refused(name: str, head: str, reason: str)
         ("mos", {"peft": "lorra"}, "unknown peft 'lorra'; did you mean 'lora'"),
     ],
 )
-def test_pets_that_make_no_sense_are_refused(
+def test_peft_modules_that_make_no_sense_are_refused(
     name: str, options: dict[str, object], reason: str
 ) -> None:
     with pytest.raises(InputError, match=reason):
@@ -177,19 +177,39 @@ class Gain(nn.Module):
         return inputs * self.mean.sum(dim=0)
 
 
-class Counting(Gain):
-    def __init__(self, *arguments, **keywords):
-        super().__init__(*arguments, **keywords)
-        self.register_buffer("calls", torch.zeros(()))
+class Shifted(Gain):
+    # Keeps a buffer, another in each block, that decides what it adds.
+
+    def __init__(self, embed_dim, size, *, generator):
+        super().__init__(embed_dim, size, generator=generator)
+        self.register_buffer("shift", torch.randn(embed_dim, generator=generator))
+
+    def forward(self, inputs):
+        return super().forward(inputs) + 0.1 * self.shift
+
+
+class Secret(Gain):
+    # Has a state that is neither.
+
+    def get_extra_state(self):
+        return torch.zeros(())
+
+    def set_extra_state(self, state):
+        pass
 """
 
 
 @pytest.mark.parametrize("name", ["mos", "sema"])
-def test_a_pet_of_one_s_own_runs_in_methods_that_store_and_mix(name: str, tmp_path: Path) -> None:
+def test_a_peft_module_of_one_s_own_runs_in_methods_that_store_and_mix(
+    name: str, tmp_path: Path
+) -> None:
     path = tmp_path / "own.py"
     path.write_text(OWN)
-    options = {"peft": f"{path}:Gain"}
-    assert check_strategy(find_strategy(name), options=options, checks=["answers", "resumes"]) == []
+    kind = find_strategy(name)
+    for own in ("Gain", "Shifted"):
+        options = {"peft": f"{path}:{own}"}
+        assert check_strategy(kind, options=options, checks=["answers", "resumes"]) == []
     if name == "mos":
-        with pytest.raises(InputError, match="in parameters alone, got the buffer 'calls'"):
-            Trial(find_strategy(name), {"peft": f"{path}:Counting"}).build()
+        sentence = "in parameters and buffers, got the state '_extra_state'"
+        with pytest.raises(InputError, match=sentence):
+            Trial(kind, {"peft": f"{path}:Secret"}).build()

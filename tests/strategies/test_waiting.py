@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cl_adapters import backbone
 from cl_adapters.benchmarks.data.sources import array_source
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.vit import adapted_vit
 
 STEP = ("_unpack_minibatch", "forward", "criterion", "backward", "optimizer_step", "after_step")
 ASKING = ("_local_scalar_dense", "nonzero", "unique", "equal")
@@ -35,7 +35,7 @@ class Asked(TorchDispatchMode):
 @pytest.mark.parametrize("strategy", ["sema", "lae", "mos", "finetune", "joint"])
 def test_no_step_waits(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Pixels are looked at where they are on the CPU only.
-    monkeypatch.setattr(backbone, "_refuse_infinite", lambda _: None)
+    monkeypatch.setattr(adapted_vit, "refuse_infinite", lambda _: None)
     generator = np.random.default_rng(0)
     targets = np.repeat(np.arange(4), 24)
     images = generator.integers(0, 256, (96, 12, 12, 3), dtype=np.uint8), targets

@@ -1,27 +1,17 @@
-"""Every strategy passes the battery; each planted offender fails it with the rule it breaks."""
+"""Strategies that each break one rule, and the sentence that has to name it."""
 
 import os
 import random
-import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from cl_adapters.errors import InputError
-from cl_adapters.strategies import STRATEGY_NAMES, find_strategy
-from cl_adapters.strategies.checks.suite import STRATEGY_CHECKS, check_strategy
 from cl_adapters.strategies.finetune import Finetune
 from cl_adapters.strategies.simplecil import SimpleCIL, SimpleCILConfig
-
-
-@pytest.mark.parametrize("name", STRATEGY_NAMES.names())
-def test_every_strategy_satisfies_the_battery(name: str) -> None:
-    assert check_strategy(find_strategy(name)) == []
 
 
 class KeepsTestData(SimpleCIL):
@@ -269,7 +259,7 @@ class ClaimsGrowth(SimpleCIL):
     """Says that it grew."""
 
     def end_experience(self) -> None:
-        self.note("growth", block=0, adapters=1, parameters=1000)
+        self.log_event("growth", block=0, adapters=1, parameters=1000)
 
 
 class PlaysGrowthDown(SimpleCIL):
@@ -278,7 +268,7 @@ class PlaysGrowthDown(SimpleCIL):
     def end_experience(self) -> None:
         count = len(self.classes_by_experience)
         self.model.register_buffer(f"grown_{count}", torch.zeros(1000))
-        self.note("growth", block=0, adapters=1, parameters=10)
+        self.log_event("growth", block=0, adapters=1, parameters=10)
 
 
 class CountsLabelsFromZero(SimpleCIL):
@@ -322,7 +312,7 @@ class NotesTensors(SimpleCIL):
     """Notes what JSON cannot hold."""
 
     def end_experience(self) -> None:
-        self.note("sums", value=self.model.head.sums)
+        self.log_event("sums", value=self.model.head.sums)
 
 
 class Explodes(SimpleCIL):
@@ -366,60 +356,10 @@ OFFENDERS: list[tuple[type[SimpleCIL] | type[Finetune], str, str]] = [
     (PlaysGrowthDown, "growth", "growth must be noted as it is, 1000 numbers, got 10"),
     (CountsLabelsFromZero, "relabelled", "the same images must get the same classes, got"),
     (LearnsInHalf, "bf16", "must not be in 16 bits, got 'short' in torch.bfloat16"),
-    (NotesTensors, "answers", "must run through, got TypeError: Object of type Tensor"),
+    (
+        NotesTensors,
+        "answers",
+        "must run through, got InputError: value of a sums event must be plain JSON",
+    ),
     (Explodes, "answers", "logits must be finite, got NaN"),
 ]
-
-
-@pytest.fixture
-def settings() -> Any:
-    """Puts back what the offenders change."""
-    states = random.getstate(), np.random.get_state(), torch.get_num_threads()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]):
-        yield
-    random.setstate(states[0])
-    np.random.set_state(states[1])  # noqa: NPY002
-    torch.set_num_threads(states[2])
-    os.environ.pop("CL_ADAPTERS_TEST", None)
-    KEPT.clear()
-
-
-@pytest.mark.usefixtures("settings")
-@pytest.mark.parametrize(
-    ("kind", "name", "sentence"), OFFENDERS, ids=lambda each: getattr(each, "__name__", None)
-)
-def test_offenders_fail_with_the_rule_that_they_break(
-    kind: type[SimpleCIL], name: str, sentence: str
-) -> None:
-    found = check_strategy(kind, checks=[name])
-    assert any(re.search(sentence, each) for each in found), found
-    assert all(each.startswith(f"{name}: ") and "\n" not in each for each in found)
-
-
-def test_options_without_a_word_are_found() -> None:
-    assert check_strategy(Silent, checks=["describes"]) == [
-        (
-            "describes: the class must have a docstring, whose first line `cl-adapters list` "
-            "shows, got none"
-        ),
-        "describes: option `mystery` must have a description, got none",
-    ]
-    with pytest.raises(
-        InputError, match="option of Needy must have a default .* none for `needed`"
-    ):
-        check_strategy(Needy, checks=["describes"])
-
-
-def test_one_that_always_begins_again_need_not_resume() -> None:
-    assert check_strategy(BeginsAgain, checks=["resumes"]) == []
-
-
-def test_every_check_has_an_offender() -> None:
-    assert {name for _, name, _ in OFFENDERS} | {"describes"} == set(STRATEGY_CHECKS)
-
-
-def test_an_unknown_check_or_option_is_refused() -> None:
-    with pytest.raises(InputError, match="unknown check 'seed'; did you mean 'seeds'"):
-        check_strategy(SimpleCIL, checks=["seed"])
-    with pytest.raises(InputError, match="unknown option 'epoks'"):
-        check_strategy(SimpleCIL, options={"epoks": 1})

@@ -1,0 +1,1 @@
+"""Nearest neighbours as a plugin of cl-adapters."""

@@ -1,1 +1,0 @@
-"""RanPAC as a plugin of cl-adapters."""

@@ -1,0 +1,75 @@
+"""Every strategy passes the conformance suite; each planted offender fails it with the rule it breaks."""
+
+import os
+import random
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cl_adapters.errors import InputError
+from cl_adapters.strategies import STRATEGY_NAMES, find_strategy
+from cl_adapters.strategies.checks.suite import STRATEGY_CHECKS, check_strategy
+from cl_adapters.strategies.simplecil import SimpleCIL
+from tests.strategies.checks.offenders import KEPT, OFFENDERS, BeginsAgain, Needy, Silent
+
+
+@pytest.mark.parametrize("name", STRATEGY_NAMES.names())
+def test_every_strategy_passes_the_suite(name: str) -> None:
+    assert check_strategy(find_strategy(name)) == []
+
+
+@pytest.fixture
+def settings() -> Any:
+    """Puts back what the offenders change."""
+    states = random.getstate(), np.random.get_state(), torch.get_num_threads()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    torch.set_num_threads(states[2])
+    os.environ.pop("CL_ADAPTERS_TEST", None)
+    KEPT.clear()
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize(
+    ("kind", "name", "sentence"), OFFENDERS, ids=lambda each: getattr(each, "__name__", None)
+)
+def test_offenders_fail_with_the_rule_that_they_break(
+    kind: type[SimpleCIL], name: str, sentence: str
+) -> None:
+    found = check_strategy(kind, checks=[name])
+    assert any(re.search(sentence, each) for each in found), found
+    assert all(each.startswith(f"{name}: ") and "\n" not in each for each in found)
+
+
+def test_options_without_a_word_are_found() -> None:
+    assert check_strategy(Silent, checks=["describes"]) == [
+        (
+            "describes: the class must have a docstring, whose first line `cl-adapters list` "
+            "shows, got none"
+        ),
+        "describes: option `mystery` must have a description, got none",
+    ]
+    with pytest.raises(
+        InputError, match="option of Needy must have a default .* none for `needed`"
+    ):
+        check_strategy(Needy, checks=["describes"])
+
+
+def test_one_that_always_begins_again_need_not_resume() -> None:
+    assert check_strategy(BeginsAgain, checks=["resumes"]) == []
+
+
+def test_every_check_has_an_offender() -> None:
+    assert {name for _, name, _ in OFFENDERS} | {"describes"} == set(STRATEGY_CHECKS)
+
+
+def test_an_unknown_check_or_option_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown check 'seed'; did you mean 'seeds'"):
+        check_strategy(SimpleCIL, checks=["seed"])
+    with pytest.raises(InputError, match="unknown option 'epoks'"):
+        check_strategy(SimpleCIL, options={"epoks": 1})

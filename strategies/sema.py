@@ -39,8 +39,7 @@ Differs from the authors' code, unless `fidelity="official"`:
     `standardize=True`          the descriptor sees centred features of unit spread, so that its
                                 training cannot diverge.
     `descriptor_dim=None`       a sixth of the width, as their 128 of 768.
-    `views`                     how many augmented views of each image the detectors learn from;
-                                0 draws a new one each epoch, as they do.
+    `views=1`                   augmented views of an image for the detectors (theirs: 0, new ones).
 Always: statistics are part of the checkpoint (theirs are lost); the number of classes need not be
 known (`num_classes` makes the head at once, as theirs, whose unused rows then decay); the errors of
 an untrained descriptor never enter its statistics (theirs, if an experience has fewer images than
@@ -354,8 +353,8 @@ class SEMA(AdapterStrategy):
 
     def _open_experience(self) -> None:
         self._freeze()
-        asked = self.config.policy, self.config.budget
-        self._round = GrowthRound(self.model.expandable, *asked, self.model.sizes)
+        config, sizes = self.config, self.model.sizes
+        self._round = GrowthRound(self.model.expandable, config.policy, config.budget, sizes)
         first = len(self.classes_by_experience) == 1
         # From the second experience on the blocks before the first expandable one are frozen.
         cached = CachedFeatures(

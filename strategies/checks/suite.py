@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import torch
-from torch import Tensor
 
 from cl_adapters.errors import InputError
 from cl_adapters.plugins.conformance import run_suite
@@ -32,8 +31,8 @@ from cl_adapters.strategies.checks.probes import (
     module_parts,
     same_bits,
 )
+from cl_adapters.strategies.checks.resuming import resumes, resumes_inside
 from cl_adapters.strategies.checks.trial import EXPERIENCES, TinyStream, Trial, copied
-from cl_adapters.strategies.core.checkpointing import TrainerState
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.checks import tiny_backbone
 
@@ -209,83 +208,6 @@ def _seeds(trial: Trial) -> Iterator[str]:
         yield "two runs with one seed must answer the same, got other logits"
 
 
-def _resumes(trial: Trial) -> Iterator[str]:
-    """Continues from a checkpoint to where the straight run ends, unless it always begins again."""
-    stream = TinyStream()
-    experiences = stream.benchmark.train_stream
-    if not trial.build().resumes:
-        return
-    state: dict[str, Tensor] = {}
-    for number in range(len(EXPERIENCES)):
-        strategy = trial.build()
-        if number:
-            strategy.restore(state, list(experiences[:number]))
-        strategy.train(experiences[number])
-        state = copied(strategy.learned_state())
-        names = changed(trial.straight.states[number], state)
-        if names:
-            yield (
-                f"experience {number}, trained from a checkpoint, must teach what the straight run "
-                f"learned, but {names[0]!r} differs"
-            )
-            return
-    if not torch.equal(trial.evaluate(strategy, stream), trial.straight.outputs[-1]):
-        yield "a restored strategy must answer as the straight run does, got other logits"
-
-
-class _Stopped(Exception):  # noqa: N818 - no error: it ends a training early
-    """Raised in the middle of an experience, as if the process had been killed."""
-
-
-class _StopAt:
-    """Lets training go on until a step, keeps where it stands there, and ends it."""
-
-    def __init__(self, step: int) -> None:
-        self._left = step
-        self.points: list[TrainerState] = []
-
-    def is_due(self) -> bool:
-        self._left -= 1
-        return self._left == 0
-
-    def keep(self, points: list[TrainerState]) -> None:
-        self.points = points
-        raise _Stopped
-
-
-def _resumes_inside(trial: Trial) -> Iterator[str]:
-    """Goes on in the middle of an experience to where the straight run ends."""
-    experiences = TinyStream().benchmark.train_stream
-    if not (trial.build().resumes and trial.build().resumes_inside):
-        return
-    for number, step in ((0, 2), (1, 2)):
-        begun, stop = trial.build(), _StopAt(step)
-        begun.set_checkpointer(stop)
-        try:
-            _train_from(begun, trial, experiences, number)
-            if begun.learns_by_gradient:
-                yield f"experience {number} must take more than {step} steps to be checked"
-                return
-        except _Stopped:
-            begun = trial.build()
-            begun.load_state(stop.points)
-            _train_from(begun, trial, experiences, number)
-        names = changed(trial.straight.states[number], begun.learned_state())
-        if names:
-            yield (
-                f"experience {number}, stopped after step {step} and taken up again, must teach "
-                f"what the straight run learned, but {names[0]!r} differs; declare what steps draw "
-                "from in `generators`, or set `resumes_inside` to False"
-            )
-            return
-
-
-def _train_from(strategy: AdapterStrategy, trial: Trial, experiences: Any, number: int) -> None:  # noqa: ANN401
-    if number:
-        strategy.restore(trial.straight.states[number - 1], list(experiences[:number]))
-    strategy.train(experiences[number])
-
-
 def _small(trial: Trial) -> Iterator[str]:
     """Survives one class and classes that return; learns one image, or refuses it in a sentence."""
     run = trial.train(trial.build(), TinyStream(experiences=((2,), (2, 0), (0,))))
@@ -392,8 +314,8 @@ STRATEGY_CHECKS: Final[dict[str, Callable[[Trial], Iterator[str]]]] = {
     "test_labels": _test_labels,
     "seen_classes": _seen_classes,
     "seeds": _seeds,
-    "resumes": _resumes,
-    "resumes_inside": _resumes_inside,
+    "resumes": resumes,
+    "resumes_inside": resumes_inside,
     "small": _small,
     "released": _released,
     "growth": _growth,

@@ -53,7 +53,8 @@ class ImageDataset(Dataset[tuple[npt.NDArray[np.uint8], int]]):
         return len(self.targets)
 
     def __getitem__(self, item: int) -> tuple[npt.NDArray[np.uint8], int]:
-        picture = self.images.read(item).view(_Picture)
+        images = self.images  # not by its `read`: this is the innermost loop of a run
+        picture = images.store.pixels(int(images.rows[item])).view(_Picture)
         picture.key = self.keys[item]
         return picture, self.targets[item]
 
@@ -71,10 +72,10 @@ class _GroupReader:
     ) -> None:
         self._images, self._transforms = images, transforms
 
-    def read(self, item: int, group: str) -> torch.Tensor:
-        """Returns an image as a group shows it, (3, S, S)."""
-        shown: torch.Tensor = self._transforms[group](self._images[item][0])
-        return shown
+    def read(self, items: Sequence[int], group: str) -> torch.Tensor:
+        """Returns images as a group shows them, (B, 3, S, S)."""
+        images, show = self._images, self._transforms[group]
+        return torch.stack([show(images[item][0]) for item in items])
 
 
 def make_benchmark(
@@ -97,7 +98,7 @@ def make_benchmark(
     """
     experiences = range(len(plan.experiences))
     transforms = {
-        "train": preprocess.train if views is None else partial(_view, preprocess, views),
+        "train": _training_view(preprocess, views),
         "eval": preprocess.evaluate,
     }
     streams = {
@@ -137,6 +138,12 @@ def _dataset(
     keys = _pixel_keys(part, preprocess)
     decoded = ImageDataset(part, targets, keys)
     return experience_dataset(decoded, targets, transforms, group, pixel_keys=keys)
+
+
+def _training_view(preprocess: Preprocess, views: Views | None) -> Callable[[Any], Any]:
+    if preprocess.augment == "none":
+        return preprocess.evaluate
+    return preprocess.train if views is None else partial(_view, preprocess, views)
 
 
 def _view(preprocess: Preprocess, views: Views, picture: _Picture) -> torch.Tensor:

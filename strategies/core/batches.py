@@ -121,7 +121,7 @@ class BatchMaker:
             frozen: What of the model is frozen.
             num_workers: Processes that read; with any, Avalanche's loader reads.
         """
-        parts = torch.split(torch.arange(len(dataset)), size)
+        parts = torch.split(torch.arange(len(dataset)), size) if len(dataset) else ()
         if frozen.adapters is not None and self._cache is not None:
             answered = CachedAdapterFeatures(dataset, frozen.adapters, self._cache)
             if answered.is_kept:

@@ -31,8 +31,8 @@ Read = Callable[[Tensor], Tensor]
 class ImageReader(Protocol):
     """Images as the groups of a dataset's transforms show them."""
 
-    def read(self, item: int, group: Group) -> Tensor:
-        """Returns one image (3, S, S)."""
+    def read(self, items: Sequence[int], group: Group) -> Tensor:
+        """Returns images (B, 3, S, S)."""
 
 
 class IndexBatches:
@@ -118,12 +118,14 @@ def reader_of(dataset: AvalancheDataset, group: Group) -> Read | None:
     if group == "eval":
         reader, item = readers[0]
         shown = dataset[0][0]
-        if not isinstance(shown, Tensor) or not torch.equal(shown, reader.read(item, group)):
+        if not isinstance(shown, Tensor) or not torch.equal(shown, reader.read([item], group)[0]):
             return None
 
     def read(part: Tensor) -> Tensor:
         chosen = [readers[index] for index in part.tolist()]
-        return torch.stack([reader.read(item, group) for reader, item in chosen])
+        if len({id(reader) for reader, _ in chosen}) == 1:
+            return chosen[0][0].read([item for _, item in chosen], group)
+        return torch.stack([reader.read([item], group)[0] for reader, item in chosen])
 
     return read
 

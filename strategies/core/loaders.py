@@ -124,7 +124,8 @@ def reader_of(dataset: AvalancheDataset, group: Group) -> Read | None:
     def read(part: Tensor) -> Tensor:
         chosen = [readers[index] for index in part.tolist()]
         if len({id(reader) for reader, _ in chosen}) == 1:
-            return chosen[0][0].read([item for _, item in chosen], group)
+            together: Tensor = chosen[0][0].read([item for _, item in chosen], group)
+            return together
         return torch.stack([reader.read([item], group)[0] for reader, item in chosen])
 
     return read

@@ -117,18 +117,24 @@ def test_class_means_do_not_mind_when_images_come(
     assert last[0] == last[1]
 
 
+@pytest.fixture(scope="module")
+def two_seeds(digits: ImageSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of every scenario with two seeds."""
+    out = tmp_path_factory.mktemp("seeds")
+    for scenario in NAMES:
+        for seed in (0, 1):
+            runner.run(prepare(config(scenario, seed=seed), source=digits), out)
+    return out
+
+
 @pytest.mark.parametrize("scenario", NAMES)
 def test_reports_put_seeds_into_one_group_and_count_accuracies(
-    digits: ImageSource, tmp_path: Path, scenario: str
+    two_seeds: Path, scenario: str
 ) -> None:
-    folders = [
-        runner.run(prepare(config(scenario, seed=seed), source=digits), tmp_path / "runs")
-        for seed in (0, 1)
-    ]
-    records = [RunRecord.read(folder) for folder in folders]
+    runs = load_runs([two_seeds / f"digits-{scenario}"]).finished
+    records = [run.record for run in runs]
     assert records[0].fingerprint == records[1].fingerprint
     assert records[0].experiences == [[0, 1], [2, 3], [4, 5]] * (1 + (scenario == "class_domain"))
-    runs = load_runs([tmp_path / "runs"]).finished
     (group,) = group_runs(runs)
     assert not group.notes
     for run in runs:
@@ -139,12 +145,15 @@ def test_reports_put_seeds_into_one_group_and_count_accuracies(
                 assert {row["target"] for row in cell} == set(run.record.experiences[i])
                 hits = sum(row["target"] == row["prediction"] for row in cell)
                 assert run.matrix[t, i] == pytest.approx(100 * hits / len(cell))
-    result = CliRunner().invoke(
-        app, ["report", str(tmp_path / "runs"), "--out", str(tmp_path / "report")]
-    )
+
+
+@pytest.mark.parametrize("names", [["class_domain"], pytest.param(NAMES, marks=pytest.mark.slow)])
+def test_one_report_holds_scenarios(two_seeds: Path, tmp_path: Path, names: list[str]) -> None:
+    folders = [str(two_seeds / f"digits-{scenario}") for scenario in names]
+    result = CliRunner().invoke(app, ["report", *folders, "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    assert f"digits-{scenario}" in result.output
-    assert (tmp_path / "report" / "report.html").exists()
+    assert all(f"digits-{scenario}" in result.output for scenario in names)
+    assert (tmp_path / "report.html").exists()
 
 
 def test_the_true_changes_of_domains_are_recorded(digits: ImageSource, tmp_path: Path) -> None:

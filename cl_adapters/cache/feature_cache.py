@@ -26,7 +26,7 @@ from torch import Tensor
 
 from cl_adapters.cache.blocks import SUFFIX, Places
 from cl_adapters.cache.namespace import Namespace
-from cl_adapters.errors import InputError
+from cl_adapters.errors import EarlierNameWarning, InputError
 
 __all__ = ["CACHE_VARIABLE", "FeatureCache", "open_cache"]
 
@@ -213,5 +213,5 @@ def _old_variable() -> str | None:
     chosen = os.environ.get(_OLD_VARIABLE)
     if chosen:
         message = f"environment variable {_OLD_VARIABLE} is now called {CACHE_VARIABLE}"
-        warnings.warn(message, FutureWarning, stacklevel=3)
+        warnings.warn(message, EarlierNameWarning, stacklevel=3)
     return chosen

@@ -11,6 +11,7 @@ from typing import Literal, Protocol, cast
 import torch
 from torch import Tensor
 
+from cl_adapters.randomness import kept_random_states
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.samplers import ResumableBatchSampler
 
@@ -105,21 +106,15 @@ def reader_of(dataset: AvalancheDataset, group: Group) -> Read | None:
     """Returns what reads a dataset's images by indices (B,); None if it does not say how.
 
     Nor does it count where the dataset shows something else: Avalanche keeps attributes when a
-    dataset gets other transforms, so the first image is compared. That is done for `eval`, whose
-    images are no chance.
+    dataset gets other transforms, so the first image of each reader is compared.
 
     Args:
-        dataset: Avalanche's dataset.
+        dataset: Avalanche's dataset, whose images are no chance at the moment.
         group: What it shows at the moment.
     """
     readers: Sequence[tuple[ImageReader, int]] = list(getattr(dataset, "image_readers", ()))
-    if not readers:
+    if not readers or not _shows_what_is_read(dataset, readers, group):
         return None
-    if group == "eval":
-        reader, item = readers[0]
-        shown = dataset[0][0]
-        if not isinstance(shown, Tensor) or not torch.equal(shown, reader.read([item], group)[0]):
-            return None
 
     def read(part: Tensor) -> Tensor:
         chosen = [readers[index] for index in part.tolist()]
@@ -129,6 +124,19 @@ def reader_of(dataset: AvalancheDataset, group: Group) -> Read | None:
         return torch.stack([reader.read([item], group)[0] for reader, item in chosen])
 
     return read
+
+
+def _shows_what_is_read(
+    dataset: AvalancheDataset, readers: Sequence[tuple[ImageReader, int]], group: Group
+) -> bool:
+    firsts = {id(reader): index for index, (reader, _) in [*enumerate(readers)][::-1]}
+    with kept_random_states():  # a stranger's transform may draw
+        for index in firsts.values():
+            reader, item = readers[index]
+            shown, read = dataset[index][0], reader.read([item], group)[0]
+            if not isinstance(shown, Tensor) or not torch.equal(shown, read):
+                return False
+    return True
 
 
 def read_images(dataset: AvalancheDataset) -> Read:

@@ -9,8 +9,6 @@ import pandas as pd
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
-from torch import nn
-from torch.utils.data import DataLoader, RandomSampler
 
 from cl_adapters.benchmarks.data.sources import ImageSource
 from cl_adapters.benchmarks.running import runner
@@ -18,16 +16,12 @@ from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
+from cl_adapters.records.event_kinds import Cache, Evaluation
 from cl_adapters.records.events import read_events
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions
-from cl_adapters.strategies import base
-from cl_adapters.strategies.core.checkpointing import IndexBatches, ResumableBatchSampler
-from cl_adapters.strategies.core.feature_cache import (
-    CachedFeatures,
-    FeatureExtractor,
-    extractor_digest,
-)
+from cl_adapters.strategies.core.extractors import FeatureExtractor
+from cl_adapters.strategies.core.feature_cache import CachedFeatures
 from cl_adapters.strategies.lae import LAE, LAEConfig
 from cl_adapters.strategies.simplecil import SimpleCIL
 from cl_adapters.vit.adapted_vit import AdaptedViT
@@ -55,18 +49,18 @@ def run(source: ImageSource, out: Path, cache: FeatureCache | None, **changes: A
 
 
 def counts(folder: Path) -> list[tuple[int, int]]:
-    return [(e["read"], e["computed"]) for e in read_events(folder) if e["event"] == "cache"]
+    return [(e.read, e.computed) for e in read_events(folder) if isinstance(e, Cache)]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("strategy", OPTIONS)
-def test_memo_off_cold_and_warm_give_one_result(
+def test_a_cache_off_cold_and_warm_gives_one_result(
     source: ImageSource, tmp_path: Path, strategy: str, precision: str
 ) -> None:
-    memos = None, FeatureCache(tmp_path / "cache"), FeatureCache(tmp_path / "cache")
+    caches = None, FeatureCache(tmp_path / "cache"), FeatureCache(tmp_path / "cache")
     folders = [
         run(source, tmp_path / str(number), cache, strategy=strategy, precision=precision)
-        for number, cache in enumerate(memos)
+        for number, cache in enumerate(caches)
     ]
     tables = [read_predictions(folder) for folder in folders]
     for table in tables[1:]:
@@ -121,7 +115,7 @@ def test_sema_computes_a_view_once_and_at_most_all_of_them(
     # train images as they are.
     assert [computed for _, computed in counts(cold)][1:] == [2 * 48 + 48 + 10] * 2
     assert all(computed == 0 for _, computed in counts(warm))
-    modes = {e["mode"] for e in read_events(cold) if e["event"] == "cache"}
+    modes = {e.mode for e in read_events(cold) if isinstance(e, Cache)}
     assert modes == {"2 fixed views"}
     record = RunRecord.read(cold)
     assert record.config["fixed_views"] == record.fingerprint["pixels"]["fixed_views"] == 2
@@ -134,7 +128,7 @@ def test_views_are_crops_of_the_image_and_their_number_is_kept(source: ImageSour
         RunConfig.parse({"strategy": "lae", **TINY, **VIEWS, "fixed_views": 3}), source=source
     )
     dataset = prepared.benchmark().train_stream[0].dataset
-    views = prepared.strategy.views
+    views = prepared.strategy.augmentation.views
     assert views is not None
     seen: list[set[bytes]] = [set() for _ in range(4)]
     for moment in range(30):
@@ -166,7 +160,7 @@ def test_fixed_views_without_augmentation_are_refused(source: ImageSource) -> No
         prepare(config, source=source)
 
 
-def test_a_warm_memo_answers_all_and_passes_stay_those_of_the_method(
+def test_a_warm_cache_answers_all_and_passes_stay_those_of_the_method(
     source: ImageSource, tmp_path: Path
 ) -> None:
     cold, warm = (
@@ -175,11 +169,11 @@ def test_a_warm_memo_answers_all_and_passes_stay_those_of_the_method(
     )
     assert counts(cold) == [(0, 48 + 10), (10, 48 + 10), (20, 48 + 10)]
     assert all(computed == 0 for _, computed in counts(warm))
-    passes = [e["passes"] for e in read_events(warm) if e["event"] == "evaluation"]
+    passes = [e.passes for e in read_events(warm) if isinstance(e, Evaluation)]
     assert passes == [1, 1, 1]
-    inherited = [e["inherited"] for e in read_events(warm) if e["event"] == "cache"]
-    assert inherited == [e["read"] for e in read_events(warm) if e["event"] == "cache"]
-    assert all(e["inherited"] == 0 for e in read_events(cold) if e["event"] == "cache")
+    told = [e for e in read_events(warm) if isinstance(e, Cache)]
+    assert [e.earlier_hits for e in told] == [e.read for e in told]
+    assert all(e.earlier_hits == 0 for e in read_events(cold) if isinstance(e, Cache))
 
 
 def test_other_increments_share_what_was_computed(source: ImageSource, tmp_path: Path) -> None:
@@ -238,26 +232,6 @@ def test_without_keys_nothing_goes_to_disk(
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_digest_sees_weights_and_behaviour() -> None:
-    first, second = nn.Linear(3, 2), nn.Linear(3, 2)
-    shape = (1, 2, 3)
-
-    def part(module: nn.Module, scale: float = 1.0) -> str:
-        weights = module.state_dict().values()
-        return extractor_digest(lambda images: scale * module(images), weights, shape)[0]
-
-    assert part(first) == part(first)
-    assert len({part(first), part(second), part(first, 0.5)}) == 3
-    linear = nn.Linear(3, 2)
-    dead = nn.Sequential(linear, nn.ReLU())
-    with torch.no_grad():
-        linear.bias.fill_(-100.0)  # silent on the probes, whatever its weights are
-    before = part(dead)
-    with torch.no_grad():
-        linear.weight.mul_(2)
-    assert part(dead) != before
-
-
 def test_rows_beyond_the_memory_are_computed_at_each_use(make_stream: Callable[..., Any]) -> None:
     asked: list[int] = []
 
@@ -281,7 +255,7 @@ def test_rows_beyond_the_memory_are_computed_at_each_use(make_stream: Callable[.
     assert not asked
 
 
-def test_a_dataset_with_other_transforms_is_not_answered_from_the_memo(
+def test_a_dataset_with_other_transforms_is_not_answered_from_the_cache(
     source: ImageSource, tmp_path: Path
 ) -> None:
     cache = FeatureCache(tmp_path)
@@ -289,7 +263,7 @@ def test_a_dataset_with_other_transforms_is_not_answered_from_the_memo(
     dataset = prepare(RunConfig.parse(values), source=source).benchmark().test_stream[0].dataset
 
     def rows(of: Any) -> CachedFeatures:
-        part = FeatureExtractor(lambda images: images.flatten(1), space="ab")
+        part = FeatureExtractor(lambda images: images.flatten(1), namespace="ab")
         return CachedFeatures(of, part, same=True, keep=False, cache=cache)
 
     clean = rows(dataset).rows(torch.arange(4))
@@ -302,12 +276,12 @@ def test_a_dataset_with_other_transforms_is_not_answered_from_the_memo(
     assert torch.equal(rows(dataset).rows(torch.arange(4)), clean)
 
 
-def test_a_dataset_that_would_fill_the_memo_stays_out_of_it(
+def test_a_dataset_that_would_fill_the_cache_stays_out_of_it(
     source: ImageSource, tmp_path: Path
 ) -> None:
     small = run(source, tmp_path / "a", FeatureCache(tmp_path / "cache", megabytes=0.005))
     assert counts(small)[0] == (0, 0)
-    assert not list((tmp_path / "cache").glob("*/*.memo"))
+    assert not list((tmp_path / "cache").glob("*/*"))
 
 
 def test_replay_keeps_its_loader(make_stream: Callable[..., Any], tiny_vit: AdaptedViT) -> None:
@@ -327,51 +301,3 @@ def test_replay_keeps_its_loader(make_stream: Callable[..., Any], tiny_vit: Adap
     for experience in stream.train_stream:
         strategy.train(experience)
     assert steps == [1] * 6
-
-
-def test_the_backbone_is_digested_once_and_again_when_it_was_written_to(
-    source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = RunConfig.parse({"strategy": "simplecil", **TINY})
-    strategy = prepare(config, source=source, cache=FeatureCache(tmp_path)).strategy
-    asked = []
-
-    def counted(*arguments: Any) -> tuple[str, int]:
-        asked.append(arguments)
-        return extractor_digest(*arguments)
-
-    monkeypatch.setattr(base, "extractor_digest", counted)
-    first, second = (strategy.frozen_features() for _ in range(2))
-    assert first is not None
-    assert second is not None
-    assert first.space == second.space
-    assert len(asked) == 1
-    with torch.no_grad():
-        next(strategy.backbone.parameters()).add_(1)
-    third = strategy.frozen_features()
-    assert third is not None
-    assert third.space != first.space
-    assert len(asked) == 2
-
-
-@pytest.mark.parametrize("drop_last", [False, True])
-@pytest.mark.parametrize("skip", [0, 2])
-def test_batches_of_indices_are_those_of_torchs_loader(skip: int, *, drop_last: bool) -> None:
-    """The order has to be that over images, which the loader reads."""
-
-    def order() -> ResumableBatchSampler:
-        generator = torch.Generator().manual_seed(3)
-        sampler = RandomSampler(range(23), generator=generator)
-        return ResumableBatchSampler(sampler, 4, drop_last=drop_last, generator=generator)
-
-    mine, torchs = order(), order()
-    loader = DataLoader(torch.arange(23), batch_sampler=torchs, generator=torchs.generator)
-    batches = IndexBatches(mine)
-    assert len(batches) == len(loader)
-    for passes in range(3):
-        if passes == 1:
-            mine.skip = torchs.skip = skip
-        one, other = list(batches), list(loader)
-        assert len(one) == len(mine) - (skip if passes == 1 else 0)
-        assert all(map(torch.equal, one, other))
-        assert mine.place() == torchs.place()

@@ -137,8 +137,20 @@ def _under_one(compute: Callable[[Tensor, Tensor], Tensor], part: int, images: T
     return compute(images, torch.full((len(images),), part))
 
 
-def _fingerprint(weights: Iterable[Tensor]) -> tuple[int, ...]:
-    # Of the bits, where they are: far cheaper than a digest, and a write changes it.
-    plain = (value.detach().reshape(-1) for value in weights)
-    found = (torch.hash_tensor(each.view(_BITS[each.itemsize])) for each in plain)
-    return tuple(int(each.view(torch.int64)) for each in found)
+def _fingerprint(weights: Iterable[Tensor]) -> tuple[float, ...]:
+    # Where they are: far cheaper than a digest. All bits folded into one number tell the smallest
+    # change, but not what stands there an even number of times, nor who changed places; sums do.
+    values = [value.detach() for value in weights]
+    plain = (each.reshape(-1) for each in values)
+    folded = [torch.hash_tensor(each.view(_BITS[each.itemsize])) for each in plain]
+    sums = torch.stack([_weighted_sum(each) for each in values])
+    return (*torch.stack(folded).view(torch.int64).tolist(), *sums.tolist())
+
+
+def _weighted_sum(value: Tensor) -> Tensor:
+    # Each place has a weight of its own.
+    rows = value.reshape(len(value), -1) if value.ndim > 1 else value.reshape(1, -1)
+    down, across = (
+        torch.cos(torch.arange(1.0, size + 1, device=value.device)) for size in rows.shape
+    )
+    return down @ (rows.float() @ across)

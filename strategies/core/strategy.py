@@ -93,7 +93,8 @@ class AdapterStrategy(Loop):
         # Plugins from elsewhere may count on something that no state of an experience holds.
         if not all(isinstance(each, ResumablePlugin) for each in plugins):
             self.resumes_inside = False
-        super().__init__(
+        # Avalanche puts a constructor into each class that has none: past it, to its methods' own.
+        super(Loop, self).__init__(
             model=self.build_model(backbone, self.config, seed),
             optimizer=no_optimizer(),  # each experience makes its own
             train_mb_size=self.config.batch_size,

@@ -45,11 +45,16 @@ def replaced(vit: AdaptedViT) -> None:
     norm.weight = nn.Parameter(norm.weight * 1.5, requires_grad=False)
 
 
+def permuted(vit: AdaptedViT) -> None:
+    first = vit.vit.blocks[0].mlp.fc1.weight
+    first[[0, 1]] = first[[1, 0]].clone()
+
+
 def loaded(vit: AdaptedViT) -> None:
     vit.load_state_dict({name: value * 0.5 for name, value in vit.state_dict().items()})
 
 
-@pytest.mark.parametrize("write", [written_in_place, set_through_data, replaced, loaded])
+@pytest.mark.parametrize("write", [written_in_place, set_through_data, replaced, permuted, loaded])
 @torch.no_grad()
 def test_the_backbone_is_digested_once_and_again_when_it_was_written_to(
     tiny_vit: AdaptedViT, features: Features, asked: list[Any], write: Any

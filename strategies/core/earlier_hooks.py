@@ -36,17 +36,20 @@ _TOOLS: Final = {
     "train_on_frozen": "train_on_features",
     "views": "augmentation.views",
 }
+# Frames between a sentence and the author's line: a call's, and a class's, which goes through `abc`.
+_CALL, _CLASS = 4, 5
 
 
 def take_earlier_hooks(kind: type) -> None:
     """Gives a class's hooks their present names, with one sentence for each that had another."""
     for old, new in _HOOKS.items():
         if old in vars(kind) and new not in vars(kind):
-            _warn(f"{kind.__name__}.{old}", new)
+            _warn(f"{kind.__name__}.{old}", new, _CLASS)
             setattr(kind, new, vars(kind)[old])
     made = vars(kind).get("build_model")
     if inspect.isfunction(made):
-        _warn(f"{kind.__name__}.build_model(self, backbone)", "a class method with config and seed")
+        old = f"{kind.__name__}.build_model(self, backbone)"
+        _warn(old, "a class method with config and seed", _CLASS)
         kind.build_model = classmethod(_as_class_method(made))  # type: ignore[attr-defined]
 
 
@@ -58,7 +61,7 @@ def earlier_attribute(owner: object, name: str) -> Any:  # noqa: ANN401 - whatev
     """
     if name not in _TOOLS:
         raise AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}")
-    _warn(f"{type(owner).__name__}.{name}", _TOOLS[name])
+    _warn(f"{type(owner).__name__}.{name}", _TOOLS[name], _CALL)
     return attrgetter(_TOOLS[name])(owner)
 
 
@@ -70,5 +73,5 @@ def _as_class_method(made: Callable[..., Any]) -> Callable[..., Any]:
     return build_model
 
 
-def _warn(old: str, new: str) -> None:
-    warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=4)
+def _warn(old: str, new: str, level: int) -> None:
+    warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=level)

@@ -32,6 +32,7 @@ from cl_adapters.benchmarks.running.recipe import RunConfig, read_recipe
 from cl_adapters.benchmarks.streams.class_incremental import class_order, split_classes
 from cl_adapters.benchmarks.sweeps.sweep import expand_grid
 from cl_adapters.errors import InputError
+from cl_adapters.records.files import FORMAT_VERSION
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.shift import find_detector
 from cl_adapters.strategies import find_strategy
@@ -330,8 +331,8 @@ RECORDS: list[Case] = [
     ("half a record", lambda p: record(p, "{"), "must be a readable run record, got"),
     ("a list", lambda p: record(p, "[]"), "must hold every key of a run record, lacks"),
     ("a key missing", lambda p: record(p, '{"seed": 1}'), r"lacks \['classes', 'config'"),
-    ("a newer format", lambda p: record(p, format=99), "from 1 to 2, got 99: a newer cl-adapters"),
-    ("no format", lambda p: record(p, format=None), "a format from 1 to 2, got None"),
+    ("a newer format", lambda p: record(p, format=99), f"from 1 to {FORMAT_VERSION}, got 99: a newer cl-adapters"),
+    ("no format", lambda p: record(p, format=None), f"a format from 1 to {FORMAT_VERSION}, got None"),
     ("edited by hand", edited, "must match its checksum, but it was damaged or edited"),
     ("damaged predictions", lambda p: read(p, "predictions.parquet", b"PAR1", records.read_predictions), "predictions.parquet must be a readable predictions table"),
     ("predictions without columns", without_column, "must be a readable predictions table"),

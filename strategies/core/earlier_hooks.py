@@ -36,7 +36,7 @@ _TOOLS: Final = {
     "train_on_frozen": "train_on_features",
     "views": "augmentation.views",
 }
-# Frames between a sentence and the author's line: a call's, and a class's, which goes through `abc`.
+# Frames from a sentence to the author's line: of a call, and of a class, which goes through `abc`.
 _CALL, _CLASS = 4, 5
 
 

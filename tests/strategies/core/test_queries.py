@@ -114,7 +114,12 @@ def test_queries_of_images_that_repeat_are_computed_once(source: ImageSource) ->
 def test_with_a_cache_no_image_is_computed_twice_nor_by_another_run(
     source: ImageSource, tmp_path: Path
 ) -> None:
-    cold, warm = (learn(prepared(source, FeatureCache(tmp_path / "cache"))) for _ in range(2))
+    counts = []
+    for _ in range(2):
+        cache = FeatureCache(tmp_path / "cache")
+        counts.append(learn(prepared(source, cache)))
+        cache.flush()
+    cold, warm = counts
     # The second evaluation has one test experience more.
     assert cold == [TRAIN + PROBES, TEST, TRAIN, TEST]
     assert warm == [PROBES, 0, 0, 0]

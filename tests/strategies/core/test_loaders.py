@@ -126,6 +126,7 @@ def another() -> Any:
     return prepare(config, source=stripes(train=6, test=3)).benchmark().train_stream[1].dataset
 
 
+@pytest.mark.filterwarnings("ignore:Concatenated datasets have different:UserWarning")
 @pytest.mark.parametrize("group", ["train", "eval"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_a_dataset_became_its_own_images_are_shown(

@@ -129,7 +129,7 @@ def test_naive_is_a_plain_torch_loop(tiny_vit: AdaptedViT, make_stream: Streams)
     twin = build("Naive", tiny_vit, seed=5)  # of which only the sources of randomness are used
     config = twin.config
     heads = ExperienceHeads(tiny_vit.embed_dim)
-    model = AdaptedClassifier(tiny_vit, config.build(tiny_vit, seed=5), heads)
+    model = AdaptedClassifier(tiny_vit, config.build_adapters(tiny_vit, seed=5), heads)
     for experience, classes in zip(benchmark.train_stream, EXPERIENCES, strict=True):
         order = twin.generator("order")
         twin.classes_by_experience.append(tuple(sorted(classes)))

@@ -14,7 +14,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Final
 
-__all__ = ["EARLIER_NAMES", "install", "look_up", "names_of"]
+__all__ = ["EARLIER_NAMES", "earlier_method", "install", "look_up", "names_of"]
 
 # Module as it was -> name there -> `module:name` of today.
 EARLIER_NAMES: Final[Mapping[str, Mapping[str, str]]] = {
@@ -263,3 +263,25 @@ def install() -> None:
     """Lets the modules of the table be imported."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())
+
+
+def earlier_method(old: str, new: str) -> Callable[..., Any]:
+    """Returns a method under its earlier name, which says today's and does the same.
+
+    Example:
+        >>> class Head:
+        ...     def add_classes(self, count):
+        ...         return count + 1
+        ...     grow = earlier_method("grow", "add_classes")
+        >>> with warnings.catch_warnings(record=True) as told:
+        ...     warnings.simplefilter("always")
+        ...     Head().grow(2), str(told[0].message)
+        (3, 'Head.grow is now add_classes')
+    """
+
+    def call(self: Any, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401
+        message = f"{type(self).__name__}.{old} is now {new}"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return getattr(self, new)(*arguments, **keywords)
+
+    return call

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cl_adapters.buffers import GrowingBuffers
+from cl_adapters.earlier_names import earlier_method
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 
 __all__ = ["LinearDiscriminant"]
@@ -64,6 +65,8 @@ class LinearDiscriminant(GrowingBuffers):
             self.sums = functional.pad(self.sums, (0, 0, 0, missing))
             self.counts = functional.pad(self.counts, (0, missing))
             self._columns = None
+
+    grow = earlier_method("grow", "add_classes")
 
     @torch.no_grad()
     def add(self, features: Tensor, groups: Tensor) -> None:

@@ -13,6 +13,7 @@ from typing import Final, cast
 import torch
 from torch import Tensor, nn
 
+from cl_adapters.earlier_names import earlier_method
 from cl_adapters.errors import InputError
 from cl_adapters.heads.cosine import CosineLinear
 
@@ -82,6 +83,8 @@ class ExperienceHeads(nn.Module):
             nn.init.zeros_(layer.bias)
         self.layers.append(layer)
         self.classes.extend(new)
+
+    grow = earlier_method("grow", "add_classes")
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns the logits.

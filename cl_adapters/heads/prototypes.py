@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cl_adapters.buffers import GrowingBuffers
+from cl_adapters.earlier_names import earlier_method
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 
 __all__ = ["PrototypeHead"]
@@ -48,6 +49,8 @@ class PrototypeHead(GrowingBuffers):
         if missing > 0:
             self.sums = functional.pad(self.sums, (0, 0, 0, missing))
             self.counts = functional.pad(self.counts, (0, missing))
+
+    grow = earlier_method("grow", "add_classes")
 
     @torch.no_grad()
     def add(self, features: Tensor, targets: Tensor) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cl_adapters.buffers import GrowingBuffers
+from cl_adapters.earlier_names import earlier_method
 from cl_adapters.errors import InputError
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 
@@ -61,6 +62,8 @@ class RidgeHead(GrowingBuffers):
             self.cross = functional.pad(self.cross, (0, missing))
             self.weight = functional.pad(self.weight, (0, 0, 0, missing))
             self.is_seen = functional.pad(self.is_seen, (0, missing))
+
+    grow = earlier_method("grow", "add_classes")
 
     @torch.no_grad()
     def add(self, features: Tensor, targets: Tensor) -> None:

@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from cl_adapters.earlier_names import earlier_method
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.heads.linear import ExperienceHeads
 from cl_adapters.heads.registry import (
@@ -281,3 +282,5 @@ class PeftConfig(BlockPeftConfig):
             size=self.size,
             generator=torch.Generator().manual_seed(seed),
         )
+
+    build = earlier_method("build", "build_adapters")

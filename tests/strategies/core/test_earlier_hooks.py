@@ -2,15 +2,20 @@
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from cl_adapters.strategies import find_strategy
 from cl_adapters.strategies.checks.trial import TinyStream, Trial
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.strategies.simplecil import PrototypeClassifier, SimpleCIL, SimpleCILConfig
+
+DATA = Path(__file__).parent / "data"
+TEMPLATES = Path(__file__).parents[3] / "benchmarks" / "templates"
 
 
 def written_before() -> type[AdapterStrategy]:
@@ -88,6 +93,32 @@ def test_it_trains_and_predicts_the_same_and_each_name_has_one_sentence(tmp_path
         assert torch.equal(run.states[-1][name], value)
     assert strategy.timings["nothing"][1] == 3
     assert [event.as_line()["inputs_repeat"] for each in run.events for event in each] == [True] * 3
+
+
+def test_what_the_earlier_template_wrote_is_what_todays_writes(tmp_path: Path) -> None:
+    """Everything that `cl-adapters new strategy` gave out before still runs, bit for bit."""
+    (tmp_path / "before.py").write_text((DATA / "my_strategy_before.txt").read_text())
+    runs, stream = [], TinyStream()
+    for place in (tmp_path / "before.py", TEMPLATES / "my_strategy.py"):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trial = Trial(find_strategy(f"{place}:MyStrategy"), {"peft": "lora"})
+            runs.append(trial.train(trial.build(), stream))
+        if place.name == "before.py":
+            sentences = {str(each.message) for each in caught}
+            assert {each.category for each in caught} == {DeprecationWarning}
+            assert {
+                "MyStrategy.grow is now add_classes",
+                "MyStrategyConfig.build is now build_adapters",
+                "ExperienceHeads.grow is now add_classes",
+            } <= sentences
+        else:
+            assert caught == []
+    before, today = runs
+    assert all(map(torch.equal, before.outputs, today.outputs))
+    assert before.states[-1].keys() == today.states[-1].keys()
+    for name, value in before.states[-1].items():
+        assert torch.equal(value, today.states[-1][name])
 
 
 def test_by_default_a_line_says_its_sentence_once() -> None:

@@ -342,8 +342,8 @@ RECORDS: list[Case] = [
     ("events that are no text", lambda p: read(p, "events.jsonl", b"\xff\n{}\n", records.read_events), "line 1 must be an event, got"),
     ("no checkpoint", lambda p: read_checkpoint(p, 3), "experience-0003 must be complete, got"),
     ("half a checkpoint", lambda p: checkpoint(p, "learned.safetensors", b"half"), "must match its checksum, but it was damaged"),
-    ("half of its facts", lambda p: checkpoint(p, "checkpoint.json", b"{"), "must be complete, got"),
-    ("other facts", lambda p: checkpoint(p, "checkpoint.json", b"[]"), r"must hold its facts, got \[\]"),
+    ("half of its metadata", lambda p: checkpoint(p, "checkpoint.json", b"{"), "must be complete, got"),
+    ("other metadata", lambda p: checkpoint(p, "checkpoint.json", b"[]"), r"must hold its metadata, got \[\]"),
     ("a checkpoint from a newer version", lambda p: checkpoint(p, "checkpoint.json", b'{"format": 9}'), "got 9: a newer"),
     ("no folder of runs", lambda p: records.find_runs([p / "no"]), "no' must exist and be a directory"),
 ]  # fmt: skip

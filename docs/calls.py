@@ -69,7 +69,7 @@ class CallCounter(ResumablePlugin):
             f"{Path(name).name} {count}" for name, count in Counter(ours).most_common()
         )
         return (
-            f"{title}: {sum(ours.values())} calls of ours in {len(ours)} files, {reading} more that "
+            f"{title}: {sum(ours.values())} calls of ours in {len(ours)} files, {reading} that "
             f"read images, {theirs} of Avalanche's\n    {files}"
         )
 

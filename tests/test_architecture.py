@@ -1,5 +1,6 @@
 """The picture of the rooms is what the import contracts say now."""
 
+import re
 import runpy
 from pathlib import Path
 from xml.etree import ElementTree
@@ -56,3 +57,14 @@ def test_what_is_forbidden_is_said(tmp_path: Path) -> None:
 def test_scripts_are_no_pages_of_the_site(name: str) -> None:
     listed = (ROOT / "mkdocs.yml").read_text("utf-8").split("exclude_docs: |")[1].splitlines()
     assert f"  {name}" in listed
+
+
+def test_every_file_that_the_page_names_exists() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    known = [f"/{path.relative_to(ROOT).as_posix()}" for path in ROOT.rglob("*.py")]
+    named = set(re.findall(r"`([\w/.]+\.py)`", text)) | set(re.findall(r"docs/\w+\.py", text))
+    assert len(named) > 30
+    assert [name for name in named if not any(path.endswith(f"/{name}") for path in known)] == []
+    folders = re.findall(r"`([\w/]+/)`", text)
+    places = ("", "cl_adapters/", "benchmarks/")
+    assert [each for each in folders if not any((ROOT / at / each).is_dir() for at in places)] == []

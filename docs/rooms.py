@@ -28,6 +28,7 @@ _GAP: Final = 6
 _LINE: Final = 14
 _COLUMNS: Final = 3
 _LETTER: Final = 6.3  # of a small letter on average, in pixels
+_BOLD: Final = 8.3  # of a letter of a name
 
 _RULE: Final = "A room imports from floors below its own, never from above, never from beside."
 _STYLE: Final = """
@@ -143,7 +144,8 @@ def _draw_rooms(page: _Page, rooms: Mapping[str, str]) -> None:
 
 def _draw_rule(page: _Page, contract: Mapping[str, Any], package: str) -> None:
     page.y += 4
-    page.text(10, contract["name"], "name")
+    for line in _wrapped(contract["name"], (_RIGHT - 10) * _LETTER / _BOLD):
+        page.text(10, line, "name")
     short = [each.removeprefix(package + ".") for each in contract["source_modules"]]
     words = f"{', '.join(short)}: never {', '.join(contract['forbidden_modules'])}."
     page.paragraph(10, words, _RIGHT - 10)

@@ -68,3 +68,20 @@ def test_every_file_that_the_page_names_exists() -> None:
     folders = re.findall(r"`([\w/]+/)`", text)
     places = ("", "cl_adapters/", "benchmarks/")
     assert [each for each in folders if not any((ROOT / at / each).is_dir() for at in places)] == []
+
+
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{each}" for each in (
+    path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")
+))]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_and_modules_of_a_page_exist(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    rooms = "cl_adapters|strategies|benchmarks|reports|tests|examples|docs"
+    paths = set(re.findall(rf"(?<![\w/.])(?:{rooms})(?:/[\w.-]+)+(?![\w<])", text))
+    assert [each for each in paths if not (ROOT / each.rstrip(".")).exists()] == []
+    modules = re.findall(r"python -m (cl_adapters[\w.]*)", text)
+    places = [ROOT.joinpath(*name.split(".")) for name in modules]
+    missing = [at for at in places if not (at.with_suffix(".py").is_file() or at.is_dir())]
+    assert missing == []

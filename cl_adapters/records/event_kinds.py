@@ -247,7 +247,7 @@ class Drift(Event):
 
     event: Literal["drift"] = "drift"
     distances: list[list[float | None]] = Field(
-        description="[i][j]: distance of set j from set i over the size of i; null: no number"
+        description="`[i][j]`: distance of set j from set i over the size of i; null: no number"
     )
 
     @model_validator(mode="after")

@@ -1,14 +1,15 @@
-"""What a method answers, in the order of an experience. To write one, this page is enough.
+"""What a method answers, in the order of an experience: the page to write one by.
 
-Subclass `AdapterStrategy` of `core/strategy.py`: these questions above Avalanche's loop. Only
-`build_model` must be answered; the others have answers that do nothing, or the usual. Of use:
+Subclass `AdapterStrategy` of `core/strategy.py` (`Output`, `Phase` are there too). `build_model`
+must be answered. Heads and losses lie in `cl_adapters/heads`, options in `core/config.py`. Of use:
 
-    self.config, self.seed, self.device, self.model, self.backbone (the frozen network)
-    self.current_classes, self.classes_seen    labels, of the experience in training and so far
-    self.generator("noise")                    randomness of one purpose in this experience
-    self.output                                of the last forward pass: logits, extras
-    self.plain_images()                        (images, labels) of the experience, not augmented
-    self.features                              frozen features and their cache, `core/features.py`
+    self.config, self.seed, self.device, self.model, self.current_classes, self.classes_seen
+    self.backbone(images, adapters)   features (B, D); in parts: tokens, run, normed, features
+    AdapterSet({("mlp", 3): module})  what goes into block 3; slots: `peft/adapter_set.py`
+    self.generator("noise")           randomness of one purpose in this experience
+    self.output                       of the last forward pass: logits, extras; None before
+    self.plain_images()               (images, labels) of the experience, not augmented
+    self.features.feature_extractor(self.backbone, self.backbone)   what computes; all it holds
     self.log_event("growth", block=3), self.events.timed("statistics", images)
 """
 
@@ -49,7 +50,7 @@ class Method(ABC):
         """Raises `InputError` if the method cannot learn from an experience."""
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
-        """Makes room for the classes of an experience, of which some may have been seen."""
+        """Makes room, in the head above all, for classes of which some may have been seen."""
 
     def begin_experience(self) -> None:
         """Copies, freezes or resets; what requires a gradient afterwards is trained."""
@@ -89,7 +90,7 @@ class Method(ABC):
         """Returns frozen features under one of several sets; `model.answer` then asks for them."""
 
     def query_features(self) -> FeatureExtractor | None:
-        """Returns frozen features that the model's forward takes beside images, as prompts do."""
+        """Returns frozen features; the model is then called as `model(images, query)`."""
 
     def generators(self) -> Mapping[str, torch.Generator]:
         """Returns, by name, what steps draw from beside the order of images and torch's source."""

@@ -1,8 +1,10 @@
 """Buffers that grow: with classes, with sets, with whatever comes."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
-__all__ = ["GrowingBuffers"]
+__all__ = ["GrowingBuffers", "learned_sizes"]
 
 
 class GrowingBuffers(nn.Module):
@@ -24,6 +26,10 @@ class GrowingBuffers(nn.Module):
         torch.Size([3, 2])
     """
 
+    # Whether the sizes follow from what was learned, not from the classes that were announced: a
+    # state may then have any.
+    grows_by_learning: ClassVar[bool] = False
+
     def buffers_loaded(self) -> None:
         """Called once a state has been loaded: forgets what was computed from the one before."""
 
@@ -35,3 +41,13 @@ class GrowingBuffers(nn.Module):
                 setattr(self, name, stored.new_zeros(stored.shape, device=value.device))
         super()._load_from_state_dict(state, prefix, *rest)
         self.buffers_loaded()
+
+
+def learned_sizes(module: nn.Module) -> set[str]:
+    """Returns the names of the buffers in a module's state whose size is part of what it learned."""
+    return {
+        f"{name}.{buffer}" if name else buffer
+        for name, part in module.named_modules()
+        if isinstance(part, GrowingBuffers) and part.grows_by_learning
+        for buffer, _ in part.named_buffers(recurse=False)
+    }

@@ -56,6 +56,8 @@ class ClassGaussians(GrowingBuffers):
         (torch.Size([3, 2]), [7, 7, 7])
     """
 
+    grows_by_learning = True
+
     def __init__(
         self,
         num_features: int,

@@ -25,6 +25,8 @@ class UnalignedHead(GrowingBuffers):
         (True, False)
     """
 
+    grows_by_learning = True
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("weight", torch.zeros(0, 0))

@@ -33,6 +33,8 @@ class AdapterBank(GrowingBuffers):
         down, down_bias, up, up_bias: Those of a stack, with the sets in front of the blocks.
     """
 
+    grows_by_learning = True
+
     def __init__(self, stack: AdapterStack) -> None:
         super().__init__()
         self.template = copy.deepcopy(stack.template)  # of its own: this one stays in eval mode

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Unpack
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
+from cl_adapters.buffers import learned_sizes
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
 from cl_adapters.records.events import Event
@@ -179,8 +180,10 @@ class AdapterStrategy(Loop):
         known = self.learned_state()
         state = add_new_tensors(state, known)
         # Buffers take any size that a state has; but what grew with the classes has to fit.
+        free = learned_sizes(self.model)
         fits = set(known) == set(state) and all(
-            value.numel() == 0 or value.shape == state[name].shape for name, value in known.items()
+            name in free or value.numel() == 0 or value.shape == state[name].shape
+            for name, value in known.items()
         )
         try:
             if fits:

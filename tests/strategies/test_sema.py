@@ -28,7 +28,7 @@ def test_the_last_three_blocks_expand_and_all_train_in_experience_0(
 ) -> None:
     epochs = Epochs()
     strategy = build(tiny_vit, epochs, official=True)
-    assert strategy.model.blocks == (3, 4, 5)
+    assert strategy.model.expandable == (3, 4, 5)
     assert list(strategy.model.adapters) == [("mlp", block) for block in range(6)]
     before = snapshot(strategy.model.adapters)
     strategy.train(make_stream(TWO).train_stream[0])

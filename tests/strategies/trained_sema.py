@@ -55,7 +55,7 @@ def build(vit: AdaptedViT, *plugins: SupervisedPlugin, **options: Any) -> SEMA:
 
 
 def adapters_by_block(strategy: SEMA) -> dict[int, int]:
-    return {block: len(strategy.model.slot(block)) for block in strategy.model.blocks}
+    return {block: len(strategy.model.slot(block)) for block in strategy.model.expandable}
 
 
 def snapshot(module: torch.nn.Module) -> dict[str, Tensor]:

@@ -41,6 +41,8 @@ class KNNConfig(StrategyConfig):
 class Neighbours(GrowingBuffers):
     """The backbone, and the directions and labels of all images seen."""
 
+    grows_by_learning = True
+
     def __init__(self, backbone: AdaptedViT, config: KNNConfig) -> None:
         super().__init__()
         self.backbone, self.config = backbone, config

@@ -65,7 +65,7 @@ def test_predictions_are_those_of_the_model(source: ImageSource, tmp_path: Path)
     for index in range(len(source.test)):
         image = prepared.preprocess.evaluate(source.test.read(index))
         with torch.no_grad():
-            probabilities = strategy.model.eval()(image[None])[0].double().softmax(dim=0)
+            probabilities = strategy.model.eval()(image[None]).logits[0].double().softmax(dim=0)
         row = rows.loc[index]
         target = plan.order.index(int(source.test.targets[index]))
         assert row["target"] == target

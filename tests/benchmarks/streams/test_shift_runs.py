@@ -176,7 +176,7 @@ def test_digits_shift_from_command_to_report(tmp_path: Path) -> None:
             "num_experiences must be at most the number of train images of every class, 8 of '1'",
         ),
         ({"test_images": 2}, "test_images must be at least the number of classes, 3, got 2"),
-        ({"scenario": "shifts"}, "recipe key `scenario`: .*'shift', got 'shifts'"),
+        ({"scenario": "shifts"}, "recipe key `scenario`: .*'shift'.*got 'shifts'"),
         ({"increment": 2}, "recipe key `increment` must go with scenario 'class', got 'shift'"),
         ({"scenario": "class"}, "recipe key `num_experiences` must go with scenario 'shift'"),
         (

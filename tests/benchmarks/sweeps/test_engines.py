@@ -318,7 +318,7 @@ def test_what_a_memo_in_trouble_says_reaches_the_user_once(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cl_adapters.cache.blocks._write_block", full)
+    monkeypatch.setattr("cl_adapters.cache.namespace.write_block", full)
     (tmp_path / "recipe.toml").write_text("image_size = 16")
     arguments = ["--strategy", "simplecil", "--seeds", "2", "--cache", str(where)]
     arguments += ["--recipe", str(tmp_path / "recipe.toml")]

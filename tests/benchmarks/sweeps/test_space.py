@@ -93,7 +93,7 @@ def test_a_group_of_options_is_searched_by_its_parts() -> None:
 
 def test_a_file_says_the_same(tmp_path: Path) -> None:
     path = tmp_path / "space.toml"
-    path.write_text('lr = "0.001:0.1"\npet = ["adapter", "lora"]\ndrop_last = true\nsize = [4, 8]')
+    path.write_text('lr = "0.001:0.1"\npeft = ["adapter", "lora"]\ndrop_last = true\nsize = [4, 8]')
     told = ["lr=0.001:0.1", "peft=adapter,lora", "drop_last", "size=4,8"]
     assert read_space(LAEConfig(), [str(path)]) == read_space(LAEConfig(), told)
     assert read_space(LAEConfig(), ["lr,drop_last", "peft=lora"]).keys() == {

@@ -1,4 +1,4 @@
-"""The batteries by kind and name, for `cl-adapters check`."""
+"""The suites by kind and name, for `cl-adapters check`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Outcome:
 def check_plugin(
     kind: str, name: str, *, settings: Sequence[str] = (), checks: Iterable[str] | None = None
 ) -> Iterator[Outcome]:
-    """Runs a battery on what a name stands for, and yields each check's outcome as it comes.
+    """Runs a suite on what a name stands for, and yields each check's outcome as it comes.
 
     Args:
         kind: strategy, detector, adapter or stream.
@@ -50,17 +50,17 @@ def check_plugin(
     Raises:
         InputError: If the kind, the name, an option or a check is unknown.
     """
-    if kind not in _BATTERIES:
-        raise unknown_name("kind", kind, _BATTERIES)
+    if kind not in _SUITES:
+        raise unknown_name("kind", kind, _SUITES)
     if settings and kind != "strategy":
         raise InputError(f"--set must go with a strategy, got {kind} {name!r}")
-    battery, open_subject = _BATTERIES[kind]
-    chosen = list(battery if checks is None else checks)
-    run_suite(battery, None, [each for each in chosen if each not in battery])  # refuses them
+    suite, open_subject = _SUITES[kind]
+    chosen = list(suite if checks is None else checks)
+    run_suite(suite, None, [each for each in chosen if each not in suite])  # refuses them
     subject = open_subject(name, dict(map(_pair, settings)))
     for each in chosen:
-        found = [line.partition(": ")[2] for line in run_suite(battery, subject, [each])]
-        yield Outcome(each, (battery[each].__doc__ or "").splitlines()[0], found)
+        found = [line.partition(": ")[2] for line in run_suite(suite, subject, [each])]
+        yield Outcome(each, (suite[each].__doc__ or "").splitlines()[0], found)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -81,7 +81,7 @@ def _detector(name: str, _: Mapping[str, str]) -> Callable[[int], Any]:
     return lambda seed: kind(_FEATURES, seed=seed)
 
 
-_BATTERIES: Final[dict[str, tuple[Mapping[str, Any], Callable[[str, Mapping[str, str]], Any]]]] = {
+_SUITES: Final[dict[str, tuple[Mapping[str, Any], Callable[[str, Mapping[str, str]], Any]]]] = {
     "strategy": (STRATEGY_CHECKS, _strategy),
     "detector": (DETECTOR_CHECKS, _detector),
     "adapter": (ADAPTER_CHECKS, lambda name, _: find_peft(name)),

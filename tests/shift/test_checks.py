@@ -1,4 +1,4 @@
-"""Every detector passes the battery; each broken one fails it with the sentence that fits."""
+"""Every detector passes the suite; each broken one fails it with the sentence that fits."""
 
 import random
 import re
@@ -17,7 +17,7 @@ DIM = 8
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_every_detector_satisfies_the_battery(name: str) -> None:
+def test_every_detector_satisfies_the_suite(name: str) -> None:
     options: dict[str, Any] = {"epochs": 2, "folds": 2} if name == "descriptor" else {}
     assert check_detector(lambda seed: DETECTORS[name](DIM, seed=seed, **options)) == []
 

@@ -39,7 +39,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-# KSWIN takes 0.3 ms a sample; the battery of test_checks.py counts its alarms.
+# KSWIN takes 0.3 ms a sample; the suite of test_checks.py counts its alarms.
 @pytest.mark.parametrize("name", [each for each in DETECTORS if each != "kswin"])
 def test_known_windows_fire_no_more_often_than_stated(name: str) -> None:
     fired = []

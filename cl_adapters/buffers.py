@@ -44,7 +44,7 @@ class GrowingBuffers(nn.Module):
 
 
 def learned_sizes(module: nn.Module) -> set[str]:
-    """Returns the names of the buffers in a module's state whose size is part of what it learned."""
+    """Returns the names of a module's buffers whose size is part of what it learned."""
     return {
         f"{name}.{buffer}" if name else buffer
         for name, part in module.named_modules()

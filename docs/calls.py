@@ -76,7 +76,11 @@ class CallCounter(ResumablePlugin):
 
 def main(name: str) -> None:
     """Trains two experiences and prints what was counted in the second."""
-    backbone = load_backbone(name, image_size=32) if name != _EMBEDDED else load_backbone(name)
+    backbone = (
+        load_backbone(name, image_size=32, weights="random")
+        if name != _EMBEDDED
+        else load_backbone(name)
+    )
     pixels = Preprocess(image_size=32, mean=backbone.mean, std=backbone.std)
     source = open_source("digits")
     stream: Any = make_benchmark(source, make_plan(source, increment=5), pixels)

@@ -28,12 +28,9 @@ def test_every_detector_satisfies_the_battery(name: str) -> None:
     assert sentences_about(name, [each for each in DETECTOR_CHECKS if each != "level"]) == []
 
 
-# By default `test_known_windows_fire_no_more_often_than_stated` counts the alarms of the others,
-# on as many windows.
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(each, marks=[pytest.mark.slow] * (each != "kswin")) for each in DETECTORS],
-)
+# By default `test_known_windows_fire_no_more_often_than_stated` counts the alarms.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DETECTORS)
 def test_every_detector_keeps_its_level_in_the_battery(name: str) -> None:
     assert sentences_about(name, ["level"]) == []
 

@@ -15,7 +15,6 @@ from cl_adapters.strategies.checks.suite import STRATEGY_CHECKS, check_strategy
 from cl_adapters.strategies.simplecil import SimpleCIL
 from tests.strategies.checks.offenders import KEPT, OFFENDERS, BeginsAgain, Needy, Silent
 
-
 # Avalanche's methods share one class of ours: two pass all checks, the others those that look at
 # one trial. `make slow` asks all of all.
 ENTIRE = ("avalanche:Replay", "avalanche:MAS")

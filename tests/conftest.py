@@ -23,10 +23,21 @@ import timm
 import torch
 from avalanche.benchmarks import benchmark_from_datasets
 from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
+from hypothesis import HealthCheck, settings
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from cl_adapters.vit.adapted_vit import AdaptedViT
+
+# How long an example takes says something of the machine's other work alone. The other half of a
+# hundred examples finds little, as each run draws its own.
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("any machine")
 
 RELIABILITY = ("test_killed", "test_faults", "test_bad_input", "test_soak")
 

@@ -83,7 +83,7 @@ def test_a_new_strategy_runs_beside_a_built_in_one(
         "--set", "epochs=1", "--set", "my_method.MyMethod.momentum=0.5", "--set", "peft=lora",
     )  # fmt: skip
     assert code == 0, text
-    code, text = call("report", "runs")
+    code, text = call("report", "runs", "--formats", "svg")
     assert code == 0, text
     assert "my_method.MyMethod" in text
 

@@ -7,6 +7,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("strategies", "benchmarks", "reports")
@@ -99,6 +101,6 @@ def test_reading_records_loads_no_torch() -> None:
 
 
 def test_torch_and_torchvision_fit_each_other() -> None:
-    code = "import torch, torchvision; torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    # An operator of torchvision's own library is there only if that was built for this torch.
+    kept = torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+    assert kept.tolist() == [0]

@@ -8,17 +8,10 @@ from typing import Any
 import pytest
 import timm
 import torch
-from hypothesis import HealthCheck, settings
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cl_adapters.strategies.core.strategy import AdapterStrategy
-
-# How long an example takes says something of the machine's other work alone.
-settings.register_profile(
-    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("any machine")
 
 InterruptedAt = Callable[[int], AbstractContextManager[None]]
 

@@ -25,6 +25,13 @@ def test_on_a_machine_that_runs_these_tests_nothing_is_wrong(tmp_path: Path) -> 
     assert float(measured[1]) > 0
 
 
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Speed, which takes seconds to measure, is of no interest."""
+    monkeypatch.setattr(doctor, "_seconds", lambda _: 1.0)
+
+
+@pytest.mark.usefixtures("measured")
 def test_old_and_missing_packages_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,6 +50,7 @@ def test_old_and_missing_packages_are_named(
     assert "torchvision in one command" in found["fit"]
 
 
+@pytest.mark.usefixtures("measured")
 def test_a_full_disk_and_a_read_only_folder_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,7 +96,7 @@ def _fill(folder: Path, start: int) -> None:
 
 
 def test_processes_write_at_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # which has torch imported
     workers = [context.Process(target=_fill, args=(tmp_path, start)) for start in (0, 7)]
     for worker in workers:
         worker.start()

@@ -81,7 +81,7 @@ def test_naive_predicts_what_finetune_predicts(runs: Path) -> None:
 
 
 def test_the_report_shows_them_together(runs: Path, tmp_path: Path) -> None:
-    code, text = call("report", str(runs), "--out", str(tmp_path))
+    code, text = call("report", str(runs), "--out", str(tmp_path), "--formats", "svg")
     assert code == 0, text
     page = (tmp_path / "report.html").read_text("utf-8")
     for name in ("finetune", "avalanche.Naive", "avalanche.Replay"):

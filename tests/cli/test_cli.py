@@ -68,7 +68,7 @@ def test_scenarios_have_options_and_reports(
     assert options.items() <= record.config.items()
     assert (record.stream, record.fingerprint["scenario"]) == (f"digits-{scenario}", scenario)
     assert [len(each) for each in record.experiences] == [5, 5]
-    code, text = call("report", str(out), "--out", str(tmp_path / "report"))
+    code, text = call("report", str(out), "--out", str(tmp_path / "report"), "--formats", "svg")
     assert code == 0, text
     assert f"digits-{scenario}" in text
 
@@ -207,10 +207,12 @@ def test_an_unknown_option_is_refused_with_code_2() -> None:
     assert call("run", "--strateggy", "lae")[0] == 2
 
 
+STOPPABLE = ["run", "--strategy", "finetune", *TINY, "--set", "epochs=2", "--out"]
+
+
 def start(out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "cl_adapters", "run", "--strategy", "finetune", *TINY]
     return subprocess.Popen(
-        [*command, "--set", "epochs=4", "--out", str(out)],
+        [sys.executable, "-m", "cl_adapters", *STOPPABLE, str(out)],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -218,8 +220,8 @@ def start(out: Path) -> subprocess.Popen[str]:
 
 
 def finish(out: Path) -> Path:
-    with start(out) as process:
-        assert process.wait(timeout=120) == 0, process.stderr and process.stderr.read()
+    code, text = call(*STOPPABLE, str(out))
+    assert code == 0, text
     (folder,) = find_runs([out])
     return folder
 

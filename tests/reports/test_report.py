@@ -13,9 +13,10 @@ from matplotlib import rcParams
 from cl_adapters.errors import InputError
 from cl_adapters.reports.definitions import DETECTION_COLUMNS
 from cl_adapters.reports.report import MOST_IN_FULL, write_report
-from tests.reports.conftest import MakeRun
+from tests.reports.conftest import MakeRun, run_maker
 from tests.reports.growing import write_growth
 from tests.reports.lines import append_event
+from tests.reports.writing import Written, write_once
 
 
 class _Page(HTMLParser):
@@ -45,16 +46,28 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-@pytest.fixture
-def runs(make_run: MakeRun, tmp_path: Path) -> Path:
+def write_runs(make_run: MakeRun) -> None:
     for seed in (0, 1):
         make_run("lae", seed, decay=0.05)
         make_run("finetune", seed, decay=0.25)
+
+
+@pytest.fixture
+def runs(make_run: MakeRun, tmp_path: Path) -> Path:
+    write_runs(make_run)
     return tmp_path / "runs"
 
 
-def test_page_stands_alone_and_all_its_links_lead_somewhere(runs: Path, tmp_path: Path) -> None:
-    summary = write_report([runs], tmp_path / "report", formats=["svg"])
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """The report of what `runs` holds."""
+    root = tmp_path_factory.mktemp("written")
+    write_runs(run_maker(root))
+    return write_once(root)
+
+
+def test_page_stands_alone_and_all_its_links_lead_somewhere(written: Written) -> None:
+    summary = written.summary
     page = _Page(summary.html.read_text())
     assert all(load.startswith(("#", "data:")) for load in page.loads)
     assert page.tags.count("script") == 1
@@ -69,11 +82,9 @@ def test_page_stands_alone_and_all_its_links_lead_somewhere(runs: Path, tmp_path
     assert set(references) <= set(page.ids)
 
 
-def test_summary_names_every_file_and_fits_a_terminal(runs: Path, tmp_path: Path) -> None:
-    summary = write_report([runs], tmp_path / "report", formats=["svg"])
-    assert {path for path in (tmp_path / "report").rglob("*") if path.is_file()} == set(
-        summary.files
-    )
+def test_summary_names_every_file_and_fits_a_terminal(written: Written) -> None:
+    summary = written.summary
+    assert {path for path in written.folder.rglob("*") if path.is_file()} == set(summary.files)
     assert [row[:3] for row in summary.table] == [
         ("Stream", "Method", "Seeds"),
         ("digits", "lae", "2"),
@@ -84,21 +95,32 @@ def test_summary_names_every_file_and_fits_a_terminal(runs: Path, tmp_path: Path
     assert summary.notes == ()
 
 
-def test_same_records_give_the_same_bytes(runs: Path, tmp_path: Path) -> None:
-    write_report([runs], tmp_path / "one")
+def write_in_another_style(runs: Path, out: Path, formats: list[str] | None = None) -> None:
     rcParams["font.size"] = 30  # a user's style must not leak into the report
     try:
-        write_report([runs], tmp_path / "two")
+        write_report([runs], out, formats=formats)
     finally:
         rcParams["font.size"] = 10
-    assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
 
 
-def test_drawing_leaves_the_global_style_alone(runs: Path, tmp_path: Path) -> None:
-    names = [name for name in rcParams if not name.startswith(("_", "backend"))]
-    before = {name: rcParams[name] for name in names}
-    write_report([runs], tmp_path / "report", formats=["svg"])
-    assert {name: rcParams[name] for name in names} == before
+def test_same_records_give_the_same_bytes(written: Written) -> None:
+    root = written.folder.parent  # a page tells where its runs lie, as seen from it
+    write_in_another_style(root / "runs", root / "again", ["svg"])
+    assert _bytes(written.folder) == _bytes(root / "again")
+
+
+def test_figures_of_every_format_have_the_same_bytes(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("lae", sizes=(2, 2))
+    write_report([tmp_path / "runs"], tmp_path / "one")
+    write_in_another_style(tmp_path / "runs", tmp_path / "two")
+    one = _bytes(tmp_path / "one")
+    assert {Path(name).suffix for name in one} >= {".svg", ".png", ".pdf"}
+    assert one == _bytes(tmp_path / "two")
+
+
+def test_drawing_leaves_the_global_style_alone(written: Written) -> None:
+    assert written.before
+    assert written.after == written.before
 
 
 def test_hostile_names_are_harmless(make_run: MakeRun, tmp_path: Path) -> None:
@@ -166,15 +188,13 @@ def test_mixed_protocols_are_marked_everywhere(make_run: MakeRun, tmp_path: Path
     assert any("mixed protocols" in note for note in forced.notes)
 
 
-def test_text_of_figures_can_be_searched(runs: Path, tmp_path: Path) -> None:
-    write_report([runs], tmp_path / "report", formats=["svg"])
-    text = (tmp_path / "report" / "figures" / "digits-accuracy.svg").read_text()
+def test_text_of_figures_can_be_searched(written: Written) -> None:
+    text = (written.folder / "figures" / "digits-accuracy.svg").read_text()
     assert "lae, 2 seeds" in text
     assert "Number of classes seen" in text
 
 
-@pytest.fixture
-def growing(make_run: MakeRun, tmp_path: Path) -> Path:
+def write_growing(make_run: MakeRun) -> None:
     domains = ("plain", "rotation", "plain", "blur", "rotation")
     for seed in (0, 1, 2):
         for detector in ("zscore", "mmd"):
@@ -183,13 +203,26 @@ def growing(make_run: MakeRun, tmp_path: Path) -> Path:
             )
             write_growth(folder, domains, seed=seed, miss=0.0 if detector == "mmd" else 0.7)
         make_run("lae", seed, stream="shift", sizes=(1,) * 5)
+
+
+@pytest.fixture
+def growing(make_run: MakeRun, tmp_path: Path) -> Path:
+    write_growing(make_run)
     return tmp_path / "runs"
 
 
-def test_growth_is_shown_of_methods_that_grow(growing: Path, tmp_path: Path) -> None:
-    summary = write_report([growing], tmp_path / "report", formats=["svg"])
+@pytest.fixture(scope="module")
+def written_growth(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """The report of what `growing` holds."""
+    root = tmp_path_factory.mktemp("written-growth")
+    write_growing(run_maker(root))
+    return write_once(root)
+
+
+def test_growth_is_shown_of_methods_that_grow(written_growth: Written) -> None:
+    summary = written_growth.summary
     names = {path.name for path in summary.files}
-    assert {path for path in (tmp_path / "report").rglob("*") if path.is_file()} == set(
+    assert {path for path in written_growth.folder.rglob("*") if path.is_file()} == set(
         summary.files
     )
     assert {"shift-parameters.svg", "shift-growth.csv"} <= names
@@ -204,9 +237,8 @@ def test_growth_is_shown_of_methods_that_grow(growing: Path, tmp_path: Path) -> 
     assert all(load.startswith(("#", "data:")) for load in page.loads)
 
 
-def test_detection_table_holds_means_of_its_runs(growing: Path, tmp_path: Path) -> None:
-    write_report([growing], tmp_path / "report", formats=["svg"])
-    tables = tmp_path / "report" / "tables"
+def test_detection_table_holds_means_of_its_runs(written_growth: Written) -> None:
+    tables = written_growth.folder / "tables"
     means, runs = (
         list(csv.DictReader(io.StringIO((tables / f"shift-{name}.csv").read_text())))
         for name in ("detection", "detection-runs")
@@ -231,10 +263,10 @@ def test_detection_table_holds_means_of_its_runs(growing: Path, tmp_path: Path) 
     assert r"\toprule" in (tables / "shift-detection.tex").read_text()
 
 
-def test_growth_report_has_the_same_bytes(growing: Path, tmp_path: Path) -> None:
-    write_report([growing], tmp_path / "one", formats=["svg"])
-    write_report([growing], tmp_path / "two", formats=["svg"])
-    assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
+def test_growth_report_has_the_same_bytes(written_growth: Written) -> None:
+    root = written_growth.folder.parent
+    write_report([root / "runs"], root / "again", formats=["svg"])
+    assert _bytes(written_growth.folder) == _bytes(root / "again")
 
 
 def test_methods_that_do_not_grow_leave_the_page_as_it_was(
@@ -349,6 +381,7 @@ def test_sixty_growing_runs_of_twelve_methods_take_seconds(
     assert time.process_time() - start < 16
 
 
+@pytest.mark.slow
 def test_sixty_runs_take_seconds(make_run: MakeRun, tmp_path: Path) -> None:
     for number in range(4):
         for seed in range(15):

@@ -71,10 +71,14 @@ def test_the_page_has_the_section_only_where_there_is_retrieval(
     assert not any("retrieval" in name and "lae" in name for name in names)
 
 
-def test_report_has_the_same_bytes(make_run: MakeRun, tmp_path: Path) -> None:
+# All figures are drawn into files by one function, which test_report.py tries in every format.
+@pytest.mark.parametrize("formats", [["svg"], pytest.param(None, marks=pytest.mark.slow)])
+def test_report_has_the_same_bytes(
+    make_run: MakeRun, tmp_path: Path, formats: list[str] | None
+) -> None:
     choose(make_run, seeds=2)
     for name in ("one", "two"):
-        write_report([tmp_path / "runs"], tmp_path / name)
+        write_report([tmp_path / "runs"], tmp_path / name, formats=formats)
     assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
 
 

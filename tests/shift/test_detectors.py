@@ -39,16 +39,19 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-# KSWIN takes 0.3 ms a sample; the suite of test_checks.py counts its alarms.
-@pytest.mark.parametrize("name", [each for each in DETECTORS if each != "kswin"])
+# KSWIN takes 0.3 ms a sample: it gets fewer windows here, and 208 from the suite of
+# test_checks.py with `make slow`.
 def test_known_windows_fire_no_more_often_than_stated(name: str) -> None:
     fired = []
-    for seed in range(24):
+    references, sizes = (12, [32] * 5) if name == "kswin" else (24, [32, 128] * 5)
+    for seed in range(references):
         detector, fresh = fitted(name, seed), seeded(1000 + seed)
-        fired += [detector.check(draw(size, fresh)).fired for size in [32, 128] * 5]
-    # 240 windows at a level of 1 %: 8 or more would come by chance less than once in 500 times.
-    assert stats.binom.sf(7, len(fired), 0.01) < 0.005
-    assert sum(fired) < 8
+        fired += [detector.check(draw(size, fresh)).fired for size in sizes]
+    # At a level of 1 %, 8 or more of 240 windows and 4 or more of 60 would come by chance less than
+    # once in 200 times.
+    most = 3 if name == "kswin" else 7
+    assert stats.binom.sf(most, len(fired), 0.01) < 0.005
+    assert sum(fired) <= most
 
 
 @pytest.mark.parametrize("size", [32, 128])

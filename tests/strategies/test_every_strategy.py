@@ -23,11 +23,10 @@ from cl_adapters.vit.adapted_vit import AdaptedViT
 EXPERIENCES = [[3, 0], [1, 4], [2, 5, 6]]  # labels in no order, not all of one size
 
 
-def build(name: str, vit: AdaptedViT, **arguments: Any) -> AdapterStrategy:
+def build(name: str, vit: AdaptedViT, *, epochs: int = 4, **arguments: Any) -> AdapterStrategy:
     strategy = STRATEGIES[name]
-    options = {"batch_size": 8}
-    if "epochs" in strategy.config_class.model_fields:
-        options["epochs"] = 4
+    options = {"batch_size": 8, "epochs": epochs, "freeze_epochs": epochs - 1}
+    options = {key: options[key] for key in options if key in strategy.config_class.model_fields}
     arguments.setdefault("evaluator", EvaluationPlugin(loggers=[BaseLogger()]))
     return strategy(backbone=vit, config=strategy.config_class().override(options), **arguments)
 
@@ -80,7 +79,10 @@ def test_another_seed_gives_another_result(
 ) -> None:
     images = torch.randn(16, 3, 32, 32)
     benchmark = make_stream(EXPERIENCES[:1])
-    one, two = (train_and_predict(build(name, tiny_vit, seed=s), benchmark, images) for s in (3, 4))
+    one, two = (
+        train_and_predict(build(name, tiny_vit, epochs=1, seed=s), benchmark, images)
+        for s in (3, 4)
+    )
     assert torch.equal(one, two) == (name == "simplecil")  # class means depend on nothing random
 
 
@@ -88,16 +90,18 @@ def test_a_state_that_does_not_fit_is_refused(
     name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
 ) -> None:
     benchmark = make_stream(EXPERIENCES)
-    strategy = build(name, tiny_vit)
+    strategy = build(name, tiny_vit, epochs=1)
     strategy.train(benchmark.train_stream[0])
     with pytest.raises(InputError, match="checkpoint must fit strategy .* after 2 experiences"):
-        build(name, tiny_vit).restore(strategy.learned_state(), benchmark.train_stream[:2])
+        build(name, tiny_vit, epochs=1).restore(
+            strategy.learned_state(), benchmark.train_stream[:2]
+        )
 
 
 def test_bad_pixels_stop_it_with_one_sentence(
     name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
 ) -> None:
-    strategy = build(name, tiny_vit)
+    strategy = build(name, tiny_vit, epochs=1)
     strategy.train(make_stream([[0, 1]]).train_stream[0])
     strategy.is_training = False
     strategy.mbatch = [torch.full((2, 3, 32, 32), torch.nan), torch.zeros(2, dtype=torch.long)]

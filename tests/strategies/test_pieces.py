@@ -29,13 +29,23 @@ SOME = ["answers", "backbone", "seen_classes", "resumes"]
         ("lae", {"head": "cosine", "peft": "prefix"}),
         ("joint", {"head": "cosine"}),
         ("avalanche:Replay", {"head": "cosine", "peft": "parallel"}),
-        ("mos", {"head": "cosine"}),
-        ("sema", {"head": "cosine"}),
+        pytest.param("mos", {"head": "cosine"}, marks=pytest.mark.slow),
+        pytest.param("sema", {"head": "cosine"}, marks=pytest.mark.slow),
         ("sema", {"head": "prototype", "peft": "lora", "policy": "every_experience"}),
         ("sema", {"head": "ridge", "peft": "adapter", "router": "learned", "detector": "ks"}),
-        *(("mos", {"peft": name}) for name in ("adapter", "lora", "prefix")),
+        ("mos", {"peft": "prefix"}),
         ("mos", {"peft": "lora", "merge": "official"}),
-        *((name, {"peft": "parallel"}) for name in ("finetune", "joint", "lae")),
+        ("finetune", {"peft": "parallel"}),
+        # What is left of methods and pieces, each of which is above.
+        *(
+            pytest.param(name, {"peft": peft}, marks=pytest.mark.slow)
+            for name, peft in [
+                ("mos", "adapter"),
+                ("mos", "lora"),
+                ("joint", "parallel"),
+                ("lae", "parallel"),
+            ]
+        ),
     ],
 )
 def test_pieces_that_fit_are_sound(name: str, options: dict[str, str]) -> None:
@@ -199,7 +209,7 @@ class Secret(Gain):
 """
 
 
-@pytest.mark.parametrize("name", ["mos", "sema"])
+@pytest.mark.parametrize("name", ["mos", pytest.param("sema", marks=pytest.mark.slow)])
 def test_a_peft_module_of_one_s_own_runs_in_methods_that_store_and_mix(
     name: str, tmp_path: Path
 ) -> None:

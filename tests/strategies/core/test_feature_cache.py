@@ -52,8 +52,16 @@ def counts(folder: Path) -> list[tuple[int, int]]:
     return [(e.read, e.computed) for e in read_events(folder) if isinstance(e, Cache)]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("strategy", OPTIONS)
+# Half precision is slow where a processor has to imitate it: two methods show that it is kept apart.
+IN_HALF = [
+    pytest.param(each, "bf16", marks=[pytest.mark.slow] * (each in {"mos", "sema"}))
+    for each in OPTIONS
+]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "precision"), [*((each, "fp32") for each in OPTIONS), *IN_HALF]
+)
 def test_a_cache_off_cold_and_warm_gives_one_result(
     source: ImageSource, tmp_path: Path, strategy: str, precision: str
 ) -> None:

@@ -6,12 +6,14 @@ import shutil
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # One thread, here and in the commands that tests start: the networks are tiny, and on a machine
 # that is shared two threads wait for each other most of the time. Set before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Where a test wants two, they wait asleep for a core that another test has.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 # What frozen parts compute is kept for this session only, not in the user's cache.
 os.environ["CL_ADAPTERS_CACHE"] = tempfile.mkdtemp(prefix="cl-adapters-cache-")
 atexit.register(shutil.rmtree, os.environ["CL_ADAPTERS_CACHE"], ignore_errors=True)
@@ -40,6 +42,15 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 RELIABILITY = ("test_killed", "test_faults", "test_bad_input", "test_soak")
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """Puts back the number of threads, which commands that run in this process may set."""
+    before = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != before:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -64,12 +64,17 @@ def config(scenario: str, strategy: str = "simplecil", **changes: Any) -> RunCon
     return RunConfig.parse({**values, **changes})
 
 
-METHODS = ["sema", "lae", "mos", "simplecil"]
+# The quick one on all of them, and each other method on one; `make slow` runs the rest.
+ALWAYS = [
+    *product(["simplecil"], [*NAMES, "class", "domain"]),
+    ("sema", "blurry"), ("lae", "long_tailed"), ("mos", "repetition"),
+]  # fmt: skip
+REST = [each for each in product(["sema", "lae", "mos"], NAMES) if each not in ALWAYS]
 
 
 @pytest.mark.parametrize(
     ("strategy", "scenario"),
-    [*product(METHODS, NAMES), ("simplecil", "class"), ("simplecil", "domain")],
+    [*ALWAYS, *(pytest.param(*each, marks=pytest.mark.slow) for each in REST)],
 )
 def test_every_method_runs_on_every_scenario(
     digits: ImageSource, tmp_path: Path, strategy: str, scenario: str
@@ -85,7 +90,12 @@ def test_every_method_runs_on_every_scenario(
 
 
 @pytest.mark.parametrize(
-    ("strategy", "scenario"), [("mos", "repetition"), ("sema", "blurry"), ("lae", "blurry")]
+    ("strategy", "scenario"),
+    [
+        ("mos", "repetition"),
+        ("sema", "blurry"),
+        pytest.param("lae", "blurry", marks=pytest.mark.slow),
+    ],
 )
 def test_runs_resume_where_classes_return(
     digits: ImageSource,
@@ -150,7 +160,9 @@ def test_reports_put_seeds_into_one_group_and_count_accuracies(
 @pytest.mark.parametrize("names", [["class_domain"], pytest.param(NAMES, marks=pytest.mark.slow)])
 def test_one_report_holds_scenarios(two_seeds: Path, tmp_path: Path, names: list[str]) -> None:
     folders = [str(two_seeds / f"digits-{scenario}") for scenario in names]
-    result = CliRunner().invoke(app, ["report", *folders, "--out", str(tmp_path)])
+    result = CliRunner().invoke(
+        app, ["report", *folders, "--out", str(tmp_path), "--formats", "svg"]
+    )
     assert result.exit_code == 0, result.output
     assert all(f"digits-{scenario}" in result.output for scenario in names)
     assert (tmp_path / "report.html").exists()

@@ -152,7 +152,10 @@ def test_domains_follow_their_images(source: ImageSource) -> None:
     assert without.checksum() == images.checksum(), "class-incremental fingerprints stay"
 
 
-@pytest.mark.parametrize("strategy", ["lae", "finetune", "joint", "simplecil"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["lae", "simplecil", *(pytest.param(n, marks=pytest.mark.slow) for n in ("finetune", "joint"))],
+)
 def test_strategies_run_on_domains_and_reports_read_them(
     source: ImageSource, tmp_path: Path, strategy: str
 ) -> None:

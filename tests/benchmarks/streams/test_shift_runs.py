@@ -56,7 +56,10 @@ class Count(Progress):
         self.done += images
 
 
-@pytest.mark.parametrize("strategy", ["lae", "finetune", "joint", "simplecil"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["lae", "simplecil", *(pytest.param(n, marks=pytest.mark.slow) for n in ("finetune", "joint"))],
+)
 def test_strategies_run_and_resume_without_new_classes(
     source: ImageSource, tmp_path: Path, interrupted_at: InterruptedAt, strategy: str
 ) -> None:

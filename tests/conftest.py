@@ -1,6 +1,7 @@
 """The tiny frozen ViT and the two-experience stream that most tests share."""
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -19,6 +20,9 @@ os.environ["CL_ADAPTERS_CACHE"] = tempfile.mkdtemp(prefix="cl-adapters-cache-")
 atexit.register(shutil.rmtree, os.environ["CL_ADAPTERS_CACHE"], ignore_errors=True)
 # Jobs that a script starts in the background ignore Ctrl-C from birth; tests send it to themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Half a million objects are imported for good; looking through them costs seconds each time.
+gc.disable()
 
 import pytest
 import timm
@@ -87,6 +91,12 @@ def make_stream() -> Callable[..., Any]:
         )
 
     return build
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what was imported out of all later collections."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

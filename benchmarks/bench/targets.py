@@ -105,9 +105,11 @@ class Bench:
     def _measure_steps(self, name: str, length: int) -> None:
         options = {} if length == min(_LENGTHS) else {"epochs": 1}
         with tempfile.TemporaryDirectory() as folder:
-            found = self._track.time(name, length, Way(FeatureCache(Path(folder)), options=options))
             batch = method_options(self._track.config(name)).batch_size
-            floor = self._track.floor(batch)
+            # Before and after: a machine that slows down in between moves both.
+            before = self._track.floor(batch)
+            found = self._track.time(name, length, Way(FeatureCache(Path(folder)), options=options))
+            floor = (before + self._track.floor(batch)) / 2
         for phase in found.names:
             seconds, images = found.of(phase)
             self.rows.append(

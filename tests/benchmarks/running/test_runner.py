@@ -111,7 +111,14 @@ def test_what_augmentation_shows_depends_on_nothing_else_that_draws(
     assert len(shown) == len(set(shown)) == 4, "two epochs of two experiences, a new view in each"
 
 
-@pytest.mark.parametrize("strategy", ["lae", "finetune", "joint", "simplecil"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "lae",
+        "simplecil",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("finetune", "joint")),
+    ],
+)
 def test_a_run_killed_after_any_experience_ends_like_the_straight_one(
     source: ImageSource, tmp_path: Path, interrupted_at: InterruptedAt, strategy: str
 ) -> None:

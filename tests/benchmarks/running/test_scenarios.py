@@ -92,7 +92,7 @@ def test_every_method_runs_on_every_scenario(
 @pytest.mark.parametrize(
     ("strategy", "scenario"),
     [
-        ("mos", "repetition"),
+        pytest.param("mos", "repetition", marks=pytest.mark.slow),
         ("sema", "blurry"),
         pytest.param("lae", "blurry", marks=pytest.mark.slow),
     ],

@@ -88,7 +88,9 @@ def test_a_method_runs_without_boundaries_and_ends_on_the_told_test_images(
     assert [event.changes for event in events] == [[], [40], [80], [120]]
 
 
-@pytest.mark.parametrize("strategy", ["sema", "mos", "lae"])
+@pytest.mark.parametrize(
+    "strategy", ["lae", *(pytest.param(each, marks=pytest.mark.slow) for each in ("sema", "mos"))]
+)
 def test_wrong_boundaries_are_lived_with_and_a_killed_run_resumes(
     source: ImageSource,
     tmp_path: Path,

@@ -52,9 +52,9 @@ def counts(folder: Path) -> list[tuple[int, int]]:
     return [(e.read, e.computed) for e in read_events(folder) if isinstance(e, Cache)]
 
 
-# Half precision is slow where a processor has to imitate it: two methods show that it is kept apart.
+# Half precision is slow where a processor has to imitate it: the others show that it is kept apart.
 IN_HALF = [
-    pytest.param(each, "bf16", marks=[pytest.mark.slow] * (each in {"mos", "sema"}))
+    pytest.param(each, "bf16", marks=[pytest.mark.slow] * (each in {"mos", "sema", "lae"}))
     for each in OPTIONS
 ]
 

@@ -93,6 +93,7 @@ def assert_equal_runs(one: PretrainConfig, two: PretrainConfig) -> None:
     assert card_of(one) == card_of(two)
 
 
+@pytest.mark.slow
 def test_one_seed_gives_one_result_and_the_teacher_is_asked_once(
     workshop: Workshop, unbroken: tuple[PretrainConfig, Seen]
 ) -> None:
@@ -157,6 +158,7 @@ def test_a_run_that_was_stopped_continues_as_if_it_had_not(
     assert_equal_runs(config, unbroken[0])
 
 
+@pytest.mark.slow
 def test_a_run_stopped_while_the_rate_is_flat_may_end_earlier_than_planned(
     workshop: Workshop, unbroken: tuple[PretrainConfig, Seen], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +256,7 @@ def test_a_run_does_not_go_on_with_other_settings(
     assert card_of(config)["steps_taken"] == 4
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_other_images(
     workshop: Workshop, unbroken: tuple[PretrainConfig, Seen], tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def test_held_out_images_are_classified_by_the_training_images(
     assert make_trainer(workshop, held).evaluate() == accuracy
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_result(workshop: Workshop) -> None:
     tokens = []
     for seed in (0, 0, 1):
@@ -59,6 +60,7 @@ def test_another_seed_gives_another_result(workshop: Workshop) -> None:
     assert not torch.equal(tokens[0], tokens[2])
 
 
+@pytest.mark.slow
 def test_weights_are_averaged_over_the_steps(workshop: Workshop) -> None:
     trainer = make_trainer(workshop)
     states = [{k: v.clone() for k, v in trainer.average.items()}]
@@ -102,6 +104,7 @@ def test_the_rate_rises_stays_and_falls_to_zero(workshop: Workshop) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_optimisers_follow_the_rate(workshop: Workshop) -> None:
     trainer = make_trainer(workshop, warmup=4, steps=9, rate=0.1, matrix_rate=0.2)
     for share in (0.25, 0.5):

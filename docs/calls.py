@@ -15,8 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+import torch
 from avalanche.training.plugins import EvaluationPlugin
 
+import cl_adapters
 from cl_adapters.benchmarks.data.sources import open_source
 from cl_adapters.benchmarks.data.transforms import Preprocess
 from cl_adapters.benchmarks.streams.class_incremental import make_plan
@@ -26,7 +28,7 @@ from cl_adapters.strategies.core.checkpointing import ResumablePlugin
 from cl_adapters.strategies.mos import MOS, MOSConfig
 from cl_adapters.vit.pretrained import load_backbone
 
-ROOT: Final = str(Path(__file__).parent.parent)
+OURS: Final = str(Path(cl_adapters.__file__).parent) + "/"
 _EMBEDDED: Final = "vit_pico_patch4_32"
 _COUNTED: Final = 2  # the batch that is counted, from 0, of the phase that is watched
 
@@ -61,7 +63,7 @@ class CallCounter(ResumablePlugin):
 
     def report(self, title: str) -> str:
         """Returns the counts as a line, and our files with theirs."""
-        known = {name: count for name, count in self.calls.items() if name.startswith(ROOT)}
+        known = {name: count for name, count in self.calls.items() if name.startswith(OURS)}
         ours = {name: count for name, count in known.items() if "/benchmarks/" not in name}
         reading = sum(known.values()) - sum(ours.values())
         theirs = sum(count for name, count in self.calls.items() if "/avalanche/" in name)
@@ -76,6 +78,7 @@ class CallCounter(ResumablePlugin):
 
 def main(name: str) -> None:
     """Trains two experiences and prints what was counted in the second."""
+    torch.set_num_threads(1)  # two wait for each other beside other work
     backbone = (
         load_backbone(name, image_size=32, weights="random")
         if name != _EMBEDDED
@@ -90,6 +93,7 @@ def main(name: str) -> None:
             backbone=backbone.model,
             config=MOSConfig(epochs=1),
             cache=FeatureCache(Path(folder)),
+            fixed_views=True,  # as a run says of images that are not augmented
             plugins=[counter],
             evaluator=EvaluationPlugin(),  # no bars and no numbers of Avalanche's, as in a run
         )

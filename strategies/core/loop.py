@@ -1,7 +1,7 @@
 """Avalanche's training loop for the methods here: the one file that knows its private methods.
 
 `Loop` asks a `Method` its questions at the right moments, in phases that may be interrupted and
-taken up again (`core/checkpointing.py`), and lets a guard watch the loss.
+taken up again (`core/checkpointing.py`), and lets a guard watch what it gives.
 """
 
 from abc import abstractmethod
@@ -30,7 +30,7 @@ from cl_adapters.strategies.core.extractors import FeatureExtractor
 from cl_adapters.strategies.core.feature_cache import CachedFeatures
 from cl_adapters.strategies.core.features import Features
 from cl_adapters.strategies.core.loaders import Group, IndexBatches
-from cl_adapters.strategies.core.loss_guard import LossGuard
+from cl_adapters.strategies.core.loss_guard import LossGuard, Place
 from cl_adapters.strategies.core.method import Method, Output, Phase
 from cl_adapters.strategies.core.optimizers import no_optimizer
 from cl_adapters.strategies.core.output import as_output
@@ -58,7 +58,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
 
     def prepare_loop(self) -> None:
         """Makes what the loop keeps, once the device is known."""
-        self.guard = LossGuard(self.device)
+        self.guard = LossGuard(self.device, self._place)
         self.maker = BatchMaker(self.device, self.augmentation, self.cache)
         self._frozen = Frozen()
         self._batches = {True: Batches(None), False: Batches(None)}  # in training or not
@@ -66,6 +66,8 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         self._ends: list[TrainerState] = []  # of the phases of the experience in training
         self._to_reach: list[TrainerState] = []
         self._now = (0, 0, "")  # phase, epoch, and what drew the order of its images
+        self._is_ending = False  # an experience, after its last epoch
+        self._evaluated = 0  # batches of the experience that is evaluated
 
     @abstractmethod
     def register_experience(self, experience: AvalancheExperience) -> None:
@@ -135,6 +137,24 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
 
     # --- Avalanche's hooks -----------------------------------------------------------------------
 
+    def train(self, *given: Any, **named: Any) -> Any:  # noqa: ANN401 - Avalanche's signature
+        """Trains, and ends where a feature, a loss or an output is no longer a number.
+
+        Raises:
+            RunError: If one is not.
+        """
+        with self.guard.on(self.backbone):
+            return super().train(*given, **named)
+
+    def eval(self, *given: Any, **named: Any) -> Any:  # noqa: ANN401 - Avalanche's signature
+        """Evaluates, and ends where a feature or an output is not a number.
+
+        Raises:
+            RunError: If one is not.
+        """
+        with self.guard.on(self.backbone):
+            return super().eval(*given, **named)
+
     def make_train_dataloader(
         self,
         num_workers: int = 0,
@@ -169,6 +189,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
 
     def make_eval_dataloader(self, **kwargs: Any) -> None:  # noqa: ANN401
         """Reads frozen features where they are kept, else the images."""
+        self._evaluated = 0
         workers = kwargs.get("num_workers") or 0
         batches = self.maker.evaluation(
             self.adapted_dataset, self.eval_mb_size, self._frozen, workers
@@ -179,6 +200,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
 
     def check_model_and_optimizer(self, **_: Any) -> None:  # noqa: ANN401
         """Grows the model and makes the optimiser over what is trainable, frozen parts left out."""
+        self._is_ending = False
         self.events.begin_experience()
         self.register_experience(self.experience)
         self.begin_experience()
@@ -197,10 +219,11 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         """Computes the model's output for the current batch."""
         if self.is_training and not self.learns_by_gradient:
             with torch.no_grad():
-                return self.accumulate(self.mb_x, self.mb_y).float()
+                return self._watched(self.accumulate(self.mb_x, self.mb_y).float())
         with self.features.autocast():
             self.output = as_output(self._answer())
-        return self.output.logits.float()
+        logits = self.output.logits.float()
+        return logits if self.is_training else self._watched(logits)
 
     def criterion(self) -> Tensor:
         """Computes the method's loss in training, plain cross-entropy in evaluation."""
@@ -215,8 +238,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
     def backward(self) -> None:
         """Computes gradients, unless the loss has exploded or is no longer a number."""
         if self.learns_by_gradient:
-            if self.guard.watch(self.loss, self.clock.train_epoch_iterations):
-                self._check_loss()
+            self.guard.watch("loss", self.loss)
             super().backward()
 
     def optimizer_step(self) -> None:
@@ -256,10 +278,28 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         if self.dataloader is self._own_loader:
             self._own_loader = self.dataloader = loader
 
-    def _check_loss(self) -> None:
-        self.guard.check(
-            len(self.classes_by_experience) - 1, self.clock.train_exp_epochs, self.optimizer
-        )
+    def _watched(self, logits: Tensor) -> Tensor:
+        # A class may be ruled out by minus infinity; that all are, or one for certain, may not be.
+        if logits.numel():
+            self.guard.watch("outputs", logits.amax(dim=1), patient=not self.is_training)
+        self._evaluated += not self.is_training
+        return logits
+
+    def _place(self) -> Place:
+        advice, known = "", len(self.classes_by_experience) - 1
+        if self.learns_by_gradient:
+            groups = self.optimizer.param_groups
+            rates = sorted({group["lr"] for group in groups}, reverse=True)
+            named = ", ".join(f"{rate:g}" for rate in rates)
+            advice = f" at learning rate {named}; a lower one may help"
+        if not self.is_training:
+            shown = getattr(self.experience, "current_experience", 0)
+            moment = f"experience {known}, evaluation of experience {shown}"
+            return Place(moment, self._evaluated, advice)
+        if self._is_ending:
+            return Place(f"experience {known}, after its last epoch", None, advice)
+        moment = f"experience {known}, phase {self.phase!r}, epoch {self.clock.train_exp_epochs}"
+        return Place(moment, self.clock.train_epoch_iterations, advice)
 
     def _train_exp(
         self,
@@ -309,12 +349,12 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
     def _after_training_iteration(self, **kwargs: Any) -> None:  # noqa: ANN401
         super()._after_training_iteration(**kwargs)
         if self.checkpointer is not None and self.checkpointer.is_due():
-            self._check_loss()
+            self.guard.check()
             now = trainer_state(self, *self._now, self.clock.train_epoch_iterations)
             self.checkpointer.keep([*self._ends, now])
 
     def _after_training_epoch(self, **kwargs: Any) -> None:  # noqa: ANN401
-        self._check_loss()
+        self.guard.check()
         super()._after_training_epoch(**kwargs)
 
     def _before_eval(self, **kwargs: Any) -> None:  # noqa: ANN401
@@ -331,5 +371,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         super()._after_update(**kwargs)
 
     def _after_training_exp(self, **kwargs: Any) -> None:  # noqa: ANN401
+        self._is_ending = True
         self.end_experience()
+        self.guard.check()  # before anything that the experience left is kept
         super()._after_training_exp(**kwargs)

@@ -6,7 +6,8 @@ taken up again (`core/checkpointing.py`), and lets a guard watch what it gives.
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, Final
 
 import torch
 from avalanche.benchmarks.utils import concat_datasets
@@ -17,6 +18,7 @@ from torch.utils.data import RandomSampler, SequentialSampler
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 from cl_adapters.peft.frozen import eval_frozen
+from cl_adapters.randomness import kept_random_states
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset, AvalancheExperience
 from cl_adapters.strategies.core.batches import Batches, BatchMaker, Frozen
 from cl_adapters.strategies.core.checkpointing import (
@@ -29,6 +31,7 @@ from cl_adapters.strategies.core.event_log import EventLog
 from cl_adapters.strategies.core.extractors import FeatureExtractor
 from cl_adapters.strategies.core.feature_cache import CachedFeatures
 from cl_adapters.strategies.core.features import Features
+from cl_adapters.strategies.core.labels import classes_of
 from cl_adapters.strategies.core.loaders import Group, IndexBatches
 from cl_adapters.strategies.core.loss_guard import LossGuard, Place
 from cl_adapters.strategies.core.method import Method, Output, Phase
@@ -40,6 +43,9 @@ from cl_adapters.strategies.core.views import Augmentation
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["Loop"]
+
+# What a batch in training leaves for the plugins after it, some of which evaluate in between.
+_OF_TRAINING: Final = ("mbatch", "mb_output", "loss", "output", "_frozen")
 
 
 class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships no types
@@ -152,7 +158,9 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         Raises:
             RunError: If one is not.
         """
-        with self.guard.on(self.backbone):
+        # Inside training, which then goes on as if nobody had asked.
+        state = kept_random_states() if self.is_training else nullcontext()
+        with self.guard.on(self.backbone), state:
             return super().eval(*given, **named)
 
     def make_train_dataloader(
@@ -220,6 +228,8 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         if self.is_training and not self.learns_by_gradient:
             with torch.no_grad():
                 return self._watched(self.accumulate(self.mb_x, self.mb_y).float())
+        if not self.classes_by_experience:
+            return self._chance()
         with self.features.autocast():
             self.output = as_output(self._answer())
         logits = self.output.logits.float()
@@ -277,6 +287,12 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         # A plugin may have put its own in place before.
         if self.dataloader is self._own_loader:
             self._own_loader = self.dataloader = loader
+
+    def _chance(self) -> Tensor:
+        """Answers for a model that knows no class yet: each class of the images is as likely."""
+        columns = max(classes_of(self.experience.dataset), default=0) + 1
+        self.output = Output(torch.zeros(len(self.mb_y), columns, device=self.device))
+        return self.output.logits
 
     def _watched(self, logits: Tensor) -> Tensor:
         # A class may be ruled out by minus infinity; that all are, or one for certain, may not be.
@@ -356,6 +372,16 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
     def _after_training_epoch(self, **kwargs: Any) -> None:  # noqa: ANN401
         self.guard.check()
         super()._after_training_epoch(**kwargs)
+
+    def _save_train_state(self) -> dict[str, Any]:
+        kept = {name: getattr(self, name, None) for name in _OF_TRAINING}
+        return {**super()._save_train_state(), "kept": kept}
+
+    def _load_train_state(self, prev_state: dict[str, Any]) -> None:
+        super()._load_train_state(prev_state)
+        if self.is_training:
+            for name, value in prev_state["kept"].items():
+                setattr(self, name, value)
 
     def _before_eval(self, **kwargs: Any) -> None:  # noqa: ANN401
         is_cached = self.cache is not None

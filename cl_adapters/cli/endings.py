@@ -82,5 +82,3 @@ def _quieten_libraries() -> None:
     warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     os.environ.setdefault("PYTHONWARNINGS", "ignore:no QP solver found")  # in a sweep's processes
-    # Where timm's hub cannot be reached, its client warns at each retry; one sentence follows.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

@@ -7,7 +7,9 @@ caller is told. Every set of weights has a digest over its tensors, which goes i
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -213,7 +215,10 @@ def _source(full_name: str, weights: str | Path | None) -> str:
 def _create(full_name: str, image_size: int | None, *, pretrained: bool) -> nn.Module:
     size = {} if image_size is None else {"img_size": image_size}
     try:
-        vit: nn.Module = timm.create_model(full_name, pretrained=pretrained, num_classes=0, **size)
+        with _quiet_hub():
+            vit: nn.Module = timm.create_model(
+                full_name, pretrained=pretrained, num_classes=0, **size
+            )
     except TypeError as error:  # an architecture without `img_size` is not a ViT
         raise InputError(
             f"backbone {full_name!r} must be a timm VisionTransformer: {error}"
@@ -231,3 +236,15 @@ def _create(full_name: str, image_size: int | None, *, pretrained: bool) -> nn.M
                 f"`image_size` must be a multiple of the patch size {patch}, got {image_size}"
             )
     return vit
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Drops what timm's hub says at each of its retries: where all fail, one sentence follows."""
+    hub = logging.getLogger("huggingface_hub")
+    before = hub.level
+    hub.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub.setLevel(before)

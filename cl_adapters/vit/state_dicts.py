@@ -28,7 +28,7 @@ class FoundState:
         tensors: By name, without the prefix.
         entry: The entry of the file that holds them; empty if they are the file.
         prefix: What all of their names began with.
-        others: Names of that entry that do not begin with it.
+        others: Names of what lies beside them there: no tensor, or without that prefix.
     """
 
     tensors: dict[str, Tensor]
@@ -78,7 +78,7 @@ def find_state(held: Any, where: str) -> FoundState:  # noqa: ANN401 - whatever 
     if len(fitting) > 1:
         raise InputError(
             f"{where} must hold one network, got one in each of the entries {some_of(fitting)}: "
-            "save the one that is meant alone, as a state dict"
+            f"keep the one that is meant, as in torch.save(held[{fitting[0]!r}], 'weights.pt')"
         )
     if fitting:
         return _without_prefix(nested[fitting[0]], str(fitting[0]), where)
@@ -103,21 +103,20 @@ def _is_state(held: Mapping[Any, Any]) -> bool:
 
 
 def _without_prefix(held: Mapping[Any, Any], entry: str, where: str) -> FoundState:
-    for key, value in held.items():
-        if not isinstance(key, str):
-            raise InputError(f"{where} must name each tensor by text, got the key {key!r}")
-        if not isinstance(value, Tensor):
-            kind = type(value).__name__
-            raise InputError(
-                f"{where} must be a state dict of tensors, got dict with {key!r} ({kind})"
-            )
     prefixes = _prefixes(held)
     if len(prefixes) > 1 and "" not in prefixes:
         raise InputError(
             f"{where} must hold one network, got one behind each of the prefixes "
-            f"{some_of(prefixes)}: save the one that is meant alone, as a state dict"
+            f"{some_of(prefixes)}: keep those of the one that is meant, in a file of their own"
         )
-    prefix = prefixes[0] if prefixes else ""
-    inside = {key.removeprefix(prefix): held[key] for key in held if key.startswith(prefix)}
-    others = tuple(key for key in held if not key.startswith(prefix))
-    return FoundState(inside, entry, prefix, others)
+    prefix = prefixes[0] if prefixes and "" not in prefixes else ""
+    inside: dict[str, Tensor] = {}
+    others: list[str] = []
+    for key, value in held.items():
+        if isinstance(value, Tensor) and not isinstance(key, str):
+            raise InputError(f"{where} must name each tensor by text, got the key {key!r}")
+        if isinstance(value, Tensor) and key.startswith(prefix):
+            inside[key.removeprefix(prefix)] = value
+        else:
+            others.append(str(key))
+    return FoundState(inside, entry, prefix, tuple(others))

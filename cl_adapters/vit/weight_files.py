@@ -6,11 +6,13 @@ Nothing is unpickled: safetensors, npz without objects, and `.pt` with `weights_
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import safetensors
 import torch
 from safetensors.torch import load_file
@@ -22,7 +24,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.finiteness import refuse_odd_weights
 from cl_adapters.vit.state_dicts import FoundState, find_state, some_of
 
-__all__ = ["load_weights", "read_weights"]
+__all__ = ["load_weights", "read_arrays", "read_weights", "without_head"]
 
 # What torch's and safetensors' readers raise on files that are not theirs.
 _UNREADABLE: Final = (
@@ -70,13 +72,13 @@ def load_weights(vit: VisionTransformer, path: Path) -> tuple[str, ...]:
         refuse_odd_weights(vit.state_dict(), where)
         return ()
     found = read_weights(path)
-    refuse_odd_weights(_used(found.tensors), where)
+    refuse_odd_weights(without_head(found.tensors), where)
     expected = {key: tuple(value.shape) for key, value in vit.state_dict().items()}
     try:
-        state = _used(checkpoint_filter_fn(found.tensors, vit))
+        state = without_head(checkpoint_filter_fn(found.tensors, vit))
         given = {key: tuple(value.shape) for key, value in state.items()}
     except _UNFIT:
-        given = {key: tuple(value.shape) for key, value in _used(found.tensors).items()}
+        given = {key: tuple(value.shape) for key, value in without_head(found.tensors).items()}
     if given != expected:
         raise InputError(f"{where} must fit the backbone: {_misfit(expected, given)}")
     vit.load_state_dict(state)
@@ -95,7 +97,9 @@ def read_weights(path: Path) -> FoundState:
         if path.suffix == ".safetensors":
             held: Any = load_file(path)
         else:
-            held = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():  # of what is refused in a sentence
+                warnings.simplefilter("ignore")
+                held = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _with_code(path, error) from error
     except _UNREADABLE as error:
@@ -105,23 +109,44 @@ def read_weights(path: Path) -> FoundState:
     return find_state(held, where)
 
 
+def read_arrays(path: Path) -> dict[str, Tensor]:
+    """Returns the arrays of a `.npz` file.
+
+    Raises:
+        InputError: If it cannot be read safely.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+            return {name: torch.from_numpy(held[name]) for name in held.files}
+    except (zipfile.BadZipFile, *_UNREADABLE) as error:
+        raise InputError(
+            f"{_where(path)} must be readable and free of code, got: {_first_line(error)}"
+        ) from error
+
+
 def _where(path: Path) -> str:
     return f"weights in {str(path)!r}"
 
 
-def _used(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tensors of a state that are no classifier's."""
     return {key: value for key, value in state.items() if not key.startswith(_HEADS)}
 
 
 def _first_line(error: Exception) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()  # torch paints its errors
+    if "TorchScript archive" in text:
+        return (
+            "a TorchScript archive, a program: save the state dict of the model that it was made of"
+        )
     return text.splitlines()[0] if text else type(error).__name__
 
 
 def _with_code(path: Path, error: Exception) -> InputError:
     """Returns the error for a pickle that asks for classes, which only code could make."""
     try:
-        names = list(get_unsafe_globals_in_checkpoint(path))
+        found = get_unsafe_globals_in_checkpoint(path)
+        names = sorted(found, key=lambda name: (name.startswith("torch."), name))
     except _UNREADABLE:  # a file of an older kind
         names = re.findall(r"(?:GLOBAL|global) `?([\w.]+)`? was not", str(error))
     rule = f"{_where(path)} must be readable and free of code, got"

@@ -33,7 +33,7 @@ from cl_adapters.strategies.core.feature_cache import CachedFeatures
 from cl_adapters.strategies.core.features import Features
 from cl_adapters.strategies.core.labels import classes_of
 from cl_adapters.strategies.core.loaders import Group, IndexBatches
-from cl_adapters.strategies.core.loss_guard import LossGuard, Place
+from cl_adapters.strategies.core.loss_guard import LossGuard, Place, advice_on
 from cl_adapters.strategies.core.method import Method, Output, Phase
 from cl_adapters.strategies.core.optimizers import no_optimizer
 from cl_adapters.strategies.core.output import as_output
@@ -302,12 +302,8 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         return logits
 
     def _place(self) -> Place:
-        advice, known = "", len(self.classes_by_experience) - 1
-        if self.learns_by_gradient:
-            groups = self.optimizer.param_groups
-            rates = sorted({group["lr"] for group in groups}, reverse=True)
-            named = ", ".join(f"{rate:g}" for rate in rates)
-            advice = f" at learning rate {named}; a lower one may help"
+        known = len(self.classes_by_experience) - 1
+        advice = advice_on(self.optimizer) if self.learns_by_gradient else ""
         if not self.is_training:
             shown = getattr(self.experience, "current_experience", 0)
             moment = f"experience {known}, evaluation of experience {shown}"

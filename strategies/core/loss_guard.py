@@ -10,7 +10,7 @@ from torch import Tensor
 from cl_adapters.finiteness import NotFiniteError, mark
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
-__all__ = ["EXPLODED", "LossGuard", "Place", "Watched"]
+__all__ = ["EXPLODED", "LossGuard", "Place", "Watched", "advice_on"]
 
 Watched = Literal["features", "loss", "outputs"]
 
@@ -35,6 +35,13 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         batch = "" if self.batch is None else f", batch {self.batch}"
         return f"in {self.moment}{batch}{self.advice}"
+
+
+def advice_on(optimizer: torch.optim.Optimizer) -> str:
+    """Returns the end of a sentence about what an optimiser may have led to."""
+    rates = sorted({group["lr"] for group in optimizer.param_groups}, reverse=True)
+    named = ", ".join(f"{rate:g}" for rate in rates)
+    return f" at learning rate {named}; a lower one may help"
 
 
 class _PlacedError(NotFiniteError):

@@ -36,7 +36,7 @@ from cl_adapters.strategies.core.loaders import Group, IndexBatches
 from cl_adapters.strategies.core.loss_guard import LossGuard, Place, advice_on
 from cl_adapters.strategies.core.method import Method, Output, Phase
 from cl_adapters.strategies.core.optimizers import no_optimizer
-from cl_adapters.strategies.core.output import as_output
+from cl_adapters.strategies.core.output import logits_from, loss_from
 from cl_adapters.strategies.core.samplers import ResumableBatchSampler, ResumableSampler
 from cl_adapters.strategies.core.seeding import purpose_generator
 from cl_adapters.strategies.core.views import Augmentation
@@ -144,20 +144,12 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
     # --- Avalanche's hooks -----------------------------------------------------------------------
 
     def train(self, *given: Any, **named: Any) -> Any:  # noqa: ANN401 - Avalanche's signature
-        """Trains, and ends where a feature, a loss or an output is no longer a number.
-
-        Raises:
-            RunError: If one is not.
-        """
+        """Trains; raises `RunError` where a feature, a loss or an output is no longer a number."""
         with self.guard.on(self.backbone):
             return super().train(*given, **named)
 
     def eval(self, *given: Any, **named: Any) -> Any:  # noqa: ANN401 - Avalanche's signature
-        """Evaluates, and ends where a feature or an output is not a number.
-
-        Raises:
-            RunError: If one is not.
-        """
+        """Evaluates; raises `RunError` where a feature or an output is not a number."""
         # Inside training, which then goes on as if nobody had asked.
         state = kept_random_states() if self.is_training else nullcontext()
         with self.guard.on(self.backbone), state:
@@ -227,11 +219,14 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         """Computes the model's output for the current batch."""
         if self.is_training and not self.learns_by_gradient:
             with torch.no_grad():
-                return self._watched(self.accumulate(self.mb_x, self.mb_y).float())
+                given = self.accumulate(self.mb_x, self.mb_y)
+            found = logits_from(self.accumulate, given, len(self.mb_y))
+            return self._watched(found.logits.float())
         if not self.classes_by_experience:
             return self._chance()
         with self.features.autocast():
-            self.output = as_output(self._answer())
+            answer = self._answer()
+        self.output = logits_from(self.model.forward, answer, len(self.mb_y))
         logits = self.output.logits.float()
         return logits if self.is_training else self._watched(logits)
 
@@ -239,7 +234,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         """Computes the method's loss in training, plain cross-entropy in evaluation."""
         logits, targets = self.mb_output, self.mb_y
         if self.is_training:
-            return self.batch_loss(logits, targets)
+            return loss_from(self.batch_loss, self.batch_loss(logits, targets))
         # A class beyond the head is one that was never seen: it gets a column like the others.
         missing = max(0, int(targets.max()) + 1 - logits.shape[1])
         padded = nn.functional.pad(logits, (0, missing), value=UNSEEN_LOGIT)

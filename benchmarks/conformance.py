@@ -8,7 +8,7 @@ from cl_adapters.benchmarks.data.sources import SOURCE_NAMES
 from cl_adapters.benchmarks.streams.checks import STREAM_CHECKS
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.peft.registry import find_peft
-from cl_adapters.plugins.conformance import run_suite
+from cl_adapters.plugins.conformance import STOPPED, run_suite
 from cl_adapters.shift import find_detector
 from cl_adapters.shift.checks import DETECTOR_CHECKS
 from cl_adapters.strategies import find_strategy
@@ -41,6 +41,8 @@ def check_plugin(
 ) -> Iterator[Outcome]:
     """Runs a suite on what a name stands for, and yields each check's outcome as it comes.
 
+    Where it does not run through, that is the last: the others would find it again.
+
     Args:
         kind: strategy, detector, adapter or stream.
         name: As for `cl-adapters run`.
@@ -61,6 +63,8 @@ def check_plugin(
     for each in chosen:
         found = [line.partition(": ")[2] for line in run_suite(suite, subject, [each])]
         yield Outcome(each, (suite[each].__doc__ or "").splitlines()[0], found)
+        if any(sentence.startswith(STOPPED) for sentence in found):
+            return
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -23,8 +23,9 @@ from packaging.requirements import Requirement
 from cl_adapters.errors import InputError
 from cl_adapters.vit.embedded import EMBEDDED
 from cl_adapters.vit.pretrained import load_backbone
+from cl_adapters.vit.weight_report import describe_weights
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "examine", "examine_weights"]
 
 _PACKAGE: Final = "cl-adapters"
 _LEAST_DISK: Final = 2  # GiB; a run of 20 experiences with MOS on ViT-B leaves about one
@@ -57,6 +58,17 @@ def examine(out: Path) -> list[Finding]:
         lambda: _disk(out),
     )
     return [finding for check in checks for finding in check()]
+
+
+def examine_weights(path: Path) -> list[Finding]:
+    """Returns what is in a file of weights.
+
+    Raises:
+        InputError: If there is no such file, it cannot be read safely, or holds no network.
+    """
+    if not path.is_file():
+        raise InputError(f"weights must be an existing file, got {str(path)!r}")
+    return [Finding(*each) for each in describe_weights(path)]
 
 
 def _python() -> Iterator[Finding]:

@@ -6,6 +6,7 @@ experience predictions, events and a checkpoint are written first and `run.json`
 minutes.
 """
 
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ from cl_adapters.benchmarks.running.run_folder import time_now
 from cl_adapters.benchmarks.running.storing import keep_examples, store_experience
 from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.errors import InputError, RunError
+from cl_adapters.plugins.references import in_words
 from cl_adapters.randomness import seed_random_states, set_random_states
 from cl_adapters.records.event_kinds import Memory, Segment
 from cl_adapters.records.events import read_events, truncate_events
@@ -204,6 +206,11 @@ def _noted_end(record: RunRecord, folder: Path) -> Iterator[None]:
         raise RunError("memory must hold the model and a batch, and did not") from error
     except (InputError, RunError, OSError) as error:
         record.state, record.error = "failed", str(error)
+        raise
+    except Exception as error:
+        record.state, record.error = "failed", in_words(error)
+        with suppress(OSError):
+            (folder / "error.log").write_text(traceback.format_exc(), encoding="utf-8")
         raise
     finally:
         if record.state != "finished":

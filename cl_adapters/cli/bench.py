@@ -51,12 +51,15 @@ def bench(
 
 def doctor(
     out: Annotated[Path, typer.Option(help="Folder that runs would go to.")] = Path("runs"),
+    weights: Annotated[
+        Path | None, typer.Option(help="Look into a file of weights instead, and only there.")
+    ] = None,
 ) -> None:
     """Looks at what a run would need."""
-    from cl_adapters.benchmarks.doctor import examine
+    from cl_adapters.benchmarks.doctor import examine, examine_weights
     from cl_adapters.cli.printing import print_table
 
-    findings = examine(out)
+    findings = examine(out) if weights is None else examine_weights(weights)
     print_table([["check", "found"], *([each.check, each.found] for each in findings)])
     advised = [each for each in findings if each.advice]
     for each in advised:

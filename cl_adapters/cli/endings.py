@@ -12,6 +12,7 @@ from typing import Any, Final
 import typer
 
 from cl_adapters.errors import EarlierNameWarning, InputError, RunError
+from cl_adapters.plugins.references import in_words, place_in_plugin
 
 __all__ = ["BAD_INPUT", "FAILED", "guarded", "need"]
 
@@ -50,6 +51,13 @@ def _one_sentence() -> Iterator[None]:
             f"cl-adapters: {error}; what was finished is kept, the same command continues", err=True
         )
         raise typer.Exit(FAILED) from error
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if not place_in_plugin(error):  # a fault of ours, of which all is told
+            raise
+        typer.echo(f"cl-adapters: a plugin must run through, got {in_words(error)}", err=True)
+        raise typer.Exit(FAILED) from error
     except KeyboardInterrupt as error:
         typer.echo(
             "cl-adapters: stopped; the same command continues from the last checkpoint", err=True
@@ -82,5 +90,3 @@ def _quieten_libraries() -> None:
     warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     os.environ.setdefault("PYTHONWARNINGS", "ignore:no QP solver found")  # in a sweep's processes
-    # Where timm's hub cannot be reached, its client warns at each retry; one sentence follows.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

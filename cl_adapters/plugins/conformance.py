@@ -1,11 +1,14 @@
 """A conformance suite: named checks of a stranger's object, a sentence a broken rule."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from cl_adapters.errors import unknown_name
+from cl_adapters.plugins.references import in_words
 
-__all__ = ["run_suite"]
+__all__ = ["STOPPED", "run_suite"]
+
+STOPPED: Final = "it must run through"
 
 Subject = TypeVar("Subject")
 
@@ -47,5 +50,4 @@ def _sentences(check: Callable[[Subject], Iterator[str]], subject: Subject) -> l
     try:
         return list(check(subject))
     except Exception as error:  # noqa: BLE001 - whatever a stranger's code raises
-        first = (str(error).splitlines() or [""])[0]
-        return [f"it must run through, got {type(error).__name__}: {first}"]
+        return [f"{STOPPED}, got {in_words(error)}"]

@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import re
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -21,9 +22,12 @@ __all__ = [
     "is_reference",
     "label",
     "load_module",
+    "place_in_plugin",
 ]
 
 SUFFIX: Final = ".py"
+
+_FILES: Final[set[str]] = set()  # that were imported by a name from outside
 
 
 def is_reference(text: str) -> bool:
@@ -73,8 +77,11 @@ def load_module(where: str) -> ModuleType:
         InputError: If the file is no Python source; whatever the module raises goes on.
     """
     if not where.endswith(SUFFIX):
-        return importlib.import_module(where)
+        module = importlib.import_module(where)
+        _FILES.add(str(getattr(module, "__file__", None)))
+        return module
     path = Path(where)
+    _FILES.update({str(path), str(path.absolute())})
     # A changed file is another module: what the old one gave out stays as it was.
     content = f"{path.resolve()} {file_digest(path)}"
     name = f"{path.stem}_{hashlib.sha256(content.encode()).hexdigest()[:12]}"
@@ -104,11 +111,23 @@ def file_of(value: object) -> Path | None:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
+def place_in_plugin(error: BaseException) -> str:
+    """Returns file and line where a plugin's code last stood before an error; empty if nowhere."""
+    found = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename in _FILES:
+            found = f"{frame.filename}, line {frame.lineno}"
+    return found
+
+
 def in_words(error: BaseException) -> str:
-    """Returns an exception's kind, first line and line number in one line."""
+    """Returns an exception's kind, first line and place, if it is a plugin's, in one line."""
     lines = str(error).strip().splitlines()
     where: Any = getattr(error, "lineno", None)
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    place = place_in_plugin(error)
+    if place:
+        return f"{text} ({place})"
     return f"{text} (line {where})" if where and "line" not in text else text
 
 

@@ -36,6 +36,7 @@ __all__ = ["Entry", "Family", "Registry", "check_call", "is_reference", "label"]
 
 T = TypeVar("T")
 
+_NOTHING: Final = object()
 _GIVEN: Final[dict[tuple[str, str], object]] = {}  # by reference and digest: handed over in Python
 
 
@@ -214,6 +215,7 @@ class Registry(Generic[T]):
         try:
             known = _GIVEN.get((reference, source_digest(reference)))
             module = None if known is not None else load_module(where)
+            value = getattr(module, name, _NOTHING)  # a module may answer by code of its own
         except InputError:
             raise
         except (Exception, SystemExit) as error:
@@ -222,17 +224,17 @@ class Registry(Generic[T]):
             ) from error
         if module is None:
             return known
-        if not hasattr(module, name):
+        if value is _NOTHING:
             fitting = [each for each, value in vars(module).items() if self._fits(module, value)]
             raise unknown_name(f"{self.kind} of {where}", name, fitting)
-        return getattr(module, name)
+        return value
 
     def _fits(self, module: ModuleType, value: object) -> bool:
-        if getattr(value, "__module__", None) != module.__name__:
-            return False
         try:
+            if getattr(value, "__module__", None) != module.__name__:
+                return False
             self._accept(value)
-        except InputError:
+        except Exception:  # noqa: BLE001 - whatever a stranger's object raises when it is asked
             return False
         return True
 
@@ -241,6 +243,10 @@ class Registry(Generic[T]):
             return self._accept(value)
         except InputError as error:
             raise InputError(f"{self.kind} {name!r} {error}") from error
+        except Exception as error:
+            raise InputError(
+                f"{self.kind} {name!r} must be usable, got {in_words(error)}"
+            ) from error
 
 
 def _owner(point: EntryPoint) -> str:

@@ -49,6 +49,7 @@ class AdaptedViT(nn.Module):
     Attributes:
         num_passes: Images whose features were computed so far; a method that asks several experts
             counts an image once for each.
+        watcher: Shown all features, (B, D) at a time; None shows them to nobody.
 
     Raises:
         InputError: If the network is not a `VisionTransformer` of plain pre-norm blocks.
@@ -77,6 +78,7 @@ class AdaptedViT(nn.Module):
         self.vit.requires_grad_(requires_grad=False)
         self.train(mode=False)
         self.num_passes = 0
+        self.watcher: Callable[[Tensor], None] | None = None
 
     def train(self, mode: bool = True) -> "AdaptedViT":  # noqa: FBT001, FBT002 - torch's signature
         """Keeps the network in eval mode whatever `mode` says: dropout and buffers stay still."""
@@ -227,7 +229,10 @@ class AdaptedViT(nn.Module):
         Shape:
             tokens: (B, N, D). Output: (B, D).
         """
-        return cast("Tensor", self.vit.forward_head(self.normed(tokens), pre_logits=True))
+        found = cast("Tensor", self.vit.forward_head(self.normed(tokens), pre_logits=True))
+        if self.watcher is not None:
+            self.watcher(found)
+        return found
 
     def features_of(self, images: Tensor, sets: Sequence[AdapterSet]) -> Tensor:
         """Returns the features that each of several sets sees, one set after the other.

@@ -7,18 +7,21 @@ caller is told. Every set of weights has a digest over its tensors, which goes i
 """
 
 import hashlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
 import timm
 import torch
-from timm.models import get_pretrained_cfg, split_model_name_tag
+from timm.models import _registry, get_pretrained_cfg, split_model_name_tag
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.finiteness import refuse_odd_weights
 from cl_adapters.plugins.registry import Registry, check_call
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.embedded import EMBEDDED, check_embedded_file
@@ -34,6 +37,8 @@ __all__ = [
 ]
 
 RANDOM_WEIGHTS: Final = "random"
+# timm's own table, for which it has no public name.
+_OLD_NAMES: Final[Mapping[str, str]] = getattr(_registry, "_deprecated_models", {})
 
 
 @dataclass(frozen=True)
@@ -88,9 +93,12 @@ def frozen_backbone(
         std: Channel standard deviations that the weights expect.
 
     Raises:
-        InputError: If the network is not a `VisionTransformer` of plain pre-norm blocks.
+        InputError: If the network is not a `VisionTransformer` of plain pre-norm blocks, or a
+            weight is not finite.
     """
     model = AdaptedViT(vit)
+    numbers = {name: each for name, each in vit.state_dict().items() if each.is_floating_point()}
+    refuse_odd_weights(numbers, f"weights of {name!r}")
     vit.float()
     return PretrainedViT(model, name, name, state_digest(vit), mean, std)
 
@@ -152,7 +160,9 @@ def load_backbone(
         vit = _create(full_name, image_size, pretrained=source in {"embedded", "timm"})
     model = AdaptedViT(vit)
     if source not in {"embedded", "timm", RANDOM_WEIGHTS}:
-        load_weights(vit, Path(source))
+        notices += load_weights(vit, Path(source))
+    elif source == "timm":
+        refuse_odd_weights(vit.state_dict(), f"weights of {full_name!r}")
     vit.float()
     return PretrainedViT(
         model, full_name, source, state_digest(vit), tuple(config.mean), tuple(config.std), notices
@@ -160,6 +170,15 @@ def load_backbone(
 
 
 def _resolve(name: str) -> tuple[str, str, tuple[str, ...]]:
+    # Old names of timm's, which it still makes, without the weights' mean and spread.
+    now = _OLD_NAMES.get(name, name)
+    if now != name:
+        architecture, tag = split_model_name_tag(now)
+        return (
+            architecture,
+            tag,
+            (f"backbone {name!r} is called {now!r} by timm now, and taken so",),
+        )
     architecture, tag = split_model_name_tag(name)
     if not timm.is_model(architecture):
         raise unknown_name(
@@ -196,7 +215,10 @@ def _source(full_name: str, weights: str | Path | None) -> str:
 def _create(full_name: str, image_size: int | None, *, pretrained: bool) -> nn.Module:
     size = {} if image_size is None else {"img_size": image_size}
     try:
-        vit: nn.Module = timm.create_model(full_name, pretrained=pretrained, num_classes=0, **size)
+        with _quiet_hub():
+            vit: nn.Module = timm.create_model(
+                full_name, pretrained=pretrained, num_classes=0, **size
+            )
     except TypeError as error:  # an architecture without `img_size` is not a ViT
         raise InputError(
             f"backbone {full_name!r} must be a timm VisionTransformer: {error}"
@@ -214,3 +236,15 @@ def _create(full_name: str, image_size: int | None, *, pretrained: bool) -> nn.M
                 f"`image_size` must be a multiple of the patch size {patch}, got {image_size}"
             )
     return vit
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Drops what timm's hub says at each of its retries: where all fail, one sentence follows."""
+    hub = logging.getLogger("huggingface_hub")
+    before = hub.level
+    hub.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub.setLevel(before)

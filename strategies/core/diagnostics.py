@@ -27,7 +27,7 @@ class RouterUsage(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no 
         """Adds the weights of a batch."""
         experience = strategy.experience.current_experience
         self._images[experience] += len(strategy.mb_y)
-        for block, record in strategy.output.extras["router"].items():
+        for block, record in strategy.output.extras.get("router", {}).items():
             total = record.weights.double().sum(dim=0)
             key = (block, experience)
             self._sums[key] = self._sums.get(key, torch.zeros_like(total)) + total

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cl_adapters.cache.feature_cache import FeatureCache
+from cl_adapters.finiteness import refuse_not_finite
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.extractors import AdapterFeatureExtractor, FeatureExtractor
 from cl_adapters.strategies.core.loaders import (
@@ -233,6 +234,7 @@ def _ask(
 ) -> Tensor:
     before = cache.read
     rows = cache.rows(extractor.namespace, keys, compute)
+    refuse_not_finite(rows, "features")  # here, where nothing waits for it
     extractor.answered(cache.read - before)
     if extractor.device is None:
         return rows

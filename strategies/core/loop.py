@@ -1,12 +1,13 @@
 """Avalanche's training loop for the methods here: the one file that knows its private methods.
 
 `Loop` asks a `Method` its questions at the right moments, in phases that may be interrupted and
-taken up again (`core/checkpointing.py`), and lets a guard watch the loss.
+taken up again (`core/checkpointing.py`), and lets a guard watch what it gives.
 """
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, Final
 
 import torch
 from avalanche.benchmarks.utils import concat_datasets
@@ -17,6 +18,7 @@ from torch.utils.data import RandomSampler, SequentialSampler
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 from cl_adapters.peft.frozen import eval_frozen
+from cl_adapters.randomness import kept_random_states
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset, AvalancheExperience
 from cl_adapters.strategies.core.batches import Batches, BatchMaker, Frozen
 from cl_adapters.strategies.core.checkpointing import (
@@ -29,17 +31,21 @@ from cl_adapters.strategies.core.event_log import EventLog
 from cl_adapters.strategies.core.extractors import FeatureExtractor
 from cl_adapters.strategies.core.feature_cache import CachedFeatures
 from cl_adapters.strategies.core.features import Features
+from cl_adapters.strategies.core.labels import classes_of
 from cl_adapters.strategies.core.loaders import Group, IndexBatches
-from cl_adapters.strategies.core.loss_guard import LossGuard
+from cl_adapters.strategies.core.loss_guard import LossGuard, Place, advice_on
 from cl_adapters.strategies.core.method import Method, Output, Phase
 from cl_adapters.strategies.core.optimizers import no_optimizer
-from cl_adapters.strategies.core.output import as_output
+from cl_adapters.strategies.core.output import logits_from, loss_from
 from cl_adapters.strategies.core.samplers import ResumableBatchSampler, ResumableSampler
 from cl_adapters.strategies.core.seeding import purpose_generator
 from cl_adapters.strategies.core.views import Augmentation
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["Loop"]
+
+# What a batch in training leaves for the plugins after it, some of which evaluate in between.
+_OF_TRAINING: Final = ("mbatch", "mb_output", "loss", "output", "_frozen")
 
 
 class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships no types
@@ -58,7 +64,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
 
     def prepare_loop(self) -> None:
         """Makes what the loop keeps, once the device is known."""
-        self.guard = LossGuard(self.device)
+        self.guard = LossGuard(self.device, self._place)
         self.maker = BatchMaker(self.device, self.augmentation, self.cache)
         self._frozen = Frozen()
         self._batches = {True: Batches(None), False: Batches(None)}  # in training or not
@@ -66,6 +72,8 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         self._ends: list[TrainerState] = []  # of the phases of the experience in training
         self._to_reach: list[TrainerState] = []
         self._now = (0, 0, "")  # phase, epoch, and what drew the order of its images
+        self._is_ending = False  # an experience, after its last epoch
+        self._evaluated = 0  # batches of the experience that is evaluated
 
     @abstractmethod
     def register_experience(self, experience: AvalancheExperience) -> None:
@@ -135,6 +143,18 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
 
     # --- Avalanche's hooks -----------------------------------------------------------------------
 
+    def train(self, *given: Any, **named: Any) -> Any:  # noqa: ANN401 - Avalanche's signature
+        """Trains; raises `RunError` where a feature, a loss or an output is no longer a number."""
+        with self.guard.on(self.backbone):
+            return super().train(*given, **named)
+
+    def eval(self, *given: Any, **named: Any) -> Any:  # noqa: ANN401 - Avalanche's signature
+        """Evaluates; raises `RunError` where a feature or an output is not a number."""
+        # Inside training, which then goes on as if nobody had asked.
+        state = kept_random_states() if self.is_training else nullcontext()
+        with self.guard.on(self.backbone), state:
+            return super().eval(*given, **named)
+
     def make_train_dataloader(
         self,
         num_workers: int = 0,
@@ -169,6 +189,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
 
     def make_eval_dataloader(self, **kwargs: Any) -> None:  # noqa: ANN401
         """Reads frozen features where they are kept, else the images."""
+        self._evaluated = 0
         workers = kwargs.get("num_workers") or 0
         batches = self.maker.evaluation(
             self.adapted_dataset, self.eval_mb_size, self._frozen, workers
@@ -179,6 +200,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
 
     def check_model_and_optimizer(self, **_: Any) -> None:  # noqa: ANN401
         """Grows the model and makes the optimiser over what is trainable, frozen parts left out."""
+        self._is_ending = False
         self.events.begin_experience()
         self.register_experience(self.experience)
         self.begin_experience()
@@ -197,16 +219,22 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         """Computes the model's output for the current batch."""
         if self.is_training and not self.learns_by_gradient:
             with torch.no_grad():
-                return self.accumulate(self.mb_x, self.mb_y).float()
+                given = self.accumulate(self.mb_x, self.mb_y)
+            found = logits_from(self.accumulate, given, len(self.mb_y))
+            return self._watched(found.logits.float())
+        if not self.classes_by_experience:
+            return self._chance()
         with self.features.autocast():
-            self.output = as_output(self._answer())
-        return self.output.logits.float()
+            answer = self._answer()
+        self.output = logits_from(self.model.forward, answer, len(self.mb_y))
+        logits = self.output.logits.float()
+        return logits if self.is_training else self._watched(logits)
 
     def criterion(self) -> Tensor:
         """Computes the method's loss in training, plain cross-entropy in evaluation."""
         logits, targets = self.mb_output, self.mb_y
         if self.is_training:
-            return self.batch_loss(logits, targets)
+            return loss_from(self.batch_loss, self.batch_loss(logits, targets))
         # A class beyond the head is one that was never seen: it gets a column like the others.
         missing = max(0, int(targets.max()) + 1 - logits.shape[1])
         padded = nn.functional.pad(logits, (0, missing), value=UNSEEN_LOGIT)
@@ -215,8 +243,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
     def backward(self) -> None:
         """Computes gradients, unless the loss has exploded or is no longer a number."""
         if self.learns_by_gradient:
-            if self.guard.watch(self.loss, self.clock.train_epoch_iterations):
-                self._check_loss()
+            self.guard.watch("loss", self.loss)
             super().backward()
 
     def optimizer_step(self) -> None:
@@ -256,10 +283,30 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         if self.dataloader is self._own_loader:
             self._own_loader = self.dataloader = loader
 
-    def _check_loss(self) -> None:
-        self.guard.check(
-            len(self.classes_by_experience) - 1, self.clock.train_exp_epochs, self.optimizer
-        )
+    def _chance(self) -> Tensor:
+        """Answers for a model that knows no class yet: each class of the images is as likely."""
+        columns = max(classes_of(self.experience.dataset), default=0) + 1
+        self.output = Output(torch.zeros(len(self.mb_y), columns, device=self.device))
+        return self.output.logits
+
+    def _watched(self, logits: Tensor) -> Tensor:
+        # A class may be ruled out by minus infinity; that all are, or one for certain, may not be.
+        if logits.numel():
+            self.guard.watch("outputs", logits.amax(dim=1), patient=not self.is_training)
+        self._evaluated += not self.is_training
+        return logits
+
+    def _place(self) -> Place:
+        known = len(self.classes_by_experience) - 1
+        advice = advice_on(self.optimizer) if self.learns_by_gradient else ""
+        if not self.is_training:
+            shown = getattr(self.experience, "current_experience", 0)
+            moment = f"experience {known}, evaluation of experience {shown}"
+            return Place(moment, self._evaluated, advice)
+        if self._is_ending:
+            return Place(f"experience {known}, after its last epoch", None, advice)
+        moment = f"experience {known}, phase {self.phase!r}, epoch {self.clock.train_exp_epochs}"
+        return Place(moment, self.clock.train_epoch_iterations, advice)
 
     def _train_exp(
         self,
@@ -309,13 +356,23 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
     def _after_training_iteration(self, **kwargs: Any) -> None:  # noqa: ANN401
         super()._after_training_iteration(**kwargs)
         if self.checkpointer is not None and self.checkpointer.is_due():
-            self._check_loss()
+            self.guard.check()
             now = trainer_state(self, *self._now, self.clock.train_epoch_iterations)
             self.checkpointer.keep([*self._ends, now])
 
     def _after_training_epoch(self, **kwargs: Any) -> None:  # noqa: ANN401
-        self._check_loss()
+        self.guard.check()
         super()._after_training_epoch(**kwargs)
+
+    def _save_train_state(self) -> dict[str, Any]:
+        kept = {name: getattr(self, name, None) for name in _OF_TRAINING}
+        return {**super()._save_train_state(), "kept": kept}
+
+    def _load_train_state(self, prev_state: dict[str, Any]) -> None:
+        super()._load_train_state(prev_state)
+        if self.is_training:
+            for name, value in prev_state["kept"].items():
+                setattr(self, name, value)
 
     def _before_eval(self, **kwargs: Any) -> None:  # noqa: ANN401
         is_cached = self.cache is not None
@@ -331,5 +388,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         super()._after_update(**kwargs)
 
     def _after_training_exp(self, **kwargs: Any) -> None:  # noqa: ANN401
+        self._is_ending = True
         self.end_experience()
+        self.guard.check()  # before anything that the experience left is kept
         super()._after_training_exp(**kwargs)

@@ -1,55 +1,121 @@
-"""A watch on the loss: training ends where it explodes or is no longer a number."""
+"""A watch on features, losses and outputs: a run ends where one is no longer a number."""
 
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from cl_adapters.errors import RunError
+from cl_adapters.finiteness import NotFiniteError, mark
+from cl_adapters.vit.adapted_vit import AdaptedViT
 
-__all__ = ["EXPLODED", "LossGuard"]
+__all__ = ["EXPLODED", "LossGuard", "Place", "Watched", "advice_on"]
+
+Watched = Literal["features", "loss", "outputs"]
 
 # No training comes back from such a loss; a class that no head knows yet costs a thousand.
 EXPLODED: Final = 1e6
-_LOSSES: Final = 32  # batches between two looks at the loss on a GPU
+_PATIENCE: Final = 64  # values between two looks at them on a GPU: a loss and features a batch
+
+
+class Place(NamedTuple):
+    """Where in a run something was computed.
+
+    Attributes:
+        moment: In words, such as `experience 0, phase 'train', epoch 1`.
+        batch: Of that moment, from 0; None where there are no batches.
+        advice: What may help, as the end of the sentence.
+    """
+
+    moment: str
+    batch: int | None = None
+    advice: str = ""
+
+    def __str__(self) -> str:
+        batch = "" if self.batch is None else f", batch {self.batch}"
+        return f"in {self.moment}{batch}{self.advice}"
+
+
+def advice_on(optimizer: torch.optim.Optimizer) -> str:
+    """Returns the end of a sentence about what an optimiser may have led to."""
+    rates = sorted({group["lr"] for group in optimizer.param_groups}, reverse=True)
+    named = ", ".join(f"{rate:g}" for rate in rates)
+    return f" at learning rate {named}; a lower one may help"
+
+
+class _PlacedError(NotFiniteError):
+    """Says where it was."""
 
 
 class LossGuard:
-    """Looks at each batch's loss: at once on the CPU, every few batches on a GPU.
+    """Looks at what each batch gives: at once on the CPU, later on a GPU.
 
-    A GPU has to finish its work before it answers, so it is asked about several batches together.
+    A GPU has to finish its work before it answers, so marks of several batches are left there and
+    asked for together: every few batches in training, at the end of an evaluation.
 
     Args:
-        device: Where losses are computed.
+        device: Where things are computed.
+        place: Says where the run is.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._patience = 1 if device.type == "cpu" else _LOSSES
-        self._losses: list[tuple[int, Tensor]] = []
+    def __init__(self, device: torch.device, place: Callable[[], Place]) -> None:
+        self._asks_at_once = device.type == "cpu"
+        self._place = place
+        self._seen: list[tuple[Watched, Place, Tensor]] = []
 
-    def watch(self, loss: Tensor, batch: int) -> bool:
-        """Takes a batch's loss; returns whether the time has come to `check`."""
-        self._losses.append((batch, loss.detach().reshape(())))
-        return len(self._losses) >= self._patience
+    def __deepcopy__(self, memo: object) -> "LossGuard":
+        """Returns itself: a copy of a model that is watched is watched by the same guard."""
+        return self
 
-    def check(self, experience: int, epoch: int, optimizer: torch.optim.Optimizer) -> None:
-        """Looks at the losses since the last call.
+    def watch(self, what: Watched, values: Tensor, *, patient: bool = False) -> None:
+        """Takes what a batch gave, of any shape.
 
         Args:
-            experience: Where training is, from 0.
-            epoch: Of the experience, from 0.
-            optimizer: Whose learning rates to name.
+            what: What it is; of a loss, a scalar, the size counts too.
+            values: The numbers.
+            patient: Leave a GPU alone until `check`.
 
         Raises:
-            RunError: If one is not finite, or at least a million.
+            NotFiniteError: If numbers that were taken so far are no numbers, and it is known.
         """
-        losses, self._losses = self._losses, []
-        values = torch.stack([loss for _, loss in losses]).tolist() if losses else []
-        for (batch, _), value in zip(losses, values, strict=True):
-            if not abs(value) < EXPLODED:  # neither is NaN
-                rates = sorted({group["lr"] for group in optimizer.param_groups}, reverse=True)
-                raise RunError(
-                    f"loss must stay finite and below {EXPLODED:g}, got {value:g} in experience "
-                    f"{experience}, epoch {epoch}, batch {batch} at learning rate "
-                    f"{', '.join(f'{rate:g}' for rate in rates)}; a lower one may help"
+        found = values.detach().reshape(()).float() if what == "loss" else mark(values)
+        self._seen.append((what, self._place(), found))
+        if self._asks_at_once or (len(self._seen) >= _PATIENCE and not patient):
+            self.check()
+
+    def check(self) -> None:
+        """Looks at what was taken since the last call.
+
+        Raises:
+            NotFiniteError: If something is not finite, or a loss at least a million.
+        """
+        seen, self._seen = self._seen, []
+        values = torch.stack([found for *_, found in seen]).tolist() if seen else []
+        for (what, place, _), value in zip(seen, values, strict=True):
+            if what == "loss" and not abs(value) < EXPLODED:  # neither is NaN
+                raise _PlacedError(
+                    f"loss must stay finite and below {EXPLODED:g}, got {value:g} {place}"
                 )
+            if what != "loss" and value != 0:
+                raise _PlacedError(f"{what} must be finite, got {value:g} {place}")
+
+    @contextmanager
+    def on(self, backbone: AdaptedViT) -> Iterator[None]:
+        """Watches the features of a network; what else then fails may follow from what it saw."""
+        before, backbone.watcher = backbone.watcher, self._features
+        try:
+            yield
+        except _PlacedError:
+            raise
+        except NotFiniteError as error:
+            raise _PlacedError(f"{error} {self._place()}") from error
+        except Exception:
+            self.check()
+            raise
+        finally:
+            backbone.watcher = before
+        self.check()
+
+    def _features(self, features: Tensor) -> None:
+        self.watch("features", features, patient=not torch.is_grad_enabled())

@@ -1,12 +1,22 @@
 """What a method answers: values for a batch and for an experience."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Output", "Phase", "as_output"]
+from cl_adapters.errors import InputError
+
+__all__ = [
+    "Output",
+    "Phase",
+    "as_output",
+    "logits_from",
+    "loss_from",
+    "place_of",
+]
 
 
 class Phase(NamedTuple):
@@ -33,3 +43,51 @@ class Output:
 def as_output(value: Output | Tensor) -> Output:
     """Returns what a model's forward gave as an `Output`."""
     return value if isinstance(value, Output) else Output(value)
+
+
+def logits_from(method: Callable[..., object], value: object, images: int) -> Output:
+    """Returns what a method gave as an `Output`; refuses what holds no logits (B, C).
+
+    Args:
+        method: Which; the sentence says where it stands.
+        value: What it gave, logits alone or an `Output`.
+        images: B.
+
+    Raises:
+        InputError: If it gave something else, or rows for other than B images.
+    """
+    logits = value.logits if isinstance(value, Output) else value
+    if not isinstance(logits, Tensor):
+        found = "nothing" if logits is None else f"a {type(logits).__name__}"
+    elif logits.ndim != 2 or len(logits) != images:
+        found = f"shape {tuple(logits.shape)}"
+    else:
+        return value if isinstance(value, Output) else Output(logits)
+    raise InputError(f"{place_of(method)} must return logits of shape ({images}, C), got {found}")
+
+
+def loss_from(method: Callable[..., object], value: object) -> Tensor:
+    """Returns what a method gave; refuses what is no loss, a scalar tensor.
+
+    Raises:
+        InputError: If it is something else; says where the method stands that gave it.
+    """
+    if not isinstance(value, Tensor):
+        found = "nothing" if value is None else f"a {type(value).__name__}"
+    elif value.numel() != 1:
+        found = f"shape {tuple(value.shape)}"
+    else:
+        return value
+    raise InputError(f"{place_of(method)} must return a loss, a scalar, got {found}")
+
+
+def place_of(method: Callable[..., object]) -> str:
+    """Returns a method's name, and the file and line where it stands if these are known.
+
+    Example:
+        >>> place_of(len)
+        'len'
+    """
+    code = getattr(inspect.unwrap(method), "__code__", None)
+    name = getattr(method, "__qualname__", type(method).__name__)
+    return name if code is None else f"{name} ({code.co_filename}, line {code.co_firstlineno})"

@@ -148,7 +148,7 @@ def test_an_exploding_loss_stops_training(
     strategy.batch_loss = lambda logits, targets: logits.sum() * torch.inf  # type: ignore[method-assign]
     with pytest.raises(
         RunError,
-        match="loss must stay finite and below 1e.06, got .* in experience 0, epoch 0, batch 0 at",
+        match="loss must stay finite and below 1e.06, got .* in experience 0, phase .train., epoch 0, batch 0 at",
     ):
         strategy.train(make_stream([[0, 1]]).train_stream[0])
 

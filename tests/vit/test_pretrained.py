@@ -1,5 +1,6 @@
 """Backbones by name and weights from files."""
 
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,34 @@ def test_a_bare_name_is_resolved_and_said_so() -> None:
     (notice,) = loaded.notices
     assert "names 2 sets of weights" in notice
     assert load_backbone(loaded.name, weights="random", image_size=32).notices == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("vit_tiny_patch16_224_in21k", "vit_tiny_patch16_224.augreg_in21k"),
+        ("vit_small_patch16_224_dino", "vit_small_patch16_224.dino"),
+    ],
+)
+def test_a_name_of_before_is_taken_as_timms_and_said_so(old: str, new: str) -> None:
+    loaded = load_backbone(old, weights="random", image_size=32)
+    assert loaded.name == new
+    assert loaded.notices == (f"backbone {old!r} is called {new!r} by timm now, and taken so",)
+    config = timm.models.get_pretrained_cfg(new)
+    assert (loaded.mean, loaded.std) == (config.mean, config.std)
+
+
+def test_a_hub_that_cannot_be_reached_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying")
+        raise OSError("no network\nat all")
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", fail)
+    with pytest.raises(InputError, match="given as a local file .* the hub said: no network$"):
+        load_backbone("vit_tiny_patch16_224.augreg_in21k")
+    assert caplog.text == ""
 
 
 def test_random_weights_follow_their_seed_and_leave_torchs_state_alone() -> None:

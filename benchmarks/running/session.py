@@ -86,9 +86,7 @@ class Session:
         self._benchmark = prepared.benchmark()
         self._strategy.add_plugin(self._observer, first=True)
         before, done = record.experiences_done, self._restore(record)
-        self._cut(record)
-        if done < before:
-            record.write(folder)  # readers of events take them to be as the record says
+        self._cut(record, before)
         if isinstance(self._observer, MethodLog):
             self._observer.restore(folder, done)
         found = read_predictions(folder), read_retrieval(folder)
@@ -114,7 +112,7 @@ class Session:
             self._inside.drop()  # if all was done but this
             keep_examples(prepared, record, folder)
 
-    def _cut(self, record: RunRecord) -> None:
+    def _cut(self, record: RunRecord, before: int) -> None:
         """Drops the events of experiences that come again, and puts the record's digests right."""
         folder = self._folder
         if record.files is None:
@@ -123,6 +121,8 @@ class Session:
         else:
             settle_tables(folder, record)
             cut_events(folder, record)
+        if record.experiences_done < before:
+            record.write(folder)  # readers of events take them to be as the record says
 
     def _restore(self, record: RunRecord) -> int:
         """Returns to the last experience whose checkpoint is whole; says how many those are."""

@@ -26,6 +26,7 @@ Value = TypeVar("Value")
 Floats = NDArray[np.float64]
 
 MEBIBYTE: Final = 2**20
+_READ_LATER: Final = ("retrieval.parquet", "examples.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +115,9 @@ def load_runs(folders: Sequence[Path]) -> LoadedRuns:
     for folder in found:
         try:
             record = RunRecord.read(folder)
-            check_files(folder)
             loaded.unchecked += record.files is None
             if record.state != "finished":
+                check_files(folder)
                 loaded.unfinished.append((folder, record))
             else:
                 loaded.finished.append(measure(folder, record))
@@ -131,6 +132,7 @@ def measure(folder: Path, record: RunRecord) -> Run:
     Raises:
         InputError: If its predictions or events are damaged or do not fit its record.
     """
+    check_files(folder, _READ_LATER)
     predictions = read_predictions(folder)
     _check_predictions(predictions, record)
     matrix = metrics.accuracy_matrix(predictions)

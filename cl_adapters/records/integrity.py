@@ -11,7 +11,7 @@ Checkpoints carry checksums of their own (`benchmarks.running.checkpoints`).
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
@@ -70,13 +70,17 @@ def read_checked(folder: Path, name: str) -> bytes | None:
     raise InputError(problem)
 
 
-def check_files(folder: Path) -> None:
+def check_files(folder: Path, names: Iterable[str] = (*_TABLES, EVENTS)) -> None:
     """Refuses a run directory that holds a file that is not as it was written.
+
+    Args:
+        folder: The run directory.
+        names: The files to look at; who reads one has it checked anyway.
 
     Raises:
         InputError: If there is one, or the record itself is damaged.
     """
-    for name in (*_TABLES, EVENTS):
+    for name in names:
         read_checked(folder, name)
 
 
@@ -210,7 +214,8 @@ def _is_prefix(known: Mapping[str, Any] | None, done: int, data: bytes) -> bool:
     if known is None or len(known["bytes"]) < done:
         return False
     length = known["bytes"][done - 1]
-    return len(data) >= length and _sha256(data[:length]) == known["sha256"][done - 1]
+    digest: str = known["sha256"][done - 1]
+    return len(data) >= length and _sha256(data[:length]) == digest
 
 
 def _sha256(data: bytes) -> str:

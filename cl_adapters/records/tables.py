@@ -137,7 +137,8 @@ def table_bytes(name: str, frame: pd.DataFrame) -> bytes:
     table = pa.Table.from_pandas(frame[list(columns)], schema=schema, preserve_index=False)
     data = pa.BufferOutputStream()  # never text: pyarrow takes some of it for an address
     pq.write_table(table, data, compression="zstd", write_page_checksum=True)
-    return data.getvalue().to_pybytes()
+    found: bytes = data.getvalue().to_pybytes()
+    return found
 
 
 def _write_table(path: Path, frame: pd.DataFrame) -> None:

@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
-import torch
 from avalanche.logging import BaseLogger
 
 from cl_adapters.benchmarks.running.checkpoints import (
@@ -28,7 +27,7 @@ from cl_adapters.benchmarks.running.reuse import learn
 from cl_adapters.benchmarks.running.run_folder import time_now
 from cl_adapters.benchmarks.running.storing import keep_examples, store_experience
 from cl_adapters.benchmarks.streams.plans import StreamPlan
-from cl_adapters.errors import InputError, RunError
+from cl_adapters.errors import InputError, RunError, is_out_of_memory
 from cl_adapters.randomness import seed_random_states, set_random_states
 from cl_adapters.records.event_kinds import Memory, Segment
 from cl_adapters.records.events import read_events, truncate_events
@@ -221,12 +220,14 @@ def _noted_end(record: RunRecord, folder: Path) -> Iterator[None]:
     except StopRun as reason:
         record.state, record.error = "interrupted", str(reason)
         raise
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        record.state, record.error = "failed", "out of memory"
-        raise RunError("memory must hold the model and a batch, and did not") from error
     except (InputError, RunError, OSError) as error:
         record.state, record.error = "failed", str(error)
         raise
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        record.state, record.error = "failed", "out of memory"
+        raise RunError("memory must hold the model and a batch, and did not") from error
     finally:
         if record.state != "finished":
             with suppress(OSError):  # a full disk: the record of the last experience stays

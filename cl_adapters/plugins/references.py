@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from cl_adapters.errors import InputError
+from cl_adapters.paths import user_path
 
 __all__ = [
     "SUFFIX",
@@ -74,7 +75,7 @@ def load_module(where: str) -> ModuleType:
     """
     if not where.endswith(SUFFIX):
         return importlib.import_module(where)
-    path = Path(where)
+    path = user_path(where)
     # A changed file is another module: what the old one gave out stays as it was.
     content = f"{path.resolve()} {file_digest(path)}"
     name = f"{path.stem}_{hashlib.sha256(content.encode()).hexdigest()[:12]}"

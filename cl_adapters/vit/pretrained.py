@@ -19,6 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.paths import user_path
 from cl_adapters.plugins.registry import Registry, check_call
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.embedded import EMBEDDED, check_embedded_file
@@ -152,7 +153,7 @@ def load_backbone(
         vit = _create(full_name, image_size, pretrained=source in {"embedded", "timm"})
     model = AdaptedViT(vit)
     if source not in {"embedded", "timm", RANDOM_WEIGHTS}:
-        load_weights(vit, Path(source))
+        load_weights(vit, user_path(source))
     vit.float()
     return PretrainedViT(
         model, full_name, source, state_digest(vit), tuple(config.mean), tuple(config.std), notices
@@ -188,7 +189,7 @@ def _source(full_name: str, weights: str | Path | None) -> str:
         return "embedded" if embedded else "timm"
     if str(weights) == RANDOM_WEIGHTS:
         return RANDOM_WEIGHTS
-    if not Path(weights).is_file():
+    if not user_path(weights).is_file():
         raise InputError(f"weights must be 'random' or an existing file, got {str(weights)!r}")
     return str(weights)
 

@@ -71,7 +71,7 @@ def _lines(path: Path, drawn: random.Random) -> None:
 def _rows(path: Path, drawn: random.Random) -> None:
     table = pq.read_table(pa.BufferReader(path.read_bytes()))
     kept = [row for row in range(len(table)) if drawn.random() < 0.8]
-    _write(path, table.take(kept))
+    _write(path, table.take(pa.array(kept, pa.int64())))
 
 
 def _value(path: Path, drawn: random.Random) -> None:

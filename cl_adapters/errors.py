@@ -3,7 +3,14 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["EarlierNameWarning", "InputError", "RunError", "check_positive", "unknown_name"]
+__all__ = [
+    "EarlierNameWarning",
+    "InputError",
+    "RunError",
+    "check_positive",
+    "is_out_of_memory",
+    "unknown_name",
+]
 
 _SHOWN = 60  # names in a sentence at most: timm knows a thousand backbones
 
@@ -34,6 +41,21 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 class RunError(RuntimeError):
     """Raised when a run cannot go on though its input was good; exit code 1."""
+
+
+# How torch and its libraries say it beside their own kinds of error.
+_NO_MEMORY = ("could not create a primitive", "can't allocate memory", "out of memory", "bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Says whether an error means that memory did not suffice, on a CPU or a GPU.
+
+    Example:
+        >>> is_out_of_memory(RuntimeError("could not create a primitive"))
+        True
+    """
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(text in str(error) for text in _NO_MEMORY)
 
 
 class EarlierNameWarning(FutureWarning):

@@ -280,6 +280,7 @@ def _notes(groups: Sequence[Group], loaded: LoadedRuns) -> Iterable[str]:
         yield from (f"{group.stream}: {note}" for note in group.notes)
         if group.mixed:
             yield f"{group.stream}: {group.mixed}"
+    yield from loaded.notes()
     for folder, record in loaded.unfinished:
         done = f"{record.experiences_done} of {len(record.experiences)} experiences"
         yield clean_text(f"Not compared: {folder} is {record.state}, {done} done.")

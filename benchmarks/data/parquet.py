@@ -25,6 +25,7 @@ from cl_adapters.benchmarks.data.images import (
 )
 from cl_adapters.benchmarks.data.stores import ArrowStore
 from cl_adapters.errors import InputError
+from cl_adapters.paths import user_path
 
 __all__ = ["parquet_source"]
 
@@ -44,7 +45,7 @@ def parquet_source(path: str | Path, *, test_share: float = 0.25) -> ImageSource
         InputError: If a column is missing, a label has no meaning, or a class lacks images on one
             side.
     """
-    root = Path(path)
+    root = user_path(path)
     table, splits = _read_folder(root) if root.is_dir() else _read_file(root)
     if not table.num_rows:
         raise InputError(f"{str(root)!r} must hold at least one image, got 0 rows")
@@ -63,9 +64,11 @@ def parquet_source(path: str | Path, *, test_share: float = 0.25) -> ImageSource
 
 def _read(path: Path) -> pa.Table:
     try:
-        schema = pq.read_schema(path)
         known = {*IMAGE_COLUMNS, *LABEL_COLUMNS, "split", "domain"}
-        return pq.read_table(path, columns=[name for name in schema.names if name in known])
+        with path.open("rb") as file:  # of text pyarrow would make an address
+            schema = pq.read_schema(file)
+            file.seek(0)
+            return pq.read_table(file, columns=[name for name in schema.names if name in known])
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{str(path)!r} must be a readable parquet file, got: {error}") from error
 

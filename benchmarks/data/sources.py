@@ -23,6 +23,7 @@ from cl_adapters.benchmarks.data.images import (
 from cl_adapters.benchmarks.data.parquet import parquet_source
 from cl_adapters.benchmarks.data.stores import ArrayStore, FileStore
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.paths import user_path
 from cl_adapters.plugins.registry import Registry, check_call, is_reference
 
 __all__ = [
@@ -85,7 +86,7 @@ def folder_source(path: str | Path, *, test_share: float = 0.25) -> ImageSource:
     Raises:
         InputError: If there are no class folders, or a class lacks images on one side.
     """
-    root = Path(path)
+    root = user_path(path)
     if not root.is_dir():
         raise InputError(f"image folder {str(root)!r} must exist and be a directory")
     try:
@@ -314,7 +315,7 @@ def open_source(name: str | Path) -> ImageSource:
     Raises:
         InputError: If it is neither a known name nor a path that can be read as images.
     """
-    path = Path(name)
+    path = user_path(name)
     if isinstance(name, str) and _is_named(name, path):
         return SOURCE_NAMES.find(name)()
     is_table = path.suffix.lower() == ".parquet"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cl_adapters.benchmarks.running.checkpoints import ExperienceCheckpoint
 from cl_adapters.errors import InputError
+from cl_adapters.records.integrity import check_files
 from cl_adapters.records.run_record import RunRecord, find_runs
 
 __all__ = ["runs_table"]
@@ -15,6 +16,7 @@ def runs_table(root: Path) -> list[list[str]]:
     for folder in find_runs([root]):
         try:
             record = RunRecord.read(folder)
+            check_files(folder)
             done = f"{record.experiences_done}/{len(record.experiences)}"
             rows.append([str(folder), record.state, done + _inside(folder, record)])
         except InputError as error:

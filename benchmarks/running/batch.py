@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Final, Unpack
 
 from rich.console import Console
 
@@ -27,7 +27,9 @@ from cl_adapters.plugins.registry import label
 from cl_adapters.strategies import STRATEGIES, find_strategy
 from cl_adapters.vit.pretrained import PretrainedViT
 
-__all__ = ["expand", "flat_options", "run_batch", "split_owner"]
+__all__ = ["MOST_SEEDS", "expand", "flat_options", "run_batch", "split_owner"]
+
+MOST_SEEDS: Final = 10_000  # nobody runs more; more is a slip of the finger
 
 
 def expand(
@@ -55,6 +57,8 @@ def expand(
         raise InputError(f"recipe key `options` must be a table, got {shared!r}")
     if not isinstance(start, int):
         raise InputError(f"recipe key `seed` must be a whole number, got {start!r}")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise InputError(f"seeds must be from 1 to {MOST_SEEDS}, got {seeds}")
     options = _options_by_strategy(names, flat_options(shared), settings)
     return [
         RunConfig.parse(

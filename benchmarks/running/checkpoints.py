@@ -126,7 +126,7 @@ def _read(place: Path) -> Found:
         state = dict(load(data))
     except SafetensorError as error:  # a checksum can be made to fit anything
         raise DamagedError(f"checkpoint {place} must hold tensors, got: {error}") from error
-    if metadata["format"] < FORMAT_VERSION:
+    if metadata["format"] < 3:
         state = upgrade_state(state, _strategy_of(place))
     return state, metadata
 

@@ -28,6 +28,7 @@ from cl_adapters.benchmarks.running.runner import run
 from cl_adapters.benchmarks.streams.experiences import experience_dataset, join_streams
 from cl_adapters.benchmarks.streams.plans import Indices, StreamPlan
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.paths import user_path
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.strategies import STRATEGY_NAMES
 from cl_adapters.strategies.core.avalanche_types import AvalancheBenchmark, AvalancheDataset
@@ -110,7 +111,7 @@ def run_benchmark(
     prepared = _prepare(config, benchmark, name, settings)
     return run(
         prepared,
-        Path(out),
+        user_path(out),
         restart=settings.get("restart", False),
         progress=settings.get("progress"),
     )

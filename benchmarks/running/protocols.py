@@ -24,6 +24,7 @@ from cl_adapters.benchmarks.data.transforms import (
 )
 from cl_adapters.benchmarks.markdown import markdown_table
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.paths import user_path
 
 __all__ = [
     "FREE",
@@ -245,7 +246,7 @@ def _check_data(protocol: Protocol, values: Mapping[str, Any]) -> None:
         raise InputError(
             f"protocol {protocol.name!r} must be given its images by --data; {protocol.where()}"
         )
-    if not Path(str(path)).exists():
+    if not user_path(str(path)).exists():
         raise InputError(
             f"data {str(path)!r} of protocol {protocol.name!r} must exist; {protocol.where()}"
         )

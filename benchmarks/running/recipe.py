@@ -86,7 +86,9 @@ class RunConfig(BaseModel):
     weights: str | None = Field(
         default=None, description="weights file (.safetensors, .npz, .pt) or 'random'"
     )
-    image_size: int | None = Field(default=None, ge=1, description="side of the input in pixels")
+    image_size: int | None = Field(
+        default=None, ge=1, le=16384, description="side of the input in pixels"
+    )
     input_range: str = Field(
         default="timm", description="what pixels become: timm, pilot_01 or imagenet"
     )
@@ -110,7 +112,7 @@ class RunConfig(BaseModel):
         default="cpu", description="where to compute: cpu, cuda, cuda:1, mps or auto"
     )
     threads: int | None = Field(
-        default=None, ge=1, description="CPU threads; by default torch's choice"
+        default=None, ge=1, le=1024, description="CPU threads; by default torch's choice"
     )
     fidelity: Literal["default", "official"] = Field(
         default="default",

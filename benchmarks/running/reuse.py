@@ -18,7 +18,8 @@ from torch import Tensor
 from cl_adapters.benchmarks.running.checkpoints import read_checkpoint
 from cl_adapters.benchmarks.running.learner import Learner
 from cl_adapters.errors import InputError
-from cl_adapters.records.events import read_events
+from cl_adapters.records.events import Event, read_events
+from cl_adapters.records.integrity import check_files
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.strategies.core.avalanche_types import AvalancheExperience
 
@@ -54,9 +55,18 @@ def find_trained(folder: Path, planned: RunRecord, options: Collection[str]) -> 
     if not options:
         return None
     for other, found in _beside(folder, planned):
-        if found.state == "finished" and _training(found, options) == _training(planned, options):
+        is_same = _training(found, options) == _training(planned, options)
+        if found.state == "finished" and is_same and _is_sound(other):
             return other
     return None
+
+
+def _is_sound(folder: Path) -> bool:
+    try:
+        check_files(folder)
+    except InputError:  # damaged: `list runs` says so
+        return False
+    return True
 
 
 def find_begun(folder: Path, planned: RunRecord) -> tuple[Path, dict[str, object]] | None:
@@ -105,19 +115,22 @@ def learn(strategy: Learner, experience: AvalancheExperience, trained: Path | No
         experience: Avalanche's experience.
         trained: What `find_trained` returned.
     """
-    state = _state(trained, experience.current_experience)
-    if trained is None or state is None:
+    found = _learned(trained, experience.current_experience)
+    if trained is None or found is None:
         strategy.train(experience, eval_streams=[])
         return
+    state, events = found
     strategy.restore(state, [experience])
-    for event in read_events(trained):
+    for event in events:
         if event.experience == experience.current_experience and event.event not in _OWN:
             strategy.log_event(event.event, seconds=event.seconds, **event.values)
     strategy.log_event("reused", run=trained.name)
 
 
-def _state(trained: Path | None, experience: int) -> dict[str, Tensor] | None:
+def _learned(trained: Path | None, experience: int) -> tuple[dict[str, Tensor], list[Event]] | None:
+    if trained is None:
+        return None
     try:
-        return read_checkpoint(trained / "checkpoints", experience) if trained else None
+        return read_checkpoint(trained / "checkpoints", experience), read_events(trained)
     except InputError:  # removed or damaged since: this run can train itself
         return None

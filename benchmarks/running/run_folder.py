@@ -12,7 +12,8 @@ from cl_adapters.benchmarks.running.learner import Runnable
 from cl_adapters.benchmarks.running.progress import Progress
 from cl_adapters.benchmarks.running.reuse import find_begun
 from cl_adapters.errors import InputError
-from cl_adapters.records.run_record import RunRecord, verify_checksum
+from cl_adapters.records.integrity import check_files
+from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions
 from cl_adapters.records.upgrade import role_of
 
@@ -84,25 +85,37 @@ def opened_record(
 def _continue_from(folder: Path, planned: RunRecord) -> RunRecord:
     if not (folder / "run.json").exists():
         _clear(folder)
-        planned.started = time_now()
+        planned.started, planned.files = time_now(), {}
         return planned
     found = RunRecord.read(folder)
-    verify_checksum(folder)
     for part in ("config", "fingerprint", "classes"):
         if getattr(found, part) != getattr(planned, part):
             raise InputError(
                 f"run directory {str(folder)!r} must belong to this recipe, but its {part} "
                 f"differs; choose another --out or --restart"
             )
-    trained = set(read_predictions(folder)["experience"].unique().tolist())
+    try:
+        rows = read_predictions(folder)
+    except InputError as error:
+        raise InputError(f"{error}; use --restart") from error
+    trained = set(rows["experience"].unique().tolist())
     if not set(range(found.experiences_done)) <= trained:
         raise InputError(
             f"run directory {str(folder)!r} must hold the predictions of {found.experiences_done} "
             f"experiences, got those of {len(trained)}; use --restart"
         )
-    if found.state != "finished":
+    if found.state == "finished":
+        _refuse_damage(folder)
+    else:
         found.state, found.error, found.ended = "running", None, None
     return found
+
+
+def _refuse_damage(folder: Path) -> None:
+    try:
+        check_files(folder)
+    except InputError as error:
+        raise InputError(f"{error}; use --restart") from error
 
 
 def _note_begun(folder: Path, planned: RunRecord, progress: Progress) -> None:

@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
-import torch
 from avalanche.logging import BaseLogger
 
 from cl_adapters.benchmarks.running.checkpoints import (
@@ -29,11 +28,17 @@ from cl_adapters.benchmarks.running.reuse import learn
 from cl_adapters.benchmarks.running.run_folder import time_now
 from cl_adapters.benchmarks.running.storing import keep_examples, store_experience
 from cl_adapters.benchmarks.streams.plans import StreamPlan
-from cl_adapters.errors import InputError, RunError
+from cl_adapters.errors import InputError, RunError, is_out_of_memory
 from cl_adapters.plugins.references import in_words
 from cl_adapters.randomness import seed_random_states, set_random_states
 from cl_adapters.records.event_kinds import Memory, Segment
 from cl_adapters.records.events import read_events, truncate_events
+from cl_adapters.records.integrity import (
+    adopt_files,
+    cut_events,
+    settle_tables,
+    sound_experiences,
+)
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions, read_retrieval
 from cl_adapters.strategies.core.checkpointing import CheckpointMismatchError
@@ -81,12 +86,12 @@ class Session:
         prepared, folder = self._prepared, self._folder
         self._benchmark = prepared.benchmark()
         self._strategy.add_plugin(self._observer, first=True)
-        done = self._restore(record)
+        before, done = record.experiences_done, self._restore(record)
+        self._cut(record, before)
         if isinstance(self._observer, MethodLog):
             self._observer.restore(folder, done)
         found = read_predictions(folder), read_retrieval(folder)
         tables = [[table[table["experience"] < done]] for table in found]
-        truncate_events(folder, done)
         _check_segments(folder, prepared.plan)
         self._progress.start(f"{record.strategy} seed {record.seed}", _total_images(prepared, done))
         if self._strategy.cache is not None:
@@ -106,17 +111,30 @@ class Session:
                 if record.experiences_done < len(record.experiences):
                     yield experience
             self._inside.drop()  # if all was done but this
-            keep_examples(prepared, folder)
+            keep_examples(prepared, record, folder)
+
+    def _cut(self, record: RunRecord, before: int) -> None:
+        """Drops the events of experiences that come again, and puts the record's digests right."""
+        folder = self._folder
+        if record.files is None:
+            truncate_events(folder, record.experiences_done)
+            adopt_files(folder, record)
+        else:
+            settle_tables(folder, record)
+            cut_events(folder, record)
+        if record.experiences_done < before:
+            record.write(folder)  # readers of events take them to be as the record says
 
     def _restore(self, record: RunRecord) -> int:
         """Returns to the last experience whose checkpoint is whole; says how many those are."""
         for torn in self._folder.rglob(".*.tmp"):  # of a process that was killed while it wrote
             torn.unlink()
-        noted = _noted_experiences(self._folder, record.experiences_done)
+        noted = _noted_experiences(self._folder, record)
         done, state, problem = last_whole(self._folder / "checkpoints", noted)
         if noted < record.experiences_done:
             problem = (
-                f"{self._folder / 'events.jsonl'} must hold experience {noted}, but it does not"
+                f"{self._folder / 'events.jsonl'} must hold experience {noted} as it was written, "
+                "but it does not"
             )
         now = self._prepared.record.versions
         other = [name for name in now if record.versions.get(name) != now[name]]
@@ -170,8 +188,11 @@ class Session:
             self._inside.keep_trained(self._strategy, self._observer.state_dict())
 
 
-def _noted_experiences(folder: Path, done: int) -> int:
+def _noted_experiences(folder: Path, record: RunRecord) -> int:
     """Returns how many of the finished experiences stand in the events from first to last."""
+    done = record.experiences_done
+    if record.files is not None:
+        return sound_experiences(folder, record)
     noted = {event.experience for event in read_events(folder) if isinstance(event, Memory)}
     return next((each for each in range(done) if each not in noted), done)
 
@@ -201,13 +222,13 @@ def _noted_end(record: RunRecord, folder: Path) -> Iterator[None]:
     except StopRun as reason:
         record.state, record.error = "interrupted", str(reason)
         raise
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        record.state, record.error = "failed", "out of memory"
-        raise RunError("memory must hold the model and a batch, and did not") from error
     except (InputError, RunError, OSError) as error:
         record.state, record.error = "failed", str(error)
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            record.state, record.error = "failed", "out of memory"
+            raise RunError("memory must hold the model and a batch, and did not") from error
         record.state, record.error = "failed", in_words(error)
         with suppress(OSError):
             (folder / "error.log").write_text(traceback.format_exc(), encoding="utf-8")

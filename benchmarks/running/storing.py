@@ -14,13 +14,9 @@ from cl_adapters.benchmarks.running.observer import Observer
 from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.records.event_kinds import Event
 from cl_adapters.records.events import append_events, make_event
+from cl_adapters.records.integrity import replace_tables, seal_events
 from cl_adapters.records.run_record import RunRecord
-from cl_adapters.records.tables import (
-    read_predictions,
-    write_examples,
-    write_predictions,
-    write_retrieval,
-)
+from cl_adapters.records.tables import read_predictions, table_bytes
 from cl_adapters.strategies.core.views import FixedViews
 
 __all__ = ["keep_examples", "store_experience"]
@@ -33,7 +29,9 @@ def store_experience(
     observer: Observer,
     tables: Sequence[pd.DataFrame],
 ) -> None:
-    """Writes what an experience brought, but for the record, whose parameters it counts.
+    """Writes what an experience brought; the record, which it prepares, has to be written next.
+
+    A crash at any moment leaves what the record on disk knows; see `records.integrity`.
 
     Args:
         prepared: What is run.
@@ -42,11 +40,10 @@ def store_experience(
         observer: What was measured.
         tables: All rows so far of `predictions.parquet` and of `retrieval.parquet`.
     """
-    predictions, retrieval = tables
     experience, strategy = record.experiences_done, prepared.strategy
-    write_predictions(folder, predictions)
-    if len(retrieval):
-        write_retrieval(folder, retrieval)
+    named = zip(("predictions.parquet", "retrieval.parquet"), tables, strict=True)
+    rows = {name: table_bytes(name, table) for name, table in named if len(table)}
+    replace_tables(folder, record, rows)
     record.parameters, counts = _count_parameters(strategy)
     seconds, images, passes = observer.evaluation
     events = [
@@ -59,6 +56,7 @@ def store_experience(
         make_event("memory", peak_bytes=peak_bytes(strategy.device)),
     ]
     append_events(folder, (event.of_experience(experience) for event in events))
+    seal_events(folder, record)
     write_checkpoint(folder / "checkpoints", experience, strategy.learned_state())
 
 
@@ -99,10 +97,11 @@ def _cache(strategy: Learner) -> Event:
     return make_event("cache", mode=mode, read=read, computed=computed, earlier_hits=earlier_hits)
 
 
-def keep_examples(prepared: Runnable, folder: Path) -> None:
+def keep_examples(prepared: Runnable, record: RunRecord, folder: Path) -> None:
     """Writes pictures of what a finished run forgot; a benchmark that is not ours has none."""
     pixels = getattr(prepared, "test_pixels", None)
     if pixels is not None:
         examples = draw_examples(read_predictions(folder), pixels)
         if len(examples):
-            write_examples(folder, examples)
+            name = "examples.parquet"
+            replace_tables(folder, record, {name: table_bytes(name, examples)})

@@ -8,6 +8,8 @@ from pathlib import Path
 from cl_adapters.benchmarks.running.run_folder import only_writer
 from cl_adapters.errors import InputError
 from cl_adapters.records.files import atomic_path
+from cl_adapters.records.integrity import announce_tables
+from cl_adapters.records.run_record import RunRecord
 
 __all__ = ["pack", "unpack"]
 
@@ -45,16 +47,28 @@ def unpack(data: bytes, folder: Path) -> None:
                 raise InputError(
                     f"an archive must hold files of its run alone, got {member.name!r}"
                 )
+        _announce(folder, archive)
         for member in members:
-            file = archive.extractfile(member)
-            if file is not None:
-                with atomic_path(folder / member.name) as path:
-                    path.write_bytes(file.read())
+            with atomic_path(folder / member.name) as path:
+                path.write_bytes(_content(archive, member.name))
         for name in set(_names(folder)) - {each.name for each in members}:
             (folder / name).unlink()
         for place in sorted(folder.rglob("*"), reverse=True):
             if place.is_dir() and not any(place.iterdir()):
                 place.rmdir()
+
+
+def _announce(folder: Path, archive: tarfile.TarFile) -> None:
+    """Lets the record that is there know the tables that come, and the one that comes is last."""
+    names = [name for name in archive.getnames() if name.endswith(".parquet")]
+    with suppress(InputError):  # there is none, or none that is sound
+        present = RunRecord.read(folder)
+        announce_tables(folder, present, {name: _content(archive, name) for name in names})
+
+
+def _content(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(name)
+    return b"" if file is None else file.read()
 
 
 def _names(folder: Path) -> list[str]:

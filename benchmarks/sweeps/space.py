@@ -29,6 +29,7 @@ from pydantic.fields import FieldInfo
 
 from cl_adapters.benchmarks.running.earlier_options import current_option
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.paths import user_path
 from cl_adapters.strategies.core.config import StrategyConfig
 
 __all__ = ["Space", "derive", "nested", "read_space", "space_table"]
@@ -75,7 +76,7 @@ def _asked(settings: Sequence[str]) -> dict[str, str | None]:
     asked: dict[str, str | None] = {}
     for text in settings:
         if text.endswith(".toml"):
-            asked.update(_from_file(Path(text)))
+            asked.update(_from_file(user_path(text)))
         elif "=" in text:
             name, _, value = text.partition("=")
             asked[name.strip()] = value.strip()

@@ -24,10 +24,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from cl_adapters.benchmarks.running.batch import expand, flat_options, split_owner
+from cl_adapters.benchmarks.running.batch import MOST_SEEDS, expand, flat_options, split_owner
 from cl_adapters.benchmarks.running.earlier_options import current_option, has_option
 from cl_adapters.benchmarks.running.recipe import RECIPE_KEYS, RunConfig
 from cl_adapters.errors import InputError
+from cl_adapters.paths import user_path
 from cl_adapters.records.files import digest
 from cl_adapters.records.run_record import RunRecord, find_runs
 from cl_adapters.strategies import find_strategy
@@ -97,8 +98,11 @@ def expand_grid(grid: Mapping[str, Any]) -> list[RunConfig]:
     """
     values = dict(grid)
     seeds = values.pop("seeds", 1)
-    if not isinstance(seeds, int) or seeds < 1:
-        raise InputError(f"grid key `seeds` must be a whole number of at least 1, got {seeds!r}")
+    is_whole = isinstance(seeds, int) and not isinstance(seeds, bool)
+    if not is_whole or not 1 <= seeds <= MOST_SEEDS:
+        raise InputError(
+            f"grid key `seeds` must be a whole number from 1 to {MOST_SEEDS}, got {seeds!r}"
+        )
     options = _flat(values.pop("options", {}))
     strategies = _strategies(values.pop("strategy", []))
     axes = {key: _axis(key, each) for key, each in values.items()}
@@ -165,7 +169,7 @@ def _runs(
     given = {"strategy": strategy, **point}
     recipe = given.pop("recipe", None)
     texts = [f"{strategy}.{key}={_short(value)}" for key, value in settings.items()]
-    return expand(given, recipe=Path(recipe) if recipe else None, seeds=seeds, settings=texts)
+    return expand(given, recipe=user_path(recipe) if recipe else None, seeds=seeds, settings=texts)
 
 
 def folder_of(config: RunConfig, out: Path) -> Path | None:

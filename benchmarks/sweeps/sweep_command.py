@@ -43,7 +43,10 @@ def sweep_grid(
     for key, value in given.items():
         if value is not None:
             grid[key] = value.split(",") if isinstance(value, str) else value
-    options = dict(grid.get("options", {}))
+    options = grid.get("options", {})
+    if not isinstance(options, dict):
+        raise InputError(f"grid key `options` must be a table, got {options!r}")
+    options = dict(options)
     for text in settings:
         key, equals, values = text.partition("=")
         if not equals or not key or not values:

@@ -27,11 +27,13 @@ from torch import Tensor
 from cl_adapters.cache.blocks import SUFFIX, Places
 from cl_adapters.cache.namespace import Namespace
 from cl_adapters.errors import EarlierNameWarning, InputError
+from cl_adapters.paths import user_path
 
 __all__ = ["CACHE_VARIABLE", "FeatureCache", "open_cache"]
 
 CACHE_VARIABLE: Final = "CL_ADAPTERS_CACHE"
 _OLD_VARIABLE: Final = "CL_ADAPTERS_MEMO"
+_MOST_GIGABYTES: Final = 1e9  # more than any disk
 _FOLDER: Final = "memo"  # in the user's cache, as the first version named it: its rows stay valid
 _STALE_SECONDS: Final = 86_400.0  # a temporary file this old belongs to a writer that was killed
 _BLOCK_BYTES: Final = 64 * 2**20  # rows wait in memory until they fill a block or are flushed
@@ -198,12 +200,15 @@ def open_cache(where: str | Path | None = None, *, gigabytes: float = 4.0) -> Fe
     Raises:
         InputError: If the size is no positive number or the folder is a file.
     """
-    if not gigabytes > 0:
-        raise InputError(f"cache must be larger than 0 gigabytes, got {gigabytes:g}")
+    if not 0 < gigabytes <= _MOST_GIGABYTES:
+        raise InputError(
+            f"cache must be larger than 0 gigabytes and at most {_MOST_GIGABYTES:g}, "
+            f"got {gigabytes:g}"
+        )
     chosen = where or os.environ.get(CACHE_VARIABLE) or _old_variable()
     if chosen == "off":
         return None
-    folder = Path(chosen) if chosen else platformdirs.user_cache_path("cl-adapters") / _FOLDER
+    folder = user_path(chosen) if chosen else platformdirs.user_cache_path("cl-adapters") / _FOLDER
     if folder.exists() and not folder.is_dir():
         raise InputError(f"cache must be a folder or 'off', got the file {str(folder)!r}")
     return FeatureCache(folder, megabytes=gigabytes * 1024)

@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
-from cl_adapters.cache.blocks import SUFFIX, Block, Places, read_block, write_block
+from cl_adapters.cache.blocks import (
+    SUFFIX,
+    Block,
+    DamagedBlockError,
+    Places,
+    read_block,
+    write_block,
+)
 
 __all__ = ["Namespace"]
 
@@ -162,7 +168,7 @@ class Namespace:
             block = read_block(path)
         except OSError:  # not ours to read, or gone
             return False
-        except (pa.ArrowException, ValueError, KeyError, TypeError, AttributeError):
+        except DamagedBlockError:
             with suppress(OSError):  # damage
                 path.unlink(missing_ok=True)
             return False

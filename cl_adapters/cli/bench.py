@@ -16,10 +16,12 @@ def bench(
         str, typer.Option(help="Strategies, separated by commas.")
     ] = "simplecil,sema,mos,lae,finetune",
     backbone: Annotated[str, typer.Option(help="timm architecture.")] = "vit_tiny_patch16_224",
-    image_size: Annotated[int, typer.Option(help="Side of the input in pixels.", min=1)] = 96,
+    image_size: Annotated[
+        int, typer.Option(help="Side of the input in pixels.", min=1, max=16384)
+    ] = 96,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="CPU threads.", min=1, max=1024)] = 1,
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("bench.json"),
     against: Annotated[
         Path | None, typer.Option(help="Earlier JSON file; a loss over 15 % ends with exit code 1.")

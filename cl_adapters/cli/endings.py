@@ -1,20 +1,24 @@
 """How a command ends: what the user can mend is one sentence and an exit code, no traceback."""
 
+import errno
 import logging
 import os
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final
 
 import typer
 
-from cl_adapters.errors import EarlierNameWarning, InputError, RunError
+from cl_adapters.errors import EarlierNameWarning, InputError, RunError, is_out_of_memory
+from cl_adapters.paths import user_path
 from cl_adapters.plugins.references import in_words, place_in_plugin
 
-__all__ = ["BAD_INPUT", "FAILED", "guarded", "need"]
+__all__ = ["BAD_INPUT", "FAILED", "guarded", "need", "printable"]
 
 FAILED: Final = 1
 BAD_INPUT: Final = 2
@@ -27,10 +31,17 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     def ends_well(*arguments: Any, **keywords: Any) -> None:  # noqa: ANN401 - the command's own
         logging.basicConfig(level=logging.WARNING)
         _quieten_libraries()
-        with _one_sentence(), _earlier_names_in_one_sentence():
-            command(*arguments, **keywords)
+        with _one_sentence(is_continued=_is_continued(command)), _earlier_names_in_one_sentence():
+            given = {name: _with_user_paths(value) for name, value in keywords.items()}
+            command(*arguments, **given)
 
     return ends_well
+
+
+def _with_user_paths(value: Any) -> Any:  # noqa: ANN401 - an option's
+    if isinstance(value, list):
+        return [_with_user_paths(each) for each in value]
+    return user_path(value) if isinstance(value, Path) else value
 
 
 def need(module: str, extra: str) -> None:
@@ -39,30 +50,62 @@ def need(module: str, extra: str) -> None:
         raise InputError(f"`{extra}` needs {module}: pip install 'cl-adapters[{extra}]'")
 
 
+def _is_continued(command: Callable[..., None]) -> bool:
+    return command.__name__ in {"run", "sweep", "tune"}
+
+
+# Of a path that no disk will ever take: to do the same again is no way out.
+_BAD_PATH: Final = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
+_KEPT: Final = "; what was finished is kept, the same command continues"
+
+
 @contextmanager
-def _one_sentence() -> Iterator[None]:
+def _one_sentence(*, is_continued: bool) -> Iterator[None]:
     try:
         yield
-    except InputError as error:
-        typer.echo(f"cl-adapters: {error}", err=True)
-        raise typer.Exit(BAD_INPUT) from error
-    except (RunError, OSError) as error:
-        typer.echo(
-            f"cl-adapters: {error}; what was finished is kept, the same command continues", err=True
-        )
+    except KeyboardInterrupt as error:
+        _say("stopped; the same command continues from the last checkpoint")
         raise typer.Exit(FAILED) from error
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
-        if not place_in_plugin(error):  # a fault of ours, of which all is told
+        sentence, code = _ending(error)
+        if not sentence:
             raise
-        typer.echo(f"cl-adapters: a plugin must run through, got {in_words(error)}", err=True)
-        raise typer.Exit(FAILED) from error
-    except KeyboardInterrupt as error:
-        typer.echo(
-            "cl-adapters: stopped; the same command continues from the last checkpoint", err=True
-        )
-        raise typer.Exit(FAILED) from error
+        _say(sentence + _KEPT if is_continued and code == FAILED else sentence)
+        raise typer.Exit(code) from error
+
+
+def _ending(error: Exception) -> tuple[str, int]:
+    """Returns the sentence and the exit code of an error; no sentence for one that is ours."""
+    sentence, code = "", FAILED
+    if isinstance(error, InputError):
+        sentence, code = str(error), BAD_INPUT
+    elif isinstance(error, UnicodeEncodeError):  # bytes that are no text: no record holds them
+        name = error.object[max(error.start - 30, 0) : error.end + 30]
+        sentence, code = f"names must be text in UTF-8, got {name!a}", BAD_INPUT
+    elif isinstance(error, OSError) and error.errno in _BAD_PATH:
+        sentence, code = f"path must be one that the disk can have, got: {error}", BAD_INPUT
+    elif isinstance(error, OSError | RunError):
+        sentence = str(error)
+    elif is_out_of_memory(error):
+        sentence = "memory must hold the model and a batch, and did not"
+    elif place_in_plugin(error):  # any other is a fault of ours, of which all is told
+        sentence = f"a plugin must run through, got {in_words(error)}"
+    return sentence, code
+
+
+def printable(text: str) -> str:
+    """Returns a text that a terminal shows and does not obey; line ends and tabs stay."""
+    whole = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(
+        ascii(each)[1:-1] if unicodedata.category(each) == "Cc" and each not in "\n\t" else each
+        for each in whole
+    )
+
+
+def _say(sentence: str) -> None:
+    typer.echo(printable(f"cl-adapters: {sentence}"), err=True)
 
 
 @contextmanager

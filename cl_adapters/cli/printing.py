@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cl_adapters.cli.endings import printable
+
 __all__ = ["print_table"]
 
 
@@ -17,6 +19,7 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     for name in header:
         table.add_column(Text(name))
     for row in body:
-        table.add_row(*map(Text, row))  # as text: a name such as [red] is no markup
+        # As text: a name such as [red] is no markup, and what a terminal obeys is only shown.
+        table.add_row(*(Text(printable(cell)) for cell in row))
     # Piped output has no terminal whose width could cut the columns.
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200).print(table)

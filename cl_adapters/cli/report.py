@@ -57,6 +57,8 @@ def verify(runs: Runs) -> None:
     ]
     if found.cells:
         print_table(found.table())
+    for note in loaded.notes():
+        typer.echo(f"note: {note}")
     for folder, reason in left_out:
         typer.echo(f"not compared: {folder}: {reason}")
     if not found.cells:

@@ -32,7 +32,10 @@ def run(
     given: Mapping[str, Any],
     *,
     seeds: Annotated[
-        int, typer.Option(help="How many seeds, from --seed or the protocol's first on.", min=1)
+        int,
+        typer.Option(
+            help="How many seeds, from --seed or the protocol's first on.", min=1, max=10_000
+        ),
     ] = 1,
     settings: Settings = None,
     recipe: Annotated[

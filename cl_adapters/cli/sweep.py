@@ -54,13 +54,13 @@ def sweep(
     recipe: Annotated[
         str | None, typer.Option(help="Recipe files, separated by commas; each is a stream.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many seeds.", min=1)] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many seeds.", min=1, max=10_000)] = None,
     settings: Values = None,
     out: RunsFolder = Path("runs"),
     engine: Engine = "local",
     ray_address: Address = None,
     workers: Count = None,
-    threads: Annotated[int, typer.Option(help="CPU threads of each run.", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="CPU threads of each run.", min=1, max=1024)] = 1,
     gpus: Annotated[str, typer.Option(help="GPUs to hand out, one a worker: 0,1")] = "",
     retries: Retries = 1,
     cache: Cache = None,

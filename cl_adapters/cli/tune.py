@@ -37,7 +37,7 @@ def tune(
     settings: Fixed = None,
     space: Space = None,
     trials: Annotated[int, typer.Option(help="Trials in all.", min=1)] = 20,
-    seeds: Annotated[int, typer.Option(help="Runs of each trial.", min=1)] = 1,
+    seeds: Annotated[int, typer.Option(help="Runs of each trial.", min=1, max=10_000)] = 1,
     prune: Annotated[
         bool, typer.Option("--prune/--no-prune", help="End trials early that fall behind.")
     ] = True,
@@ -45,7 +45,7 @@ def tune(
         Path | None, typer.Option(help="File for the best recipe, beside the study's own.")
     ] = None,
     jobs: Annotated[int, typer.Option(help="Processes that run trials.", min=1)] = 1,
-    threads: Annotated[int, typer.Option(help="CPU threads of each.", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="CPU threads of each.", min=1, max=1024)] = 1,
     out: RunsFolder = Path("runs"),
     cache: Cache = None,
     memo: Memo = None,

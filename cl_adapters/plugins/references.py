@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from cl_adapters.errors import InputError
+from cl_adapters.paths import user_path
 
 __all__ = [
     "SUFFIX",
@@ -80,7 +81,7 @@ def load_module(where: str) -> ModuleType:
         module = importlib.import_module(where)
         _FILES.add(str(getattr(module, "__file__", None)))
         return module
-    path = Path(where)
+    path = user_path(where)
     _FILES.update({str(path), str(path.absolute())})
     # A changed file is another module: what the old one gave out stays as it was.
     content = f"{path.resolve()} {file_digest(path)}"

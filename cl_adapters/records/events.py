@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from cl_adapters.errors import InputError
 from cl_adapters.records.event_kinds import EVENT_KINDS, Event, OtherEvent
 from cl_adapters.records.files import atomic_path, delayed_ctrl_c
+from cl_adapters.records.integrity import EVENTS, read_checked
 from cl_adapters.records.upgrade import upgrade_event
 
 __all__ = [
@@ -24,7 +25,7 @@ __all__ = [
     "truncate_events",
 ]
 
-_FILE: Final = "events.jsonl"
+_FILE: Final = EVENTS
 
 
 def make_event(
@@ -114,12 +115,14 @@ def read_events(folder: Path) -> list[Event]:
     """Reads the events of a run directory; a last line torn by a crash is left out.
 
     Raises:
-        InputError: If any other line is not an event, or a value does not fit its kind.
+        InputError: If any other line is not an event, a value does not fit its kind, or the file is
+            not as it was written.
     """
     path = folder / _FILE
-    if not path.exists():
+    data = read_checked(folder, _FILE)
+    if data is None:
         return []
-    lines = path.read_text("utf-8", errors="replace").split("\n")
+    lines = data.decode("utf-8", errors="replace").split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
     events: list[Event] = []

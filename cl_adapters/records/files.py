@@ -1,9 +1,11 @@
 """Files that are whole or not there: atomic writing, checksums, formats."""
 
+import errno
 import hashlib
 import json
 import os
 import signal
+import stat
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,9 +22,10 @@ __all__ = [
     "delayed_ctrl_c",
     "digest",
     "has_valid_checksum",
+    "read_file",
 ]
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 
 
 def digest(value: object, length: int = 16) -> str:
@@ -52,7 +55,10 @@ def has_valid_checksum(values: Mapping[str, Any]) -> bool:
     rest = {name: value for name, value in values.items() if name != "checksum"}
     if values.get("format") == 1 and "checksum" not in values:
         return True
-    return values.get("checksum") == digest(rest, 64)
+    try:
+        return bool(values.get("checksum") == digest(rest, 64))
+    except (ValueError, RecursionError):  # text or depth that no file of ours could hold
+        return False
 
 
 def check_format(version: object, place: str) -> None:
@@ -72,6 +78,24 @@ def check_format(version: object, place: str) -> None:
             f"{place} must have a format from 1 to {FORMAT_VERSION}, got {version}: a newer "
             "cl-adapters has written it; update this one"
         )
+
+
+def read_file(path: Path) -> bytes | None:
+    """Returns what a file holds, None if there is none.
+
+    Raises:
+        InputError: If it cannot be read, or is no file, such as a pipe, which would be waited for.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path} must be a file, got a folder or a device")
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} must be readable, got: {error}") from error
 
 
 @contextmanager
@@ -110,9 +134,13 @@ def delayed_ctrl_c() -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    # A rename is only durable once the folder that holds the name is on disk.
+    # A rename is only durable once the folder that holds the name is on disk. Some disks, such as
+    # network shares, cannot flush a folder: nothing is lost there that could be kept.
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EBADF}:
+            raise
     finally:
         os.close(handle)

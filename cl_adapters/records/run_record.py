@@ -1,11 +1,13 @@
 """What stands in `run.json`."""
 
+import errno
 import json
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 
 from cl_adapters.errors import InputError
 from cl_adapters.records.files import (
@@ -15,12 +17,33 @@ from cl_adapters.records.files import (
     check_format,
     digest,
     has_valid_checksum,
+    read_file,
 )
 from cl_adapters.records.upgrade import upgrade_record
 
 __all__ = ["RunRecord", "RunState", "find_run_folder", "find_runs", "verify_checksum"]
 
 RunState = Literal["running", "finished", "failed", "interrupted"]
+
+_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
+    "strategy": (str,),
+    "stream": (str,),
+    "seed": (int,),
+    "config": (dict,),
+    "fingerprint": (dict,),
+    "classes": (list,),
+    "experiences": (list,),
+    "experiences_done": (int,),
+    "error": (str, type(None)),
+    "parameters": (dict,),
+    "seconds": (int, float),
+    "versions": (dict,),
+    "host": (dict,),
+    "started": (str,),
+    "ended": (str, type(None)),
+    "role": (str,),
+    "files": (dict, type(None)),
+}
 
 
 @dataclass(kw_only=True)
@@ -48,6 +71,8 @@ class RunRecord:
         role: What the strategy is to others: `upper_bound` (sees all data at once), `lower_bound`
             (does nothing against forgetting), `baseline` (what others are held against) or
             `method`.
+        files: Digests of the tables and of the events, by file name; see `records.integrity`. None
+            where an earlier version wrote them, without digests.
         format: Version of the run directory's format.
     """
 
@@ -68,6 +93,7 @@ class RunRecord:
     started: str = ""
     ended: str | None = None
     role: str = "method"
+    files: dict[str, dict[str, Any]] | None = None
     format: int = FORMAT_VERSION
 
     @property
@@ -86,38 +112,73 @@ class RunRecord:
         """Reads `run.json` of a run directory.
 
         Raises:
-            InputError: If the file is missing, is not a record, or comes from a newer format.
+            InputError: If the file is missing, is not a record, comes from a newer format, or was
+                damaged or edited.
         """
         path = folder / "run.json"
         values = _read_json(path)
-        if isinstance(values, dict) and values.get("format") in (1, 2):
+        if not isinstance(values, dict):
+            raise InputError(f"{path} must hold a run record, got {repr(values)[:60]}")
+        sealed = values
+        if isinstance(values.get("format"), int) and values["format"] < FORMAT_VERSION:
             values = upgrade_record(values)
         names = {item.name for item in fields(cls)}
-        if not isinstance(values, dict) or not names <= set(values):
-            missing = sorted(names - set(values)) if isinstance(values, dict) else sorted(names)
+        if not names <= set(values):
+            missing = sorted(names - set(values))
             raise InputError(f"{path} must hold every key of a run record, lacks {missing}")
         check_format(values["format"], str(path))
+        _check_checksum(path, sealed)
+        _check_kinds(path, values)
         return cls(**{**{name: values[name] for name in names}, "format": FORMAT_VERSION})
 
 
 def _read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+    data = read_file(path)
     try:
-        return json.loads(path.read_text("utf-8"))
+        if data is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return json.loads(data.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} must be a readable run record, got: {error}") from error
 
 
 def verify_checksum(folder: Path) -> None:
-    """Refuses a `run.json` that is not as it was written; for who goes on with it.
+    """Refuses a `run.json` that is not as it was written, as `RunRecord.read` does.
 
     Raises:
         InputError: If it was damaged, or edited by hand.
     """
     path = folder / "run.json"
-    if not has_valid_checksum(_read_json(path)):
+    values = _read_json(path)
+    _check_checksum(path, values if isinstance(values, dict) else {})
+
+
+def _check_checksum(path: Path, values: Mapping[str, Any]) -> None:
+    if not has_valid_checksum(values):
         raise InputError(
             f"{path} must match its checksum, but it was damaged or edited; use --restart"
         )
+
+
+def _check_kinds(path: Path, values: Mapping[str, Any]) -> None:
+    """Refuses values of another kind: an older version kept no checksum, and one can be made."""
+    for name, kinds in _KINDS.items():
+        value = values[name]
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            shown = " or ".join(each.__name__ for each in kinds).replace("NoneType", "null")
+            raise InputError(f"{path}: {name} must be of type {shown}, got {repr(value)[:60]}")
+    if values["state"] not in get_args(RunState):
+        raise InputError(f"{path}: state must be a state of a run, got {values['state']!r}")
+    parts = values["experiences"]
+    if not parts or not all(isinstance(each, list) for each in parts):
+        raise InputError(f"{path}: experiences must be lists of classes, at least one")
+    if not isinstance(values["config"].get("options", {}), dict):
+        raise InputError(
+            f"{path}: options must be a table, got {repr(values['config']['options'])[:60]}"
+        )
+    done, whole = values["experiences_done"], len(parts)
+    if not 0 <= done <= whole:
+        raise InputError(f"{path}: experiences_done must lie in 0 to {whole}, got {done}")
 
 
 def find_runs(roots: Iterable[Path]) -> list[Path]:

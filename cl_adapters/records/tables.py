@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from cl_adapters.errors import InputError
 from cl_adapters.records.files import atomic_path
+from cl_adapters.records.integrity import read_checked
 
 __all__ = [
     "COLUMN_TEXTS",
@@ -20,6 +21,7 @@ __all__ = [
     "read_examples",
     "read_predictions",
     "read_retrieval",
+    "table_bytes",
     "write_examples",
     "write_predictions",
     "write_retrieval",
@@ -74,66 +76,91 @@ EXAMPLE_COLUMNS: Final[dict[str, pa.DataType]] = {
     "confidence": pa.float32(),
     "image": pa.binary(),
 }
+_COLUMNS: Final[Mapping[str, dict[str, pa.DataType]]] = {
+    "predictions.parquet": PREDICTION_COLUMNS,
+    "retrieval.parquet": RETRIEVAL_COLUMNS,
+    "examples.parquet": EXAMPLE_COLUMNS,
+}
 
 
 def write_predictions(folder: Path, frame: pd.DataFrame) -> None:
     """Writes `predictions.parquet` into `folder`, atomically, with the published columns only."""
-    _write_table(folder / "predictions.parquet", frame, PREDICTION_COLUMNS)
+    _write_table(folder / "predictions.parquet", frame)
 
 
 def read_predictions(folder: Path) -> pd.DataFrame:
     """Reads the predictions of a run directory; empty if no experience has been evaluated yet.
 
     Raises:
-        InputError: If the file is damaged or lacks a column.
+        InputError: If the file is damaged, not as it was written, or lacks a column.
     """
-    return _read_table(folder / "predictions.parquet", PREDICTION_COLUMNS)
+    return _read_table(folder / "predictions.parquet")
 
 
 def write_retrieval(folder: Path, frame: pd.DataFrame) -> None:
     """Writes `retrieval.parquet` into `folder`, atomically, with the published columns only."""
-    _write_table(folder / "retrieval.parquet", frame, RETRIEVAL_COLUMNS)
+    _write_table(folder / "retrieval.parquet", frame)
 
 
 def read_retrieval(folder: Path) -> pd.DataFrame:
     """Reads how a method chose adapters; empty if it is not one that does.
 
     Raises:
-        InputError: If the file is damaged or lacks a column.
+        InputError: If the file is damaged, not as it was written, or lacks a column.
     """
-    return _read_table(folder / "retrieval.parquet", RETRIEVAL_COLUMNS)
+    return _read_table(folder / "retrieval.parquet")
 
 
 def write_examples(folder: Path, frame: pd.DataFrame) -> None:
     """Writes `examples.parquet` into `folder`, atomically, with the published columns only."""
-    _write_table(folder / "examples.parquet", frame, EXAMPLE_COLUMNS)
+    _write_table(folder / "examples.parquet", frame)
 
 
 def read_examples(folder: Path) -> pd.DataFrame:
     """Reads the pictures of what a run forgot; empty if it kept none.
 
     Raises:
-        InputError: If the file is damaged or lacks a column.
+        InputError: If the file is damaged, not as it was written, or lacks a column.
     """
-    return _read_table(folder / "examples.parquet", EXAMPLE_COLUMNS)
+    return _read_table(folder / "examples.parquet")
 
 
-def _write_table(path: Path, frame: pd.DataFrame, columns: Mapping[str, pa.DataType]) -> None:
+def table_bytes(name: str, frame: pd.DataFrame) -> bytes:
+    """Returns the file of a table, with the published columns only.
+
+    Args:
+        name: Name of the file, such as `predictions.parquet`.
+        frame: Its rows.
+    """
+    columns = _COLUMNS[name]
     schema = pa.schema(list(columns.items()))
     table = pa.Table.from_pandas(frame[list(columns)], schema=schema, preserve_index=False)
+    data = pa.BufferOutputStream()  # never text: pyarrow takes some of it for an address
+    pq.write_table(table, data, compression="zstd", write_page_checksum=True)
+    found: bytes = data.getvalue().to_pybytes()
+    return found
+
+
+def _write_table(path: Path, frame: pd.DataFrame) -> None:
+    data = table_bytes(path.name, frame)
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        temporary.write_bytes(data)
 
 
-def _read_table(path: Path, columns: Mapping[str, pa.DataType]) -> pd.DataFrame:
-    if not path.exists():
+def _read_table(path: Path) -> pd.DataFrame:
+    columns = _COLUMNS[path.name]
+    data = read_checked(path.parent, path.name)
+    if data is None:
         return pd.DataFrame(
             {name: np.empty(0, kind.to_pandas_dtype()) for name, kind in columns.items()}
         )
     try:
-        table = pq.read_table(path, columns=list(columns), page_checksum_verification=True)
-        frame: pd.DataFrame = table.to_pandas()
-    except (OSError, pa.ArrowException) as error:
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        table = file.read(columns=list(columns))
+        # What the frame's writer noted about pandas is nothing to us, and may be damaged.
+        frame: pd.DataFrame = table.replace_schema_metadata().to_pandas()
+        frame = frame[list(columns)]
+    except (OSError, pa.ArrowException, ValueError, TypeError, KeyError) as error:
         name, reason = path.stem, str(error).partition("\n")[0]
         raise InputError(f"{path} must be a readable {name} table, got: {reason}") from error
     return frame

@@ -3,6 +3,7 @@
     format 1    without checksums
     format 2    checksums; PEFT modules were `pet`, the feature cache was `memo`
     format 3    the names of today, and the role of a strategy
+    format 4    digests of tables and events in `run.json`
 
 Nothing is rewritten on disk for its own sake: a file is turned into the present format when it is
 read, and what is then written has the present one. The names of options are public, since a command
@@ -95,11 +96,14 @@ def upgrade_options(strategy: str, options: Mapping[str, Value]) -> dict[str, Va
 
 
 def upgrade_record(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values of a `run.json` of format 1 or 2 as those of format 3.
+    """Returns the values of a `run.json` of an earlier format as those of today's.
 
     The format that it names stays: it says who wrote it.
     """
-    found = {**values, "role": role_of(str(values.get("strategy")), values.get("role"))}
+    if values.get("format") == 3:
+        return {**values, "files": None}
+    role = role_of(str(values.get("strategy")), values.get("role"))
+    found = {**values, "role": role, "files": None}
     config = values.get("config")
     if isinstance(config, Mapping) and isinstance(config.get("options"), Mapping):
         options = upgrade_options(str(values.get("strategy")), config["options"])

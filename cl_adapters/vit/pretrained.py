@@ -22,6 +22,7 @@ from torch import nn
 
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.finiteness import refuse_odd_weights
+from cl_adapters.paths import user_path
 from cl_adapters.plugins.registry import Registry, check_call
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.embedded import EMBEDDED, check_embedded_file
@@ -160,7 +161,7 @@ def load_backbone(
         vit = _create(full_name, image_size, pretrained=source in {"embedded", "timm"})
     model = AdaptedViT(vit)
     if source not in {"embedded", "timm", RANDOM_WEIGHTS}:
-        notices += load_weights(vit, Path(source))
+        notices += load_weights(vit, user_path(source))
     elif source == "timm":
         refuse_odd_weights(vit.state_dict(), f"weights of {full_name!r}")
     vit.float()
@@ -207,7 +208,7 @@ def _source(full_name: str, weights: str | Path | None) -> str:
         return "embedded" if embedded else "timm"
     if str(weights) == RANDOM_WEIGHTS:
         return RANDOM_WEIGHTS
-    if not Path(weights).is_file():
+    if not user_path(weights).is_file():
         raise InputError(f"weights must be 'random' or an existing file, got {str(weights)!r}")
     return str(weights)
 

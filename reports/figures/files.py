@@ -128,6 +128,15 @@ def save_figure(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) ->
     return svg
 
 
+_TAG: Final = re.compile(r"<(?!!)[^>]*>")  # matplotlib writes `>` in values as `&gt;`
+
+
+def _of_page(tag: str, prefix: str) -> str:
+    tag = re.sub(r'\bid="', f'id="{prefix}-', tag)
+    tag = tag.replace("url(#", f"url(#{prefix}-").replace('href="#', f'href="#{prefix}-')
+    return re.sub(r"#[0-9a-f]{6}\b", lambda found: _PAGE_COLOURS.get(found[0], found[0]), tag)
+
+
 def embed(svg: str, prefix: str) -> str:
     """Returns an SVG file as an element for a page that holds several, in the page's colours.
 
@@ -137,10 +146,9 @@ def embed(svg: str, prefix: str) -> str:
     """
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r'\bid="', f'id="{prefix}-', body)
-    body = body.replace("url(#", f"url(#{prefix}-").replace('href="#', f'href="#{prefix}-')
-    body = body.replace('<style type="text/css">*{', '<style type="text/css">.drawing *{')
-    body = re.sub(r"#[0-9a-f]{6}\b", lambda found: _PAGE_COLOURS.get(found[0], found[0]), body)
+    body = body.replace('<style type="text/css">*{', '<style type="text/css">.drawing *{', 1)
+    # What stands between tags is text of a record, such as a class called `#000000`.
+    body = _TAG.sub(lambda found: _of_page(found[0], prefix), body)
     # Its size comes from the page and its shape from the view box.
     body = re.sub(r'(<svg [^>]*?) ?\b(?:width|height)="[^"]*pt"', r"\1", body, count=1)
     body = re.sub(r'(<svg [^>]*?) ?\b(?:width|height)="[^"]*pt"', r"\1", body, count=1)

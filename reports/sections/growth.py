@@ -84,7 +84,8 @@ class GrowthSection:
                 "linear growth is one adapter a block and experience, at the mean cost of those "
                 "that were grown"
                 if any(run.growths for run in runs)
-                else "nothing grew, so that the cost of linear growth is not known"
+                else "no run recorded the growth of an adapter, whatever else adds parameters, so "
+                "that the cost of linear growth is not known"
             )
             text = f"Parameters beside the backbone, mean and 95 % interval over seeds; {linear}."
             figure = parameters_figure(self.group, self.histories)

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -16,16 +17,25 @@ __all__ = ["Cell", "Sheet", "best_of", "csv_text", "definition", "heading", "int
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One value of a table: mean and interval as text, and whether it stands out."""
+    """One value of a table: mean and interval as text, and whether it stands out.
+
+    Attributes:
+        mean: The mean.
+        half_width: Half of the interval; empty where there is none.
+        is_best: Whether it is the best of its column: bold, and in colour on the page.
+        sign: What else is said of it, a character behind it.
+    """
 
     mean: str
     half_width: str
     is_best: bool
+    sign: str = ""
 
     @property
     def text(self) -> str:
-        """Mean and interval in one."""
-        return f"{self.mean} ± {self.half_width}" if self.half_width else self.mean
+        """Mean, interval and sign in one."""
+        text = f"{self.mean} ± {self.half_width}" if self.half_width else self.mean
+        return f"{text} {self.sign}" if self.sign else text
 
 
 def best_of(column: Column, intervals: Sequence[Interval], is_rival: Sequence[bool]) -> list[bool]:
@@ -46,7 +56,12 @@ def best_of(column: Column, intervals: Sequence[Interval], is_rival: Sequence[bo
 
 
 def interval_cell(
-    column: Column, interval: Interval, *, is_best: bool = False, is_signed: bool = False
+    column: Column,
+    interval: Interval,
+    *,
+    is_best: bool = False,
+    is_signed: bool = False,
+    sign: str = "",
 ) -> Cell:
     """Returns a mean and its interval as text; without one where there is none.
 
@@ -55,6 +70,7 @@ def interval_cell(
         interval: Mean and interval.
         is_best: Whether the cell stands out.
         is_signed: Whether a number above 0 gets a plus sign.
+        sign: What else is said of it.
     """
     mean, half = float(interval.mean), float(interval.half_width)
     is_plain = math.isnan(half) or (half == 0.0 and column.unit != "%" and not is_signed)
@@ -63,6 +79,7 @@ def interval_cell(
         mean=f"+{text}" if is_signed and mean > 0 and text.strip("0.") else text,
         half_width="" if is_plain else format_number(half, column.digits),
         is_best=is_best,
+        sign=sign,
     )
 
 
@@ -149,6 +166,9 @@ def _escape_latex(text: str) -> str:
     return "".join(_LATEX_SPECIAL.get(letter, letter) for letter in text)
 
 
+_FORMULA: Final = frozenset("=+-@\t\r")
+
+
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Returns a CSV file; a number that is not one is an empty field."""
     buffer = io.StringIO()
@@ -160,6 +180,11 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _csv_value(value: object) -> object:
+    if isinstance(value, str):
+        # A spreadsheet would compute what begins so; with a quote it takes it for text. A return
+        # alone is the end of a row to some readers.
+        is_formula = value != "" and value[0] in _FORMULA
+        return (f"'{value}" if is_formula else value).replace("\r", " ")
     if isinstance(value, float | np.floating):
         return "" if math.isnan(value) else round(float(value), 6)
     return value

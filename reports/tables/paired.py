@@ -18,8 +18,9 @@ __all__ = ["DIFFERENCES_TEXT", "RANKS_TEXT", "difference_table", "rank_table"]
 DIFFERENCES_TEXT: Final = (
     "Mean over the seeds that both have of (method \u2212 baseline), with the 95 % interval of "
     "that mean (Student's t over the pairs). Seeds of one number share the order of the classes, "
-    "which goes out of the difference. In bold: the interval leaves out 0. Each interval stands "
-    "for itself: of twenty that mean nothing, one leaves out 0 by chance."
+    "which goes out of the difference. With an asterisk: the interval leaves out 0, for better or "
+    "worse as the column's arrow says. Each interval stands for itself: of twenty that mean "
+    "nothing, one leaves out 0 by chance."
 )
 RANKS_TEXT: Final = (
     "Mean over the seeds that all methods have of the place among them, with its 95 % interval; "
@@ -52,11 +53,12 @@ def _columns(group: Group, names: Sequence[str]) -> list[Column]:
     return [column for column in COLUMNS if column.name in names and column.name in shown]
 
 
-def _leaves_out_zero(
-    _: Column, intervals: Sequence[Interval], is_rival: Sequence[bool]
-) -> list[bool]:
-    pairs = zip(intervals, is_rival, strict=True)
-    return [abs(float(each.mean)) > float(each.half_width) for each, _ in pairs]
+def _leaves_out_zero(intervals: Sequence[Interval]) -> list[str]:
+    return ["*" if abs(float(each.mean)) > float(each.half_width) else "" for each in intervals]
+
+
+def _unmarked(_: Column, intervals: Sequence[Interval], __: Sequence[bool]) -> list[bool]:
+    return [False] * len(intervals)  # bold is the best of a column, and here is none
 
 
 def difference_table(group: Group, baseline: Row | None) -> ScoreTable | None:
@@ -77,7 +79,8 @@ def difference_table(group: Group, baseline: Row | None) -> ScoreTable | None:
         stem="differences",
         caption=f"difference to {baseline.label}.",
         notes=[DIFFERENCES_TEXT],
-        marks=_leaves_out_zero,
+        marks=_unmarked,
+        signs=_leaves_out_zero,
         is_signed=True,
         suffix="_difference",
     )

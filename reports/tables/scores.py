@@ -35,6 +35,7 @@ class ScoreTable:
         notes: What a reader must know, below the table.
         marks: Which values of a column stand out; the best of several unless said otherwise.
         is_signed: Whether numbers carry a plus sign.
+        signs: What else is said of each value of a column.
         suffix: End of the columns' names in the CSV file.
     """
 
@@ -47,6 +48,7 @@ class ScoreTable:
     notes: Sequence[str] = ()
     marks: Marks = best_of
     is_signed: bool = False
+    signs: Callable[[Sequence[Interval]], list[str]] = lambda intervals: [""] * len(intervals)
     suffix: str = ""
 
     def cells(self, column: Column) -> list[Cell]:
@@ -54,8 +56,8 @@ class ScoreTable:
         intervals = [self.interval(row, column) for row in self.rows]
         marks = self.marks(column, intervals, [not row.is_upper_bound for row in self.rows])
         return [
-            interval_cell(column, interval, is_best=mark, is_signed=self.is_signed)
-            for interval, mark in zip(intervals, marks, strict=True)
+            interval_cell(column, interval, is_best=mark, is_signed=self.is_signed, sign=sign)
+            for interval, mark, sign in zip(intervals, marks, self.signs(intervals), strict=True)
         ]
 
     def lines(self) -> list[dict[str, Any]]:

@@ -133,7 +133,7 @@ def test_an_unfinished_run_goes_on_to_the_same_predictions(place: Path, strategy
     first = json.loads((folder / "events.jsonl").read_text().splitlines()[0])
     assert first == begun, "experience 0 was not trained again"
     written = json.loads((folder / "run.json").read_text())
-    assert (written["format"], written["state"]) == (3, "finished")
+    assert (written["format"], written["state"]) == (4, "finished")
     # Bit for bit what this machine computes without a stop, and close to what another one did.
     straight = runner.run(prepare(config), place / "straight")
     pd.testing.assert_frame_equal(read_predictions(folder), read_predictions(straight))

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix
 
+from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions
 from cl_adapters.reports.detail import measure_detail
 from cl_adapters.reports.figures.calibration import calibration_curves
@@ -53,11 +54,10 @@ def test_counts_equal_pandas_and_scikit_learn(frame: pd.DataFrame) -> None:
 def test_classes_are_found_by_name_whatever_their_place(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("lae", 0, decay=0.2)
     other = make_run("lae", 1, decay=0.2)
-    text = (other / "run.json").read_text()
+    record = RunRecord.read(other)
     names = [f"class {position}" for position in range(8)]
-    for position, name in enumerate(names):
-        text = text.replace(f'"{name}"', f'"class #{7 - position}"')
-    (other / "run.json").write_text(text.replace("#", ""))
+    record.classes = names[::-1]
+    record.write(other)
     group = _group(tmp_path)
     classes = class_curves(group.rows[0])
     assert [each.last for each in classes] == sorted(each.last for each in classes)

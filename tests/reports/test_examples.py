@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import write_examples
 from cl_adapters.reports.examples import MOST_EXAMPLES
 from cl_adapters.reports.report import write_report
@@ -63,8 +64,9 @@ def test_damaged_pictures_are_named_and_the_run_skipped(
 
 def test_hostile_class_names_stay_text(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run("lae")
-    text = (folder / "run.json").read_text()
-    (folder / "run.json").write_text(text.replace('"class 1"', '"\\"><script>alert(1)</script>"'))
+    record = RunRecord.read(folder)
+    record.classes[1] = '"><script>alert(1)</script>'
+    record.write(folder)
     write_examples(folder, frame())
     page = write_report([tmp_path / "runs"], tmp_path / "out", formats=["svg"]).html.read_text()
     assert "<script>alert" not in page

@@ -1,10 +1,13 @@
-import json
+import io
 from pathlib import Path
+from xml.etree import ElementTree
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from cl_adapters.records.run_record import RunRecord
 from cl_adapters.reports.figures.curves import accuracy_figure, forgetting_figure
 from cl_adapters.reports.figures.experiences import experience_figure
 from cl_adapters.reports.figures.files import embed, figure_style
@@ -96,9 +99,9 @@ def test_experiences_that_bring_no_new_class_are_counted_themselves(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
     folder = make_run(sizes=(1, 1, 1), per_class=6)
-    record = json.loads((folder / "run.json").read_text())
-    record["experiences"] = [[0, 1, 2]] * 3  # the same classes in three domains
-    (folder / "run.json").write_text(json.dumps(record))
+    record = RunRecord.read(folder)
+    record.experiences = [[0, 1, 2]] * 3  # the same classes in three domains
+    record.write(folder)
     group = _group(tmp_path)
     with figure_style():
         (axes,) = accuracy_figure(group).axes
@@ -112,3 +115,16 @@ def test_experiences_that_bring_no_new_class_are_counted_themselves(
     # The place of a value lies between the labels of the scale, which count from below.
     share = (texts["0"][1] - curve[:, 1]) / (texts["0"][1] - texts["100"][1])
     assert 100 * share == pytest.approx(group.rows[0].runs[0].matrix[:, 0])
+
+
+@pytest.mark.parametrize("name", ["#000000", 'id="q"', "url(#a)", 'href="#b"', "#4c72b0"])
+def test_text_of_a_record_is_drawn_as_it_is(name: str) -> None:
+    with figure_style():
+        figure = plt.figure()
+        figure.text(0.1, 0.1, name)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg")
+        plt.close(figure)
+    drawn = embed(buffer.getvalue(), "p")
+    texts = ["".join(each.itertext()) for each in ElementTree.fromstring(drawn).iter()]
+    assert name in texts, drawn[-600:]

@@ -39,6 +39,17 @@ def test_fidelity_makes_another_row(make_run: MakeRun, tmp_path: Path) -> None:
     }
 
 
+def test_precision_makes_another_row(make_run: MakeRun, tmp_path: Path) -> None:
+    """Numbers of two formats are two methods' numbers, not one with a wider interval."""
+    for seed in (0, 1):
+        for precision in ("fp32", "bf16"):
+            make_run("mos", seed, config={"options": {}, "precision": precision, "seed": seed})
+    (group,) = _groups(tmp_path)
+    assert len(group.rows) == 2
+    assert [len(row.runs) for row in group.rows] == [2, 2]
+    assert {run.record.config["precision"] for run in group.rows[0].runs} != {"fp32", "bf16"}
+
+
 def _with_files(**plugins: str) -> dict[str, Any]:
     return {"options": {}, "strategy": "my/a.py:A", "stream": "s.py:S", "plugins": plugins}
 

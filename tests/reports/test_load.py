@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cl_adapters.errors import InputError
+from cl_adapters.records.files import add_checksum
 from cl_adapters.records.tables import write_predictions
 from cl_adapters.reports.load import load_runs
 from tests.reports.conftest import MakeRun, make_predictions
@@ -61,7 +62,7 @@ def test_unfinished_runs_are_kept_apart(make_run: MakeRun) -> None:
     ("file", "text", "reason"),
     [
         ("run.json", "{", "readable run record"),
-        ("run.json", "[]", "every key"),
+        ("run.json", "[]", "must hold a run record"),
         ("predictions.parquet", "PAR1 no", "readable predictions"),
         ("events.jsonl", '{"eve\n{"event": "phase"}\n', "line 1"),
         ("events.jsonl", "3\n4\n", "line 1 must be an event"),
@@ -90,7 +91,9 @@ def test_damaged_files_are_named_and_skipped(
 def test_records_with_wrong_kinds_are_skipped(make_run: MakeRun, key: str, value: object) -> None:
     folder = make_run()
     values = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps({**values, key: value}))
+    del values["checksum"]
+    changed = add_checksum({**values, key: value})
+    (folder / "run.json").write_text(json.dumps(changed))
     (broken,) = load_runs([folder]).broken
     assert key in broken.reason
 
@@ -121,7 +124,7 @@ def test_text_that_no_file_can_hold_is_skipped(make_run: MakeRun) -> None:
     folder = make_run()
     text = (folder / "run.json").read_text().replace('"digits"', r'"\ud800"')
     (folder / "run.json").write_text(text)
-    assert "surrogates" in load_runs([folder]).broken[0].reason
+    assert "must match its checksum" in load_runs([folder]).broken[0].reason
 
 
 def test_a_finished_run_must_hold_its_last_experience(make_run: MakeRun) -> None:

@@ -16,7 +16,7 @@ from cl_adapters.reports.tables.comparison import (
     shown_columns,
     table_files,
 )
-from cl_adapters.reports.tables.markup import Cell
+from cl_adapters.reports.tables.markup import Cell, csv_text
 from tests.reports.conftest import MakeRun
 
 BY_NAME = {column.name: column for column in COLUMNS}
@@ -159,3 +159,9 @@ def test_numbers_for_people() -> None:
     assert format_number(-3.0, 1) == "\u22123.0"
     assert format_number(float("inf"), 1) == "\u221e"
     assert format_number(1_234_567, 0) == "1\u202f234\u202f567"
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_text_that_a_spreadsheet_would_compute_stays_text(name: str) -> None:
+    (row,) = csv.DictReader(io.StringIO(csv_text(["class", "value"], [[name, -1.5]]), newline=""))
+    assert row == {"class": f"'{name}".replace("\r", " "), "value": "-1.5"}

@@ -119,7 +119,7 @@ def test_a_disk_that_fails_at_any_write_costs_nothing(
 
 TORN = {  # how much is left of each file, and what comes of it when the run is taken up again
     "run.json": "run.json must be a readable run record",
-    "predictions.parquet": "predictions.parquet must be a readable predictions table",
+    "predictions.parquet": "predictions.parquet must match its digest in run.json",
     "events.jsonl": "",
     "checkpoints/experience-0001/learned.safetensors": "",
     "checkpoints/experience-0001/checkpoint.json": "",

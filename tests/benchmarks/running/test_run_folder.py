@@ -54,7 +54,9 @@ def test_lost_predictions_are_noticed(source: ImageSource, tmp_path: Path, state
     record.state = state
     record.write(folder)
     lose_predictions(folder)
-    with pytest.raises(InputError, match="must hold the predictions of 3 experiences, got .* of 0"):
+    with pytest.raises(
+        InputError, match=r"predictions.parquet must be there, .* but it is missing; use --res"
+    ):
         run(source, tmp_path)
 
 

@@ -1,0 +1,97 @@
+"""From what users write to paths: `~`, colons, bytes that are no text; in options and recipes."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cl_adapters.benchmarks.data.sources import open_source
+from cl_adapters.cache.feature_cache import open_cache
+from cl_adapters.cli import app
+from cl_adapters.errors import InputError
+from cl_adapters.paths import user_path
+from cl_adapters.records.run_record import find_runs
+from cl_adapters.reports.load import load_runs
+from tests.benchmarks.running.test_faults import write_images
+
+RUN = ["run", "--strategy", "simplecil", "--image-size", "16", "--quiet", "--cache", "off"]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder with images in `photos`; the working folder lies beside it."""
+    home, here = tmp_path / "home", tmp_path / "here"
+    write_images(home / "photos")
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    return home
+
+
+def call(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    assert isinstance(result.exception, SystemExit | None), result.exception
+    return result.exit_code, result.output
+
+
+def test_a_tilde_is_the_home_folder_in_options_and_recipes(home: Path) -> None:
+    Path("recipe.toml").write_text('data = "~/photos"\nincrement = 2\n')
+    assert call(*RUN, "--recipe", "recipe.toml", "--out=~/runs") == (0, "")
+    assert len(find_runs([home / "runs"])) == 1
+    assert not Path("~").exists()
+    assert len(load_runs([home / "runs"]).finished) == 1
+    code, text = call("report", "~/runs", "--out=~/report")
+    assert code == 0, text
+    assert (home / "report" / "report.html").is_file()
+    assert open_source("~/photos").classes == ("ant", "bee", "cat", "dog")
+    cache = open_cache("~/cache")
+    assert cache is not None
+    assert cache.folder == home / "cache"
+
+
+def test_a_colon_is_part_of_a_name(home: Path) -> None:
+    code, text = call(*RUN, "--data", str(home / "photos"), "--out", "exp1:lr0.1")
+    assert (code, text) == (0, "")
+    assert len(load_runs([Path("exp1:lr0.1")]).finished) == 1
+    shutil.rmtree("exp1:lr0.1")
+
+
+@pytest.mark.parametrize("name", ["s3:table.parquet", "~/photos:old.parquet"])
+def test_a_table_whose_name_looks_like_an_address_is_a_file(home: Path, name: str) -> None:
+    user_path(name).write_text("no table")
+    with pytest.raises(InputError, match="must be a readable parquet file"):
+        open_source(name)
+    assert home.is_dir()
+
+
+def test_paths_that_cannot_be_are_named() -> None:
+    with pytest.raises(InputError, match="path must begin with a home folder that exists"):
+        user_path("~nobody-of-that-name/runs")
+    with pytest.raises(InputError, match="path must be one that the system can have"):
+        user_path("a\0b")
+
+
+def test_a_folder_of_runs_whose_name_is_no_text_works(home: Path) -> None:
+    out = os.fsdecode(b"runs\xff")
+    code, text = call(*RUN, "--data", str(home / "photos"), "--out", out)
+    assert (code, text) == (0, "")
+    assert call("list", "runs", "--out", out)[0] == 0
+
+
+def test_images_whose_folder_is_no_text_are_refused_in_a_sentence(home: Path) -> None:
+    name = os.fsdecode(b"photos\xff")
+    (home / "photos").rename(name)
+    code, text = call(*RUN, "--data", name)
+    assert code == 2
+    assert "names must be text in UTF-8, got" in text
+    assert "photos\\udcff" in text
+    assert text.count("\n") == 1
+
+
+def test_a_path_that_is_too_long_is_no_promise(home: Path) -> None:
+    code, text = call(*RUN, "--data", str(home / "photos"), "--out", 300 * "x")
+    assert code == 2
+    assert "is kept" not in text
+    assert text.count("\n") == 1

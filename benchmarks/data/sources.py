@@ -1,11 +1,11 @@
-"""Where images come from: scikit-learn's digits, a folder, a parquet file, arrays.
+"""Where images come from: scikit-learn's digits, a folder, a table, arrays.
 
 Every reader checks at once what is cheap to check (labels, classes on both sides, columns) and
 raises `InputError`; damaged images are found by `verify_images`, which decodes each of them.
 """
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -13,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_digits
 
+from cl_adapters.benchmarks.data.folders import folder_source
 from cl_adapters.benchmarks.data.images import (
     ImageSource,
     LabelledImages,
-    natural_key,
     split_off,
     verify_images,
 )
 from cl_adapters.benchmarks.data.parquet import parquet_source
+from cl_adapters.benchmarks.data.reading import AS_IT_IS, ReadOptions
 from cl_adapters.benchmarks.data.stores import ArrayStore, FileStore
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.plugins.registry import Registry, check_call, is_reference
@@ -31,21 +32,13 @@ __all__ = [
     "ImageSource",
     "LabelledImages",
     "array_source",
-    "class_folders",
     "digits_source",
     "folder_source",
-    "image_paths",
     "in_text_order",
     "open_source",
     "parquet_source",
-    "split_folders",
     "verify_images",
 ]
-
-SUFFIXES: Final = (
-    ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
-)  # fmt: skip
-SPLIT_FOLDERS: Final = ("train", "test", "val", "validation")
 
 
 def digits_source(seed: int = 0) -> ImageSource:
@@ -71,117 +64,6 @@ def digits_source(seed: int = 0) -> ImageSource:
     return ImageSource("digits", images.classes, train, test)
 
 
-def folder_source(path: str | Path, *, test_share: float = 0.25) -> ImageSource:
-    """Returns the images of a folder, one class a sub-folder.
-
-    With `train/` and `test/` (or `val/`, `validation/`) inside, these are the two sets; without,
-    each class is split by the content of its images. Hidden files, files without an image suffix,
-    linked folders and links that lead out of the folder are left aside.
-
-    Args:
-        path: The folder.
-        test_share: Share of each class that goes to test where the folder holds no split.
-
-    Raises:
-        InputError: If there are no class folders, or a class lacks images on one side.
-    """
-    root = Path(path)
-    if not root.is_dir():
-        raise InputError(f"image folder {str(root)!r} must exist and be a directory")
-    try:
-        return _read_folder(root, test_share)
-    except OSError as error:
-        raise InputError(f"image folder {str(root)!r} must be readable, got: {error}") from error
-
-
-def _read_folder(root: Path, test_share: float) -> ImageSource:
-    name = root.resolve().name
-    found = split_folders(root)
-    if not found:
-        images = _scan(root, root)
-        train, test = split_off(images, test_share)
-        return ImageSource(name, images.classes, train, test)
-    if len(found) != 2 or found[0] != "train":
-        raise InputError(
-            f"image folder {str(root)!r} must hold train/ and one of test/, val/ and validation/, "
-            f"got {', '.join(found)}"
-        )
-    train, test = _scan(root / "train", root), _scan(root / found[1], root)
-    for extra, where in ((test, train), (train, test)):
-        for missing in sorted(set(extra.classes) - set(where.classes), key=natural_key):
-            raise InputError(
-                f"class {missing!r} of {str(root)!r} must have a folder in both train and "
-                f"{found[1]}, got one in {found[extra is test]} only"
-            )
-    return ImageSource(name, train.classes, train, test)
-
-
-def split_folders(root: Path) -> list[str]:
-    """Returns the names of the split folders of an image folder, none if it holds the classes."""
-    found = [split for split in SPLIT_FOLDERS if (root / split).is_dir()]
-    # Any other `train` is a class: CIFAR-100 has one.
-    is_split = {"train"} < set(found) or any(_has_folders(root / split) for split in found)
-    return found if is_split else []
-
-
-def class_folders(folder: Path) -> list[str]:
-    """Returns the names of the class folders of a folder in natural order."""
-    folders = (entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink())
-    return sorted((entry.name for entry in folders if _is_shown(entry.name)), key=natural_key)
-
-
-def _scan(folder: Path, root: Path) -> LabelledImages:
-    """Lists the class folders of one folder and the images below them, sorted."""
-    inside = root.resolve()
-    classes = class_folders(folder)
-    if not classes:
-        raise InputError(f"image folder {str(folder)!r} must hold class folders, got none")
-    paths: list[str] = []
-    targets: list[int] = []
-    for target, name in enumerate(classes):
-        found = sorted(image_paths(folder / name, inside), key=natural_key)
-        if not found:
-            raise InputError(
-                f"class folder {str(folder / name)!r} must hold images ({' '.join(SUFFIXES)}), "
-                "got none"
-            )
-        paths += [f"{name}/{path}" for path in found]
-        targets += [target] * len(found)
-    return LabelledImages(
-        FileStore(folder, paths), np.arange(len(paths)), np.array(targets, np.int64), tuple(classes)
-    )
-
-
-def image_paths(folder: Path, inside: Path) -> Iterator[str]:
-    """Yields the images at or below a class folder, as paths relative to it.
-
-    Args:
-        folder: The class folder.
-        inside: The whole image folder, resolved; links that lead out of it are passed over.
-    """
-    # os.walk does not enter linked folders, so that loops end; files may be linked within the root.
-    for where, folders, files in os.walk(folder, onerror=_raise):
-        folders[:] = [name for name in folders if _is_shown(name)]
-        for name in files:
-            path = Path(where, name)
-            if not _is_shown(name) or path.suffix.lower() not in SUFFIXES or not path.is_file():
-                continue
-            if not path.is_symlink() or path.resolve().is_relative_to(inside):
-                yield path.relative_to(folder).as_posix()
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def _has_folders(folder: Path) -> bool:
-    return any(entry.is_dir() and _is_shown(entry.name) for entry in folder.iterdir())
-
-
-def _is_shown(name: str) -> bool:
-    return not name.startswith(".")
-
-
 def in_text_order(source: ImageSource) -> ImageSource:
     """Returns a folder's images with its classes sorted as text, `10` before `2`.
 
@@ -192,11 +74,11 @@ def in_text_order(source: ImageSource) -> ImageSource:
     if names == source.classes or not isinstance(source.train.store, FileStore):
         return source
     place = np.array([names.index(name) for name in source.classes], dtype=np.int64)
-    sets = (
+    train, test = (
         LabelledImages(each.store, each.rows, place[each.targets], names, each.domains)
         for each in (source.train, source.test)
     )
-    return ImageSource(source.name, names, *sets)
+    return replace(source, classes=names, train=train, test=test)
 
 
 def array_source(
@@ -304,12 +186,13 @@ def _accept(value: object) -> Callable[[], ImageSource]:
 SOURCE_NAMES: Final = Registry("stream", "cl_adapters.streams", SOURCES, _accept)
 
 
-def open_source(name: str | Path) -> ImageSource:
+def open_source(name: str | Path, options: ReadOptions = AS_IT_IS) -> ImageSource:
     """Returns the source of a name or at a path.
 
     Args:
         name: `digits`, a stream of one's own (`file.py:name`, or of an installed package), the path
             of an image folder, of a `.parquet` file or of a folder of them.
+        options: What the user says of how to read a path.
 
     Raises:
         InputError: If it is neither a known name nor a path that can be read as images.
@@ -319,7 +202,9 @@ def open_source(name: str | Path) -> ImageSource:
         return SOURCE_NAMES.find(name)()
     is_table = path.suffix.lower() == ".parquet"
     if path.is_dir():
-        return parquet_source(path) if any(path.glob("*.parquet")) else folder_source(path)
+        if any(path.glob("*.parquet")):
+            return parquet_source(path)
+        return folder_source(path, options=options)
     if path.is_file() and is_table:
         return parquet_source(path)
     if is_table or path.is_file() or len(path.parts) > 1:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from cl_adapters.errors import InputError
 from cl_adapters.records.files import (
@@ -19,6 +19,9 @@ from cl_adapters.records.files import (
 from cl_adapters.records.upgrade import upgrade_record
 
 __all__ = ["RunRecord", "RunState", "find_run_folder", "find_runs", "verify_checksum"]
+
+# Keys that records of this format did not always have.
+_LATER: Final[dict[str, Any]] = {"data": {}}
 
 RunState = Literal["running", "finished", "failed", "interrupted"]
 
@@ -48,6 +51,8 @@ class RunRecord:
         role: What the strategy is to others: `upper_bound` (sees all data at once), `lower_bound`
             (does nothing against forgetting), `baseline` (what others are held against) or
             `method`.
+        data: What the reader of the images took them for (`layout`), how many files it left out by
+            reason (`left_out`) and what it did to images (`images`); says nothing of the protocol.
         format: Version of the run directory's format.
     """
 
@@ -68,6 +73,7 @@ class RunRecord:
     started: str = ""
     ended: str | None = None
     role: str = "method"
+    data: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT_VERSION
 
     @property
@@ -92,6 +98,8 @@ class RunRecord:
         values = _read_json(path)
         if isinstance(values, dict) and values.get("format") in (1, 2):
             values = upgrade_record(values)
+        if isinstance(values, dict):
+            values = {**_LATER, **values}
         names = {item.name for item in fields(cls)}
         if not isinstance(values, dict) or not names <= set(values):
             missing = sorted(names - set(values)) if isinstance(values, dict) else sorted(names)

@@ -26,6 +26,7 @@ from cl_adapters.benchmarks.data.reading import (
     ReadOptions,
     counted,
     listed,
+    refuse_options,
 )
 from cl_adapters.benchmarks.data.split_names import roles_of
 from cl_adapters.benchmarks.data.stores import FileStore
@@ -63,6 +64,7 @@ def folder_source(
             side.
     """
     root = Path(path)
+    refuse_options(options, ("image_column", "label_column"), f"the image folder {str(path)!r}")
     if not root.is_dir():
         raise InputError(f"image folder {str(root)!r} must exist and be a directory")
     try:

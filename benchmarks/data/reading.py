@@ -1,13 +1,24 @@
 """How data are to be read, and what was read of them: the layout, and what was left out and why."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from cl_adapters.errors import InputError
 from cl_adapters.records.data_notes import data_sentences
 
-__all__ = ["AS_IT_IS", "LeftOut", "ReadOptions", "Reading"]
+__all__ = [
+    "AS_IT_IS",
+    "LeftOut",
+    "ReadOptions",
+    "Reading",
+    "counted",
+    "listed",
+    "pixels_of",
+    "refuse_options",
+]
 
 # Reasons for which a file is no image of a run.
 HIDDEN: Final = "hidden"
@@ -82,6 +93,31 @@ class Reading:
     def sentences(self) -> list[str]:
         """Returns what a run says of its data, none for a source without layout."""
         return data_sentences(self.describe())
+
+
+def pixels_of(megapixels: float | None) -> int | None:
+    """Returns a limit in pixels; None stays None.
+
+    Raises:
+        InputError: If it is no finite number above 0.
+    """
+    if megapixels is None:
+        return None
+    if not (math.isfinite(megapixels) and megapixels > 0):
+        raise InputError(f"`max_megapixels` must be a finite number above 0, got {megapixels}")
+    return max(1, int(megapixels * 10**6))
+
+
+def refuse_options(options: ReadOptions, keys: Iterable[str], what: str) -> None:
+    """Refuses options that mean nothing for some data.
+
+    Raises:
+        InputError: If one of these keys was given.
+    """
+    for key in keys:
+        if getattr(options, key) is not None:
+            name = "max_megapixels" if key == "max_pixels" else key
+            raise InputError(f"recipe key `{name}` must go with other data, got {what}")
 
 
 def counted(number: int, one: str, many: str = "") -> str:

@@ -4,8 +4,10 @@ Every reader checks at once what is cheap to check (labels, classes on both side
 raises `InputError`; damaged images are found by `verify_images`, which decodes each of them.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -13,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_digits
 
+from cl_adapters.benchmarks.data.csv_source import CSV_SUFFIXES, csv_source, label_tables
 from cl_adapters.benchmarks.data.folders import folder_source
 from cl_adapters.benchmarks.data.images import (
     ImageSource,
@@ -21,8 +24,10 @@ from cl_adapters.benchmarks.data.images import (
     verify_images,
 )
 from cl_adapters.benchmarks.data.parquet import parquet_source
-from cl_adapters.benchmarks.data.reading import AS_IT_IS, ReadOptions
+from cl_adapters.benchmarks.data.reading import AS_IT_IS, ReadOptions, listed, refuse_options
 from cl_adapters.benchmarks.data.stores import ArrayStore, FileStore
+from cl_adapters.benchmarks.data.table_files import table_files
+from cl_adapters.benchmarks.data.walking import inner_folders
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.plugins.registry import Registry, check_call, is_reference
 
@@ -39,6 +44,8 @@ __all__ = [
     "parquet_source",
     "verify_images",
 ]
+
+_DEEPEST: Final = 4  # folders around images that a table names
 
 
 def digits_source(seed: int = 0) -> ImageSource:
@@ -191,7 +198,8 @@ def open_source(name: str | Path, options: ReadOptions = AS_IT_IS) -> ImageSourc
 
     Args:
         name: `digits`, a stream of one's own (`file.py:name`, or of an installed package), the path
-            of an image folder, of a `.parquet` file or of a folder of them.
+            of an image folder, of a `.parquet` file or a folder of them, of a `.csv` file or a
+            folder with one and images.
         options: What the user says of how to read a path.
 
     Raises:
@@ -199,19 +207,78 @@ def open_source(name: str | Path, options: ReadOptions = AS_IT_IS) -> ImageSourc
     """
     path = Path(name)
     if isinstance(name, str) and _is_named(name, path):
+        refuse_options(options, tuple(vars(options)), f"the stream {name!r}")
         return SOURCE_NAMES.find(name)()
-    is_table = path.suffix.lower() == ".parquet"
+    suffix = path.suffix.lower()
     if path.is_dir():
-        if any(path.glob("*.parquet")):
-            return parquet_source(path)
-        return folder_source(path, options=options)
-    if path.is_file() and is_table:
-        return parquet_source(path)
-    if is_table or path.is_file() or len(path.parts) > 1:
+        return _open_folder(path, options)
+    if path.is_file() and suffix in (".parquet", *CSV_SUFFIXES):
+        read = parquet_source if suffix == ".parquet" else csv_source
+        return read(path, options=options)
+    if path.is_file() or suffix in (".parquet", *CSV_SUFFIXES) or len(path.parts) > 1:
         raise InputError(
-            f"data {str(name)!r} must be an image folder or a .parquet file that exists"
+            f"data {str(name)!r} must be an image folder, a .parquet file or a .csv file that "
+            f"exists{_near(path)}"
         )
-    raise unknown_name("stream or data path", str(name), SOURCES)
+    error = unknown_name("stream or data path", str(name), SOURCES)
+    raise InputError(f"{error}; there is no {str(path.absolute())!r}{_near(path)}")
+
+
+def _open_folder(path: Path, options: ReadOptions) -> ImageSource:
+    try:
+        if table_files(path):
+            return parquet_source(path, options=options)
+        tables = label_tables(path)
+        is_flat = bool(tables) and not _has_classes(path)
+    except OSError as error:
+        raise InputError(f"image folder {str(path)!r} must be readable, got: {error}") from error
+    if is_flat and len(tables) > 1:
+        raise InputError(
+            f"{str(path)!r} must hold one table of labels, got "
+            f"{listed(table.name for table in tables)}; give one of them as the data"
+        )
+    if is_flat:
+        return csv_source(tables[0], options=options)
+    for table in tables:
+        _refuse_other_labels(path, table, options)
+    return folder_source(path, options=options)
+
+
+def _has_classes(path: Path) -> bool:
+    # More than one folder beside each other: else only a table can name classes.
+    for _ in range(_DEEPEST):
+        names = inner_folders(path)
+        if len(names) != 1:
+            return len(names) > 1
+        path = path / names[0]
+    return False
+
+
+def _refuse_other_labels(path: Path, table: Path, options: ReadOptions) -> None:
+    """Refuses folders that are no classes: a table beside them gives their images other labels."""
+    try:
+        source = csv_source(table, options=replace(options, class_depth=None))
+    except InputError:  # a table of something else
+        return
+    labels: dict[str, set[int]] = defaultdict(set)
+    for images in (source.train, source.test):
+        for row, target in zip(images.rows.tolist(), images.targets.tolist(), strict=True):
+            labels[source.train.store.name(row).rpartition("/")[0]].add(target)
+    if any(len(each) > 1 for each in labels.values()):
+        raise InputError(
+            f"{str(path)!r} must say what the classes are: {table.name!r} gives images of one "
+            f"folder different labels; give {str(table)!r} as the data, or move it elsewhere"
+        )
+
+
+def _near(path: Path) -> str:
+    """Returns the entries beside a path that does not exist and that it may have meant."""
+    try:
+        known = [] if path.exists() else [entry.name for entry in path.absolute().parent.iterdir()]
+    except OSError:
+        return ""
+    near = get_close_matches(path.name, known, n=3, cutoff=0.6)
+    return f"; beside it are {listed(near)}" if near else ""
 
 
 def _is_named(name: str, path: Path) -> bool:

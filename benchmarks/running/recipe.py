@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from cl_adapters.benchmarks.data.reading import ReadOptions
+from cl_adapters.benchmarks.data.reading import ReadOptions, pixels_of
 from cl_adapters.benchmarks.running.earlier_options import renamed
 from cl_adapters.benchmarks.running.recipe_nesting import (
     SHIFT_SUFFIX,
@@ -190,12 +190,11 @@ class RunConfig(BaseModel):
     @property
     def read_options(self) -> ReadOptions:
         """How the images are to be read."""
-        most = self.max_megapixels
         return ReadOptions(
             class_depth=self.class_depth,
             image_column=self.image_column,
             label_column=self.label_column,
-            max_pixels=None if most is None else int(most * 10**6),
+            max_pixels=pixels_of(self.max_megapixels),
         )
 
     def identified(self) -> Self:

@@ -35,7 +35,7 @@ def inspect_images(
         str | None, typer.Option(help="Column of a table with the classes.")
     ] = None,
     max_megapixels: Annotated[
-        float | None, typer.Option(help="Largest image that is decoded.", min=0)
+        float | None, typer.Option(help="Largest image that is decoded.")
     ] = None,
 ) -> None:
     """Reports classes, sizes, duplicates and damage; exit code 1 if any would spoil a run."""
@@ -43,14 +43,14 @@ def inspect_images(
     from rich.progress import Progress
 
     from cl_adapters.benchmarks.data.inspect_data import inspect_data
-    from cl_adapters.benchmarks.data.reading import ReadOptions
+    from cl_adapters.benchmarks.data.reading import ReadOptions, pixels_of
     from cl_adapters.cli.printing import print_table
 
     options = ReadOptions(
         class_depth=class_depth,
         image_column=image_column,
         label_column=label_column,
-        max_pixels=None if max_megapixels is None else int(max_megapixels * 10**6),
+        max_pixels=pixels_of(max_megapixels),
     )
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -10,7 +10,7 @@ def data_sentences(data: object) -> list[str]:
 
     Example:
         >>> data_sentences({"layout": "class folders", "left_out": {"hidden": 2}})
-        ['data: class folders', 'data: 2 files left out (hidden: 2)']
+        ['data: class folders', 'data: 2 left out (hidden: 2)']
         >>> data_sentences({"images": {"in CMYK, turned into RGB as Pillow does": 20}})
         ['data: 20 images in CMYK, turned into RGB as Pillow does']
     """
@@ -22,7 +22,7 @@ def data_sentences(data: object) -> list[str]:
     if counts:
         total = sum(counts.values())
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in counts.items())
-        said.append(f"data: {total:,} file{'s' * (total != 1)} left out ({reasons})")
+        said.append(f"data: {total:,} left out ({reasons})")
     said += [
         f"data: {count:,} image{'s' * (count != 1)} {note}"
         for note, count in _counts(images).items()

@@ -319,6 +319,38 @@ def test_the_command_ends_in_0_1_and_2(photos: Path) -> None:
     assert call(photos / "nowhere")[0] == 2
 
 
+def test_names_with_escape_codes_are_made_harmless(photos: Path) -> None:
+    write(photos / "test" / "cat" / "\x1b[31mcopy\u202e.png", picture(3))
+    code, text = call(photos)
+    assert code == 1
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "\\x1b[31mcopy\\u202e.png" in text
+
+
+def test_the_command_takes_the_options_of_a_run(tmp_path: Path) -> None:
+    for number in range(8):
+        write(tmp_path / "a" / "airfield" / f"{number}.png", picture(number))
+        write(tmp_path / "b" / "barn" / f"{number}.png", picture(100 + number))
+    code, text = call(tmp_path)
+    assert code == 1
+    assert "got 1 folder ('airfield')" in text.replace("\n", " ")
+    code, text = call(tmp_path, "--class-depth", 2)
+    assert code == 0
+    assert "classes 2 folders down" in text
+    assert call(tmp_path, "--max-megapixels", "inf")[0] == 2
+    code, text = call(tmp_path, "--class-depth", 2, "--max-megapixels", 0.0001)
+    assert code == 1
+    assert "more than the limit of 100" in text
+
+
+def test_what_decoding_did_is_noted(photos: Path) -> None:
+    write(photos / "train" / "cat" / "print.tif", picture(50).convert("CMYK"))
+    finding = found(inspect_data(photos), "CMYK")
+    assert (finding.level, finding.what) == ("note", "1 image in CMYK")
+    assert finding.action == "turned into RGB as Pillow does"
+
+
 def test_a_thousand_images_take_seconds(tmp_path: Path) -> None:
     data = [encode(picture(number, 64, 64), "JPEG") for number in range(50)]
     for label in range(2):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cl_adapters.benchmarks.data.reading import ReadOptions
 from cl_adapters.benchmarks.data.sources import (
     array_source,
     digits_source,
@@ -238,11 +239,33 @@ def test_open_source_names_what_is_unknown(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"unknown stream or data path 'digit'; .* 'digits'"):
         open_source("digit")
     for path in (tmp_path / "gone", tmp_path / "gone.parquet", "gone.parquet"):
-        with pytest.raises(InputError, match=r"gone.*must be an image folder or a \.parquet file"):
+        with pytest.raises(InputError, match=r"gone.*must be an image folder, a \.parquet file"):
             open_source(path)
-    (tmp_path / "data.csv").write_text("x")
-    with pytest.raises(InputError, match=r"data\.csv' must be an image folder"):
-        open_source(tmp_path / "data.csv")
+    (tmp_path / "data.doc").write_text("x")
+    with pytest.raises(InputError, match=r"data\.doc' must be an image folder"):
+        open_source(tmp_path / "data.doc")
+
+
+def test_a_path_with_a_typo_is_told_its_neighbours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_split(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        InputError, match=r"'photo'.* Known: digits; there is no '.*/photo'.*'photos'"
+    ):
+        open_source("photo")
+    with pytest.raises(InputError, match=r"photo.* that exists; beside it are 'photos'"):
+        open_source(tmp_path / "photo")
+
+
+@pytest.mark.parametrize("key", ["class_depth", "image_column", "label_column", "max_pixels"])
+def test_options_of_paths_are_refused_for_streams(key: str) -> None:
+    value = 2 if key in ("class_depth", "max_pixels") else "x"
+    name = key.replace("max_pixels", "max_megapixels")
+    with pytest.raises(InputError, match=f"`{name}` must go with other data, got the stream"):
+        open_source("digits", ReadOptions(**{key: value}))
+    assert open_source("digits", ReadOptions()).name == "digits"
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from cl_adapters.plugins.registry import label as plugin_label
+from cl_adapters.records.data_notes import data_sentences
 from cl_adapters.records.files import digest
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.reports.load import Run
@@ -104,6 +105,17 @@ class Group:
         """What `Row.progress` counts: classes, or experiences where not each brings new classes."""
         counts_classes = all(row.progress == row.classes_seen for row in self.rows)
         return f"Number of {'classes seen' if counts_classes else 'experiences learned'}"
+
+    @property
+    def data(self) -> list[str]:
+        """What the runs say of the images that they read, each once."""
+        said = [
+            clean_text(sentence)
+            for row in self.rows
+            for run in row.runs
+            for sentence in data_sentences(run.record.data)
+        ]
+        return list(dict.fromkeys(said))
 
     def seeds_of(self, row: Row) -> str:
         """Returns how many seeds a row has, and of how many if it lacks some that others have."""

@@ -98,9 +98,9 @@ DATA: list[Case] = [
         "class 'b' of .* must have a folder in both train and test, got one in train only",
     ),
     (
-        "three splits",
-        lambda p: folder_source(folder(p, train__a=1, test__a=1, val__a=1)),
-        r"must hold train/ and one of test/, val/ and validation/, got train, test, val",
+        "two train folders",
+        lambda p: folder_source(folder(p, train__a=1, test__a=1, Training__a=1)),
+        r"must hold one train folder, got 'Training', 'train'",
     ),
     ("not an image", lambda _: decode_image(b"text", "a"), "image a must be a JPEG, .* is none"),
     ("empty image", lambda _: decode_image(b"", "a"), "image a must be a JPEG, .* is none"),
@@ -109,7 +109,11 @@ DATA: list[Case] = [
         lambda _: decode_image(picture()[:48], "a"),
         "image a must be readable, got: ",
     ),
-    ("CMYK image", lambda _: decode_image(picture("CMYK"), "a"), "a must have mode .*, got CMYK"),
+    (
+        "image above the limit of its run",
+        lambda _: decode_image(picture(), "a", max_pixels=1),
+        "a must be readable, got: .* more than the limit of 1; `max_megapixels` sets",
+    ),
     ("parquet without labels", lambda p: parquet_source(table(p, label=None)), "column 'label'"),
     ("parquet without images", lambda p: parquet_source(table(p, image=None)), "column 'image'"),
     (

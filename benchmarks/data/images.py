@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
@@ -17,7 +17,9 @@ import numpy.typing as npt
 import PIL
 import torch
 
-from cl_adapters.benchmarks.data.stores import ImageStore, Pixels
+from cl_adapters.benchmarks.data.decoding import noted
+from cl_adapters.benchmarks.data.reading import Reading
+from cl_adapters.benchmarks.data.stores import ArrowStore, FileStore, ImageStore, Pixels
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
 
@@ -26,8 +28,8 @@ __all__ = ["ImageSource", "LabelledImages", "natural_key", "split_off", "verify_
 Indices = npt.NDArray[np.int64]
 
 _BATCH: Final = 64
-# Where a cache keeps which images could be decoded, by Pillow's version.
-_DECODED: Final = f"decoded-{PIL.__version__}"
+# Where a cache keeps what decoding did to images, by Pillow's version.
+_DECODED: Final = f"notes-{PIL.__version__}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,13 @@ class LabelledImages:
             InputError: If the image cannot be decoded; the text names it.
         """
         return self.store.pixels(int(self.rows[index]))
+
+    def read_with_notes(self, index: int) -> tuple[Pixels, int]:
+        """Returns an image as `read` does, and which of `decoding.NOTES` hold for it."""
+        row = int(self.rows[index])
+        if isinstance(self.store, FileStore | ArrowStore):
+            return self.store.decoded(row)
+        return self.store.pixels(row), 0
 
     def name(self, index: int) -> str:
         """Returns how to call an image in a message: its path or its row."""
@@ -95,12 +104,14 @@ class ImageSource:
         classes: Class names in natural order; targets index into them.
         train: Images to learn from.
         test: Images to evaluate on.
+        reading: What the reader took the data for, and what it left out.
     """
 
     name: str
     classes: tuple[str, ...]
     train: LabelledImages
     test: LabelledImages
+    reading: Reading = field(default=Reading(), repr=False)
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -128,16 +139,19 @@ class ImageSource:
         }
 
 
-def natural_key(name: str) -> tuple[tuple[str | int, ...], str]:
+def natural_key(name: str) -> tuple[tuple[tuple[int, str], ...], str]:
     """Returns a sort key that puts `2` before `10`.
 
     Example:
         >>> sorted(["10", "b2", "2", "b10"], key=natural_key)
         ['2', '10', 'b2', 'b10']
     """
-    # Splitting by digits puts text at even and numbers at odd places, so that keys compare.
+    # Splitting by digits puts text at even and numbers at odd places, so that keys compare. A
+    # number is its length and digits: Python turns no text of some thousand digits into an int.
     parts = re.split(r"([0-9]+)", name)
-    return tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), name
+    bare = [part.lstrip("0") if place % 2 else part for place, part in enumerate(parts)]
+    keys = ((len(part), part) if place % 2 else (0, part) for place, part in enumerate(bare))
+    return tuple(keys), name
 
 
 def split_off(
@@ -180,7 +194,7 @@ def verify_images(
     source: ImageSource,
     on_image: Callable[[], None] | None = None,
     cache: FeatureCache | None = None,
-) -> None:
+) -> dict[str, int]:
     """Decodes every image once, so that a damaged one is found before a run starts.
 
     Args:
@@ -188,29 +202,34 @@ def verify_images(
         on_image: Called after each image, for a progress bar.
         cache: Where it is kept which images have been decoded before; None decodes all.
 
+    Returns:
+        How many images each of `decoding.NOTES` holds for.
+
     Raises:
         InputError: At the first image that cannot be decoded; the text names it.
     """
     on_image = on_image or (lambda: None)
+    notes: list[int] = []
     for images in (source.train, source.test):
         for start in range(0, len(images), _BATCH):
             part = range(start, min(start + _BATCH, len(images)))
             if cache is None:
-                _decode(images, part)
+                rows = _decode(images, part)
             else:
                 keys = [images.digests[index] for index in part]
-                cache.rows(
-                    _DECODED,
+                rows = cache.rows(
+                    f"{_DECODED}{getattr(images.store, 'max_pixels', None) or ''}",
                     keys,
                     lambda places: _decode(images, [part[place] for place in places]),  # noqa: B023 - called at once
                 )
+            notes += rows[:, 0].tolist()
             for _ in part:
                 on_image()
     if cache is not None:
         cache.flush()
+    return noted(notes)
 
 
 def _decode(images: LabelledImages, indices: Sequence[int]) -> torch.Tensor:
-    for index in indices:
-        images.read(index)
-    return torch.ones(len(indices), 1, dtype=torch.uint8)
+    notes = [images.read_with_notes(index)[1] for index in indices]
+    return torch.tensor(notes, dtype=torch.uint8).reshape(len(indices), 1)

@@ -13,17 +13,21 @@ from pathlib import Path
 
 from PIL import Image
 
-from cl_adapters.benchmarks.data.findings import find_faults, passed_over, refused, worst_first
+from cl_adapters.benchmarks.data.decoding import FORMATS, decode
+from cl_adapters.benchmarks.data.findings import (
+    find_faults,
+    left_aside,
+    refused,
+    worst_first,
+)
+from cl_adapters.benchmarks.data.folders import left_in
 from cl_adapters.benchmarks.data.images import ImageSource, LabelledImages, natural_key
 from cl_adapters.benchmarks.data.inspection import Finding, Inspection, Look
-from cl_adapters.benchmarks.data.sources import (
-    SOURCES,
-    class_folders,
-    image_paths,
-    open_source,
-    split_folders,
-)
-from cl_adapters.benchmarks.data.stores import FORMATS, FileStore, decode_image
+from cl_adapters.benchmarks.data.layouts import Layout, class_folders, find_layout
+from cl_adapters.benchmarks.data.reading import AS_IT_IS, LeftOut, Reading, ReadOptions
+from cl_adapters.benchmarks.data.sources import SOURCES, open_source
+from cl_adapters.benchmarks.data.stores import FileStore
+from cl_adapters.benchmarks.data.walking import files_below
 from cl_adapters.errors import InputError
 
 __all__ = ["Finding", "Inspection", "Look", "inspect_data"]
@@ -39,79 +43,116 @@ class Entry:
     load: Callable[[], bytes | memoryview]
 
 
-def inspect_data(path: Path, on_image: Callable[[int], None] | None = None) -> Inspection:
-    """Reads every image of a folder or parquet file and returns what is to know about it.
+def inspect_data(
+    path: Path,
+    on_image: Callable[[int], None] | None = None,
+    options: ReadOptions = AS_IT_IS,
+) -> Inspection:
+    """Reads every image of a folder or table and returns what is to know about it.
 
     Args:
         path: As for `open_source`.
         on_image: Called with the number of all images, once for each one read.
+        options: As for `open_source`.
 
     Raises:
         InputError: If the path does not exist or is neither.
     """
-    source, refusal = _open(path)
-    if source is None and not path.is_dir():
-        if not path.exists():
-            raise InputError(refusal)
-        return Inspection(name=str(path), classes=(), looks=(), findings=(refused(refusal),))
-    is_files = source is None or isinstance(source.train.store, FileStore)
-    entries = _files(path, source) if is_files else _rows(source)
+    source, refusal = _open(path, options)
+    if source is None and not path.exists():
+        raise InputError(refusal)
+    seen = _Folder.of(path, source, options) or _Rows(source)
     looks: list[Look] = []
-    for entry in entries:
-        looks.append(_look(entry))
+    for entry in seen.entries:
+        looks.append(_look(entry, options.max_pixels))
         if on_image is not None:
-            on_image(len(entries))
-    classes = _classes(path) if is_files or source is None else source.classes
-    findings = find_faults(looks, classes, refusal)
-    if is_files:
-        findings += passed_over(path, {look.name for look in looks})
+            on_image(len(seen.entries))
+    if not seen.entries and refusal:
+        findings = [refused(refusal)]
+    else:
+        findings = find_faults(looks, seen.classes, refusal)
     return Inspection(
         name=str(path),
-        classes=tuple(classes),
+        classes=tuple(seen.classes),
         looks=tuple(looks),
-        findings=worst_first(findings),
+        findings=worst_first([*findings, *left_aside(seen.reading.left_out)]),
+        layout=seen.reading.layout,
     )
 
 
-def _open(path: Path) -> tuple[ImageSource | None, str]:
+def _open(path: Path, options: ReadOptions) -> tuple[ImageSource | None, str]:
     """Returns what a run would open, or the sentence that it would end with."""
     if str(path) in SOURCES and not path.exists():
         return open_source(str(path)), ""
     try:
-        return open_source(path), ""
+        return open_source(path, options), ""
     except InputError as error:
         return None, str(error)
 
 
-def _files(root: Path, source: ImageSource | None) -> list[Entry]:
-    inside = root.resolve()
-    made = _made_split(source)
-    entries = []
-    for split in split_folders(root) or [""]:
-        folder = root / split
-        for label in class_folders(folder):
-            for path in sorted(image_paths(folder / label, inside), key=natural_key):
-                place = folder / label / path
-                name = place.relative_to(root).as_posix()
-                side = made.get(name, "") if not split else "train" if split == "train" else "test"
-                entries.append(Entry(split=side, label=label, name=name, load=place.read_bytes))
-    return entries
+class _Rows:
+    """What a source holds that was opened."""
+
+    def __init__(self, source: ImageSource | None) -> None:
+        sides = (("train", source.train), ("test", source.test)) if source else ()
+        self.entries = [entry for split, images in sides for entry in _entries(split, images)]
+        self.classes = source.classes if source else ()
+        self.reading = source.reading if source else Reading()
+
+
+class _Folder:
+    """What lies in an image folder, whether a run would open it or not."""
+
+    def __init__(self, layout: Layout, source: ImageSource | None) -> None:
+        self.entries: list[Entry] = []
+        left: list[LeftOut] = list(layout.left)
+        names: set[str] = set()
+        made = _made_split(source)
+        for part in layout.parts:
+            classes = class_folders(part, layout.depth)
+            left += left_in(layout, part, classes)
+            names.update(each.name for each in classes)
+            for each in classes:
+                folder = part.folder / each.folder
+                walk = files_below(folder)
+                left += [
+                    LeftOut((folder / one.path).relative_to(layout.root).as_posix(), one.reason)
+                    for one in walk.left
+                ]
+                self.entries += [
+                    _entry(layout.root, part.split, each.name, folder / image, made)
+                    for image in walk.images
+                ]
+        self.classes = tuple(sorted(names, key=natural_key))
+        self.reading = Reading(layout=layout.said, left_out=tuple(left))
+
+    @classmethod
+    def of(cls, path: Path, source: ImageSource | None, options: ReadOptions) -> "_Folder | None":
+        """Returns what lies in a folder of class folders; None if it is none."""
+        is_files = source is None or isinstance(source.train.store, FileStore)
+        if not path.is_dir() or not is_files:
+            return None
+        try:
+            return cls(find_layout(path, options), source)
+        except (InputError, OSError):  # which the refusal says
+            return None
+
+
+def _entry(root: Path, split: str, label: str, place: Path, made: dict[str, str]) -> Entry:
+    name = place.relative_to(root).as_posix()
+    side = split or made.get(str(place), "")
+    return Entry(split=side, label=label, name=name, load=place.read_bytes)
 
 
 def _made_split(source: ImageSource | None) -> dict[str, str]:
     # Where the folder holds no split, the run's own, which depends on the content alone.
     sides = {"train": source.train, "test": source.test} if source else {}
     return {
-        images.store.paths[row]: split
+        str(images.store.root / images.store.paths[row]): split
         for split, images in sides.items()
         if isinstance(images.store, FileStore)
         for row in images.rows.tolist()
     }
-
-
-def _rows(source: ImageSource | None) -> list[Entry]:
-    sides = (("train", source.train), ("test", source.test)) if source else ()
-    return [entry for split, images in sides for entry in _entries(split, images)]
 
 
 def _entries(split: str, images: LabelledImages) -> Iterator[Entry]:
@@ -124,16 +165,11 @@ def _entries(split: str, images: LabelledImages) -> Iterator[Entry]:
         )
 
 
-def _classes(root: Path) -> list[str]:
-    names = {name for split in split_folders(root) or [""] for name in class_folders(root / split)}
-    return sorted(names, key=natural_key)
-
-
-def _look(entry: Entry) -> Look:
+def _look(entry: Entry, max_pixels: int | None) -> Look:
     place = Look(split=entry.split, label=entry.label, name=entry.name)
     try:
         data = entry.load()
-        pixels = decode_image(data, repr(entry.name))
+        pixels, notes = decode(data, repr(entry.name), max_pixels)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             mode = image.mode
     except (InputError, OSError) as error:
@@ -141,4 +177,4 @@ def _look(entry: Entry) -> Look:
     height, width = pixels.shape[:2]
     sha = hashlib.sha256(f"{height}x{width}:".encode())
     sha.update(pixels.data)
-    return replace(place, width=width, height=height, mode=mode, digest=sha.digest())
+    return replace(place, width=width, height=height, mode=mode, digest=sha.digest(), notes=notes)

@@ -28,6 +28,7 @@ class Look:
         mode: Pillow's mode as stored; empty if it cannot be read.
         digest: SHA-256 of size and pixels; empty if it cannot be read.
         error: Why it cannot be read, else empty.
+        notes: What decoding did, the bits of `decoding.NOTES`.
     """
 
     split: str
@@ -38,6 +39,7 @@ class Look:
     mode: str = ""
     digest: bytes = b""
     error: str = ""
+    notes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +74,14 @@ class Inspection:
         classes: Names of the classes in natural order, empty ones too.
         looks: What was seen of each image.
         findings: What to know, the worst first.
+        layout: What the reader took the folder for; empty where there is no choice.
     """
 
     name: str
     classes: tuple[str, ...]
     looks: tuple[Look, ...]
     findings: tuple[Finding, ...]
+    layout: str = ""
 
     @property
     def is_good(self) -> bool:
@@ -97,6 +101,7 @@ class Inspection:
             ["width", _spread([look.width for look in readable])],
             ["height", _spread([look.height for look in readable])],
             ["modes", _counts(modes) or "none"],
+            *([["layout", self.layout]] if self.layout else []),
         ]
 
     def class_table(self) -> Table:

@@ -6,8 +6,6 @@ metadata.
 """
 
 import json
-import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,89 +15,145 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cl_adapters.benchmarks.data.columns import DOMAIN, SPLIT, find_columns
 from cl_adapters.benchmarks.data.images import (
     ImageSource,
     LabelledImages,
     natural_key,
     split_off,
 )
+from cl_adapters.benchmarks.data.reading import (
+    AS_IT_IS,
+    OTHER_SPLIT,
+    LeftOut,
+    Reading,
+    ReadOptions,
+    refuse_options,
+)
 from cl_adapters.benchmarks.data.stores import ArrowStore
+from cl_adapters.benchmarks.data.table_files import check_alone, table_files
 from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
 
-__all__ = ["parquet_source"]
+__all__ = ["chosen_test", "parquet_source"]
 
-IMAGE_COLUMNS: Final = ("image", "img")
-LABEL_COLUMNS: Final = ("label", "fine_label", "labels")
 SPLITS: Final = ("train", "test", "validation", "valid", "val")
 
 
-def parquet_source(path: str | Path, *, test_share: float = 0.25) -> ImageSource:
-    """Returns the images of a parquet file, or of a folder with `train*` and `test*` files.
+def parquet_source(
+    path: str | Path, *, test_share: float = 0.25, options: ReadOptions = AS_IT_IS
+) -> ImageSource:
+    """Returns the images of a parquet file, or of a folder with train and test files.
+
+    A validation set beside a test set is not used, and serves as one where there is none.
 
     Args:
-        path: A file, split by its column `split` if there is one; or a folder.
+        path: A file, split by its column `split` if there is one; or a folder (`table_files`).
         test_share: Share of each class that goes to test where a file holds no split.
+        options: Which columns the user named.
 
     Raises:
         InputError: If a column is missing, a label has no meaning, or a class lacks images on one
             side.
     """
     root = user_path(path)
-    table, splits = _read_folder(root) if root.is_dir() else _read_file(root)
+    refuse_options(options, ("class_depth",), f"the table {str(path)!r}")
+    try:
+        table, splits = _read_folder(root, options) if root.is_dir() else _read_file(root, options)
+    except OSError as error:
+        raise InputError(f"{str(root)!r} must be readable, got: {error}") from error
     if not table.num_rows:
         raise InputError(f"{str(root)!r} must hold at least one image, got 0 rows")
-    store = ArrowStore(root, _image_column(table, root))
-    targets, classes = _labels(table, root)
+    image, label = _columns(table.schema, root, options)
+    store = ArrowStore(root, _image_column(table[image], image, root), options.max_pixels)
+    targets, classes = _labels(table, label, root)
     rows = np.arange(table.num_rows)
     images = LabelledImages(store, rows, targets, classes, _domains(table))
+    left: tuple[LeftOut, ...] = ()
     if splits is None:
         train, test = split_off(images, test_share)
     else:
-        is_train = splits == "train"
-        train, test = (images.take(np.flatnonzero(side)) for side in (is_train, ~is_train))
+        test_name = chosen_test(splits, root)
+        train = images.take(np.flatnonzero(splits == "train"))
+        test = images.take(np.flatnonzero(splits == test_name))
+        others = np.flatnonzero((splits != "train") & (splits != test_name))
+        left = tuple(LeftOut(f"row {row}", OTHER_SPLIT) for row in others)
     name = root.resolve().name.removesuffix(".parquet")
-    return ImageSource(name, classes, train, test)
+    said = f"table, images in column {image!r}, labels in {label!r}, " + (
+        "split by content" if splits is None else f"test set {test_name!r}"
+    )
+    return ImageSource(name, classes, train, test, Reading(layout=said, left_out=left))
 
 
-def _read(path: Path) -> pa.Table:
+def chosen_test(splits: npt.NDArray[np.str_], path: Path) -> str:
+    """Returns which of the splits to test on: the test set, or the one validation set.
+
+    Raises:
+        InputError: If there is more than one.
+    """
+    tests = sorted({str(each) for each in splits} - {"train"})
+    if "test" in tests or not tests:
+        return "test"
+    if len(tests) > 1:
+        raise InputError(f"{str(path)!r} must hold one test set, got {', '.join(tests)}")
+    return tests[0]
+
+
+def _read(path: Path, options: ReadOptions) -> pa.Table:
     try:
-        known = {*IMAGE_COLUMNS, *LABEL_COLUMNS, "split", "domain"}
-        with path.open("rb") as file:  # of text pyarrow would make an address
+        with path.open("rb") as file:
             schema = pq.read_schema(file)
-            file.seek(0)
-            return pq.read_table(file, columns=[name for name in schema.names if name in known])
+        wanted = {*_columns(schema, path, options), SPLIT, DOMAIN}
+        with path.open("rb") as file:
+            return pq.read_table(file, columns=[name for name in schema.names if name in wanted])
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{str(path)!r} must be a readable parquet file, got: {error}") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{str(path)!r} must be a readable parquet file, got: {reason}") from error
 
 
-def _read_file(path: Path) -> tuple[pa.Table, npt.NDArray[np.str_] | None]:
-    table = _read(path)
-    if "split" not in table.column_names:
+def _columns(schema: pa.Schema, path: Path, options: ReadOptions) -> tuple[str, str]:
+    likely = {
+        "image": [each.name for each in schema if _is_bytes(each.type)],
+        "label": [each.name for each in schema if _is_label(each.type)],
+    }
+    return find_columns(schema.names, options, repr(str(path)), likely=likely)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(_is_bytes(kind.field(place).type) for place in range(kind.num_fields))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_label(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind))
+
+
+def _read_file(path: Path, options: ReadOptions) -> tuple[pa.Table, npt.NDArray[np.str_] | None]:
+    check_alone(path)
+    table = _read(path, options)
+    if SPLIT not in table.column_names:
         return table, None
-    values = table["split"].to_pylist()
+    values = table[SPLIT].to_pylist()
     for row, value in enumerate(values):
         if value not in SPLITS:
             raise InputError(
                 f"split in row {row} of {str(path)!r} must be one of {', '.join(SPLITS)}, "
                 f"got {value!r}"
             )
-    return table, _check_splits(path, values)
+    return table, np.array(values, dtype=np.str_)
 
 
-def _read_folder(folder: Path) -> tuple[pa.Table, npt.NDArray[np.str_]]:
-    tables: list[pa.Table] = []
-    splits: list[str] = []
-    for path in sorted(folder.glob("*.parquet"), key=lambda path: natural_key(path.name)):
-        words = re.findall(r"(?<![a-z])(train|test|valid|val)", path.stem.lower())
-        if len(set(words)) != 1:
-            raise InputError(
-                f"the name of {str(path)!r} must say whether it is train, test or validation"
-            )
-        tables.append(_read(path))
-        splits += [words[0]] * tables[-1].num_rows
-    if not tables:
+def _read_folder(folder: Path, options: ReadOptions) -> tuple[pa.Table, npt.NDArray[np.str_]]:
+    files = table_files(folder)
+    if not files:
         raise InputError(f"{str(folder)!r} must hold .parquet files, got none")
+    tables = [_read(each.path, options) for each in files]
+    splits = [
+        each.split for each, table in zip(files, tables, strict=True) for _ in range(len(table))
+    ]
     metadata = tables[0].schema.metadata
     try:
         table = pa.concat_tables(
@@ -107,36 +161,18 @@ def _read_folder(folder: Path) -> tuple[pa.Table, npt.NDArray[np.str_]]:
         )
     except pa.ArrowException as error:
         raise InputError(
-            f"files of {str(folder)!r} must have equal columns, got: {error}"
+            f"files of {str(folder)!r} must have equal columns, got: {str(error).splitlines()[0]}"
         ) from error
-    return table.replace_schema_metadata(metadata), _check_splits(folder, splits)
+    return table.replace_schema_metadata(metadata), np.array(splits, dtype=np.str_)
 
 
-def _check_splits(path: Path, splits: Iterable[str]) -> npt.NDArray[np.str_]:
-    array = np.array(list(splits), dtype=np.str_)
-    tests = sorted(set(array.tolist()) - {"train"})
-    if len(tests) > 1:
-        raise InputError(f"{str(path)!r} must hold one test set, got {', '.join(tests)}")
-    return array
-
-
-def _column(table: pa.Table, names: tuple[str, ...], path: Path) -> tuple[str, pa.ChunkedArray]:
-    for name in names:
-        if name in table.column_names:
-            return name, table[name]
-    raise InputError(
-        f"{str(path)!r} must have a column {' or '.join(map(repr, names))}, "
-        f"got {table.column_names}"
-    )
-
-
-def _image_column(table: pa.Table, path: Path) -> pa.LargeBinaryArray:
-    name, column = _column(table, IMAGE_COLUMNS, path)
+def _image_column(column: pa.ChunkedArray, name: str, path: Path) -> pa.LargeBinaryArray:
     if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
         column = pc.struct_field(column, "bytes")
     if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
         raise InputError(
-            f"column {name!r} of {str(path)!r} must hold encoded images as bytes, got {column.type}"
+            f"column {name!r} of {str(path)!r} must hold encoded images as bytes, got "
+            f"{str(column.type)[:200]}{_where_they_may_be(column.type)}"
         )
     if column.null_count:
         row = pc.index(column.is_null(), pa.scalar(value=True)).as_py()
@@ -144,20 +180,29 @@ def _image_column(table: pa.Table, path: Path) -> pa.LargeBinaryArray:
     return pa.concat_arrays(column.cast(pa.large_binary()).chunks)
 
 
+def _where_they_may_be(kind: pa.DataType) -> str:
+    is_named = pa.types.is_string(kind) or pa.types.is_struct(kind)
+    return "; a table that names files is read from .csv" if is_named else ""
+
+
 def _domains(table: pa.Table) -> npt.NDArray[np.str_] | None:
     # Not every stream needs domains: what is wrong with them is said where they are used.
-    if "domain" not in table.column_names:
+    if DOMAIN not in table.column_names:
         return None
-    column = table["domain"]
+    column = table[DOMAIN]
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if pa.types.is_integer(column.type):
+        column = column.cast(pa.string())
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return None
     return np.array([name or "" for name in column.to_pylist()], dtype=np.str_)
 
 
-def _labels(table: pa.Table, path: Path) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
-    name, column = _column(table, LABEL_COLUMNS, path)
+def _labels(
+    table: pa.Table, name: str, path: Path
+) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    column = table[name]
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if column.null_count:
@@ -211,12 +256,17 @@ def _class_names(metadata: dict[bytes, bytes], column: str, path: Path) -> tuple
         if b"classes" in metadata:
             names = json.loads(metadata[b"classes"])
         else:
-            features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-            names = features[column]["names"]
+            found = json.loads(metadata.get(b"huggingface", b"{}"))
+            for key in ("info", "features", column, "names"):
+                found = {} if found is None else found
+                found = found[key]
+            names = found
     except KeyError:
         return None
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"class names in {str(path)!r} must be JSON, got: {error}") from error
+    if names is None and b"classes" not in metadata:
+        return None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"class names in {str(path)!r} must be a list of texts, got {names!r}")
     return tuple(names)

@@ -1,11 +1,13 @@
-"""Where images come from: scikit-learn's digits, a folder, a parquet file, arrays.
+"""Where images come from: scikit-learn's digits, a folder, a table, arrays.
 
 Every reader checks at once what is cheap to check (labels, classes on both sides, columns) and
 raises `InputError`; damaged images are found by `verify_images`, which decodes each of them.
 """
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -13,15 +15,19 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_digits
 
+from cl_adapters.benchmarks.data.csv_source import CSV_SUFFIXES, csv_source, label_tables
+from cl_adapters.benchmarks.data.folders import folder_source
 from cl_adapters.benchmarks.data.images import (
     ImageSource,
     LabelledImages,
-    natural_key,
     split_off,
     verify_images,
 )
 from cl_adapters.benchmarks.data.parquet import parquet_source
+from cl_adapters.benchmarks.data.reading import AS_IT_IS, ReadOptions, listed, refuse_options
 from cl_adapters.benchmarks.data.stores import ArrayStore, FileStore
+from cl_adapters.benchmarks.data.table_files import table_files
+from cl_adapters.benchmarks.data.walking import inner_folders
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.paths import user_path
 from cl_adapters.plugins.registry import Registry, check_call, is_reference
@@ -32,21 +38,15 @@ __all__ = [
     "ImageSource",
     "LabelledImages",
     "array_source",
-    "class_folders",
     "digits_source",
     "folder_source",
-    "image_paths",
     "in_text_order",
     "open_source",
     "parquet_source",
-    "split_folders",
     "verify_images",
 ]
 
-SUFFIXES: Final = (
-    ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
-)  # fmt: skip
-SPLIT_FOLDERS: Final = ("train", "test", "val", "validation")
+_DEEPEST: Final = 4  # folders around images that a table names
 
 
 def digits_source(seed: int = 0) -> ImageSource:
@@ -72,117 +72,6 @@ def digits_source(seed: int = 0) -> ImageSource:
     return ImageSource("digits", images.classes, train, test)
 
 
-def folder_source(path: str | Path, *, test_share: float = 0.25) -> ImageSource:
-    """Returns the images of a folder, one class a sub-folder.
-
-    With `train/` and `test/` (or `val/`, `validation/`) inside, these are the two sets; without,
-    each class is split by the content of its images. Hidden files, files without an image suffix,
-    linked folders and links that lead out of the folder are left aside.
-
-    Args:
-        path: The folder.
-        test_share: Share of each class that goes to test where the folder holds no split.
-
-    Raises:
-        InputError: If there are no class folders, or a class lacks images on one side.
-    """
-    root = user_path(path)
-    if not root.is_dir():
-        raise InputError(f"image folder {str(root)!r} must exist and be a directory")
-    try:
-        return _read_folder(root, test_share)
-    except OSError as error:
-        raise InputError(f"image folder {str(root)!r} must be readable, got: {error}") from error
-
-
-def _read_folder(root: Path, test_share: float) -> ImageSource:
-    name = root.resolve().name
-    found = split_folders(root)
-    if not found:
-        images = _scan(root, root)
-        train, test = split_off(images, test_share)
-        return ImageSource(name, images.classes, train, test)
-    if len(found) != 2 or found[0] != "train":
-        raise InputError(
-            f"image folder {str(root)!r} must hold train/ and one of test/, val/ and validation/, "
-            f"got {', '.join(found)}"
-        )
-    train, test = _scan(root / "train", root), _scan(root / found[1], root)
-    for extra, where in ((test, train), (train, test)):
-        for missing in sorted(set(extra.classes) - set(where.classes), key=natural_key):
-            raise InputError(
-                f"class {missing!r} of {str(root)!r} must have a folder in both train and "
-                f"{found[1]}, got one in {found[extra is test]} only"
-            )
-    return ImageSource(name, train.classes, train, test)
-
-
-def split_folders(root: Path) -> list[str]:
-    """Returns the names of the split folders of an image folder, none if it holds the classes."""
-    found = [split for split in SPLIT_FOLDERS if (root / split).is_dir()]
-    # Any other `train` is a class: CIFAR-100 has one.
-    is_split = {"train"} < set(found) or any(_has_folders(root / split) for split in found)
-    return found if is_split else []
-
-
-def class_folders(folder: Path) -> list[str]:
-    """Returns the names of the class folders of a folder in natural order."""
-    folders = (entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink())
-    return sorted((entry.name for entry in folders if _is_shown(entry.name)), key=natural_key)
-
-
-def _scan(folder: Path, root: Path) -> LabelledImages:
-    """Lists the class folders of one folder and the images below them, sorted."""
-    inside = root.resolve()
-    classes = class_folders(folder)
-    if not classes:
-        raise InputError(f"image folder {str(folder)!r} must hold class folders, got none")
-    paths: list[str] = []
-    targets: list[int] = []
-    for target, name in enumerate(classes):
-        found = sorted(image_paths(folder / name, inside), key=natural_key)
-        if not found:
-            raise InputError(
-                f"class folder {str(folder / name)!r} must hold images ({' '.join(SUFFIXES)}), "
-                "got none"
-            )
-        paths += [f"{name}/{path}" for path in found]
-        targets += [target] * len(found)
-    return LabelledImages(
-        FileStore(folder, paths), np.arange(len(paths)), np.array(targets, np.int64), tuple(classes)
-    )
-
-
-def image_paths(folder: Path, inside: Path) -> Iterator[str]:
-    """Yields the images at or below a class folder, as paths relative to it.
-
-    Args:
-        folder: The class folder.
-        inside: The whole image folder, resolved; links that lead out of it are passed over.
-    """
-    # os.walk does not enter linked folders, so that loops end; files may be linked within the root.
-    for where, folders, files in os.walk(folder, onerror=_raise):
-        folders[:] = [name for name in folders if _is_shown(name)]
-        for name in files:
-            path = Path(where, name)
-            if not _is_shown(name) or path.suffix.lower() not in SUFFIXES or not path.is_file():
-                continue
-            if not path.is_symlink() or path.resolve().is_relative_to(inside):
-                yield path.relative_to(folder).as_posix()
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def _has_folders(folder: Path) -> bool:
-    return any(entry.is_dir() and _is_shown(entry.name) for entry in folder.iterdir())
-
-
-def _is_shown(name: str) -> bool:
-    return not name.startswith(".")
-
-
 def in_text_order(source: ImageSource) -> ImageSource:
     """Returns a folder's images with its classes sorted as text, `10` before `2`.
 
@@ -193,11 +82,11 @@ def in_text_order(source: ImageSource) -> ImageSource:
     if names == source.classes or not isinstance(source.train.store, FileStore):
         return source
     place = np.array([names.index(name) for name in source.classes], dtype=np.int64)
-    sets = (
+    train, test = (
         LabelledImages(each.store, each.rows, place[each.targets], names, each.domains)
         for each in (source.train, source.test)
     )
-    return ImageSource(source.name, names, *sets)
+    return replace(source, classes=names, train=train, test=test)
 
 
 def array_source(
@@ -305,29 +194,92 @@ def _accept(value: object) -> Callable[[], ImageSource]:
 SOURCE_NAMES: Final = Registry("stream", "cl_adapters.streams", SOURCES, _accept)
 
 
-def open_source(name: str | Path) -> ImageSource:
+def open_source(name: str | Path, options: ReadOptions = AS_IT_IS) -> ImageSource:
     """Returns the source of a name or at a path.
 
     Args:
         name: `digits`, a stream of one's own (`file.py:name`, or of an installed package), the path
-            of an image folder, of a `.parquet` file or of a folder of them.
+            of an image folder, of a `.parquet` file or a folder of them, of a `.csv` file or a
+            folder with one and images.
+        options: What the user says of how to read a path.
 
     Raises:
         InputError: If it is neither a known name nor a path that can be read as images.
     """
     path = user_path(name)
     if isinstance(name, str) and _is_named(name, path):
+        refuse_options(options, tuple(vars(options)), f"the stream {name!r}")
         return SOURCE_NAMES.find(name)()
-    is_table = path.suffix.lower() == ".parquet"
+    suffix = path.suffix.lower()
     if path.is_dir():
-        return parquet_source(path) if any(path.glob("*.parquet")) else folder_source(path)
-    if path.is_file() and is_table:
-        return parquet_source(path)
-    if is_table or path.is_file() or len(path.parts) > 1:
+        return _open_folder(path, options)
+    if path.is_file() and suffix in (".parquet", *CSV_SUFFIXES):
+        read = parquet_source if suffix == ".parquet" else csv_source
+        return read(path, options=options)
+    if path.is_file() or suffix in (".parquet", *CSV_SUFFIXES) or len(path.parts) > 1:
         raise InputError(
-            f"data {str(name)!r} must be an image folder or a .parquet file that exists"
+            f"data {str(name)!r} must be an image folder, a .parquet file or a .csv file that "
+            f"exists{_near(path)}"
         )
-    raise unknown_name("stream or data path", str(name), SOURCES)
+    error = unknown_name("stream or data path", str(name), SOURCES)
+    raise InputError(f"{error}; there is no {str(path.absolute())!r}{_near(path)}")
+
+
+def _open_folder(path: Path, options: ReadOptions) -> ImageSource:
+    try:
+        if table_files(path):
+            return parquet_source(path, options=options)
+        tables = label_tables(path)
+        is_flat = bool(tables) and not _has_classes(path)
+    except OSError as error:
+        raise InputError(f"image folder {str(path)!r} must be readable, got: {error}") from error
+    if is_flat and len(tables) > 1:
+        raise InputError(
+            f"{str(path)!r} must hold one table of labels, got "
+            f"{listed(table.name for table in tables)}; give one of them as the data"
+        )
+    if is_flat:
+        return csv_source(tables[0], options=options)
+    for table in tables:
+        _refuse_other_labels(path, table, options)
+    return folder_source(path, options=options)
+
+
+def _has_classes(path: Path) -> bool:
+    # More than one folder beside each other: else only a table can name classes.
+    for _ in range(_DEEPEST):
+        names = inner_folders(path)
+        if len(names) != 1:
+            return len(names) > 1
+        path = path / names[0]
+    return False
+
+
+def _refuse_other_labels(path: Path, table: Path, options: ReadOptions) -> None:
+    """Refuses folders that are no classes: a table beside them gives their images other labels."""
+    try:
+        source = csv_source(table, options=replace(options, class_depth=None))
+    except InputError:  # a table of something else
+        return
+    labels: dict[str, set[int]] = defaultdict(set)
+    for images in (source.train, source.test):
+        for row, target in zip(images.rows.tolist(), images.targets.tolist(), strict=True):
+            labels[source.train.store.name(row).rpartition("/")[0]].add(target)
+    if any(len(each) > 1 for each in labels.values()):
+        raise InputError(
+            f"{str(path)!r} must say what the classes are: {table.name!r} gives images of one "
+            f"folder different labels; give {str(table)!r} as the data, or move it elsewhere"
+        )
+
+
+def _near(path: Path) -> str:
+    """Returns the entries beside a path that does not exist and that it may have meant."""
+    try:
+        known = [] if path.exists() else [entry.name for entry in path.absolute().parent.iterdir()]
+    except OSError:
+        return ""
+    near = get_close_matches(path.name, known, n=3, cutoff=0.6)
+    return f"; beside it are {listed(near)}" if near else ""
 
 
 def _is_named(name: str, path: Path) -> bool:

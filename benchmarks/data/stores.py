@@ -1,57 +1,27 @@
-"""Where images are kept until they are read (files, an Arrow column, an array), and decoding."""
+"""Where images are kept until they are read: files, an Arrow column, an array."""
 
-import io
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-from PIL import ExifTags, Image, UnidentifiedImageError
 
+from cl_adapters.benchmarks.data.decoding import FORMATS, Pixels, decode, decode_image
 from cl_adapters.errors import InputError
 
 __all__ = [
+    "FORMATS",
     "ArrayStore",
     "ArrowStore",
     "ChangedStore",
     "FileStore",
     "ImageStore",
     "PickedStore",
+    "Pixels",
     "decode_image",
 ]
-
-Pixels = npt.NDArray[np.uint8]
-
-MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA")
-# Named, because Pillow would else try every format it knows, Ghostscript's among them. A phone's
-# multi-picture file opens as JPEG.
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-# How to turn an image upright, by its EXIF orientation. Pillow's own function also rewrites the
-# EXIF block, which can fail on photographs that are otherwise sound.
-UPRIGHT: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# What Pillow's readers raise on damaged bytes.
-DAMAGE: Final = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    IndexError,
-    struct.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
 
 
 class ImageStore(Protocol):
@@ -67,46 +37,6 @@ class ImageStore(Protocol):
         """Returns how to call the image in a message: its path or its row."""
 
 
-def decode_image(data: bytes | memoryview, name: str) -> Pixels:
-    """Decodes an image into uint8 (H, W, 3), upright by its EXIF orientation.
-
-    Grey and palette images become RGB; an alpha channel is dropped. Of an animation the first
-    frame counts.
-
-    Args:
-        data: Encoded bytes.
-        name: How to call the image in a message.
-
-    Raises:
-        InputError: If the bytes are damaged, too large for Pillow's limit or of another mode.
-    """
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.mode in MODES:
-            _check_size(image)
-            return _to_pixels(image)
-    except UnidentifiedImageError as error:
-        raise InputError(f"image {name} must be a {', '.join(FORMATS)} file, is none") from error
-    except DAMAGE as error:
-        raise InputError(f"image {name} must be readable, got: {error}") from error
-    raise InputError(f"image {name} must have mode {', '.join(MODES)}, got {image.mode}")
-
-
-def _to_pixels(image: Image.Image) -> Pixels:
-    image.load()  # turns a TIFF upright and drops the tag
-    turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    # A palette with alpha goes through RGBA, which Pillow asks for.
-    image = image.convert("RGBA") if image.mode == "P" else image
-    image = image if image.mode == "RGB" else image.convert("RGB")
-    return np.array(image if turn is None else image.transpose(turn))
-
-
-def _check_size(image: Image.Image) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise ValueError(f"{image.width} x {image.height} pixels, more than the limit of {limit}")
-
-
 @dataclass(frozen=True, eq=False)
 class FileStore:
     """Images in files.
@@ -114,10 +44,12 @@ class FileStore:
     Attributes:
         root: Folder that the paths are relative to.
         paths: One file a row.
+        max_pixels: Most pixels of an image; None for Pillow's limit.
     """
 
     root: Path
     paths: Sequence[str]
+    max_pixels: int | None = None
 
     def encoded(self, row: int) -> bytes:
         """Returns the file's content."""
@@ -129,7 +61,11 @@ class FileStore:
 
     def pixels(self, row: int) -> Pixels:
         """Returns the image as uint8 (H, W, 3)."""
-        return decode_image(self.encoded(row), self.name(row))
+        return self.decoded(row)[0]
+
+    def decoded(self, row: int) -> tuple[Pixels, int]:
+        """Returns the image, and which of `decoding.NOTES` hold for it."""
+        return decode(self.encoded(row), self.name(row), self.max_pixels)
 
     def name(self, row: int) -> str:
         """Returns the quoted path."""
@@ -170,10 +106,12 @@ class ArrowStore:
     Attributes:
         path: The file or folder it was read from.
         column: The bytes, `large_binary`, without nulls.
+        max_pixels: Most pixels of an image; None for Pillow's limit.
     """
 
     path: Path
     column: pa.LargeBinaryArray
+    max_pixels: int | None = None
 
     def encoded(self, row: int) -> memoryview:
         """Returns the bytes, not copied."""
@@ -181,7 +119,11 @@ class ArrowStore:
 
     def pixels(self, row: int) -> Pixels:
         """Returns the image as uint8 (H, W, 3)."""
-        return decode_image(self.encoded(row), self.name(row))
+        return self.decoded(row)[0]
+
+    def decoded(self, row: int) -> tuple[Pixels, int]:
+        """Returns the image, and which of `decoding.NOTES` hold for it."""
+        return decode(self.encoded(row), self.name(row), self.max_pixels)
 
     def name(self, row: int) -> str:
         """Returns the row and the file."""

@@ -24,6 +24,7 @@ from cl_adapters.benchmarks.streams.watch import BoundaryDetector
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
 from cl_adapters.plugins.registry import label
+from cl_adapters.records.data_notes import data_sentences
 from cl_adapters.strategies import STRATEGIES, find_strategy
 from cl_adapters.vit.pretrained import PretrainedViT
 
@@ -96,6 +97,7 @@ def run_batch(
     _check(configs, out)
     source = open_images(configs[0])
     shared = _Shared(source)
+    _say(console, source.reading.sentences())
     _say(console, _protocol_notices(configs[0], source))
     if any(config.task_free for config in configs):
         _say(console, ["task-free: looking at all training images first"])
@@ -103,10 +105,11 @@ def run_batch(
         shared.prepare(config, cache=None)
     _say(console, shared.notices)
     with ctrl_c_is_heard() as stopped, Bars(console, stopped) as bars:
-        _verify(source, bars, cache)
+        notes = _verify(source, bars, cache)
         folders = []
         for config in configs:
             prepared = shared.prepare(config, cache=cache)
+            prepared.record.data |= {"images": notes} if notes else {}
             folders.append(run(prepared, out, progress=bars, **running))
             bars.finish(_line(prepared, folders[-1]))
         _say_trouble(cache, bars)
@@ -124,7 +127,7 @@ def _check(configs: Sequence[RunConfig], out: Path) -> None:
 
 def _say(console: Console, notices: Iterable[str]) -> None:
     for notice in notices:
-        console.print(f"note: {notice}", highlight=False)
+        console.print(f"note: {notice}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _protocol_notices(config: RunConfig, source: ImageSource) -> list[str]:
@@ -159,9 +162,12 @@ class _Shared:
         return sorted({notice for each in self._loaded.values() for notice in each.notices})
 
 
-def _verify(source: ImageSource, bars: Bars, cache: FeatureCache | None) -> None:
+def _verify(source: ImageSource, bars: Bars, cache: FeatureCache | None) -> dict[str, int]:
     bars.start("checking images", len(source.train) + len(source.test))
-    verify_images(source, lambda: bars.advance("", 1), cache)
+    notes = verify_images(source, lambda: bars.advance("", 1), cache)
+    for sentence in data_sentences({"images": notes}):
+        bars.note(sentence)
+    return notes
 
 
 def _say_trouble(cache: FeatureCache | None, bars: Bars) -> None:

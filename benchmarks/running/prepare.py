@@ -129,6 +129,7 @@ def prepare(
         "pixels": {**preprocess.describe(), **_count(strategy.augmentation.views)},
     }
     record = make_record(config, plan, stream_name(source, config), fingerprint)
+    record.data = source.reading.describe()
     return PreparedRun(config, source, plan, backbone, preprocess, strategy, record)
 
 
@@ -274,12 +275,12 @@ def open_images(config: RunConfig) -> ImageSource:
     With `validation`, what is tested on is cut from the training images by their content, and the
     source no longer leads to its test images.
     """
-    source = open_source(config.source)
+    source = open_source(config.source, config.read_options)
     if config.protocol:
         source = in_text_order(source)
     if config.validation is not None:
         train, held_out = split_off(source.train, config.validation)
-        source = ImageSource(source.name, source.classes, train, held_out)
+        source = replace(source, train=train, test=held_out)
     return source
 
 

@@ -90,11 +90,11 @@ class Bars(Progress):
 
     def note(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(f"note: {text}", highlight=False, soft_wrap=True)
+        self._console.print(f"note: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def finish(self, line: str) -> None:
         """Says that a run has ended."""
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from cl_adapters.benchmarks.data.reading import ReadOptions, pixels_of
 from cl_adapters.benchmarks.running.earlier_options import renamed
 from cl_adapters.benchmarks.running.recipe_nesting import (
     SHIFT_SUFFIX,
@@ -44,7 +45,10 @@ from cl_adapters.vit.names import EMBEDDED
 __all__ = ["RECIPE_KEYS", "SHIFT_SUFFIX", "RunConfig", "read_recipe"]
 
 # Keys that a recipe leaves out where they are empty: it says nothing that has no effect.
-_OPTIONAL: Final = ("protocol", "validation", "fixed_views", "plugins", "compile")
+_OPTIONAL: Final = (
+    "protocol", "validation", "class_depth", "image_column", "label_column", "max_megapixels",
+    "fixed_views", "plugins", "compile",
+)  # fmt: skip
 
 
 class RunConfig(BaseModel):
@@ -63,7 +67,23 @@ class RunConfig(BaseModel):
         default="digits", description="built-in source; NAME-shift adds scenario 'shift'"
     )
     data: str | None = Field(
-        default=None, description="image folder or parquet file; replaces stream"
+        default=None, description="image folder, parquet or csv file; replaces stream"
+    )
+    class_depth: int | None = Field(
+        default=None,
+        ge=1,
+        le=8,
+        description="how many folders down the classes of an image folder lie; 2 below "
+        "super-classes; by default 1, where class folders hold images themselves",
+    )
+    image_column: str | None = Field(
+        default=None, description="column of a table with images or their files; by default found"
+    )
+    label_column: str | None = Field(
+        default=None, description="column of a table with the classes; by default found"
+    )
+    max_megapixels: float | None = Field(
+        default=None, gt=0, description="largest image that is decoded; by default 89"
     )
     validation: float | None = Field(
         default=None,
@@ -168,6 +188,16 @@ class RunConfig(BaseModel):
     def source(self) -> str:
         """Name or path of where the images come from."""
         return self.data or self.stream
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """How the images are to be read."""
+        return ReadOptions(
+            class_depth=self.class_depth,
+            image_column=self.image_column,
+            label_column=self.label_column,
+            max_pixels=pixels_of(self.max_megapixels),
+        )
 
     def identified(self) -> Self:
         """Returns the recipe with the digests of the files that its names lead to.

@@ -128,7 +128,7 @@ class _Notes(Progress):
 
 
 def _prepared(config: RunConfig, workers: Workers) -> PreparedRun:
-    images = (config.source, config.protocol, config.validation)
+    images = (config.source, config.protocol, config.validation, config.read_options)
     source = _kept("images", images, lambda: open_images(config))
     weights = (config.backbone, config.weights, config.image_size)
     backbone = _kept("backbone", weights, lambda: open_backbone(config))

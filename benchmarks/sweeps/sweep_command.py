@@ -22,6 +22,7 @@ from cl_adapters.benchmarks.sweeps.sweep import (
 )
 from cl_adapters.cache.feature_cache import FeatureCache, open_cache
 from cl_adapters.errors import InputError
+from cl_adapters.records.data_notes import data_sentences
 
 __all__ = ["Plan", "gpu_indices", "run_sweep", "sweep_grid"]
 
@@ -148,9 +149,14 @@ def _run(
     left = [each.config for each in plan.left]
     for note in engine.notes(left):
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
-    opened = {config.source: check(config, elsewhere=engine.elsewhere) for config in left}
+    opened = {
+        (config.source, config.read_options): check(config, elsewhere=engine.elsewhere)
+        for config in left
+    }
     for source in opened.values():
-        verify_images(source, cache=cache)
+        images = verify_images(source, cache=cache)
+        for said in data_sentences({**source.reading.describe(), "images": images}):
+            console.print(f"note: {said}", highlight=False, markup=False, soft_wrap=True)
     seconds = estimate(plan.runs, plan.out).seconds
     with SweepView(console, plan.out, left, seconds) as view:
         return engine.run(left, plan.out, retries=retries, watch=view)

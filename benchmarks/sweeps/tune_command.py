@@ -22,6 +22,7 @@ from cl_adapters.benchmarks.sweeps.space import read_space, space_table
 from cl_adapters.benchmarks.sweeps.tune import Search, Tuning
 from cl_adapters.cache.feature_cache import open_cache
 from cl_adapters.errors import InputError, RunError
+from cl_adapters.records.data_notes import data_sentences
 
 __all__ = ["Effort", "make_search", "run_tune", "table_of"]
 
@@ -101,7 +102,9 @@ def run_tune(search: Search, effort: Effort, best: Path | None = None) -> list[l
     source = open_images(search.config)
     cache = open_cache(effort.cache)
     prepare(search.config, source=source)
-    verify_images(source, cache=cache)
+    images = verify_images(source, cache=cache)
+    for said in data_sentences({**source.reading.describe(), "images": images}):
+        console.print(f"note: {said}", highlight=False, markup=False, soft_wrap=True)
     torch.set_num_threads(effort.threads)
     with closing(Tuning(search, effort.trials, source, cache)) as tuning:
         if effort.jobs > 1:

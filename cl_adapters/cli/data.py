@@ -24,19 +24,38 @@ def _data() -> None:
 
 
 def inspect_images(
-    path: Annotated[Path, typer.Argument(help="Image folder or parquet file.")],
+    path: Annotated[Path, typer.Argument(help="Image folder, parquet or csv file.")],
+    class_depth: Annotated[
+        int | None, typer.Option(help="How many folders down the classes lie.", min=1)
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Column of a table with images or their files.")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Column of a table with the classes.")
+    ] = None,
+    max_megapixels: Annotated[
+        float | None, typer.Option(help="Largest image that is decoded.")
+    ] = None,
 ) -> None:
     """Reports classes, sizes, duplicates and damage; exit code 1 if any would spoil a run."""
     from rich.console import Console
     from rich.progress import Progress
 
     from cl_adapters.benchmarks.data.inspect_data import inspect_data
+    from cl_adapters.benchmarks.data.reading import ReadOptions, pixels_of
     from cl_adapters.cli.printing import print_table
 
+    options = ReadOptions(
+        class_depth=class_depth,
+        image_column=image_column,
+        label_column=label_column,
+        max_pixels=pixels_of(max_megapixels),
+    )
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading", total=None)
-        found = inspect_data(path, lambda total: bar.update(task, total=total, advance=1))
+        found = inspect_data(path, lambda total: bar.update(task, total=total, advance=1), options)
     for rows in (found.summary(), found.class_table(), found.finding_table()):
         if len(rows) > 1:
             print_table(rows)

@@ -95,11 +95,15 @@ def _ending(error: Exception) -> tuple[str, int]:
     return sentence, code
 
 
+# Control and formatting characters, halves of pairs, ends of lines: what no terminal should obey.
+_OBEYED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
 def printable(text: str) -> str:
     """Returns a text that a terminal shows and does not obey; line ends and tabs stay."""
     whole = text.encode("utf-8", "backslashreplace").decode()
     return "".join(
-        ascii(each)[1:-1] if unicodedata.category(each) == "Cc" and each not in "\n\t" else each
+        ascii(each)[1:-1] if unicodedata.category(each) in _OBEYED and each not in "\n\t" else each
         for each in whole
     )
 

@@ -43,6 +43,7 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "ended": (str, type(None)),
     "role": (str,),
     "files": (dict, type(None)),
+    "data": (dict,),
 }
 
 
@@ -73,6 +74,8 @@ class RunRecord:
             `method`.
         files: Digests of the tables and of the events, by file name; see `records.integrity`. None
             where an earlier version wrote them, without digests.
+        data: What the reader of the images took them for (`layout`), how many files it left out by
+            reason (`left_out`) and what it did to images (`images`); says nothing of the protocol.
         format: Version of the run directory's format.
     """
 
@@ -94,6 +97,7 @@ class RunRecord:
     ended: str | None = None
     role: str = "method"
     files: dict[str, dict[str, Any]] | None = None
+    data: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT_VERSION
 
     @property

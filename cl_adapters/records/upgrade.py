@@ -3,7 +3,7 @@
     format 1    without checksums
     format 2    checksums; PEFT modules were `pet`, the feature cache was `memo`
     format 3    the names of today, and the role of a strategy
-    format 4    digests of tables and events in `run.json`
+    format 4    digests of tables and events in `run.json`, and how the images were read
 
 Nothing is rewritten on disk for its own sake: a file is turned into the present format when it is
 read, and what is then written has the present one. The names of options are public, since a command
@@ -101,9 +101,9 @@ def upgrade_record(values: Mapping[str, Any]) -> dict[str, Any]:
     The format that it names stays: it says who wrote it.
     """
     if values.get("format") == 3:
-        return {**values, "files": None}
+        return {**values, "files": None, "data": {}}
     role = role_of(str(values.get("strategy")), values.get("role"))
-    found = {**values, "role": role, "files": None}
+    found = {**values, "role": role, "files": None, "data": {}}
     config = values.get("config")
     if isinstance(config, Mapping) and isinstance(config.get("options"), Mapping):
         options = upgrade_options(str(values.get("strategy")), config["options"])

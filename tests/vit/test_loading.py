@@ -146,7 +146,7 @@ def test_a_parquet_file_whose_types_are_pickles_runs_none(tmp_path: Path) -> Non
 
 def test_a_path_inside_a_parquet_file_is_not_followed(tmp_path: Path) -> None:
     """Public exports hold structs of bytes and path: without bytes there is no image."""
-    (tmp_path / "secret.png").write_bytes(picture())
+    (tmp_path / "elsewhere.png").write_bytes(picture())
     image = [{"bytes": None, "path": "../secret.png"}] * 4
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"image": pa.array(image, kind), "label": [0, 1, 0, 1]})
@@ -156,8 +156,8 @@ def test_a_path_inside_a_parquet_file_is_not_followed(tmp_path: Path) -> None:
         parquet_source(tmp_path / "data" / "x.parquet")
 
 
-def test_links_that_loop_or_lead_out_of_a_folder_are_passed_over(tmp_path: Path) -> None:
-    (tmp_path / "secret.png").write_bytes(picture())
+def test_links_that_loop_end_and_others_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.png").write_bytes(picture())
     for name in ("ant", "bee"):
         folder = tmp_path / "data" / name
         folder.mkdir(parents=True)
@@ -165,11 +165,15 @@ def test_links_that_loop_or_lead_out_of_a_folder_are_passed_over(tmp_path: Path)
             (folder / f"{index}.png").write_bytes(picture() + bytes([index]))
         (folder / "loop").symlink_to(tmp_path / "data")
         (folder / "self.png").symlink_to(folder / "self.png")
-        (folder / "out.png").symlink_to(tmp_path / "secret.png")
+        (folder / "out.png").symlink_to(tmp_path / "elsewhere.png")
     (tmp_path / "data" / "circle").symlink_to(tmp_path / "data")
     source = folder_source(tmp_path / "data")
     assert source.classes == ("ant", "bee")
-    assert len(source.train) + len(source.test) == 8
+    assert len(source.train) + len(source.test) == 10
+    assert source.reading.counts() == {
+        "a link to a folder that is read already": 3,
+        "a link that leads nowhere": 2,
+    }
 
 
 def bomb(side: int) -> bytes:

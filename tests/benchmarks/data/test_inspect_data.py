@@ -13,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cl_adapters.benchmarks.data.inspect_data import Finding, Inspection, inspect_data
+from cl_adapters.benchmarks.data.reading import ReadOptions
 from cl_adapters.benchmarks.data.sources import open_source
 from cl_adapters.benchmarks.data.stores import FORMATS
 from cl_adapters.cli import app
@@ -64,6 +65,7 @@ def test_sound_images_have_no_finding(photos: Path) -> None:
         ["width", "10"],
         ["height", "12"],
         ["modes", "18 RGB"],
+        ["layout", "train in 'train', test in 'test'"],
     ]
     assert inspection.class_table() == [
         ["class", "train", "test"], ["cat", "6", "3"], ["dog", "6", "3"],
@@ -76,7 +78,7 @@ def test_a_copy_across_the_sets_is_found_by_pixels(photos: Path) -> None:
     inspection = inspect_data(photos)
     finding = found(inspection, "both in train and in test")
     assert finding.level == "distorts"
-    assert finding.what == "1 images both in train and in test, by pixels"
+    assert finding.what == "1 image both in train and in test, by pixels"
     assert finding.examples == ("train/cat/3.png = test/cat/other.bmp",)
     assert "too high" in finding.action
     assert len(inspection.findings) == 1
@@ -103,7 +105,7 @@ def test_damaged_files_are_all_named(photos: Path) -> None:
         path.write_bytes(b"\xff\xd8\xff rubbish")
     (photos / "test" / "dog" / "short.png").write_bytes(encode(picture(9))[:200])
     inspection = inspect_data(photos)
-    finding = found(inspection, "unreadable")
+    finding = found(inspection, "unreadable image")
     assert finding.level == "stops"
     assert finding.what == "6 unreadable images"
     why = f"must be a {', '.join(FORMATS)} file, is none"
@@ -120,7 +122,7 @@ def test_empty_and_one_sided_classes_stop_a_run(photos: Path) -> None:
     for number in range(6):
         write(photos / "train" / "new" / f"{number}.png", picture(50 + number))
     inspection = inspect_data(photos)
-    assert found(inspection, "empty classes").examples == ("empty",)
+    assert found(inspection, "empty class").examples == ("empty",)
     assert found(inspection, "without test images").examples == ("new",)
     assert {finding.level for finding in inspection.findings} == {"stops"}
     with pytest.raises(InputError) as refusal:
@@ -130,11 +132,10 @@ def test_empty_and_one_sided_classes_stop_a_run(photos: Path) -> None:
 
 def test_an_empty_class_does_not_hide_what_a_run_says_first(photos: Path) -> None:
     (photos / "train" / "empty").mkdir()
-    write(photos / "validation" / "cat" / "0.png", picture(50))
-    inspection = inspect_data(photos)
-    assert found(inspection, "empty classes").examples == ("empty",)
-    (sentence,) = found(inspection, "not usable").examples
-    assert "must hold train/ and one of test/, val/ and validation/" in sentence
+    write(photos / "Training" / "cat" / "0.png", picture(50))
+    (finding,) = inspect_data(photos).findings
+    (sentence,) = finding.examples
+    assert "must hold one train folder, got 'Training', 'train'" in sentence
 
 
 def test_tiny_classes_distort(photos: Path) -> None:
@@ -168,28 +169,57 @@ def test_files_that_are_passed_over_are_named(photos: Path) -> None:
     (photos / "train" / "cat" / "phone.HEIC").write_bytes(b"photo")
     (photos / "notes.txt").write_text("hello", "utf-8")
     inspection = inspect_data(photos)
-    phone, notes = found(inspection, ".heic"), found(inspection, ".txt")
+    phone, notes = found(inspection, "kind that is not read"), found(inspection, "by the name")
     assert (phone.level, phone.examples) == ("distorts", ("train/cat/phone.HEIC",))
     assert (notes.level, notes.examples) == ("note", ("notes.txt",))
 
 
 def test_images_that_are_passed_over_are_named(photos: Path, tmp_path: Path) -> None:
-    """Beside the class folders, in linked folders, links to elsewhere: a run would not miss them."""
     write(photos / "train" / "loose.png", picture(50))
     write(photos / "train" / "cat" / "below" / "read.png", picture(51))
     write(photos / "train" / ".trash" / "old.png", picture(52))
     write(tmp_path / "elsewhere.png", picture(53))
     (photos / "train" / "dog" / "link.png").symlink_to(tmp_path / "elsewhere.png")
-    (photos / "train" / "linked").symlink_to(photos / "train" / "cat")
+    (photos / "train" / "dog" / "gone.png").symlink_to(tmp_path / "gone.png")
+    (photos / "train" / "loop").symlink_to(photos / "train")
     inspection = inspect_data(photos)
-    finding = found(inspection, "beside the class folders")
-    assert finding.level == "distorts"
-    assert finding.examples == ("train/dog/link.png", "train/linked", "train/loose.png")
-    assert found(inspection, ".trash").level == "note"
+    beside, broken = found(inspection, "beside the class"), found(inspection, "leads nowhere")
+    assert (beside.level, beside.examples) == ("distorts", ("train/loose.png",))
+    assert (broken.level, broken.examples) == ("distorts", ("train/dog/gone.png",))
+    assert found(inspection, "hidden").examples == ("train/.trash/old.png",)
+    assert found(inspection, "read already").examples == ("train/loop",)
     source = open_source(photos)
     assert {source.train.name(index) for index in range(len(source.train))} == {
         repr(str(photos / look.name)) for look in inspection.looks if look.split == "train"
     }
+    left = [each for each in inspection.findings if "left out" in each.what]
+    told = sum(source.reading.counts().values())
+    assert sum(len(each.examples) for each in left) == told == 4
+
+
+def test_a_layout_that_is_no_other_is_told(photos: Path) -> None:
+    (photos / "train").rename(photos / "Training")
+    (photos / "test").rename(photos / "seg_test")
+    write(photos / "valid" / "cat" / "0.png", picture(50))
+    inspection = inspect_data(photos)
+    assert inspection.summary()[-1] == [
+        "layout", "train in 'Training', test in 'seg_test'; 'valid' beside them is not used",
+    ]  # fmt: skip
+    assert found(inspection, "another split").level == "note"
+    assert inspection.summary()[2] == ["images", "12 train, 6 test"]
+    assert inspection.is_good
+
+
+def test_folders_in_class_folders_stop_a_run_with_the_right_reading(tmp_path: Path) -> None:
+    for number in range(8):
+        write(tmp_path / "a" / "airfield" / f"{number}.png", picture(number))
+        write(tmp_path / "b" / "barn" / f"{number}.png", picture(100 + number))
+    finding = found(inspect_data(tmp_path), "not usable")
+    assert finding.level == "stops"
+    assert "class_depth 2 takes these for the classes" in finding.examples[0]
+    inspection = inspect_data(tmp_path, options=ReadOptions(class_depth=2))
+    assert inspection.classes == ("a/airfield", "b/barn")
+    assert inspection.is_good
 
 
 def test_a_folder_without_a_split_is_seen_as_the_run_would_split_it(tmp_path: Path) -> None:
@@ -213,7 +243,7 @@ def test_a_class_of_one_image_cannot_be_split(tmp_path: Path) -> None:
     assert "must have at least two images" in found(inspection, "not usable").examples[0]
     assert len(inspection.looks) == 9, "the images are looked at all the same"
     (tmp_path / "c").mkdir()
-    assert found(inspect_data(tmp_path), "classes of one image").examples == ("b",)
+    assert found(inspect_data(tmp_path), "class of one image").examples == ("b",)
 
 
 def table(path: Path, images: list[bytes], labels: list[str], splits: list[str] | None) -> Path:
@@ -231,7 +261,7 @@ def test_a_parquet_file_is_inspected_alike(tmp_path: Path) -> None:
     path = table(tmp_path / "pefts.parquet", images, labels, splits)
     inspection = inspect_data(path)
     assert inspection.summary()[2] == ["images", "12 train, 6 test"]
-    (example,) = found(inspection, "unreadable").examples
+    (example,) = found(inspection, "unreadable image").examples
     assert example.startswith("row 4 (must be a JPEG, ")
     assert found(inspection, "both in train and in test").examples == ("row 2 = row 17",)
     assert found(inspection, "more than one class").examples == ("row 2 = row 17",)
@@ -287,6 +317,38 @@ def test_the_command_ends_in_0_1_and_2(photos: Path) -> None:
     assert "copy [red].png" in text
     assert "distorts" in text
     assert call(photos / "nowhere")[0] == 2
+
+
+def test_names_with_escape_codes_are_made_harmless(photos: Path) -> None:
+    write(photos / "test" / "cat" / "\x1b[31mcopy\u202e.png", picture(3))
+    code, text = call(photos)
+    assert code == 1
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "\\x1b[31mcopy\\u202e.png" in text
+
+
+def test_the_command_takes_the_options_of_a_run(tmp_path: Path) -> None:
+    for number in range(8):
+        write(tmp_path / "a" / "airfield" / f"{number}.png", picture(number))
+        write(tmp_path / "b" / "barn" / f"{number}.png", picture(100 + number))
+    code, text = call(tmp_path)
+    assert code == 1
+    assert "got 1 folder ('airfield')" in text.replace("\n", " ")
+    code, text = call(tmp_path, "--class-depth", 2)
+    assert code == 0
+    assert "classes 2 folders down" in text
+    assert call(tmp_path, "--max-megapixels", "inf")[0] == 2
+    code, text = call(tmp_path, "--class-depth", 2, "--max-megapixels", 0.0001)
+    assert code == 1
+    assert "more than the limit of 100" in text
+
+
+def test_what_decoding_did_is_noted(photos: Path) -> None:
+    write(photos / "train" / "cat" / "print.tif", picture(50).convert("CMYK"))
+    finding = found(inspect_data(photos), "CMYK")
+    assert (finding.level, finding.what) == ("note", "1 image in CMYK")
+    assert finding.action == "turned into RGB as Pillow does"
 
 
 def test_a_thousand_images_take_seconds(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from cl_adapters.benchmarks.data.parquet import parquet_source
+from cl_adapters.benchmarks.data.reading import ReadOptions
 from cl_adapters.benchmarks.data.sources import open_source, verify_images
 from cl_adapters.errors import InputError
 
@@ -178,7 +179,7 @@ def test_metadata_of_other_shape_is_refused(tmp_path: Path) -> None:
     [
         (["train", "train", "test", "dev"], "split in row 3 of .* must be one of .* got 'dev'"),
         (["train", "train", "test", None], "split in row 3 of .* got None"),
-        (["train", "train", "test", "val"], "must hold one test set, got test, val"),
+        (["train", "train", "valid", "val"], "must hold one test set, got val, valid"),
         (["train"] * 4, "class '0' of 'data' must have at least one test image"),
     ],
 )
@@ -227,3 +228,139 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "test.parquet", columns)
     with pytest.raises(InputError, match="must have equal columns"):
         parquet_source(tmp_path)
+
+
+def test_validation_beside_test_is_left_out_and_counted(tmp_path: Path) -> None:
+    for name in ("train", "test", "validation"):
+        public(tmp_path / f"{name}-00000-of-00001.parquet", column="label")
+    source = open_source(tmp_path)
+    assert (len(source.train), len(source.test)) == (4, 4)
+    assert source.reading.layout == (
+        "table, images in column 'img', labels in 'label', test set 'test'"
+    )
+    assert source.reading.counts() == {"an image of another split": 4}
+    one = parquet_source(ours(tmp_path / "one", [0, 0, 0, 0], ["train", "val", "test", "val"]))
+    assert len(one.test) == 1
+    assert one.reading.counts() == {"an image of another split": 2}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("data/train-00000-of-00001", "data/test-00000-of-00001"),
+        ("train/0000", "test/0000"),
+        ("default/Training/0000", "default/Testing/0000"),
+        ("plain_text/train/0", "plain_text/validation/0"),
+    ],
+)
+def test_tables_in_folders_are_found(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name, labels in zip(names, ([0, 1, 1], [1, 0]), strict=True):
+        public(tmp_path / f"{name}.parquet", labels)
+    (tmp_path / "README.md").write_text("x", "utf-8")
+    source = open_source(tmp_path)
+    assert source.train.targets.tolist() == [0, 1, 1]
+    assert source.test.targets.tolist() == [1, 0]
+
+
+def test_two_sets_of_tables_are_refused(tmp_path: Path) -> None:
+    for name in ("fine/train", "fine/test", "coarse/train", "coarse/test"):
+        public(tmp_path / f"{name}.parquet")
+    with pytest.raises(InputError, match=r"one set of tables, got 2 folders .*'coarse', 'fine'"):
+        open_source(tmp_path)
+    assert len(open_source(tmp_path / "fine").test) == 4
+
+
+def test_a_shard_alone_is_refused(tmp_path: Path) -> None:
+    path = public(tmp_path / "train-00000-of-00002.parquet")
+    with pytest.raises(InputError, match=r"is one of 2 parts of a table; give the folder"):
+        open_source(path)
+    public(tmp_path / "test-00000-of-00001.parquet")
+    with pytest.raises(InputError, match=r"must hold all 2 parts of 'train', lacks part 1"):
+        open_source(tmp_path)
+    public(tmp_path / "train-00001-of-00002.parquet")
+    assert len(open_source(tmp_path).train) == 8
+
+
+@pytest.mark.parametrize("label", ["coarse_label", "target", "class", "category"])
+@pytest.mark.parametrize("image", ["jpg", "png"])
+def test_other_columns_are_found_where_there_is_one(tmp_path: Path, image: str, label: str) -> None:
+    columns = {image: [png(value) for value in range(4)], label: [0, 1, 0, 1], "n": [1, 2, 3, 4]}
+    source = parquet_source(write(tmp_path / "x.parquet", columns), test_share=0.5)
+    assert len(source.train) == 2
+    assert f"images in column {image!r}, labels in {label!r}" in source.reading.layout
+
+
+def test_columns_can_be_named(tmp_path: Path) -> None:
+    images = [png(value) for value in range(4)]
+    path = write(
+        tmp_path / "x.parquet",
+        {"scan": images, "image": images[::-1], "label": [0] * 4, "kind": ["a", "b", "a", "b"]},
+    )
+    options = ReadOptions(image_column="scan", label_column="kind")
+    source = parquet_source(path, options=options)
+    assert source.classes == ("a", "b")
+    assert bytes(source.train.store.encoded(1)) == images[1]
+    with pytest.raises(
+        InputError, match=r"the column 'sort' that `label_column` names, got .'scan"
+    ):
+        parquet_source(path, options=ReadOptions(label_column="sort"))
+    with pytest.raises(InputError, match="`class_depth` must go with other data"):
+        parquet_source(path, options=ReadOptions(class_depth=2))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"scan": [b"x"], "label": [0]},
+            "'img', got .*; `image_column` names .*: 'scan' may be it",
+        ),
+        ({"img": [b"x"], "kind": [0]}, "'labels', got .*; `label_column` names .*: 'kind' may be"),
+        (
+            {"img": [b"x"], "target": [0], "class": [0]},
+            "one column that `label_column` may mean, got 'target', 'class'; `label_column` says",
+        ),
+        ({"img": [{"path": "a.png"}], "label": [0]}, r"as bytes, got struct.*is read from \.csv"),
+        ({"image": ["a.png"], "label": [0]}, r"as bytes, got string; .* is read from \.csv"),
+    ],
+)
+def test_what_was_found_in_other_columns_is_said(
+    tmp_path: Path, columns: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as refusal:
+        parquet_source(write(tmp_path / "x.parquet", columns))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_column_that_stands_twice_is_refused_in_one_line(tmp_path: Path) -> None:
+    array = pa.array([png(0), png(1)])
+    table = pa.Table.from_arrays([array, array, pa.array([0, 0])], ["image", "image", "label"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="must have one column 'image', got 2"):
+        parquet_source(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize(
+    "found", ['{"info": null}', '{"info": {"features": null}}', '{"info": {}}', "{}", "null"]
+)
+def test_metadata_without_names_are_no_metadata(tmp_path: Path, found: str) -> None:
+    assert parquet_source(ours(tmp_path, metadata={"huggingface": found})).classes == ("0", "1")
+
+
+def test_domains_may_be_numbers(tmp_path: Path) -> None:
+    columns = {
+        "image": [png(value) for value in range(4)],
+        "label": [0, 0, 0, 0],
+        "split": ["train", "train", "test", "test"],
+        "domain": pa.array([7, 12, None, 7], pa.int16()),
+    }
+    source = parquet_source(write(tmp_path / "x.parquet", columns))
+    assert source.train.domains is not None
+    assert source.train.domains.tolist() == ["7", "12"]
+    assert source.test.domains is not None
+    assert source.test.domains.tolist() == ["", "7"]
+
+
+def test_a_text_label_of_many_digits_is_a_class(tmp_path: Path) -> None:
+    labels = ["1" * 5000, "2", "1" * 5000, "2"]
+    assert parquet_source(ours(tmp_path, labels)).classes == ("2", "1" * 5000)

@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from cl_adapters.benchmarks.data.sources import ImageSource
 from cl_adapters.benchmarks.running import batch, runner
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.errors import EarlierNameWarning, InputError
+from cl_adapters.records.data_notes import data_sentences
+from cl_adapters.records.run_record import RunRecord
+from cl_adapters.reports.groups import group_runs
+from cl_adapters.reports.load import load_runs
 from tests.benchmarks.killable import stripes
-from tests.benchmarks.running.small_runs import run
+from tests.benchmarks.running.small_runs import BACKBONE, run
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +144,55 @@ def test_ctrl_c_during_a_clean_up_is_not_lost(
         batch.run_batch([config], tmp_path, quiet=True)
     assert heard == ["before", "ignored"]
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def pictures(root: Path) -> Path:
+    """Four classes of six images, a broken link, a hidden file, a CMYK image and a third split."""
+    for kind in range(4):
+        for number in range(6):
+            folder = root / ("Training" if number < 4 else "Testing") / f"class {kind}"
+            folder.mkdir(parents=True, exist_ok=True)
+            colour = (60 * kind, 40 * number, 90)
+            Image.new("RGB", (8, 8), colour).save(folder / f"{number}.png")
+    Image.new("CMYK", (8, 8), (9, 99, 0, 0)).save(folder / "print.tif")
+    (folder / "gone.png").symlink_to(root / "nowhere")
+    (root / ".DS_Store").write_bytes(b"x")
+    (root / "valid").mkdir()
+    Image.new("RGB", (8, 8)).save(root / "valid" / "0.png")
+    return root
+
+
+def test_a_run_says_prints_and_shows_what_it_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the console, in `run.json` and on the page, in the same words."""
+    settings = {"strategy": "simplecil", "data": str(pictures(tmp_path / "photos")), **BACKBONE}
+    configs = [RunConfig.parse({**settings, "seed": seed}) for seed in range(2)]
+    folders = batch.run_batch(configs, tmp_path / "runs")
+    printed = capsys.readouterr().err
+    for folder in folders:
+        assert RunRecord.read(folder).data == {
+            "layout": "train in 'Training', test in 'Testing'; 'valid' beside them is not used",
+            "left_out": {
+                "hidden": 1, "a link that leads nowhere": 1, "an image of another split": 1,
+            },
+            "images": {"in CMYK, turned into RGB as Pillow does": 1},
+        }  # fmt: skip
+    sentences = data_sentences(RunRecord.read(folders[0]).data)
+    assert len(sentences) == 3
+    for sentence in sentences:
+        assert printed.count(f"note: {sentence}\n") == 1
+    (group,) = group_runs(load_runs([tmp_path / "runs"]).finished)
+    assert group.data == sentences
+    (tmp_path / "photos" / "more.txt").write_text("x", "utf-8")
+    assert batch.run_batch(configs, tmp_path / "runs", quiet=True) == folders
+
+
+def test_what_was_left_out_is_no_part_of_the_protocol(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "photos")
+    settings = {"strategy": "simplecil", "data": str(root), **BACKBONE}
+    before = batch.prepare(RunConfig.parse(settings)).record
+    (root / "notes.txt").write_text("x", "utf-8")
+    after = batch.prepare(RunConfig.parse(settings)).record
+    assert after.data != before.data
+    assert (after.fingerprint, after.directory) == (before.fingerprint, before.directory)

@@ -1,0 +1,137 @@
+"""How data are to be read, and what was read of them: the layout, and what was left out and why."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from cl_adapters.errors import InputError
+from cl_adapters.records.data_notes import data_sentences
+
+__all__ = [
+    "AS_IT_IS",
+    "LeftOut",
+    "ReadOptions",
+    "Reading",
+    "counted",
+    "listed",
+    "pixels_of",
+    "refuse_options",
+]
+
+# Reasons for which a file is no image of a run.
+HIDDEN: Final = "hidden"
+LITTER: Final = "left by a program (__MACOSX and the like)"
+NO_IMAGE: Final = "no image by the name"
+FOREIGN: Final = "an image of a kind that is not read"
+BROKEN: Final = "a link that leads nowhere"
+LOOP: Final = "a link to a folder that is read already"
+SPECIAL: Final = "neither file nor folder"
+BESIDE: Final = "an image beside the class folders"
+OTHER_SPLIT: Final = "an image of another split"
+UNLISTED: Final = "an image that the table does not name"
+# Those by which a user may lose images without knowing.
+LOSSES: Final = (FOREIGN, BROKEN, BESIDE, UNLISTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """What the user says of how data are to be read; None leaves it to the reader.
+
+    Attributes:
+        class_depth: How many folders down the classes lie, at least 1.
+        image_column: Name of a table's column of images.
+        label_column: Name of a table's column of labels.
+        max_pixels: Most pixels of an image, width times height.
+    """
+
+    class_depth: int | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    max_pixels: int | None = None
+
+
+AS_IT_IS: Final = ReadOptions()
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that is no image of a run.
+
+    Attributes:
+        path: Where it lies, relative to the data.
+        reason: Why it is left out.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What was read of data.
+
+    Attributes:
+        layout: What the reader took the data for; empty for sources that have no layout.
+        left_out: Files that are no image of the run.
+    """
+
+    layout: str = ""
+    left_out: tuple[LeftOut, ...] = field(default=(), repr=False)
+
+    def counts(self) -> dict[str, int]:
+        """Returns the number of files left out by reason, the most frequent first."""
+        return dict(Counter(each.reason for each in self.left_out).most_common())
+
+    def describe(self) -> dict[str, object]:
+        """Returns what of it stands in a run's record; nothing for a source without layout."""
+        if not self.layout:
+            return {}
+        return {"layout": self.layout, "left_out": self.counts()}
+
+    def sentences(self) -> list[str]:
+        """Returns what a run says of its data, none for a source without layout."""
+        return data_sentences(self.describe())
+
+
+def pixels_of(megapixels: float | None) -> int | None:
+    """Returns a limit in pixels; None stays None.
+
+    Raises:
+        InputError: If it is no finite number above 0.
+    """
+    if megapixels is None:
+        return None
+    if not (math.isfinite(megapixels) and megapixels > 0):
+        raise InputError(f"`max_megapixels` must be a finite number above 0, got {megapixels}")
+    return max(1, int(megapixels * 10**6))
+
+
+def refuse_options(options: ReadOptions, keys: Iterable[str], what: str) -> None:
+    """Refuses options that mean nothing for some data.
+
+    Raises:
+        InputError: If one of these keys was given.
+    """
+    for key in keys:
+        if getattr(options, key) is not None:
+            name = "max_megapixels" if key == "max_pixels" else key
+            raise InputError(f"recipe key `{name}` must go with other data, got {what}")
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Returns a number with its noun.
+
+    Example:
+        >>> counted(1, "class", "classes"), counted(2, "file")
+        ('1 class', '2 files')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """Returns some names, quoted, and how many more there are."""
+    known = list(names)
+    more = len(known) - most
+    return ", ".join(map(repr, known[:most])) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,118 @@
+"""Folders and tables of chance: a source that can be read whole, or one sentence."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from cl_adapters.benchmarks.data.images import ImageSource, verify_images
+from cl_adapters.benchmarks.data.inspect_data import inspect_data
+from cl_adapters.benchmarks.data.reading import ReadOptions
+from cl_adapters.benchmarks.data.sources import open_source
+from cl_adapters.errors import InputError
+from tests.benchmarks.data import folders_of_chance as chance
+
+QUICK = 25
+LONG = 3000
+
+
+def fuzzed(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    )
+
+
+def good_or_one_sentence(act: Callable[[], ImageSource]) -> ImageSource | None:
+    try:
+        source = act()
+        verify_images(source)
+    except InputError as error:
+        said = str(error).strip()
+    else:
+        return with_every_class(source)
+    assert said
+    assert "\n" not in said
+    return None
+
+
+def with_every_class(source: ImageSource) -> ImageSource:
+    for images in (source.train, source.test):
+        assert set(images.targets.tolist()) == set(range(len(source.classes)))
+    return source
+
+
+def files_once(root: Path) -> int:
+    """Counts files and links, each once and none of them entered."""
+    count = 0
+    for where, folders, files in os.walk(root):
+        count += len(files) + sum(Path(where, name).is_symlink() for name in folders)
+    return count
+
+
+def try_folder(entries: dict[Any, Any], given_options: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name) / "photos"
+        root.mkdir()
+        chance.write_folder(root, entries)
+        options = ReadOptions(**given_options)
+        source = good_or_one_sentence(lambda: open_source(root, options))
+        inspected = inspect_data(root, options=options)
+        assert source is not None or not inspected.is_good, "inspect sees what stops a run"
+        if source is None or not source.reading.layout.startswith(("class folders", "train in")):
+            return
+        used = [each.name(row) for each in (source.train, source.test) for row in range(len(each))]
+        assert len(set(used)) == len(used)
+        assert len(used) == len(inspected.looks)
+        # Each file is used or told of; more only where a link leads to others.
+        assert len(used) + len(source.reading.left_out) >= files_once(root) - links_in(root)
+
+
+def links_in(root: Path) -> int:
+    return sum(
+        Path(where, name).is_symlink()
+        for where, folders, files in os.walk(root)
+        for name in [*folders, *files]
+    )
+
+
+def try_table(table: Any, given_options: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "x.parquet"
+        if chance.write_table(path, table):
+            options = ReadOptions(**given_options)
+            source = good_or_one_sentence(lambda: open_source(path, options))
+            inspected = inspect_data(path, options=options)
+            assert source is not None or not inspected.is_good
+
+
+@fuzzed(QUICK)
+@given(chance.folders, chance.options)
+def test_folders_are_read_or_refused(entries: dict[Any, Any], options: dict[str, Any]) -> None:
+    try_folder(entries, options)
+
+
+@fuzzed(QUICK)
+@given(chance.tables, chance.options)
+def test_tables_are_read_or_refused(table: Any, options: dict[str, Any]) -> None:
+    try_table(table, options)
+
+
+@pytest.mark.slow
+@fuzzed(LONG)
+@given(chance.folders, chance.options)
+def test_many_folders_are_read_or_refused(entries: dict[Any, Any], options: dict[str, Any]) -> None:
+    try_folder(entries, options)
+
+
+@pytest.mark.slow
+@fuzzed(LONG)
+@given(chance.tables, chance.options)
+def test_many_tables_are_read_or_refused(table: Any, options: dict[str, Any]) -> None:
+    try_table(table, options)

@@ -96,25 +96,27 @@ def decode(
     """
     try:
         return _decoded(data, max_pixels)
-    except UnidentifiedImageError as error:
-        stripped = without_metadata(bytes(data))
-        if stripped is None:
-            raise InputError(
-                f"image {name} must be a {', '.join(FORMATS)} file, is none"
-            ) from error
     except DAMAGE as error:
         is_large = isinstance(error, (_TooLargeError, *_BOMBS))
         stripped = None if is_large else without_metadata(bytes(data))
+        sentence = _refusal(error, name)
         if stripped is None:
-            way_out = "; `max_megapixels` sets another limit" if is_large else ""
-            raise InputError(
-                f"image {name} must be readable, got: {_first(error)}{way_out}"
-            ) from error
+            raise InputError(sentence) from error
     try:
         pixels, notes = _decoded(stripped, max_pixels)
     except DAMAGE as error:
-        raise InputError(f"image {name} must be readable, got: {_first(error)}") from error
+        is_large = isinstance(error, (_TooLargeError, *_BOMBS))
+        raise InputError(_refusal(error, name) if is_large else sentence) from error
     return pixels, notes | 1 << _METADATA
+
+
+def _refusal(error: BaseException, name: str) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"image {name} must be a {', '.join(FORMATS)} file, is none"
+    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+    is_large = isinstance(error, (_TooLargeError, *_BOMBS))
+    way_out = "; `max_megapixels` sets another limit" if is_large else ""
+    return f"image {name} must be readable, got: {reason}{way_out}"
 
 
 class _TooLargeError(ValueError):
@@ -187,10 +189,6 @@ def _scaled(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     if high == low:
         return np.zeros_like(values)
     return np.rint(np.interp(values, (low, high), (0, 255)))
-
-
-def _first(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
 def noted(bits: Sequence[int]) -> dict[str, int]:

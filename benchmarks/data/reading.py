@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cl_adapters.errors import InputError
-from cl_adapters.records.data_notes import data_sentences
 
 __all__ = [
     "AS_IT_IS",
@@ -89,10 +88,6 @@ class Reading:
         if not self.layout:
             return {}
         return {"layout": self.layout, "left_out": self.counts()}
-
-    def sentences(self) -> list[str]:
-        """Returns what a run says of its data, none for a source without layout."""
-        return data_sentences(self.describe())
 
 
 def pixels_of(megapixels: float | None) -> int | None:

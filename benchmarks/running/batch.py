@@ -97,7 +97,6 @@ def run_batch(
     _check(configs, out)
     source = open_images(configs[0])
     shared = _Shared(source)
-    _say(console, source.reading.sentences())
     _say(console, _protocol_notices(configs[0], source))
     if any(config.task_free for config in configs):
         _say(console, ["task-free: looking at all training images first"])
@@ -165,7 +164,7 @@ class _Shared:
 def _verify(source: ImageSource, bars: Bars, cache: FeatureCache | None) -> dict[str, int]:
     bars.start("checking images", len(source.train) + len(source.test))
     notes = verify_images(source, lambda: bars.advance("", 1), cache)
-    for sentence in data_sentences({"images": notes}):
+    for sentence in data_sentences({**source.reading.describe(), "images": notes}):
         bars.note(sentence)
     return notes
 

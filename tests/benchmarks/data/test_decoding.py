@@ -259,6 +259,15 @@ def test_a_broken_exif_block_is_counted_and_taken_as_upright() -> None:
     assert note_of(notes) == "whose metadata cannot be read, taken as upright"
 
 
+def test_a_file_that_stays_broken_without_its_metadata_is_refused_for_what_it_is() -> None:
+    plain = encode(Image.fromarray(gradient(16, 16)), "JPEG", dpi=(72, 72))
+    data = jpeg_with(plain, 0xE1, b"Exif\0\0" + bytes(64))
+    for length in range(20, len(data) // 2, 7):
+        with pytest.raises(InputError, match="^image a must be ") as refusal:
+            decode_image(data[:length], "a")
+        assert "BytesIO" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("value", [0, 9, 65535])
 def test_an_orientation_that_is_none_changes_nothing(value: int) -> None:
     exif = Image.Exif()

@@ -17,7 +17,7 @@ from cl_adapters.errors import InputError
 from tests.benchmarks.data import folders_of_chance as chance
 
 QUICK = 25
-LONG = 3000
+LONG = 600
 
 
 def fuzzed(examples: int) -> settings:

@@ -5,7 +5,7 @@ READY := .venv/.ready
 # One process a core, a file of tests to one process: they share what is slow to set up.
 SPLIT := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test slow lint docs clean
+.PHONY: demo test slow mutants lint docs clean
 
 demo: $(READY)
 	$(BIN)/cl-adapters run --strategy lae,simplecil,finetune --stream digits --seeds 3 \
@@ -17,6 +17,10 @@ test: $(READY)
 
 slow: $(READY)
 	$(BIN)/python -m pytest $(SPLIT) -m slow
+
+# Small wrong changes, which the tests must notice; SAMPLE="--sample 20 --seed COMMIT" tries some.
+mutants: $(READY)
+	$(BIN)/python tests/mutants.py $(SAMPLE)
 
 lint: $(READY)
 	$(BIN)/ruff check .

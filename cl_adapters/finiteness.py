@@ -15,7 +15,15 @@ __all__ = ["NotFiniteError", "mark", "refuse_not_finite", "refuse_odd_weights"]
 
 
 class NotFiniteError(RunError):
-    """Raised at the first feature, loss or output that is no finite number."""
+    """Raised at the first feature, loss or output that is no finite number.
+
+    Attributes:
+        placed: Whether the sentence says where in a run that was.
+    """
+
+    def __init__(self, message: str, *, placed: bool = False) -> None:
+        super().__init__(message)
+        self.placed = placed
 
 
 def mark(values: Tensor) -> Tensor:

@@ -44,10 +44,6 @@ def advice_on(optimizer: torch.optim.Optimizer) -> str:
     return f" at learning rate {named}; a lower one may help"
 
 
-class _PlacedError(NotFiniteError):
-    """Says where it was."""
-
-
 class LossGuard:
     """Looks at what each batch gives: at once on the CPU, later on a GPU.
 
@@ -94,11 +90,12 @@ class LossGuard:
         values = torch.stack([found for *_, found in seen]).tolist() if seen else []
         for (what, place, _), value in zip(seen, values, strict=True):
             if what == "loss" and not abs(value) < EXPLODED:  # neither is NaN
-                raise _PlacedError(
-                    f"loss must stay finite and below {EXPLODED:g}, got {value:g} {place}"
+                raise NotFiniteError(
+                    f"loss must stay finite and below {EXPLODED:g}, got {value:g} {place}",
+                    placed=True,
                 )
             if what != "loss" and value != 0:
-                raise _PlacedError(f"{what} must be finite, got {value:g} {place}")
+                raise NotFiniteError(f"{what} must be finite, got {value:g} {place}", placed=True)
 
     @contextmanager
     def on(self, backbone: AdaptedViT) -> Iterator[None]:
@@ -106,10 +103,10 @@ class LossGuard:
         before, backbone.watcher = backbone.watcher, self._features
         try:
             yield
-        except _PlacedError:
-            raise
         except NotFiniteError as error:
-            raise _PlacedError(f"{error} {self._place()}") from error
+            if error.placed:
+                raise
+            raise NotFiniteError(f"{error} {self._place()}", placed=True) from error
         except Exception:
             self.check()
             raise

@@ -167,7 +167,7 @@ def _join_or_start(ray: Any, where: str | None) -> None:  # noqa: ANN401
     # One of this machine alone: whoever reaches Ray's ports may run code, so it listens to nobody
     # outside. Ray itself does so only where it is told that there will be no cluster.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    import_module("ray._private.ray_constants").ENABLE_RAY_CLUSTER = False
+    vars(import_module("ray._private.ray_constants"))["ENABLE_RAY_CLUSTER"] = False
     ray.init(address="local", _node_ip_address=_LOOPBACK, include_dashboard=False, **quiet)
 
 

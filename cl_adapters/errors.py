@@ -36,7 +36,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     near = [lowered[each] for each in get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
     hint = f"; did you mean {' or '.join(repr(match) for match in near)}?" if near else "."
     shown = ", ".join(names) if len(names) <= _SHOWN else f"{len(names)} names"
-    return InputError(f"unknown {kind} {name!r}{hint} Known: {shown}")
+    return InputError(f"unknown {kind} {name!r}{hint} Known: {shown or 'none'}")
 
 
 class RunError(RuntimeError):

@@ -333,7 +333,7 @@ def without_column(path: Path) -> object:
 RECORDS: list[Case] = [
     ("no run", RunRecord.read, "run.json must be a readable run record, got"),
     ("half a record", lambda p: record(p, "{"), "must be a readable run record, got"),
-    ("a list", lambda p: record(p, "[]"), "must hold every key of a run record, lacks"),
+    ("a list", lambda p: record(p, "[]"), "must hold a run record, got"),
     ("a key missing", lambda p: record(p, '{"seed": 1}'), r"lacks \['classes', 'config'"),
     ("a newer format", lambda p: record(p, format=99), f"from 1 to {FORMAT_VERSION}, got 99: a newer cl-adapters"),
     ("no format", lambda p: record(p, format=None), f"a format from 1 to {FORMAT_VERSION}, got None"),

@@ -32,6 +32,7 @@ from cl_adapters.errors import InputError
 __all__ = ["RayEngine", "Told", "work"]
 
 _TOKEN: Final = ".sweep"  # in the folder of all runs: who reads the right text there shares it
+_LOOPBACK: Final = "127.0.0.1"
 _LOSSES: Final = 5  # a run whose node was lost this often is not begun once more
 _CONNECT_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 30.0
@@ -148,9 +149,26 @@ def _connect(ray: Any, address: str | None) -> None:  # noqa: ANN401
         except (OSError, OverflowError) as error:
             raise InputError(f"{rule}, got {where!r}: {error}") from error
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
+        _join_or_start(ray, where)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"{rule}, got {where!r}: {_lines(error)[0]}") from error
+
+
+def _join_or_start(ray: Any, where: str | None) -> None:  # noqa: ANN401
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
+    if where != "local":
+        try:
+            ray.init(address=where or "auto", **quiet)
+        except ConnectionError:
+            if where:
+                raise
+        else:
+            return
+    # One of this machine alone: whoever reaches Ray's ports may run code, so it listens to nobody
+    # outside. Ray itself does so only where it is told that there will be no cluster.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    vars(import_module("ray._private.ray_constants"))["ENABLE_RAY_CLUSTER"] = False
+    ray.init(address="local", _node_ip_address=_LOOPBACK, include_dashboard=False, **quiet)
 
 
 def _lines(error: Exception) -> list[str]:

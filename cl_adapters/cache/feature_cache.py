@@ -200,11 +200,10 @@ def open_cache(where: str | Path | None = None, *, gigabytes: float = 4.0) -> Fe
     Raises:
         InputError: If the size is no positive number or the folder is a file.
     """
-    if not 0 < gigabytes <= _MOST_GIGABYTES:
-        raise InputError(
-            f"cache must be larger than 0 gigabytes and at most {_MOST_GIGABYTES:g}, "
-            f"got {gigabytes:g}"
-        )
+    if not gigabytes > 0:
+        raise InputError(f"cache must be larger than 0 gigabytes, got {gigabytes:g}")
+    if gigabytes > _MOST_GIGABYTES:
+        raise InputError(f"cache must be {_MOST_GIGABYTES:g} gigabytes at most, got {gigabytes:g}")
     chosen = where or os.environ.get(CACHE_VARIABLE) or _old_variable()
     if chosen == "off":
         return None

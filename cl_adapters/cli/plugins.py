@@ -28,9 +28,9 @@ def check(
     chosen = None if only is None else [each.strip() for each in only.split(",")]
     broken = 0
     for found in check_plugin(kind, name, settings=settings or [], checks=chosen):
-        typer.echo(f"{'BROKEN' if found.sentences else 'ok':<7}{found.name:<14}{found.rule}")
+        typer.echo(f"{'BROKEN' if found.sentences else 'ok':<7}{found.name:<14} {found.rule}")
         for sentence in found.sentences:
-            typer.echo(f"{'':<21}{sentence}")
+            typer.echo(f"{'':<22}{sentence}")
         broken += bool(found.sentences)
     if broken:
         typer.echo(f"{name}: {broken} checks found a broken rule")

@@ -1,5 +1,6 @@
 """Tables on the terminal."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -21,5 +22,6 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     for row in body:
         # As text: a name such as [red] is no markup, and what a terminal obeys is only shown.
         table.add_row(*(Text(printable(cell)) for cell in row))
-    # Piped output has no terminal whose width could cut the columns.
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200).print(table)
+    # Piped output has no terminal whose width could cut the columns, unless somebody names one.
+    is_known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    Console(file=sys.stdout, width=None if is_known else 200).print(table)

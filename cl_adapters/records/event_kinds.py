@@ -44,7 +44,7 @@ Images = Annotated[int, _unit("images")]
 Numbers = Annotated[int, _unit("parameters")]
 Bytes = Annotated[int, _unit("bytes")]
 Rows = Annotated[int, _unit("rows")]
-Seconds = Annotated[float, _unit("seconds")]
+Seconds = Annotated[float, Field(allow_inf_nan=False), _unit("seconds")]
 Counts = Annotated[list[Count], Field(min_length=1)]
 ImageCounts = Annotated[list[Images], Field(min_length=1)]
 

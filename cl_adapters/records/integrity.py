@@ -40,7 +40,7 @@ _TRIES: Final = 5  # of a reader beside a run that is at work
 
 # What is said once of runs that an older version wrote.
 UNCHECKED: Final = (
-    "{number} of the runs hold no digests, as an earlier version wrote them: whether their tables "
+    "{number} of the runs hold no digests, as earlier versions wrote none: whether their tables "
     "and events are as they were written cannot be checked."
 )
 

@@ -22,6 +22,7 @@ def assert_same(found: Path, expected: Path, part: int | None = None) -> None:
         records = [RunRecord.read(out / name) for out in (found, expected)]
         for record in records:
             record.seconds, record.started, record.ended = 0, "", ""
+            (record.files or {}).pop("events.jsonl", None)  # they hold times
         assert records[0] == records[1]
 
 

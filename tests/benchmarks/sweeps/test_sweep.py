@@ -101,7 +101,7 @@ def test_recipes_are_an_axis_and_an_option_of_one_strategy_wins(tmp_path: Path) 
     [
         ({"strategy": []}, "`strategy` must name at least one strategy, got none"),
         ({"strategy": "lea"}, "unknown strategy 'lea'; did you mean 'lae'"),
-        ({"seeds": 0}, "`seeds` must be a whole number of at least 1, got 0"),
+        ({"seeds": 0}, "`seeds` must be a whole number from 1 to 10000, got 0"),
         ({"increment": []}, "`increment` must hold at least one value, got an empty list"),
         ({"options": {"epochs": []}}, r"`options\.epochs` must hold at least one value"),
         ({"options": {"epochs": 3}}, r"`options\.epochs` must be an option of one of simplecil"),

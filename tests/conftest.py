@@ -15,6 +15,8 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 # Where a test wants two, they wait asleep for a core that another test has.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+# Importing readline, as pytest does, names a width to all processes that are started from then on.
+os.environ.pop("COLUMNS", None)
 # What frozen parts compute is kept for this session only, not in the user's cache.
 os.environ["CL_ADAPTERS_CACHE"] = tempfile.mkdtemp(prefix="cl-adapters-cache-")
 atexit.register(shutil.rmtree, os.environ["CL_ADAPTERS_CACHE"], ignore_errors=True)

@@ -23,5 +23,5 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
         # As text: a name such as [red] is no markup, and what a terminal obeys is only shown.
         table.add_row(*(Text(printable(cell)) for cell in row))
     # Piped output has no terminal whose width could cut the columns, unless somebody names one.
-    is_known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    is_known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
     Console(file=sys.stdout, width=None if is_known else 200).print(table)

@@ -91,6 +91,9 @@ def test_a_pickle_in_the_place_of_anything_is_not_run(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(EVIL)
     with pytest.raises(InputError, match="must be a readable run record"):
         RunRecord.read(tmp_path)
+    with pytest.raises(InputError, match="must be a readable run record"):
+        read_predictions(tmp_path)
+    (tmp_path / "run.json").unlink()
     with pytest.raises(InputError, match="must be a readable predictions table"):
         read_predictions(tmp_path)
     (tmp_path / "recipe.toml").write_bytes(EVIL)
@@ -208,6 +211,7 @@ def test_records_that_would_break_a_parser_are_refused(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(deep)
     with pytest.raises(InputError, match="must be a readable run record"):
         RunRecord.read(tmp_path)
+    (tmp_path / "run.json").unlink()
     (tmp_path / "events.jsonl").write_text(deep + "\n{}\n")
     with pytest.raises(InputError, match="line 1 must be an event"):
         read_events(tmp_path)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from cl_adapters.errors import InputError
-from cl_adapters.records.event_kinds import Router, Scan
+from cl_adapters.peft.routing import SlotRecord
+from cl_adapters.records.event_kinds import Active, Router, Scan
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from tests.strategies.trained_sema import (
     TWO,
@@ -183,3 +184,39 @@ def test_nan_features_stop_the_scan_before_anything_grows(
     with pytest.raises(InputError, match="features must be finite"):
         strategy.train(stream[1])
     assert adapters_by_block(strategy) == {3: 1, 4: 1, 5: 1}
+
+
+def test_an_experience_goes_to_the_adapter_that_recognises_it(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any], scripted: type[Scripted]
+) -> None:
+    """The router's statistics are those of plain loops over each adapter's own experiences."""
+    strategy = build(tiny_vit, detector="scripted", detect_batch_size=24, expandable=1)
+    stream = make_stream([[0, 1], [2, 3], [4, 5], [0, 5]]).train_stream
+    entered: dict[int, list[torch.Tensor]] = {0: [], 1: []}
+    # One window an experience; which detectors fire; whose it is then; whether the active one fired.
+    plan: list[tuple[Callable[[int], bool], int, bool]] = [
+        (lambda _: False, 0, False),
+        (lambda _: True, 1, True),
+        (lambda question: question == 1, 0, True),
+        (lambda question: question == 1, 0, False),
+    ]
+    for experience, (fires, owner, was_changed) in zip(stream, plan, strict=True):
+        scripted.asked.clear()
+        scripted.fires = fires
+        strategy.train(experience)
+        slot = strategy.model.slot(5)
+        assert strategy.model.active_adapter(5) == owner
+        told = [each for each in strategy.pop_events(experience.current_experience)
+                if isinstance(each, Active)]  # fmt: skip
+        assert [(each.adapter, each.changed) for each in told] == [(owner, was_changed)]
+        images = torch.stack([row[0] for row in experience.dataset])
+        record: dict[int, SlotRecord] = {}
+        with torch.no_grad():
+            strategy.model.eval().features(strategy.model.prefix(images), record)
+        entered[owner].append(record[5].mean_tokens.double())
+        for adapter in range(len(slot)):
+            rows = torch.cat(entered[adapter])
+            assert float(slot.discriminant.counts[adapter]) == len(rows)
+            torch.testing.assert_close(
+                slot.discriminant.sums[adapter], rows.sum(dim=0), rtol=1e-4, atol=1e-4
+            )

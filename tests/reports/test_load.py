@@ -10,6 +10,7 @@ from cl_adapters.records.files import add_checksum
 from cl_adapters.records.tables import write_predictions
 from cl_adapters.reports.load import load_runs
 from tests.reports.conftest import MakeRun, make_predictions
+from tests.reports.lines import append_event
 
 
 def test_costs_come_from_the_events(make_run: MakeRun) -> None:
@@ -141,3 +142,12 @@ def test_no_run_at_all_is_an_error(tmp_path: Path) -> None:
         load_runs([tmp_path])
     with pytest.raises(InputError, match="must exist"):
         load_runs([tmp_path / "nowhere"])
+
+
+def test_the_peak_is_the_largest_of_a_run_that_went_on_in_another_process(
+    make_run: MakeRun,
+) -> None:
+    folder = make_run()
+    append_event(folder, "memory", 2, 0, peak_bytes=2**20)
+    (run,) = load_runs([folder]).finished
+    assert run.values["peak_mebibytes"] == pytest.approx(64.0)

@@ -47,7 +47,14 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
-RELIABILITY = ("test_killed", "test_faults", "test_bad_input", "test_soak")
+RELIABILITY = (
+    "test_killed",
+    "test_faults",
+    "test_bad_input",
+    "test_soak",
+    "test_integrity",
+    "test_damage",
+)
 
 
 @pytest.fixture(autouse=True)

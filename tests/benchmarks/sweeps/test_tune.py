@@ -77,6 +77,18 @@ def test_a_search_finds_what_is_better_and_writes_its_recipe(data: Path, tmp_pat
     assert config.options["lr"] in named
 
 
+def test_the_best_trial_is_the_one_with_the_largest_accuracy(data: Path, tmp_path: Path) -> None:
+    search = search_of(data, tmp_path)
+    tuning = Tuning(search, 3, open_images(search.config))
+    try:
+        for value in (10.0, 30.0, 20.0):
+            tuning._study.add_trial(optuna.trial.create_trial(value=value))
+        assert tuning._study.best_value == 30
+        assert [each.value for each in tuning.trials()] == [30, 20, 10]
+    finally:
+        tuning.close()
+
+
 @pytest.mark.slow
 def test_trials_are_runs_with_the_report_s_numbers(data: Path, tmp_path: Path) -> None:
     search = search_of(data, tmp_path, seeds=2, prune=False)

@@ -391,4 +391,5 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         self._is_ending = True
         self.end_experience()
         self.guard.check()  # before anything that the experience left is kept
+        self._ends = []  # copies of what was learned, of no use from here on
         super()._after_training_exp(**kwargs)

@@ -57,17 +57,7 @@ def read_checked(folder: Path, name: str) -> bytes | None:
     Raises:
         InputError: If the file, or the record itself, is not as it was written or cannot be read.
     """
-    if not (folder / "run.json").exists():
-        return read_file(folder / name)
-    for _ in range(_TRIES):
-        record = RunRecord.read(folder)
-        data = read_file(folder / name)
-        problem = _problem(record, folder / name, data)
-        if not problem:
-            return data
-        if RunRecord.read(folder).files == record.files:
-            break  # nobody has written meanwhile
-    raise InputError(problem)
+    return _checked(folder, name, _record(folder))
 
 
 def check_files(folder: Path, names: Iterable[str] = (*_TABLES, EVENTS)) -> None:
@@ -80,8 +70,27 @@ def check_files(folder: Path, names: Iterable[str] = (*_TABLES, EVENTS)) -> None
     Raises:
         InputError: If there is one, or the record itself is damaged.
     """
+    record = _record(folder)  # once for all of them
     for name in names:
-        read_checked(folder, name)
+        _checked(folder, name, record)
+
+
+def _record(folder: Path) -> RunRecord | None:
+    return RunRecord.read(folder) if (folder / "run.json").exists() else None
+
+
+def _checked(folder: Path, name: str, record: RunRecord | None) -> bytes | None:
+    if record is None:
+        return read_file(folder / name)
+    for _ in range(_TRIES):
+        data = read_file(folder / name)
+        problem = _problem(record, folder / name, data)
+        if not problem:
+            return data
+        before, record = record, RunRecord.read(folder)
+        if record.files == before.files:
+            break  # nobody has written meanwhile
+    raise InputError(problem)
 
 
 def replace_tables(folder: Path, record: RunRecord, tables: Mapping[str, bytes]) -> None:

@@ -28,15 +28,15 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def stripes(*, train: int, test: int) -> ImageSource:
-    """Six classes told apart by a bright row, with so many images each."""
+def stripes(*, train: int, test: int, noise: int = 90, row: int = 150) -> ImageSource:
+    """Six classes told apart by a brighter row in noise, with so many images each."""
     generator = np.random.default_rng(0)
 
     def images(per_class: int) -> tuple[np.ndarray, np.ndarray]:
         targets = np.repeat(np.arange(6), per_class)
-        pixels = generator.integers(0, 90, (len(targets), 12, 12, 3), dtype=np.uint8)
+        pixels = generator.integers(0, noise, (len(targets), 12, 12, 3), dtype=np.uint8)
         for index, target in enumerate(targets):
-            pixels[index, 2 * target : 2 * target + 2] += 150
+            pixels[index, 2 * target : 2 * target + 2] += row
         return pixels, targets
 
     return array_source("stripes", images(train), images(test))

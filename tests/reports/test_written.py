@@ -4,37 +4,22 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from cl_adapters.benchmarks.data.sources import ImageSource, array_source
 from cl_adapters.benchmarks.running import runner
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.reports.load import Run, load_runs
-from tests.benchmarks.killable import config
+from tests.benchmarks.killable import config, stripes
 
-
-def blurred() -> ImageSource:
-    """Six classes told apart by a faint stripe in much noise: some images are mistaken."""
-    generator = np.random.default_rng(0)
-
-    def images(per_class: int) -> tuple[np.ndarray, np.ndarray]:
-        targets = np.repeat(np.arange(6), per_class)
-        pixels = generator.integers(0, 200, (len(targets), 12, 12, 3), dtype=np.uint8)
-        for index, target in enumerate(targets):
-            pixels[index, 2 * target : 2 * target + 2] += 30
-        return pixels, targets
-
-    return array_source("blurred", images(12), images(TESTED))
+TESTED = 12  # images a class
+# Faint enough that some images are mistaken.
+SOURCE = stripes(train=12, test=TESTED, noise=200, row=30)
 
 
 def run_mos(out: Path, **options: bool) -> Path:
     recipe = config("mos", options={"alignment": False, **options})
-    return runner.run(prepare(recipe, source=blurred()), out)
-
-
-TESTED = 12  # images a class
+    return runner.run(prepare(recipe, source=SOURCE), out)
 
 
 @pytest.fixture(scope="module")

@@ -76,8 +76,13 @@ class LossGuard:
             NotFiniteError: If numbers that were taken so far are no numbers, and it is known.
         """
         found = values.detach().reshape(()).float() if what == "loss" else mark(values)
-        self._seen.append((what, self._place(), found))
-        if self._asks_at_once or (len(self._seen) >= _PATIENCE and not patient):
+        if self._asks_at_once:
+            if _is_odd(what, value := found.item()):
+                raise _error(what, value, self._place())
+            return
+        place = self._place()  # which has moved on by the time that a GPU answers
+        self._seen.append((what, place, found))
+        if len(self._seen) >= _PATIENCE and not patient:
             self.check()
 
     def check(self) -> None:
@@ -89,13 +94,8 @@ class LossGuard:
         seen, self._seen = self._seen, []
         values = torch.stack([found for *_, found in seen]).tolist() if seen else []
         for (what, place, _), value in zip(seen, values, strict=True):
-            if what == "loss" and not abs(value) < EXPLODED:  # neither is NaN
-                raise NotFiniteError(
-                    f"loss must stay finite and below {EXPLODED:g}, got {value:g} {place}",
-                    placed=True,
-                )
-            if what != "loss" and value != 0:
-                raise NotFiniteError(f"{what} must be finite, got {value:g} {place}", placed=True)
+            if _is_odd(what, value):
+                raise _error(what, value, place)
 
     @contextmanager
     def on(self, backbone: AdaptedViT) -> Iterator[None]:
@@ -116,3 +116,12 @@ class LossGuard:
 
     def _features(self, features: Tensor) -> None:
         self.watch("features", features, patient=not torch.is_grad_enabled())
+
+
+def _is_odd(what: Watched, value: float) -> bool:
+    return not abs(value) < EXPLODED if what == "loss" else value != 0  # NaN is odd as either
+
+
+def _error(what: Watched, value: float, place: Place) -> NotFiniteError:
+    rule = f"stay finite and below {EXPLODED:g}" if what == "loss" else "be finite"
+    return NotFiniteError(f"{what} must {rule}, got {value:g} {place}", placed=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 __all__ = [
+    "OUT_OF_MEMORY",
     "EarlierNameWarning",
     "InputError",
     "RunError",
@@ -44,6 +45,8 @@ class RunError(RuntimeError):
 
 
 # How torch and its libraries say it beside their own kinds of error.
+# What a user is told of it.
+OUT_OF_MEMORY = "memory must hold the model and a batch, and did not"
 _NO_MEMORY = ("could not create a primitive", "can't allocate memory", "out of memory", "bad_alloc")
 
 

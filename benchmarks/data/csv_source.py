@@ -10,7 +10,6 @@ column `split` is followed, as in a parquet file, and so is `domain`.
 import csv
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -22,12 +21,10 @@ from cl_adapters.benchmarks.data.images import (
     ImageSource,
     LabelledImages,
     natural_key,
-    split_off,
+    split_table,
 )
-from cl_adapters.benchmarks.data.parquet import chosen_test
 from cl_adapters.benchmarks.data.reading import (
     AS_IT_IS,
-    OTHER_SPLIT,
     UNLISTED,
     LeftOut,
     Reading,
@@ -89,39 +86,18 @@ def csv_source(
         classes,
         np.array([row[DOMAIN] or "" for row in rows], np.str_) if DOMAIN in names else None,
     )
-    said = f"table {table.name!r}, files in column {image!r}, labels in {label!r}"
-    reading = Reading(layout=said, left_out=_left(table, walk, paths))
     splits = _splits(table, rows) if SPLIT in names else None
-    return _split(table, images, splits, test_share, reading)
+    train, test, said, left = split_table(images, splits, test_share, table)
+    layout = f"table {table.name!r}, files in column {image!r}, labels in {label!r}, {said}"
+    reading = Reading(layout=layout, left_out=(*_left(table, walk, paths), *left))
+    name = table.resolve().parent.name or table.stem
+    return ImageSource(name, classes, train, test, reading)
 
 
 def _left(table: Path, walk: Walk, paths: Sequence[str]) -> tuple[LeftOut, ...]:
     unlisted = sorted(set(walk.images) - set(paths), key=natural_key)
     others = (each for each in walk.left if each.path != table.name)
     return (*(LeftOut(each, UNLISTED) for each in unlisted), *others)
-
-
-def _split(
-    table: Path,
-    images: LabelledImages,
-    splits: npt.NDArray[np.str_] | None,
-    test_share: float,
-    reading: Reading,
-) -> ImageSource:
-    name = table.resolve().parent.name or table.stem
-    if splits is None:
-        train, test = split_off(images, test_share)
-        reading = replace(reading, layout=f"{reading.layout}, split by content")
-        return ImageSource(name, images.classes, train, test, reading)
-    tested = chosen_test(splits, table)
-    train = images.take(np.flatnonzero(splits == "train"))
-    test = images.take(np.flatnonzero(splits == tested))
-    others = np.flatnonzero((splits != "train") & (splits != tested)).tolist()
-    left = [LeftOut(f"row {row}", OTHER_SPLIT) for row in others]
-    reading = Reading(
-        layout=f"{reading.layout}, test set {tested!r}", left_out=(*reading.left_out, *left)
-    )
-    return ImageSource(name, images.classes, train, test, reading)
 
 
 def _read(table: Path) -> tuple[list[str], list[dict[str, str]]]:

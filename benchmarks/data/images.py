@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -18,12 +19,19 @@ import PIL
 import torch
 
 from cl_adapters.benchmarks.data.decoding import noted
-from cl_adapters.benchmarks.data.reading import Reading
+from cl_adapters.benchmarks.data.reading import OTHER_SPLIT, LeftOut, Reading
 from cl_adapters.benchmarks.data.stores import ArrowStore, FileStore, ImageStore, Pixels
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
 
-__all__ = ["ImageSource", "LabelledImages", "natural_key", "split_off", "verify_images"]
+__all__ = [
+    "ImageSource",
+    "LabelledImages",
+    "natural_key",
+    "split_off",
+    "split_table",
+    "verify_images",
+]
 
 Indices = npt.NDArray[np.int64]
 
@@ -188,6 +196,42 @@ def split_off(
         count = min(max(1, round(share * len(members))), len(members) - 1)
         is_test[sorted(members, key=lambda index: keys[index])[:count]] = True
     return images.take(np.flatnonzero(~is_test)), images.take(np.flatnonzero(is_test))
+
+
+def split_table(
+    images: LabelledImages, splits: npt.NDArray[np.str_] | None, share: float, path: Path
+) -> tuple[LabelledImages, LabelledImages, str, tuple[LeftOut, ...]]:
+    """Splits the images of a table as it says, or by their content where it says nothing.
+
+    Args:
+        images: The images, a row each.
+        splits: Each row's split, (N,): `train`, `test` or a name of a validation set; or None.
+        share: Of each class that goes to test where the table says nothing; see `split_off`.
+        path: The table, for messages.
+
+    Returns:
+        The train and the test images, what was done in words, and the rows of other splits.
+
+    Raises:
+        InputError: If there are several validation sets and no test set.
+    """
+    if splits is None:
+        return *split_off(images, share), "split by content", ()
+    tested = _tested(splits, path)
+    train, test = (images.take(np.flatnonzero(splits == name)) for name in ("train", tested))
+    others = np.flatnonzero((splits != "train") & (splits != tested))
+    left = tuple(LeftOut(f"row {row}", OTHER_SPLIT) for row in others)
+    return train, test, f"test set {tested!r}", left
+
+
+def _tested(splits: npt.NDArray[np.str_], path: Path) -> str:
+    # The test set, or the one validation set.
+    tests = sorted({str(each) for each in splits} - {"train"})
+    if "test" in tests or not tests:
+        return "test"
+    if len(tests) > 1:
+        raise InputError(f"{str(path)!r} must hold one test set, got {', '.join(tests)}")
+    return tests[0]
 
 
 def verify_images(

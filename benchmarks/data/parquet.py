@@ -20,12 +20,10 @@ from cl_adapters.benchmarks.data.images import (
     ImageSource,
     LabelledImages,
     natural_key,
-    split_off,
+    split_table,
 )
 from cl_adapters.benchmarks.data.reading import (
     AS_IT_IS,
-    OTHER_SPLIT,
-    LeftOut,
     Reading,
     ReadOptions,
     refuse_options,
@@ -35,7 +33,7 @@ from cl_adapters.benchmarks.data.table_files import check_alone, table_files
 from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
 
-__all__ = ["chosen_test", "parquet_source"]
+__all__ = ["parquet_source"]
 
 SPLITS: Final = ("train", "test", "validation", "valid", "val")
 
@@ -69,34 +67,10 @@ def parquet_source(
     targets, classes = _labels(table, label, root)
     rows = np.arange(table.num_rows)
     images = LabelledImages(store, rows, targets, classes, _domains(table))
-    left: tuple[LeftOut, ...] = ()
-    if splits is None:
-        train, test = split_off(images, test_share)
-    else:
-        test_name = chosen_test(splits, root)
-        train = images.take(np.flatnonzero(splits == "train"))
-        test = images.take(np.flatnonzero(splits == test_name))
-        others = np.flatnonzero((splits != "train") & (splits != test_name))
-        left = tuple(LeftOut(f"row {row}", OTHER_SPLIT) for row in others)
+    train, test, said, left = split_table(images, splits, test_share, root)
     name = root.resolve().name.removesuffix(".parquet")
-    said = f"table, images in column {image!r}, labels in {label!r}, " + (
-        "split by content" if splits is None else f"test set {test_name!r}"
-    )
-    return ImageSource(name, classes, train, test, Reading(layout=said, left_out=left))
-
-
-def chosen_test(splits: npt.NDArray[np.str_], path: Path) -> str:
-    """Returns which of the splits to test on: the test set, or the one validation set.
-
-    Raises:
-        InputError: If there is more than one.
-    """
-    tests = sorted({str(each) for each in splits} - {"train"})
-    if "test" in tests or not tests:
-        return "test"
-    if len(tests) > 1:
-        raise InputError(f"{str(path)!r} must hold one test set, got {', '.join(tests)}")
-    return tests[0]
+    layout = f"table, images in column {image!r}, labels in {label!r}, {said}"
+    return ImageSource(name, classes, train, test, Reading(layout=layout, left_out=left))
 
 
 def _read(path: Path, options: ReadOptions) -> pa.Table:

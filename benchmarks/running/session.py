@@ -28,7 +28,7 @@ from cl_adapters.benchmarks.running.reuse import learn
 from cl_adapters.benchmarks.running.run_folder import time_now
 from cl_adapters.benchmarks.running.storing import keep_examples, store_experience
 from cl_adapters.benchmarks.streams.plans import StreamPlan
-from cl_adapters.errors import InputError, RunError, is_out_of_memory
+from cl_adapters.errors import OUT_OF_MEMORY, InputError, RunError, is_out_of_memory
 from cl_adapters.plugins.references import in_words
 from cl_adapters.randomness import seed_random_states, set_random_states
 from cl_adapters.records.event_kinds import Memory, Segment
@@ -228,7 +228,7 @@ def _noted_end(record: RunRecord, folder: Path) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             record.state, record.error = "failed", "out of memory"
-            raise RunError("memory must hold the model and a batch, and did not") from error
+            raise RunError(OUT_OF_MEMORY) from error
         record.state, record.error = "failed", in_words(error)
         with suppress(OSError):
             (folder / "error.log").write_text(traceback.format_exc(), encoding="utf-8")

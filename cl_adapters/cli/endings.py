@@ -14,7 +14,13 @@ from typing import Any, Final
 
 import typer
 
-from cl_adapters.errors import EarlierNameWarning, InputError, RunError, is_out_of_memory
+from cl_adapters.errors import (
+    OUT_OF_MEMORY,
+    EarlierNameWarning,
+    InputError,
+    RunError,
+    is_out_of_memory,
+)
 from cl_adapters.paths import user_path
 from cl_adapters.plugins.references import in_words, place_in_plugin
 
@@ -89,7 +95,7 @@ def _ending(error: Exception) -> tuple[str, int]:
     elif isinstance(error, OSError | RunError):
         sentence = str(error)
     elif is_out_of_memory(error):
-        sentence = "memory must hold the model and a batch, and did not"
+        sentence = OUT_OF_MEMORY
     elif place_in_plugin(error):  # any other is a fault of ours, of which all is told
         sentence = f"a plugin must run through, got {in_words(error)}"
     return sentence, code

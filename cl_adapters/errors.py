@@ -10,6 +10,7 @@ __all__ = [
     "RunError",
     "check_positive",
     "is_out_of_memory",
+    "listed",
     "unknown_name",
 ]
 
@@ -40,13 +41,25 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} {name!r}{hint} Known: {shown or 'none'}")
 
 
+def listed(names: Iterable[object], most: int = 3) -> str:
+    """Returns some names, quoted, and how many more there are.
+
+    Example:
+        >>> listed(["a", "b"]), listed("abcdef", 4)
+        ("'a', 'b'", "'a', 'b', 'c', 'd' and 2 more")
+    """
+    known = [repr(each) for each in names]
+    more = f" and {len(known) - most} more" if len(known) > most else ""
+    return ", ".join(known[:most]) + more
+
+
 class RunError(RuntimeError):
     """Raised when a run cannot go on though its input was good; exit code 1."""
 
 
-# How torch and its libraries say it beside their own kinds of error.
-# What a user is told of it.
+# What a user is told where memory did not suffice.
 OUT_OF_MEMORY = "memory must hold the model and a batch, and did not"
+# How torch and its libraries say it beside their own kinds of error.
 _NO_MEMORY = ("could not create a primitive", "can't allocate memory", "out of memory", "bad_alloc")
 
 

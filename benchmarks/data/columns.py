@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from cl_adapters.benchmarks.data.reading import ReadOptions, listed
-from cl_adapters.errors import InputError
+from cl_adapters.benchmarks.data.reading import ReadOptions
+from cl_adapters.errors import InputError, listed
 
 __all__ = ["DOMAIN", "SPLIT", "find_columns"]
 

@@ -29,13 +29,12 @@ from cl_adapters.benchmarks.data.reading import (
     LeftOut,
     Reading,
     ReadOptions,
-    listed,
     refuse_options,
 )
 from cl_adapters.benchmarks.data.split_names import normal_name, role_in_name
 from cl_adapters.benchmarks.data.stores import FileStore
 from cl_adapters.benchmarks.data.walking import SUFFIXES, Walk, files_below
-from cl_adapters.errors import InputError
+from cl_adapters.errors import InputError, listed
 from cl_adapters.paths import user_path
 
 __all__ = ["CSV_SUFFIXES", "csv_source", "label_tables"]

@@ -25,7 +25,6 @@ from cl_adapters.benchmarks.data.reading import (
     Reading,
     ReadOptions,
     counted,
-    listed,
     refuse_options,
 )
 from cl_adapters.benchmarks.data.split_names import roles_of
@@ -38,7 +37,7 @@ from cl_adapters.benchmarks.data.walking import (
     has_images,
     inner_folders,
 )
-from cl_adapters.errors import InputError
+from cl_adapters.errors import InputError, listed
 from cl_adapters.paths import user_path
 
 __all__ = ["folder_source", "left_in"]

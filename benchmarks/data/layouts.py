@@ -19,11 +19,10 @@ from cl_adapters.benchmarks.data.reading import (
     OTHER_SPLIT,
     LeftOut,
     ReadOptions,
-    listed,
 )
 from cl_adapters.benchmarks.data.split_names import Role, normal_name, role_in_name, roles_of
 from cl_adapters.benchmarks.data.walking import files_beside, has_images, inner_folders
-from cl_adapters.errors import InputError
+from cl_adapters.errors import InputError, listed
 
 __all__ = ["ClassFolder", "Layout", "Part", "class_folders", "find_layout"]
 

@@ -14,7 +14,6 @@ __all__ = [
     "ReadOptions",
     "Reading",
     "counted",
-    "listed",
     "pixels_of",
     "refuse_options",
 ]
@@ -123,10 +122,3 @@ def counted(number: int, one: str, many: str = "") -> str:
         ('1 class', '2 files')
     """
     return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def listed(names: Iterable[str], most: int = 3) -> str:
-    """Returns some names, quoted, and how many more there are."""
-    known = list(names)
-    more = len(known) - most
-    return ", ".join(map(repr, known[:most])) + (f" and {more} more" if more > 0 else "")

@@ -24,11 +24,11 @@ from cl_adapters.benchmarks.data.images import (
     verify_images,
 )
 from cl_adapters.benchmarks.data.parquet import parquet_source
-from cl_adapters.benchmarks.data.reading import AS_IT_IS, ReadOptions, listed, refuse_options
+from cl_adapters.benchmarks.data.reading import AS_IT_IS, ReadOptions, refuse_options
 from cl_adapters.benchmarks.data.stores import ArrayStore, FileStore
 from cl_adapters.benchmarks.data.table_files import table_files
 from cl_adapters.benchmarks.data.walking import inner_folders
-from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.errors import InputError, listed, unknown_name
 from cl_adapters.paths import user_path
 from cl_adapters.plugins.registry import Registry, check_call, is_reference
 

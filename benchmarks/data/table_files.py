@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Final
 
 from cl_adapters.benchmarks.data.images import natural_key
-from cl_adapters.benchmarks.data.reading import counted, listed
+from cl_adapters.benchmarks.data.reading import counted
 from cl_adapters.benchmarks.data.split_names import role_in_name
 from cl_adapters.benchmarks.data.walking import SUFFIXES, inner_folders
-from cl_adapters.errors import InputError
+from cl_adapters.errors import InputError, listed
 
 __all__ = ["TableFile", "check_alone", "table_files"]
 

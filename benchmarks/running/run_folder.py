@@ -94,10 +94,8 @@ def _continue_from(folder: Path, planned: RunRecord) -> RunRecord:
                 f"run directory {str(folder)!r} must belong to this recipe, but its {part} "
                 f"differs; choose another --out or --restart"
             )
-    try:
+    with _restart_advised():
         rows = read_predictions(folder)
-    except InputError as error:
-        raise InputError(f"{error}; use --restart") from error
     trained = set(rows["experience"].unique().tolist())
     if not set(range(found.experiences_done)) <= trained:
         raise InputError(
@@ -105,15 +103,17 @@ def _continue_from(folder: Path, planned: RunRecord) -> RunRecord:
             f"experiences, got those of {len(trained)}; use --restart"
         )
     if found.state == "finished":
-        _refuse_damage(folder)
+        with _restart_advised():
+            check_files(folder)
     else:
         found.state, found.error, found.ended = "running", None, None
     return found
 
 
-def _refuse_damage(folder: Path) -> None:
+@contextmanager
+def _restart_advised() -> Iterator[None]:
     try:
-        check_files(folder)
+        yield
     except InputError as error:
         raise InputError(f"{error}; use --restart") from error
 

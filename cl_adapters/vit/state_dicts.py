@@ -5,19 +5,19 @@ names that begin with where it stood (`module.`, `model.backbone.`). Where there
 is taken and told; where there are several, or none, a sentence names what is there.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from torch import Tensor
 
-from cl_adapters.errors import InputError
+from cl_adapters.errors import InputError, listed
 
-__all__ = ["FoundState", "find_state", "some_of"]
+__all__ = ["SHOWN", "FoundState", "find_state"]
 
 # What every ViT in timm's layout has; what stands before it is the prefix of all.
 _ANCHOR: Final = "patch_embed.proj.weight"
-_SHOWN: Final = 4
+SHOWN: Final = 4  # names of tensors or entries in a sentence
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,8 @@ class FoundState:
         """Returns how the file was read, as the end of a sentence; empty if there was no choice."""
         parts = [f"from its entry {self.entry!r}"] if self.entry else []
         parts += [f"without the prefix {self.prefix!r}"] if self.prefix else []
-        parts += [f"leaving out {some_of(self.others)}"] if self.others else []
+        parts += [f"leaving out {listed(self.others, SHOWN)}"] if self.others else []
         return ", ".join(parts)
-
-
-def some_of(names: Iterable[object]) -> str:
-    """Returns a few names as text, and how many there are beside them.
-
-    Example:
-        >>> some_of(["a", "b"]), some_of("abcdef")
-        ("'a', 'b'", "'a', 'b', 'c', 'd' and 2 more")
-    """
-    every = [repr(each) for each in names]
-    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
-    return ", ".join(every[:_SHOWN]) + more
 
 
 def find_state(held: Any, where: str) -> FoundState:  # noqa: ANN401 - whatever a file held
@@ -77,14 +65,14 @@ def find_state(held: Any, where: str) -> FoundState:  # noqa: ANN401 - whatever 
         fitting = [key for key, value in nested.items() if value and _is_state(value)]
     if len(fitting) > 1:
         raise InputError(
-            f"{where} must hold one network, got one in each of the entries {some_of(fitting)}: "
-            f"keep the one that is meant, as in torch.save(held[{fitting[0]!r}], 'weights.pt')"
+            f"{where} must hold one network, got one in each of the entries "
+            f"{listed(fitting, SHOWN)}: keep the one that is meant, as in torch.save(held[{fitting[0]!r}], 'weights.pt')"
         )
     if fitting:
         return _without_prefix(nested[fitting[0]], str(fitting[0]), where)
     if not held or not _is_state(held):
-        odd = [f"{key!r} ({type(each).__name__})" for key, each in list(held.items())[:_SHOWN]]
-        more = f" and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""
+        odd = [f"{key!r} ({type(each).__name__})" for key, each in list(held.items())[:SHOWN]]
+        more = f" and {len(held) - SHOWN} more" if len(held) > SHOWN else ""
         found = f" with {', '.join(odd)}{more}" if odd else " without a tensor"
         raise InputError(f"{where} must be a state dict of tensors, got dict{found}")
     return _without_prefix(held, "", where)
@@ -107,7 +95,8 @@ def _without_prefix(held: Mapping[Any, Any], entry: str, where: str) -> FoundSta
     if len(prefixes) > 1 and "" not in prefixes:
         raise InputError(
             f"{where} must hold one network, got one behind each of the prefixes "
-            f"{some_of(prefixes)}: keep those of the one that is meant, in a file of their own"
+            f"{listed(prefixes, SHOWN)}: keep those of the one that is meant, in a file of their "
+            "own"
         )
     prefix = prefixes[0] if prefixes and "" not in prefixes else ""
     inside: dict[str, Tensor] = {}

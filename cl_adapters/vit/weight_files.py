@@ -20,9 +20,9 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from cl_adapters.errors import InputError
+from cl_adapters.errors import InputError, listed
 from cl_adapters.finiteness import refuse_odd_weights
-from cl_adapters.vit.state_dicts import FoundState, find_state, some_of
+from cl_adapters.vit.state_dicts import SHOWN, FoundState, find_state
 
 __all__ = ["load_weights", "read_arrays", "read_weights", "without_head"]
 
@@ -153,8 +153,8 @@ def _with_code(path: Path, error: Exception) -> InputError:
     if not names:
         return InputError(f"{rule}: {_first_line(error)}")
     return InputError(
-        f"{rule} objects of {some_of(names)}, which are made by running code that the file names: "
-        "where you trust it, load it with the program that wrote it and keep the tensors alone, "
+        f"{rule} objects of {listed(names, SHOWN)}, which are made by running code that the file "
+        "names: where you trust it, load it with the program that wrote it and keep the tensors alone, "
         "torch.save(model.state_dict(), 'weights.pt')"
     )
 
@@ -170,7 +170,7 @@ def _load_npz(vit: VisionTransformer, path: Path) -> None:
 def _misfit(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> str:
     for key, shape in expected.items():
         if key not in given:
-            return f"tensor {key!r} is missing; the file holds {some_of(given)}"
+            return f"tensor {key!r} is missing; the file holds {listed(given, SHOWN)}"
         if given[key] != shape:
             return f"tensor {key!r} must have shape {shape}, got {given[key]}"
     extra = sorted(set(given) - set(expected))

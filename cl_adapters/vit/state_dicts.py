@@ -66,7 +66,8 @@ def find_state(held: Any, where: str) -> FoundState:  # noqa: ANN401 - whatever 
     if len(fitting) > 1:
         raise InputError(
             f"{where} must hold one network, got one in each of the entries "
-            f"{listed(fitting, SHOWN)}: keep the one that is meant, as in torch.save(held[{fitting[0]!r}], 'weights.pt')"
+            f"{listed(fitting, SHOWN)}: keep the one that is meant, as in "
+            f"torch.save(held[{fitting[0]!r}], 'weights.pt')"
         )
     if fitting:
         return _without_prefix(nested[fitting[0]], str(fitting[0]), where)

@@ -154,8 +154,8 @@ def _with_code(path: Path, error: Exception) -> InputError:
         return InputError(f"{rule}: {_first_line(error)}")
     return InputError(
         f"{rule} objects of {listed(names, SHOWN)}, which are made by running code that the file "
-        "names: where you trust it, load it with the program that wrote it and keep the tensors alone, "
-        "torch.save(model.state_dict(), 'weights.pt')"
+        "names: where you trust it, load it with the program that wrote it and keep the tensors "
+        "alone, torch.save(model.state_dict(), 'weights.pt')"
     )
 
 

@@ -3,7 +3,6 @@ import io
 import re
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -367,31 +366,6 @@ def test_every_figure_comes_in_all_formats_unless_there_are_many_methods(
     assert all(kinds == every for kinds in _kinds(tmp_path / "asked").values())
     assert "The first of 2 seeds." not in asked.html.read_text()
     assert set(asked.files) == {path for path in (tmp_path / "asked").rglob("*") if path.is_file()}
-
-
-@pytest.mark.slow
-def test_sixty_growing_runs_of_twelve_methods_take_seconds(
-    make_run: MakeRun, tmp_path: Path
-) -> None:
-    domains = ("a", "a", "b", "b", "c", "c", "a", "a", "d", "d", "e", "e", "b", "b")
-    for number in range(12):
-        for seed in range(5):
-            folder = make_run("sema", seed, options={"k": number}, sizes=(1,) * 14, per_class=30)
-            write_growth(folder, domains, seed=seed)
-    start = time.process_time()
-    write_report([tmp_path / "runs"], tmp_path / "report")
-    # 9 s on an idle machine; neighbours that share its caches make 13 of them.
-    assert time.process_time() - start < 16
-
-
-@pytest.mark.slow
-def test_sixty_runs_take_seconds(make_run: MakeRun, tmp_path: Path) -> None:
-    for number in range(4):
-        for seed in range(15):
-            make_run("m", seed, options={"rank": number}, sizes=(10,) * 10, per_class=20)
-    start = time.process_time()
-    write_report([tmp_path / "runs"], tmp_path / "report")
-    assert time.process_time() - start < 10  # 2.1 s when written
 
 
 def test_importing_the_report_loads_no_torch() -> None:

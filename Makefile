@@ -8,9 +8,8 @@ SPLIT := --numprocesses auto --maxprocesses 4 --dist loadfile
 .PHONY: demo test slow mutants lint docs clean
 
 demo: $(READY)
-	$(BIN)/cl-adapters run --strategy lae,simplecil,finetune --stream digits --seeds 3 \
-		--set epochs=2 --set lae.freeze_epochs=1 --out runs
-	$(BIN)/cl-adapters report runs/digits --out report
+	$(BIN)/cl-adapters sweep examples/demo.toml --workers 2 --out runs
+	$(BIN)/cl-adapters report runs/digits-shift --out report
 
 test: $(READY)
 	$(BIN)/python -m pytest $(SPLIT)

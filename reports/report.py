@@ -13,7 +13,6 @@ from markupsafe import Markup
 from cl_adapters.errors import InputError
 from cl_adapters.records.files import atomic_path
 from cl_adapters.reports.boundaries import BoundaryReport
-from cl_adapters.reports.definitions import COLUMNS
 from cl_adapters.reports.examples import Example
 from cl_adapters.reports.figures.files import (
     FORMATS,
@@ -37,7 +36,7 @@ from cl_adapters.reports.sections.examples import ExamplesSection, read_all_exam
 from cl_adapters.reports.sections.growth import GrowthSection, read_histories
 from cl_adapters.reports.sections.retrieval import RetrievalSection, read_retrievals
 from cl_adapters.reports.sections.votes import VotesSection, read_all_votes
-from cl_adapters.reports.tables.comparison import comparison_table
+from cl_adapters.reports.tables.short import short_rows
 from cl_adapters.reports.votes import Votes
 
 __all__ = ["MOST_IN_FULL", "ReportSummary", "write_report"]
@@ -48,13 +47,6 @@ MOST_IN_FULL: Final = 3
 _BRIEF_NOTE: Final = (
     f"More than {MOST_IN_FULL} methods: figures of one method are written as SVG alone and show "
     "one seed where there is a panel a seed; --formats svg,png,pdf writes all."
-)
-_SHORT_COLUMNS: Final = (
-    "a_last_micro",
-    "a_avg_micro",
-    "forgetting_from_best",
-    "added_parameters",
-    "train_seconds",
 )
 
 
@@ -136,7 +128,7 @@ def write_report(
     return ReportSummary(
         html=page,
         files=(page, *files),
-        table=tuple(_short_rows(groups)),
+        table=tuple(short_rows(groups)),
         sentences=(*told, *boundaries.sentences()),
         notes=(*_notes(groups, loaded), *([_BRIEF_NOTE] if is_brief else [])),
         num_finished=len(loaded.finished),
@@ -258,21 +250,6 @@ def _save(
         row=drawing.row,
         chart=chart,
     )
-
-
-def _short_rows(groups: Sequence[Group]) -> Iterable[tuple[str, ...]]:
-    columns = [column for column in COLUMNS if column.name in _SHORT_COLUMNS]
-    headings = (f"{item.heading} ({item.unit})" if item.unit else item.heading for item in columns)
-    yield ("Stream", "Method", "Seeds", *headings)
-    streams = [group.stream for group in groups]
-    for group in groups:
-        is_alone = streams.count(group.stream) == 1
-        stream = group.stream if is_alone else f"{group.stream} @{next(iter(group.protocols))}"
-        table = comparison_table(group)
-        by_column = [table.cells(column) for column in columns]
-        for number, row in enumerate(group.rows):
-            texts = [cells[number].text for cells in by_column]
-            yield (stream, row.label, group.seeds_of(row), *texts)
 
 
 def _notes(groups: Sequence[Group], loaded: LoadedRuns) -> Iterable[str]:

@@ -36,6 +36,9 @@ class Progress:
     def note(self, text: str) -> None:
         """Something happens that the user may not expect."""
 
+    def learned(self, experience: int, of: int, accuracy: float) -> None:
+        """An experience, one `of` so many, is learned; that share of the test images is right."""
+
     def stored(self, folder: Path, experience: int) -> None:
         """An experience has been trained, evaluated and stored; a `StopRun` ends the run here."""
 
@@ -48,7 +51,7 @@ class Stopped(Protocol):
 
 
 class Bars(Progress):
-    """Progress bars on a terminal; elsewhere one line for each finished run."""
+    """Progress bars on a terminal; elsewhere one line for each experience and finished run."""
 
     def __init__(self, console: Console, stopped: Stopped) -> None:
         self._console = console
@@ -58,14 +61,18 @@ class Bars(Progress):
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("images,"),
             TimeElapsedColumn(),
+            TextColumn("passed,"),
             TimeRemainingColumn(),
+            TextColumn("left{task.fields[so_far]}"),
             TextColumn("{task.fields[doing]}"),
             console=console,
             disable=not self._shown,
             transient=True,
         )
-        self._task = self._bars.add_task("", total=None, doing="")
+        self._task = self._bars.add_task("", total=None, doing="", so_far="")
+        self._title = ""
 
     def __enter__(self) -> "Bars":
         self._bars.start()
@@ -76,7 +83,8 @@ class Bars(Progress):
 
     def start(self, title: str, total: int) -> None:
         """Begins a bar over all images of a run's passes."""
-        self._bars.reset(self._task, description=title, total=total, doing="")
+        self._title = title
+        self._bars.reset(self._task, description=title, total=total, doing="", so_far="")
 
     def advance(self, text: str, images: int) -> None:
         """Moves the bar.
@@ -87,6 +95,13 @@ class Bars(Progress):
         if self._stopped.is_set():
             raise KeyboardInterrupt
         self._bars.update(self._task, advance=images, doing=text)
+
+    def learned(self, experience: int, of: int, accuracy: float) -> None:
+        """Shows the accuracy so far."""
+        self._bars.update(self._task, so_far=f", {accuracy:.1%} right so far")
+        if not self._shown:
+            where = f"{self._title}: experience {experience + 1} of {of}"
+            self.finish(f"{where}, {accuracy:.1%} right so far")
 
     def note(self, text: str) -> None:
         """Prints a line above the bar."""

@@ -107,6 +107,7 @@ class Session:
                 record.experiences_done = experience + 1
                 record.write(folder)
                 self._inside.drop()
+                self._progress.learned(experience, len(record.experiences), _accuracy(new[0]))
                 self._progress.stored(folder, experience)
                 if record.experiences_done < len(record.experiences):
                     yield experience
@@ -186,6 +187,10 @@ class Session:
             ) from error
         if self._inside.is_due():
             self._inside.keep_trained(self._strategy, self._observer.state_dict())
+
+
+def _accuracy(predictions: pd.DataFrame) -> float:
+    return float((predictions["prediction"] == predictions["target"]).mean())
 
 
 def _noted_experiences(folder: Path, record: RunRecord) -> int:

@@ -20,7 +20,7 @@ __all__ = ["SweepView", "progress_of"]
 
 
 class SweepView:
-    """Shows a sweep on a terminal; elsewhere one line for each run that ends.
+    """Shows a sweep on a terminal; elsewhere one line for each experience and run that ends.
 
     Args:
         configs: The runs that were left when the sweep began.
@@ -37,6 +37,7 @@ class SweepView:
         self._noted: set[str] = set()
         self._since = time.monotonic()
         self._told = 0
+        self._learned: dict[str, int] = {}  # experiences of each run that were told of
         shown = console.is_terminal and not console.quiet
         self._live = Live(console=console, auto_refresh=False, transient=True) if shown else None
 
@@ -63,6 +64,16 @@ class SweepView:
         self._most = max(self._most, len(under_way))
         if self._live:
             self._live.update(self._screen(under_way, ended), refresh=True)
+        elif not self._console.quiet:
+            for config in under_way:
+                self._tell(config)
+
+    def _tell(self, config: RunConfig) -> None:
+        done, whole, accuracy = progress_of(config, self._out)
+        name = title(config, self._keys)
+        if accuracy is not None and done > self._learned.get(name, 0):
+            self._learned[name] = done
+            self._say(f"{name}: experience {done} of {whole}, {accuracy:.1%} right so far")
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)

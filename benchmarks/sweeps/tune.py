@@ -175,6 +175,10 @@ class _Judge(Progress):
         """Prints a line above the bar."""
         self._bars.note(text)
 
+    def learned(self, experience: int, of: int, accuracy: float) -> None:
+        """Shows the accuracy so far."""
+        self._bars.learned(experience, of, accuracy)
+
     def stored(self, folder: Path, experience: int) -> None:
         """Judges a run after an experience."""
         self._report(self._before + accuracies(folder)[: experience + 1])

@@ -3,14 +3,16 @@
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from cl_adapters.cli.endings import printable
 
-__all__ = ["print_table"]
+__all__ = ["print_ending", "print_table"]
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
@@ -25,3 +27,22 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     # Piped output has no terminal whose width could cut the columns, unless somebody names one.
     is_known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
     Console(file=sys.stdout, width=None if is_known else 200).print(table)
+
+
+def print_ending(folders: Sequence[Path], out: Path) -> None:
+    """Prints what runs found, and the command to go on with.
+
+    Args:
+        folders: Their run directories.
+        out: Folder of all runs.
+    """
+    from cl_adapters.reports.ending import ending_of
+
+    ending = ending_of(folders)
+    if ending.table:
+        print_table(ending.table)
+    for sentence in ending.sentences:
+        typer.echo(sentence)
+    parents = sorted({folder.parent.parent for folder in folders})
+    where = parents[0] if len(parents) == 1 else out
+    typer.echo(f"figures and more: cl-adapters report {where} --out report")

@@ -58,13 +58,14 @@ def run(
     """Runs strategies on a stream."""
     from cl_adapters.benchmarks.running.batch import expand, run_batch
     from cl_adapters.cache.feature_cache import open_cache
+    from cl_adapters.cli.printing import print_ending
 
     cache = under_todays_name("cache", cache, "memo", memo)
     gigabytes = under_todays_name(
         "cache-gigabytes", cache_gigabytes, "memo-gigabytes", memo_gigabytes
     )
     configs = expand(given, recipe=recipe, seeds=seeds, settings=settings or [])
-    run_batch(
+    folders = run_batch(
         configs,
         out,
         restart=restart,
@@ -73,3 +74,5 @@ def run(
         checkpoint_minutes=checkpoint_minutes,
         loggers=names_in(logger),
     )
+    if not quiet:
+        print_ending(folders, out)

@@ -74,7 +74,9 @@ def sweep(
     """Runs a grid."""
     from cl_adapters.benchmarks.sweeps.engines import check_engine
     from cl_adapters.benchmarks.sweeps.retries import Workers
+    from cl_adapters.benchmarks.sweeps.sweep import folder_of
     from cl_adapters.benchmarks.sweeps.sweep_command import gpu_indices, run_sweep
+    from cl_adapters.cli.printing import print_ending
 
     check_engine(engine)
     if ray_address is not None and engine != "ray":
@@ -94,7 +96,11 @@ def sweep(
         checkpoint_minutes=checkpoint_minutes,
         address=ray_address,
     )
-    if not run_sweep(plan, chosen, engine=engine, retries=retries, quiet=quiet):
+    is_good = run_sweep(plan, chosen, engine=engine, retries=retries, quiet=quiet)
+    folders = [each for each in (folder_of(run.config, out) for run in plan.runs) if each]
+    if folders and not quiet:
+        print_ending(folders, out)
+    if not is_good:
         raise typer.Exit(FAILED)
 
 

@@ -35,7 +35,31 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "run", "--strategy", "lae,simplecil", "--seeds", "2", *QUICK, "--out", str(out)
     )
     assert code == 0, text
+    (out / "printed.txt").write_text(text, "utf-8")
     return out
+
+
+def last_accuracy(folder: Path, experience: int = 4) -> float:
+    rows = read_predictions(folder)
+    rows = rows[rows["experience"] == experience]
+    return float((rows["prediction"] == rows["target"]).mean())
+
+
+def test_a_run_tells_each_experience_and_ends_with_what_was_found(runs: Path) -> None:
+    text = (runs / "printed.txt").read_text("utf-8")
+    for folder in find_runs([runs]):
+        record = RunRecord.read(folder)
+        for experience in range(5):
+            share = f"{last_accuracy(folder, experience):.1%} right so far"
+            name = f"{record.strategy} seed {record.seed}"
+            assert f"{name}: experience {experience + 1} of 5, {share}\n" in text
+    table = text[text.index("Method") :].splitlines()
+    folders = [each for each in find_runs([runs]) if RunRecord.read(each).strategy == "simplecil"]
+    mean = sum(map(last_accuracy, folders)) / 2
+    (row,) = (line for line in table if line.startswith("simplecil  "))
+    assert f"{mean:.2%}"[:-1] in row
+    assert any("simplecil leads on A_last" in line for line in table)
+    assert table[-1] == f"figures and more: cl-adapters report {runs / 'digits'} --out report"
 
 
 def test_running_writes_one_directory_per_strategy_and_seed(runs: Path) -> None:
@@ -112,6 +136,7 @@ def test_runs_are_listed_with_their_state(runs: Path) -> None:
     assert code == 0
     assert text.count("finished") == 4
     assert "5/5" in text
+    assert all(f"{last_accuracy(folder):.1%}" in text for folder in find_runs([runs]))
 
 
 def test_a_run_that_was_stopped_is_listed_with_what_it_kept(tmp_path: Path, runs: Path) -> None:

@@ -1,5 +1,6 @@
 """Grids, plans and estimates against hand-made ones; worker processes that really die."""
 
+import io
 import itertools
 import os
 import signal
@@ -11,12 +12,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.benchmarks.running.recipe import RunConfig, read_recipe
 from cl_adapters.benchmarks.sweeps import engine_local, retries
 from cl_adapters.benchmarks.sweeps.engine_local import LocalEngine, run_one
 from cl_adapters.benchmarks.sweeps.job_queue import Outcome
-from cl_adapters.benchmarks.sweeps.live import progress_of
+from cl_adapters.benchmarks.sweeps.live import SweepView, progress_of
 from cl_adapters.benchmarks.sweeps.retries import Workers
 from cl_adapters.benchmarks.sweeps.sweep import (
     differing,
@@ -31,6 +33,7 @@ from cl_adapters.errors import InputError, RunError
 from cl_adapters.records.run_record import RunRecord, find_runs
 from cl_adapters.records.tables import read_predictions
 
+ROOT = Path(__file__).parents[3]
 TINY = {"backbone": "test_vit", "weights": "random", "image_size": 32, "increment": 5}
 
 
@@ -159,6 +162,22 @@ def test_plans_know_what_is_done_and_what_it_cost(finished: Path) -> None:
     last = rows[rows["experience"] == rows["experience"].max()]
     assert (done, whole) == (2, 2)
     assert accuracy == sum(last["prediction"] == last["target"]) / len(last)
+
+
+def test_without_a_terminal_each_experience_is_a_line(finished: Path) -> None:
+    (config, *_) = expand_grid(grid(seeds=2))
+    told = io.StringIO()
+    with SweepView(Console(file=told), finished, [config], None) as view:
+        view([config], [])
+        view([config], [])
+    accuracy = progress_of(config, finished)[2]
+    assert told.getvalue() == (f"{title(config)}: experience 2 of 2, {accuracy:.1%} right so far\n")
+
+
+def test_the_demo_shows_what_this_is_for() -> None:
+    runs = expand_grid(read_recipe(ROOT / "examples" / "demo.toml"))
+    assert {each.strategy for each in runs} >= {"sema", "mos", "lae", "simplecil"}
+    assert {(each.stream, each.scenario) for each in runs} == {("digits", "shift")}
 
 
 def test_a_changed_recipe_is_another_run(finished: Path) -> None:

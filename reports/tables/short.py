@@ -1,0 +1,42 @@
+"""The table of a terminal: what a method reaches, forgets and costs, a line a method."""
+
+import math
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+from typing import Final
+
+from cl_adapters.reports.definitions import COLUMNS
+from cl_adapters.reports.groups import Group, Row
+from cl_adapters.reports.tables.comparison import comparison_table
+
+__all__ = ["short_rows"]
+
+_PARTS: Final = ("train", "evaluation")
+_COLUMNS: Final = ("a_last_micro", "a_avg_micro", "forgetting_from_best", "added_parameters")
+
+
+def short_rows(groups: Sequence[Group]) -> Iterator[tuple[str, ...]]:
+    """Yields the header, then a row a method; minutes are those of training and testing a run.
+
+    The stream is told where there is more than one, with its protocol where two have one name.
+    """
+    columns = [column for column in COLUMNS if column.name in _COLUMNS]
+    headings = (f"{item.heading} ({item.unit})" if item.unit else item.heading for item in columns)
+    is_one = len(groups) == 1
+    yield (*(() if is_one else ("Stream",)), "Method", "Seeds", *headings, "Minutes")
+    streams = [group.stream for group in groups]
+    for group in groups:
+        is_alone = streams.count(group.stream) == 1
+        stream = group.stream if is_alone else f"{group.stream} @{next(iter(group.protocols))}"
+        table = comparison_table(group)
+        by_column = [table.cells(column) for column in columns]
+        for number, row in enumerate(group.rows):
+            texts = [cells[number].text for cells in by_column]
+            start = () if is_one else (stream,)
+            yield (*start, row.label, group.seeds_of(row), *texts, _minutes(row))
+
+
+def _minutes(row: Row) -> str:
+    parts = (run.values[f"{part}_seconds"] for run in row.runs for part in _PARTS)
+    spent = fmean(parts) * len(_PARTS)
+    return "" if math.isnan(spent) else f"{spent / 60:.1f}"

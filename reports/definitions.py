@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["COLUMNS", "DETECTION_COLUMNS", "Column", "format_number"]
+__all__ = ["COLUMNS", "DETECTION_COLUMNS", "MAIN_COLUMNS", "Column", "format_number"]
 
 Better = Literal["higher", "lower", "neither"]
 
@@ -58,6 +58,15 @@ def _cost(name: str, heading: str, unit: str, digits: int, formula: str) -> Colu
         remark="",
     )
 
+
+# What is shown first, of `COLUMNS`.
+MAIN_COLUMNS: Final = (
+    "a_last_micro",
+    "a_avg_micro",
+    "forgetting_from_best",
+    "added_parameters",
+    "train_seconds",
+)
 
 COLUMNS: Final = (
     _score(

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cl_adapters.reports.boundaries import BoundaryReport
-from cl_adapters.reports.definitions import COLUMNS
+from cl_adapters.reports.definitions import COLUMNS, MAIN_COLUMNS
 from cl_adapters.reports.groups import Group, clean_text
 from cl_adapters.reports.load import LoadedRuns
 from cl_adapters.reports.recipes import recipe_text
@@ -155,6 +155,7 @@ def render_page(
                 for run in loaded.broken
             ],
             definitions=COLUMNS,
+            main_columns=MAIN_COLUMNS,
             boundaries=boundaries,
             detection_letters=LETTERS,
             differences_text=DIFFERENCES_TEXT,

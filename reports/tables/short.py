@@ -5,14 +5,13 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Final
 
-from cl_adapters.reports.definitions import COLUMNS
+from cl_adapters.reports.definitions import COLUMNS, MAIN_COLUMNS
 from cl_adapters.reports.groups import Group, Row
 from cl_adapters.reports.tables.comparison import comparison_table
 
 __all__ = ["short_rows"]
 
 _PARTS: Final = ("train", "evaluation")
-_COLUMNS: Final = ("a_last_micro", "a_avg_micro", "forgetting_from_best", "added_parameters")
 
 
 def short_rows(groups: Sequence[Group]) -> Iterator[tuple[str, ...]]:
@@ -20,7 +19,8 @@ def short_rows(groups: Sequence[Group]) -> Iterator[tuple[str, ...]]:
 
     The stream is told where there is more than one, with its protocol where two have one name.
     """
-    columns = [column for column in COLUMNS if column.name in _COLUMNS]
+    known = {column.name: column for column in COLUMNS}
+    columns = [known[name] for name in MAIN_COLUMNS if not name.endswith("_seconds")]
     headings = (f"{item.heading} ({item.unit})" if item.unit else item.heading for item in columns)
     is_one = len(groups) == 1
     yield (*(() if is_one else ("Stream",)), "Method", "Seeds", *headings, "Minutes")

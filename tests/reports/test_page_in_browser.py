@@ -96,6 +96,22 @@ def test_nothing_is_wider_than_the_screen(
     assert outside == []
 
 
+def test_the_main_table_fits_and_has_the_rest_behind_a_switch(
+    chromium: Browser, page: Path
+) -> None:
+    table = "document.querySelector('.switch + .scroll')"
+    headings = (
+        f"[...{table}.querySelectorAll('thead th')].filter((each) => each.offsetWidth).length"
+    )
+    chromium.resize(1440)
+    chromium.open(page)
+    assert chromium.run(headings) == 7
+    assert chromium.run(f"{table}.scrollWidth <= {table}.clientWidth")
+    chromium.run("document.querySelector('.switch input').click()")
+    every = f"{table}.querySelectorAll('thead th').length"
+    assert chromium.run(headings) == chromium.run(every) > 12
+
+
 def test_a_curve_is_switched_off_and_on(chromium: Browser, page: Path) -> None:
     chromium.open(page)
     button = (

@@ -134,9 +134,8 @@ def stop_while_writing(patch: pytest.MonkeyPatch, size: Callable[[int], bool]) -
     patch.setattr(command, "save_file", save)
 
 
-@pytest.mark.parametrize(
-    "moment", ["step", *(pytest.param(each, marks=pytest.mark.slow) for each in WRITTEN)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["step", *WRITTEN])
 def test_a_run_that_was_stopped_continues_as_if_it_had_not(
     workshop: Workshop,
     unbroken: tuple[PretrainConfig, Seen],

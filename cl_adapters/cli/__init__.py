@@ -5,10 +5,11 @@ inspect`), 2 bad input. A command is imported when it is called, and what is hea
 that help answers before anything could load.
 """
 
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
+from cl_adapters import __version__
 from cl_adapters.cli.commands import Command, LazyGroup
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -75,8 +76,25 @@ app = typer.Typer(
 )
 
 
+def _say_version(*, is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def _main() -> None:
+def _main(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version.",
+            is_eager=True,
+            callback=lambda value: _say_version(is_asked=value),
+        ),
+    ] = False,
+) -> None:
     pass
 
 

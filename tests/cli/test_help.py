@@ -3,6 +3,7 @@
 import resource
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import typer
@@ -89,3 +90,8 @@ def test_a_near_command_is_suggested() -> None:
     assert result.exit_code == 2
     assert "Did you mean 'sweep'" in result.output
     assert isinstance(app, typer.Typer)
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"{version('cl-adapters')}\n")

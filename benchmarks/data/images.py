@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -30,6 +30,7 @@ __all__ = [
     "natural_key",
     "split_off",
     "split_table",
+    "verified",
     "verify_images",
 ]
 
@@ -232,6 +233,20 @@ def _tested(splits: npt.NDArray[np.str_], path: Path) -> str:
     if len(tests) > 1:
         raise InputError(f"{str(path)!r} must hold one test set, got {', '.join(tests)}")
     return tests[0]
+
+
+def verified(
+    source: "ImageSource",
+    on_image: Callable[[], None] | None = None,
+    cache: FeatureCache | None = None,
+) -> "ImageSource":
+    """Returns a source whose `reading` says what decoding did to its images; see `verify_images`.
+
+    Raises:
+        InputError: At the first image that cannot be decoded; the text names it.
+    """
+    notes = verify_images(source, on_image, cache)
+    return replace(source, reading=replace(source.reading, images=notes))
 
 
 def verify_images(

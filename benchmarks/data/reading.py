@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -73,20 +73,21 @@ class Reading:
     Attributes:
         layout: What the reader took the data for; empty for sources that have no layout.
         left_out: Files that are no image of the run.
+        images: How many images each of `decoding.NOTES` holds for, once they were decoded.
     """
 
     layout: str = ""
     left_out: tuple[LeftOut, ...] = field(default=(), repr=False)
+    images: Mapping[str, int] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """Returns the number of files left out by reason, the most frequent first."""
         return dict(Counter(each.reason for each in self.left_out).most_common())
 
     def describe(self) -> dict[str, object]:
-        """Returns what of it stands in a run's record; nothing for a source without layout."""
-        if not self.layout:
-            return {}
-        return {"layout": self.layout, "left_out": self.counts()}
+        """Returns what of it stands in a run's record; no layout for a source without one."""
+        read = {"layout": self.layout, "left_out": self.counts()} if self.layout else {}
+        return {**read, "images": dict(self.images)} if self.images else read
 
 
 def pixels_of(megapixels: float | None) -> int | None:

@@ -39,6 +39,7 @@ from cl_adapters.benchmarks.running.recipe_parts import (
 )
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.plugins.digests import source_digests
+from cl_adapters.records.upgrade import upgrade_config
 from cl_adapters.strategies import STRATEGY_NAMES
 from cl_adapters.vit.names import EMBEDDED
 
@@ -175,7 +176,7 @@ class RunConfig(BaseModel):
 
     @model_serializer(mode="wrap")
     def _write_flat(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        flat = flattened(handler(self))
+        flat = upgrade_config(flattened(handler(self)))
         return {name: value for name, value in flat.items() if value or name not in _OPTIONAL}
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the keys of the parts

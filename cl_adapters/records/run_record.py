@@ -19,7 +19,7 @@ from cl_adapters.records.files import (
     has_valid_checksum,
     read_file,
 )
-from cl_adapters.records.upgrade import upgrade_record
+from cl_adapters.records.upgrade import as_named, upgrade_config, upgrade_record
 
 __all__ = ["RunRecord", "RunState", "find_run_folder", "find_runs", "verify_checksum"]
 
@@ -103,7 +103,11 @@ class RunRecord:
     @property
     def directory(self) -> Path:
         """Path of the run below the folder of all runs."""
-        return Path(self.stream) / self.strategy / f"seed{self.seed}-{digest(self.config, 8)}"
+        return (
+            Path(self.stream)
+            / self.strategy
+            / f"seed{self.seed}-{digest(as_named(self.config), 8)}"
+        )
 
     def write(self, folder: Path) -> None:
         """Writes `run.json` into `folder`, atomically."""
@@ -133,7 +137,9 @@ class RunRecord:
         check_format(values["format"], str(path))
         _check_checksum(path, sealed)
         _check_kinds(path, values)
-        return cls(**{**{name: values[name] for name in names}, "format": FORMAT_VERSION})
+        found = {name: values[name] for name in names}
+        found |= {"config": upgrade_config(values["config"]), "format": FORMAT_VERSION}
+        return cls(**found)
 
 
 def _read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds

@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cl_adapters.benchmarks.api import run
 from cl_adapters.benchmarks.data.sources import open_source
 from cl_adapters.cache.feature_cache import open_cache
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
+from cl_adapters.plugins.digests import source_digest
 from cl_adapters.records.run_record import find_runs
 from cl_adapters.reports.load import load_runs
+from cl_adapters.reports.report import write_report
 from tests.benchmarks.running.test_faults import write_images
 
 RUN = ["run", "--strategy", "simplecil", "--image-size", "16", "--quiet", "--cache", "off"]
@@ -49,6 +52,22 @@ def test_a_tilde_is_the_home_folder_in_options_and_recipes(home: Path) -> None:
     cache = open_cache("~/cache")
     assert cache is not None
     assert cache.folder == home / "cache"
+
+
+def test_a_tilde_is_the_home_folder_from_python_too(home: Path) -> None:
+    (folder,) = run("simplecil", data="~/photos", image_size=16, out="~/runs", cache="~/cache")
+    assert folder.is_relative_to(home / "runs")
+    assert (home / "cache").is_dir()
+    assert [each.folder for each in load_runs(["~/runs"]).finished] == [folder]
+    (home / "report").touch()
+    with pytest.raises(InputError, match=f"{home}/report' must be a directory"):
+        write_report(["~/runs"], "~/report")
+    assert not Path("~").exists()
+
+
+def test_a_plugin_below_the_home_folder_is_known_by_its_digest(home: Path) -> None:
+    (home / "mine.py").write_text("def make(): ...")
+    assert source_digest("~/mine.py:make") == source_digest(f"{home}/mine.py:make")
 
 
 def test_a_colon_is_part_of_a_name(home: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from cl_adapters.errors import InputError
+from cl_adapters.paths import user_path
 from cl_adapters.records.files import (
     FORMAT_VERSION,
     add_checksum,
@@ -191,14 +192,14 @@ def _check_kinds(path: Path, values: Mapping[str, Any]) -> None:
         raise InputError(f"{path}: experiences_done must lie in 0 to {whole}, got {done}")
 
 
-def find_runs(roots: Iterable[Path]) -> list[Path]:
+def find_runs(roots: Iterable[str | Path]) -> list[Path]:
     """Returns every run directory at or below the given folders, sorted.
 
     Raises:
         InputError: If a folder does not exist.
     """
     found: set[Path] = set()
-    for root in roots:
+    for root in map(user_path, roots):
         if not root.is_dir():
             raise InputError(f"run folder {str(root)!r} must exist and be a directory")
         found.update(path.parent for path in root.rglob("run.json"))

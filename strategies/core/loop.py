@@ -226,7 +226,8 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
             return self._chance()
         with self.features.autocast():
             answer = self._answer()
-        self.output = logits_from(self.model.forward, answer, len(self.mb_y))
+        columns = self.classes_seen[-1] + 1 if self.is_training else 0
+        self.output = logits_from(self.model.forward, answer, len(self.mb_y), columns)
         logits = self.output.logits.float()
         return logits if self.is_training else self._watched(logits)
 

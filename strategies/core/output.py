@@ -45,22 +45,31 @@ def as_output(value: Output | Tensor) -> Output:
     return value if isinstance(value, Output) else Output(value)
 
 
-def logits_from(method: Callable[..., object], value: object, images: int) -> Output:
+def logits_from(
+    method: Callable[..., object], value: object, images: int, columns: int = 0
+) -> Output:
     """Returns what a method gave as an `Output`; refuses what holds no logits (B, C).
 
     Args:
         method: Which; the sentence says where it stands.
         value: What it gave, logits alone or an `Output`.
         images: B.
+        columns: Fewest columns C: one for each label that is learned, whatever its place among
+            those seen so far.
 
     Raises:
-        InputError: If it gave something else, or rows for other than B images.
+        InputError: If it gave something else, rows for other than B images, or too few columns.
     """
     logits = value.logits if isinstance(value, Output) else value
     if not isinstance(logits, Tensor):
         found = "nothing" if logits is None else f"a {type(logits).__name__}"
     elif logits.ndim != 2 or len(logits) != images:
         found = f"shape {tuple(logits.shape)}"
+    elif logits.shape[1] < columns:
+        raise InputError(
+            f"{place_of(method)} must return logits with a column for each label, 0 to "
+            f"{columns - 1}, got {logits.shape[1]} columns"
+        )
     else:
         return value if isinstance(value, Output) else Output(logits)
     raise InputError(f"{place_of(method)} must return logits of shape ({images}, C), got {found}")

@@ -93,6 +93,26 @@ def test_what_is_no_logits_is_refused_where_it_was_made(
         raise AssertionError(sentence)
 
 
+def test_columns_by_position_are_refused_where_they_were_made(tmp_path: Path) -> None:
+    """Labels 3 and 0 come first: a head that numbers them 0 and 1 has no column for label 3."""
+    body = """
+    @classmethod
+    def build_model(cls, backbone, config, seed):
+        model = super().build_model(backbone, config, seed)
+        class Odd(type(model)):
+            def forward(self, images):
+                return super().forward(images)[:, :2]
+        model.__class__ = Odd
+        return model
+    """
+    found = outcomes(written(tmp_path, body))
+    (sentence,) = found["answers"]
+    assert list(found) == ["answers"], "and nothing after it"
+    rule = "with a column for each label, 0 to 3, got 2 columns"
+    with pytest.raises(AssertionError, match=rf"Odd.forward \(.*mine.py, line 14\).* {rule}"):
+        raise AssertionError(sentence)
+
+
 def test_a_backbone_that_is_trained_is_told_in_one_line_a_check(tmp_path: Path) -> None:
     body = "def begin_experience(self):\n    self.backbone.requires_grad_(True)"
     found = outcomes(written(tmp_path, body), "declares", "backbone")

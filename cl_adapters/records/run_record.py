@@ -125,7 +125,20 @@ class RunRecord:
                 damaged or edited.
         """
         path = folder / "run.json"
-        values = _read_json(path)
+        return cls.parse(path, read_file(path))
+
+    @classmethod
+    def parse(cls, path: Path, data: bytes | None) -> "RunRecord":
+        """Reads what a `run.json` held.
+
+        Args:
+            path: Where it was.
+            data: Its bytes; None if there was no file.
+
+        Raises:
+            InputError: As for `read`.
+        """
+        values = _from_json(path, data)
         if not isinstance(values, dict):
             raise InputError(f"{path} must hold a run record, got {repr(values)[:60]}")
         sealed = values
@@ -143,8 +156,7 @@ class RunRecord:
         return cls(**found)
 
 
-def _read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
-    data = read_file(path)
+def _from_json(path: Path, data: bytes | None) -> Any:  # noqa: ANN401 - whatever the file holds
     try:
         if data is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
@@ -160,7 +172,7 @@ def verify_checksum(folder: Path) -> None:
         InputError: If it was damaged, or edited by hand.
     """
     path = folder / "run.json"
-    values = _read_json(path)
+    values = _from_json(path, read_file(path))
     _check_checksum(path, values if isinstance(values, dict) else {})
 
 

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from cl_adapters.benchmarks.data.reading import ReadOptions, pixels_of
+from cl_adapters.benchmarks.data.reading import ReadOptions, TestSet, pixels_of
 from cl_adapters.benchmarks.running.earlier_options import renamed
 from cl_adapters.benchmarks.running.recipe_nesting import (
     SHIFT_SUFFIX,
@@ -48,6 +48,7 @@ __all__ = ["RECIPE_KEYS", "SHIFT_SUFFIX", "RunConfig", "read_recipe"]
 # Keys that a recipe leaves out where they are empty: it says nothing that has no effect.
 _OPTIONAL: Final = (
     "protocol", "validation", "class_depth", "image_column", "label_column", "max_megapixels",
+    "test_set",
     "fixed_views", "plugins", "compile",
 )  # fmt: skip
 
@@ -85,6 +86,11 @@ class RunConfig(BaseModel):
     )
     max_megapixels: float | None = Field(
         default=None, gt=0, description="largest image that is decoded; by default 89"
+    )
+    test_set: TestSet | None = Field(
+        default=None,
+        description="set of the data to evaluate on where they have both, test or validation; by "
+        "default test",
     )
     validation: float | None = Field(
         default=None,
@@ -198,6 +204,7 @@ class RunConfig(BaseModel):
             image_column=self.image_column,
             label_column=self.label_column,
             max_pixels=pixels_of(self.max_megapixels),
+            test_set=self.test_set,
         )
 
     def identified(self) -> Self:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from cl_adapters.benchmarks.api import run
 from cl_adapters.benchmarks.data.sources import open_source
+from cl_adapters.benchmarks.running.recipe import read_recipe
 from cl_adapters.cache.feature_cache import open_cache
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError
@@ -68,6 +70,33 @@ def test_a_tilde_is_the_home_folder_from_python_too(home: Path) -> None:
 def test_a_plugin_below_the_home_folder_is_known_by_its_digest(home: Path) -> None:
     (home / "mine.py").write_text("def make(): ...")
     assert source_digest("~/mine.py:make") == source_digest(f"{home}/mine.py:make")
+
+
+@pytest.mark.parametrize("option", ["--data", "--weights", "--backbone", "--stream"])
+def test_an_empty_text_is_refused_and_no_default_is_taken(option: str, home: Path) -> None:
+    """What a shell makes of "$DATA" where nobody has set it: else the built-in digits are run."""
+    key = option.removeprefix("--")
+    assert call(*RUN, option, "") == (
+        2, f"cl-adapters: recipe key `{key}` must not be empty text, got ''\n",
+    )  # fmt: skip
+    assert not list(Path.cwd().iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device here")
+@pytest.mark.parametrize(
+    "arguments",
+    [[*RUN, "--recipe"], ["sweep"], ["tune", "--strategy", "finetune", "--recipe"]],
+)
+def test_a_device_without_an_end_is_no_file_of_settings(arguments: list[str], home: Path) -> None:
+    code, text = call(*arguments, "/dev/zero")
+    assert code == 2
+    assert "must be a readable TOML file, got: more than 16,777,216 bytes" in text
+
+
+def test_a_pipe_may_hold_a_recipe(home: Path) -> None:
+    os.mkfifo("pipe")
+    threading.Thread(target=Path("pipe").write_text, args=("increment = 5\n",)).start()
+    assert read_recipe(Path("pipe")) == {"increment": 5}
 
 
 def test_a_colon_is_part_of_a_name(home: Path) -> None:

@@ -38,6 +38,7 @@ from cl_adapters.benchmarks.running.recipe_parts import (
     TaskFree,
 )
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.paths import read_text
 from cl_adapters.plugins.digests import source_digests
 from cl_adapters.records.upgrade import upgrade_config
 from cl_adapters.strategies import STRATEGY_NAMES
@@ -172,6 +173,8 @@ class RunConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _put_keys_into_their_parts(cls, values: Any) -> Any:  # noqa: ANN401
+        if isinstance(values, Mapping):
+            _refuse_empty(values)
         if not isinstance(values, Mapping) or not values.keys().isdisjoint(PART_KEYS):
             return values
         found = nested(values)
@@ -233,6 +236,13 @@ class RunConfig(BaseModel):
         return self.model_copy(update={"plugins": found})
 
 
+def _refuse_empty(values: Mapping[str, Any]) -> None:
+    # What a shell makes of a variable that is not set: no data would be the built-in digits.
+    for name, value in values.items():
+        if value == "":
+            raise InputError(f"recipe key `{name}` must not be empty text, got ''")
+
+
 # Every key that a recipe may have, those of the parts at their places.
 RECIPE_KEYS: Final = tuple(
     key for name in RunConfig.model_fields for key in PART_KEYS.get(name, (name,))
@@ -246,7 +256,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         InputError: If the file is missing or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML
         raise InputError(
             f"recipe {str(path)!r} must be a readable TOML file, got: {error}"

@@ -99,6 +99,20 @@ def test_a_pipe_may_hold_a_recipe(home: Path) -> None:
     assert read_recipe(Path("pipe")) == {"increment": 5}
 
 
+@pytest.mark.parametrize("out", [".", "", "photos", "photos/ant"])
+def test_no_run_is_written_into_its_own_data(
+    out: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs lie in a folder with the data's name: beside the data, that is the data."""
+    monkeypatch.chdir(home)
+    before = sorted(home.rglob("*"))
+    code, text = call(*RUN, "--data", "photos", "--out", out)
+    assert code == 2
+    assert "--out must lead outside of the data, got" in text
+    assert text.endswith("which lies in 'photos'\n")
+    assert sorted(home.rglob("*")) == before
+
+
 def test_a_colon_is_part_of_a_name(home: Path) -> None:
     code, text = call(*RUN, "--data", str(home / "photos"), "--out", "exp1:lr0.1")
     assert (code, text) == (0, "")

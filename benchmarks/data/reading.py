@@ -93,7 +93,9 @@ class Reading:
 
     def describe(self) -> dict[str, object]:
         """Returns what of it stands in a run's record; no layout for a source without one."""
-        read = {"layout": self.layout, "left_out": self.counts()} if self.layout else {}
+        read: dict[str, object] = {}
+        if self.layout:
+            read = {"layout": self.layout, "left_out": self.counts()}
         return {**read, "images": dict(self.images)} if self.images else read
 
 

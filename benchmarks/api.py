@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cl_adapters.benchmarks.running.batch import expand, run_batch
 from cl_adapters.cache.feature_cache import open_cache
+from cl_adapters.paths import user_path
 from cl_adapters.strategies import STRATEGY_NAMES
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 
@@ -51,4 +52,4 @@ def run(
     names = ",".join(map(STRATEGY_NAMES.reference, several))
     values = {"strategy": names, **recipe, "options": dict(options or {})}
     configs = expand(values, recipe=None, seeds=seeds, settings=())
-    return run_batch(configs, Path(out), quiet=quiet, cache=open_cache(cache))
+    return run_batch(configs, user_path(out), quiet=quiet, cache=open_cache(cache))

@@ -1,11 +1,28 @@
-"""From what a user wrote to a path: the one place that does it."""
+"""From what a user wrote to a path, and to the text of a file: the one place that does it."""
 
 import os
 from pathlib import Path
+from typing import Final
 
 from cl_adapters.errors import InputError
 
-__all__ = ["user_path"]
+__all__ = ["read_text", "user_path"]
+
+_LONGEST: Final = 2**24  # bytes of a file of settings; a device such as /dev/zero never ends
+
+
+def read_text(path: Path) -> str:
+    """Returns the text of a user's file of settings, which may be a pipe, as of a shell's `<(...)`.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is longer than any such file, or no UTF-8.
+    """
+    with path.open("rb") as file:
+        data = file.read(_LONGEST + 1)
+    if len(data) > _LONGEST:
+        raise ValueError(f"more than {_LONGEST:,} bytes")
+    return data.decode("utf-8")
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:

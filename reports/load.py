@@ -101,7 +101,7 @@ class LoadedRuns:
         return values
 
 
-def load_runs(folders: Sequence[Path]) -> LoadedRuns:
+def load_runs(folders: Sequence[str | Path]) -> LoadedRuns:
     """Reads every run directory at or below the folders; a damaged one is named and skipped.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol, Self
 from markupsafe import Markup
 
 from cl_adapters.errors import InputError
+from cl_adapters.paths import user_path
 from cl_adapters.records.files import atomic_path
 from cl_adapters.reports.boundaries import BoundaryReport
 from cl_adapters.reports.examples import Example
@@ -85,8 +86,8 @@ class ReportSummary:
 
 
 def write_report(
-    run_folders: Sequence[Path],
-    out: Path,
+    run_folders: Sequence[str | Path],
+    out: str | Path,
     *,
     force: bool = False,
     baseline: str | None = None,
@@ -112,7 +113,7 @@ def write_report(
             format is unknown.
     """
     kinds = check_formats(formats or FORMATS)
-    _check_folder(out)
+    out = _folder(out)
     loaded = load_runs(run_folders)
     parts, boundaries = _Parts.read(loaded), BoundaryReport(loaded)
     groups = group_runs(loaded.finished, force=force)
@@ -135,9 +136,11 @@ def write_report(
     )
 
 
-def _check_folder(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"report folder {str(out)!r} must be a directory, got a file")
+def _folder(out: str | Path) -> Path:
+    folder = user_path(out)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"report folder {str(folder)!r} must be a directory, got a file")
+    return folder
 
 
 def _write_page(text: str, out: Path) -> Path:

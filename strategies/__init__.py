@@ -8,7 +8,7 @@ from inspect import isabstract
 from typing import TYPE_CHECKING, Final
 
 from cl_adapters.errors import InputError
-from cl_adapters.plugins.registry import Family, Registry
+from cl_adapters.plugins.registry import Family, Registry, check_call
 from cl_adapters.plugins.tables import LazyTable, load
 
 if TYPE_CHECKING:
@@ -23,9 +23,16 @@ _AVALANCHE: Final = Family(
 )
 
 
+# What every strategy's constructor is called with.
+_GIVEN: Final = (
+    "backbone", "config", "seed", "precision", "fixed_views", "cache", "device", "evaluator",
+)  # fmt: skip
+
+
 def _accept(value: object) -> "type[AdapterStrategy]":
     base: type[AdapterStrategy] = load("cl_adapters.strategies.core.strategy:AdapterStrategy")
     if isinstance(value, type) and issubclass(value, base) and not isabstract(value):
+        check_call(value, **dict.fromkeys(_GIVEN))
         return value
     raise InputError(
         f"must be a class derived from AdapterStrategy with `build_model`, got {value!r}"

@@ -2,18 +2,23 @@
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from cl_adapters.benchmarks.api import run
 from cl_adapters.benchmarks.data.sources import open_source
+from cl_adapters.benchmarks.running.recipe import read_recipe
 from cl_adapters.cache.feature_cache import open_cache
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
+from cl_adapters.plugins.digests import source_digest
 from cl_adapters.records.run_record import find_runs
 from cl_adapters.reports.load import load_runs
+from cl_adapters.reports.report import write_report
 from tests.benchmarks.running.test_faults import write_images
 
 RUN = ["run", "--strategy", "simplecil", "--image-size", "16", "--quiet", "--cache", "off"]
@@ -49,6 +54,63 @@ def test_a_tilde_is_the_home_folder_in_options_and_recipes(home: Path) -> None:
     cache = open_cache("~/cache")
     assert cache is not None
     assert cache.folder == home / "cache"
+
+
+def test_a_tilde_is_the_home_folder_from_python_too(home: Path) -> None:
+    (folder,) = run("simplecil", data="~/photos", image_size=16, out="~/runs", cache="~/cache")
+    assert folder.is_relative_to(home / "runs")
+    assert (home / "cache").is_dir()
+    assert [each.folder for each in load_runs(["~/runs"]).finished] == [folder]
+    (home / "report").touch()
+    with pytest.raises(InputError, match=f"{home}/report' must be a directory"):
+        write_report(["~/runs"], "~/report")
+    assert not Path("~").exists()
+
+
+def test_a_plugin_below_the_home_folder_is_known_by_its_digest(home: Path) -> None:
+    (home / "mine.py").write_text("def make(): ...")
+    assert source_digest("~/mine.py:make") == source_digest(f"{home}/mine.py:make")
+
+
+@pytest.mark.parametrize("option", ["--data", "--weights", "--backbone", "--stream"])
+def test_an_empty_text_is_refused_and_no_default_is_taken(option: str, home: Path) -> None:
+    """What a shell makes of "$DATA" where nobody has set it: else the built-in digits are run."""
+    key = option.removeprefix("--")
+    assert call(*RUN, option, "") == (
+        2, f"cl-adapters: recipe key `{key}` must not be empty text, got ''\n",
+    )  # fmt: skip
+    assert not list(Path.cwd().iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device here")
+@pytest.mark.parametrize(
+    "arguments",
+    [[*RUN, "--recipe"], ["sweep"], ["tune", "--strategy", "finetune", "--recipe"]],
+)
+def test_a_device_without_an_end_is_no_file_of_settings(arguments: list[str], home: Path) -> None:
+    code, text = call(*arguments, "/dev/zero")
+    assert code == 2
+    assert "must be a readable TOML file, got: more than 16,777,216 bytes" in text
+
+
+def test_a_pipe_may_hold_a_recipe(home: Path) -> None:
+    os.mkfifo("pipe")
+    threading.Thread(target=Path("pipe").write_text, args=("increment = 5\n",)).start()
+    assert read_recipe(Path("pipe")) == {"increment": 5}
+
+
+@pytest.mark.parametrize("out", [".", "", "photos", "photos/ant"])
+def test_no_run_is_written_into_its_own_data(
+    out: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs lie in a folder with the data's name: beside the data, that is the data."""
+    monkeypatch.chdir(home)
+    before = sorted(home.rglob("*"))
+    code, text = call(*RUN, "--data", "photos", "--out", out)
+    assert code == 2
+    assert "--out must lead outside of the data, got" in text
+    assert text.endswith("which lies in 'photos'\n")
+    assert sorted(home.rglob("*")) == before
 
 
 def test_a_colon_is_part_of_a_name(home: Path) -> None:

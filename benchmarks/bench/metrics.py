@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from cl_adapters.errors import InputError
+from cl_adapters.paths import read_text
 
 __all__ = ["TOLERANCE", "Metric", "best_of", "compare", "metric_table", "read_metrics"]
 
@@ -94,7 +95,7 @@ def read_metrics(path: Path) -> list[Metric]:
         InputError: If the file holds none.
     """
     try:
-        return [Metric(**each) for each in json.loads(path.read_text("utf-8"))["metrics"]]
+        return [Metric(**each) for each in json.loads(read_text(path))["metrics"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{str(path)!r} must hold what `bench` wrote, got: {error}") from error
 

@@ -32,6 +32,7 @@ from cl_adapters.benchmarks.bench.track import BenchSettings, Timed, Track, Way
 from cl_adapters.benchmarks.running.prepare import method_options
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError, RunError
+from cl_adapters.paths import read_text
 from cl_adapters.strategies import find_strategy
 from cl_adapters.strategies.mos import MOS
 
@@ -373,7 +374,7 @@ def run_bench(
 
 
 def _refuse_other(against: Path, settings: BenchSettings) -> None:
-    stored = json.loads(against.read_text("utf-8")).get("settings", {})
+    stored = json.loads(read_text(against)).get("settings", {})
     for name in ("backbone", "image_size", "precision", "device"):
         if stored.get(name) != getattr(settings, name):
             raise InputError(

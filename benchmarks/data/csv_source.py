@@ -86,7 +86,7 @@ def csv_source(
         np.array([row[DOMAIN] or "" for row in rows], np.str_) if DOMAIN in names else None,
     )
     splits = _splits(table, rows) if SPLIT in names else None
-    train, test, said, left = split_table(images, splits, test_share, table)
+    train, test, said, left = split_table(images, splits, test_share, table, options)
     layout = f"table {table.name!r}, files in column {image!r}, labels in {label!r}, {said}"
     reading = Reading(layout=layout, left_out=(*_left(table, walk, paths), *left))
     name = table.resolve().parent.name or table.stem

@@ -8,6 +8,7 @@ pixels are never refused for their metadata: an orientation that cannot be read 
 import io
 import struct
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,18 +16,37 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from cl_adapters.benchmarks.data.stripping import without_metadata
 from cl_adapters.errors import InputError
 
-__all__ = ["FORMATS", "NOTES", "Pixels", "decode", "decode_image", "noted"]
+__all__ = ["FORMATS", "NOTES", "SUFFIXES", "Pixels", "decode", "decode_image", "noted"]
 
 Pixels = npt.NDArray[np.uint8]
 
 # Named, because Pillow would else try every format it knows, Ghostscript's among them. A phone's
 # multi-picture file opens as JPEG.
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_ALWAYS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+# Formats that not every Pillow was built with, by the name of what it needs, and their suffixes.
+_SOMETIMES: Final = {
+    "avif": ("AVIF", (".avif",)),
+    "jpg_2000": ("JPEG2000", (".j2k", ".jp2", ".jpx")),
+}
+
+
+def _has(feature: str) -> bool:
+    with warnings.catch_warnings():  # an older Pillow does not know the name
+        warnings.simplefilter("ignore")
+        return bool(features.check(feature))
+
+
+_HERE: Final = [each for feature, each in _SOMETIMES.items() if _has(feature)]
+FORMATS: Final = (*_ALWAYS, *(name for name, _ in _HERE))
+SUFFIXES: Final = (
+    ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
+    ".webp", *(suffix for _, suffixes in _HERE for suffix in suffixes),
+)  # fmt: skip
 PLAIN: Final = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "La")
 # What was done to an image that the user may want to know. An image's notes are bits, by place.
 NOTES: Final = (
@@ -53,6 +73,7 @@ UPRIGHT: Final = {
 DAMAGE: Final = (
     OSError,
     EOFError,
+    RuntimeError,  # of libavif
     SyntaxError,
     ValueError,
     IndexError,

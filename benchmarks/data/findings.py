@@ -154,11 +154,12 @@ def left_aside(left: Sequence[LeftOut]) -> Iterator[Finding]:
     for each in left:
         kinds[each.reason].append(each.path)
     for reason, names in sorted(kinds.items()):
+        them = "it" if len(names) == 1 else "them"
         yield Finding(
             level="distorts" if reason in LOSSES else "note",
             what=f"{counted(len(names), 'file')} left out: {reason}",
             examples=tuple(sorted(names, key=natural_key)),
-            action=f"passes over {'it' if len(names) == 1 else 'them'}, and counts",
+            action=f"passes over {them} and counts {them}",
         )
 
 

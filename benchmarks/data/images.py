@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,14 @@ import PIL
 import torch
 
 from cl_adapters.benchmarks.data.decoding import noted
-from cl_adapters.benchmarks.data.reading import OTHER_SPLIT, LeftOut, Reading
+from cl_adapters.benchmarks.data.reading import (
+    AS_IT_IS,
+    OTHER_SPLIT,
+    LeftOut,
+    Reading,
+    ReadOptions,
+    refuse_options,
+)
 from cl_adapters.benchmarks.data.stores import ArrowStore, FileStore, ImageStore, Pixels
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
@@ -30,6 +37,7 @@ __all__ = [
     "natural_key",
     "split_off",
     "split_table",
+    "verified",
     "verify_images",
 ]
 
@@ -199,7 +207,11 @@ def split_off(
 
 
 def split_table(
-    images: LabelledImages, splits: npt.NDArray[np.str_] | None, share: float, path: Path
+    images: LabelledImages,
+    splits: npt.NDArray[np.str_] | None,
+    share: float,
+    path: Path,
+    options: ReadOptions = AS_IT_IS,
 ) -> tuple[LabelledImages, LabelledImages, str, tuple[LeftOut, ...]]:
     """Splits the images of a table as it says, or by their content where it says nothing.
 
@@ -208,30 +220,55 @@ def split_table(
         splits: Each row's split, (N,): `train`, `test` or a name of a validation set; or None.
         share: Of each class that goes to test where the table says nothing; see `split_off`.
         path: The table, for messages.
+        options: What the user says of it.
 
     Returns:
         The train and the test images, what was done in words, and the rows of other splits.
 
     Raises:
-        InputError: If there are several validation sets and no test set.
+        InputError: If there are several validation sets and no test set, or not the set that the
+            user wants to test on.
     """
     if splits is None:
+        refuse_options(options, ("test_set",), f"images without a split in {str(path)!r}")
         return *split_off(images, share), "split by content", ()
-    tested = _tested(splits, path)
+    tested = _tested(splits, path, options)
     train, test = (images.take(np.flatnonzero(splits == name)) for name in ("train", tested))
     others = np.flatnonzero((splits != "train") & (splits != tested))
     left = tuple(LeftOut(f"row {row}", OTHER_SPLIT) for row in others)
     return train, test, f"test set {tested!r}", left
 
 
-def _tested(splits: npt.NDArray[np.str_], path: Path) -> str:
+def _tested(splits: npt.NDArray[np.str_], path: Path, options: ReadOptions) -> str:
     # The test set, or the one validation set.
     tests = sorted({str(each) for each in splits} - {"train"})
+    if options.test_set is not None:
+        known = tests
+        tests = [each for each in known if (each == "test") is (options.test_set == "test")]
+        if not tests:
+            raise InputError(
+                f"{str(path)!r} must hold the {options.test_set} set that `test_set` names, got "
+                f"{', '.join(['train', *known])}"
+            )
     if "test" in tests or not tests:
         return "test"
     if len(tests) > 1:
         raise InputError(f"{str(path)!r} must hold one test set, got {', '.join(tests)}")
     return tests[0]
+
+
+def verified(
+    source: "ImageSource",
+    on_image: Callable[[], None] | None = None,
+    cache: FeatureCache | None = None,
+) -> "ImageSource":
+    """Returns a source whose `reading` says what decoding did to its images; see `verify_images`.
+
+    Raises:
+        InputError: At the first image that cannot be decoded; the text names it.
+    """
+    notes = verify_images(source, on_image, cache)
+    return replace(source, reading=replace(source.reading, images=notes))
 
 
 def verify_images(

@@ -6,7 +6,8 @@
 
 Each of them may lie deeper (`archive/Images/<class>`, `seg_train/seg_train/<class>`), and classes
 may lie below super-classes where the user says so (`class_depth`). A validation set beside a test
-set is not used. What has none of these layouts is refused with the reading that would be right.
+set is not used, unless the user says so (`test_set`). What has none of these layouts is refused
+with the reading that would be right.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from cl_adapters.benchmarks.data.reading import (
     OTHER_SPLIT,
     LeftOut,
     ReadOptions,
+    refuse_options,
 )
 from cl_adapters.benchmarks.data.split_names import Role, normal_name, role_in_name, roles_of
 from cl_adapters.benchmarks.data.walking import files_beside, has_images, inner_folders
@@ -86,15 +88,16 @@ def find_layout(root: Path, options: ReadOptions = AS_IT_IS) -> Layout:
     depth = options.class_depth or 1
     deeper = "" if depth == 1 else f", classes {depth} folders down"
     if not roles:
+        refuse_options(options, ("test_set",), f"class folders without a split in {str(root)!r}")
         said = f"class folders{_inside(root, base)}{deeper}, split by content"
         return Layout(root, (Part("", base),), depth, said, _around(root, base, [base], []))
-    train, test = _chosen(root, base, roles)
+    train, test = _chosen(root, base, roles, options)
     parts = [Part(split, _unwrapped(base / name, options)) for split, name in
              (("train", train), ("test", test))]  # fmt: skip
     names = [part.folder.relative_to(root).as_posix() for part in parts]
     said = f"train in {names[0]!r}, test in {names[1]!r}{deeper}"
     unused = [name for name in roles if name not in (train, test)]
-    said += f"; {listed(unused)} beside them is not used" if unused else ""
+    said += f"; {listed(unused)} beside them is not used (`test_set` chooses)" if unused else ""
     left = _around(root, base, [part.folder for part in parts], unused)
     return Layout(root, tuple(parts), depth, said, left)
 
@@ -144,7 +147,9 @@ def _split_folders(base: Path) -> dict[str, Role]:
     return roles if is_split else {}
 
 
-def _chosen(root: Path, base: Path, roles: dict[str, Role]) -> tuple[str, str]:
+def _chosen(
+    root: Path, base: Path, roles: dict[str, Role], options: ReadOptions
+) -> tuple[str, str]:
     """Returns the names of the train and the test folder."""
     by_role = {role: [name for name in roles if roles[name] == role] for role in _PREFIX}
     for role, names in by_role.items():
@@ -159,6 +164,14 @@ def _chosen(root: Path, base: Path, roles: dict[str, Role]) -> tuple[str, str]:
             f"image folder {str(root)!r} must hold train/ and one of test/, val/ and validation/ "
             "(a folder of classes that is given itself is split), got " + ", ".join(roles)
         )
+    if options.test_set is not None:
+        wanted = by_role["valid" if options.test_set == "validation" else "test"]
+        if not wanted:
+            raise InputError(
+                f"image folder {str(root)!r} must hold the {options.test_set} folder that "
+                f"`test_set` names, got {', '.join(roles)}"
+            )
+        return by_role["train"][0], wanted[0]
     # A test set without class folders has no labels, as in competitions.
     labelled = [name for name in tests if inner_folders(base / name)] or tests
     return by_role["train"][0], labelled[0]

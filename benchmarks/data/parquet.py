@@ -67,7 +67,7 @@ def parquet_source(
     targets, classes = _labels(table, label, root)
     rows = np.arange(table.num_rows)
     images = LabelledImages(store, rows, targets, classes, _domains(table))
-    train, test, said, left = split_table(images, splits, test_share, root)
+    train, test, said, left = split_table(images, splits, test_share, root, options)
     name = root.resolve().name.removesuffix(".parquet")
     layout = f"table, images in column {image!r}, labels in {label!r}, {said}"
     return ImageSource(name, classes, train, test, Reading(layout=layout, left_out=left))

@@ -2,9 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from cl_adapters.errors import InputError
 
@@ -13,10 +13,15 @@ __all__ = [
     "LeftOut",
     "ReadOptions",
     "Reading",
+    "TestSet",
     "counted",
     "pixels_of",
     "refuse_options",
+    "test_set_of",
 ]
+
+# What data may be tested on.
+TestSet = Literal["test", "validation"]
 
 # Reasons for which a file is no image of a run.
 HIDDEN: Final = "hidden"
@@ -42,12 +47,14 @@ class ReadOptions:
         image_column: Name of a table's column of images.
         label_column: Name of a table's column of labels.
         max_pixels: Most pixels of an image, width times height.
+        test_set: Which set to test on where the data have both.
     """
 
     class_depth: int | None = None
     image_column: str | None = None
     label_column: str | None = None
     max_pixels: int | None = None
+    test_set: TestSet | None = None
 
 
 AS_IT_IS: Final = ReadOptions()
@@ -73,20 +80,23 @@ class Reading:
     Attributes:
         layout: What the reader took the data for; empty for sources that have no layout.
         left_out: Files that are no image of the run.
+        images: How many images each of `decoding.NOTES` holds for, once they were decoded.
     """
 
     layout: str = ""
     left_out: tuple[LeftOut, ...] = field(default=(), repr=False)
+    images: Mapping[str, int] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """Returns the number of files left out by reason, the most frequent first."""
         return dict(Counter(each.reason for each in self.left_out).most_common())
 
     def describe(self) -> dict[str, object]:
-        """Returns what of it stands in a run's record; nothing for a source without layout."""
-        if not self.layout:
-            return {}
-        return {"layout": self.layout, "left_out": self.counts()}
+        """Returns what of it stands in a run's record; no layout for a source without one."""
+        read: dict[str, object] = {}
+        if self.layout:
+            read = {"layout": self.layout, "left_out": self.counts()}
+        return {**read, "images": dict(self.images)} if self.images else read
 
 
 def pixels_of(megapixels: float | None) -> int | None:
@@ -100,6 +110,20 @@ def pixels_of(megapixels: float | None) -> int | None:
     if not (math.isfinite(megapixels) and megapixels > 0):
         raise InputError(f"`max_megapixels` must be a finite number above 0, got {megapixels}")
     return max(1, int(megapixels * 10**6))
+
+
+def test_set_of(text: str | None) -> TestSet | None:
+    """Returns the set that a text names; None stays None.
+
+    Raises:
+        InputError: If it names none.
+    """
+    known: dict[str | None, TestSet | None] = {
+        None: None, "test": "test", "validation": "validation",
+    }  # fmt: skip
+    if text not in known:
+        raise InputError(f"`test_set` must be test or validation, got {text!r}")
+    return known[text]
 
 
 def refuse_options(options: ReadOptions, keys: Iterable[str], what: str) -> None:

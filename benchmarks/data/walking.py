@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Final, Literal
 
+from cl_adapters.benchmarks.data.decoding import SUFFIXES
 from cl_adapters.benchmarks.data.images import natural_key
 from cl_adapters.benchmarks.data.reading import (
     BESIDE,
@@ -35,13 +36,10 @@ __all__ = [
     "inner_folders",
 ]
 
-SUFFIXES: Final = (
-    ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
-    ".webp",
-)  # fmt: skip
-# Files that people take for images and that no reader here opens.
+# Files that people take for images, and that are left out unless they are among `SUFFIXES`.
 FOREIGN_SUFFIXES: Final = (
-    ".arw", ".avif", ".cr2", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".psd", ".svg",
+    ".arw", ".avif", ".cr2", ".dng", ".heic", ".heif", ".j2k", ".jp2", ".jpx", ".jxl", ".nef",
+    ".psd", ".svg",
 )  # fmt: skip
 # Folders that archives, file servers and Python leave behind; no class is called so.
 LITTER_FOLDERS: Final = frozenset(

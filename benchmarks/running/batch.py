@@ -6,7 +6,7 @@ from typing import Any, Final, Unpack
 
 from rich.console import Console
 
-from cl_adapters.benchmarks.data.images import ImageSource, verify_images
+from cl_adapters.benchmarks.data.images import ImageSource, verified
 from cl_adapters.benchmarks.running.earlier_options import current_option, has_option
 from cl_adapters.benchmarks.running.logs import check_loggers
 from cl_adapters.benchmarks.running.prepare import (
@@ -104,11 +104,10 @@ def run_batch(
         shared.prepare(config, cache=None)
     _say(console, shared.notices)
     with ctrl_c_is_heard() as stopped, Bars(console, stopped) as bars:
-        notes = _verify(source, bars, cache)
+        shared.source = _verified(source, bars, cache)
         folders = []
         for config in configs:
             prepared = shared.prepare(config, cache=cache)
-            prepared.record.data |= {"images": notes} if notes else {}
             folders.append(run(prepared, out, progress=bars, **running))
             bars.finish(_line(prepared, folders[-1]))
         _say_trouble(cache, bars)
@@ -137,14 +136,14 @@ class _Shared:
     """What the runs of a batch share: images, each set of weights once, found boundaries."""
 
     def __init__(self, source: ImageSource) -> None:
-        self._source = source
+        self.source = source
         self._loaded: dict[tuple[object, ...], PretrainedViT] = {}
         self._boundary_detector = BoundaryDetector()
 
     def prepare(self, config: RunConfig, *, cache: FeatureCache | None) -> PreparedRun:
         return prepare(
             config,
-            source=self._source,
+            source=self.source,
             backbone=self._backbone(config),
             boundary_detector=self._boundary_detector,
             cache=cache,
@@ -161,12 +160,12 @@ class _Shared:
         return sorted({notice for each in self._loaded.values() for notice in each.notices})
 
 
-def _verify(source: ImageSource, bars: Bars, cache: FeatureCache | None) -> dict[str, int]:
+def _verified(source: ImageSource, bars: Bars, cache: FeatureCache | None) -> ImageSource:
     bars.start("checking images", len(source.train) + len(source.test))
-    notes = verify_images(source, lambda: bars.advance("", 1), cache)
-    for sentence in data_sentences({**source.reading.describe(), "images": notes}):
+    found = verified(source, lambda: bars.advance("", 1), cache)
+    for sentence in data_sentences(found.reading.describe()):
         bars.note(sentence)
-    return notes
+    return found
 
 
 def _say_trouble(cache: FeatureCache | None, bars: Bars) -> None:

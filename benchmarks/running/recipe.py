@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from cl_adapters.benchmarks.data.reading import ReadOptions, pixels_of
+from cl_adapters.benchmarks.data.reading import ReadOptions, TestSet, pixels_of
 from cl_adapters.benchmarks.running.earlier_options import renamed
 from cl_adapters.benchmarks.running.recipe_nesting import (
     SHIFT_SUFFIX,
@@ -38,7 +38,9 @@ from cl_adapters.benchmarks.running.recipe_parts import (
     TaskFree,
 )
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.paths import read_text
 from cl_adapters.plugins.digests import source_digests
+from cl_adapters.records.upgrade import upgrade_config
 from cl_adapters.strategies import STRATEGY_NAMES
 from cl_adapters.vit.names import EMBEDDED
 
@@ -47,6 +49,7 @@ __all__ = ["RECIPE_KEYS", "SHIFT_SUFFIX", "RunConfig", "read_recipe"]
 # Keys that a recipe leaves out where they are empty: it says nothing that has no effect.
 _OPTIONAL: Final = (
     "protocol", "validation", "class_depth", "image_column", "label_column", "max_megapixels",
+    "test_set",
     "fixed_views", "plugins", "compile",
 )  # fmt: skip
 
@@ -84,6 +87,11 @@ class RunConfig(BaseModel):
     )
     max_megapixels: float | None = Field(
         default=None, gt=0, description="largest image that is decoded; by default 89"
+    )
+    test_set: TestSet | None = Field(
+        default=None,
+        description="set of the data to evaluate on where they have both, test or validation; by "
+        "default test",
     )
     validation: float | None = Field(
         default=None,
@@ -165,6 +173,8 @@ class RunConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _put_keys_into_their_parts(cls, values: Any) -> Any:  # noqa: ANN401
+        if isinstance(values, Mapping):
+            _refuse_empty(values)
         if not isinstance(values, Mapping) or not values.keys().isdisjoint(PART_KEYS):
             return values
         found = nested(values)
@@ -175,7 +185,7 @@ class RunConfig(BaseModel):
 
     @model_serializer(mode="wrap")
     def _write_flat(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        flat = flattened(handler(self))
+        flat = upgrade_config(flattened(handler(self)))
         return {name: value for name, value in flat.items() if value or name not in _OPTIONAL}
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the keys of the parts
@@ -197,6 +207,7 @@ class RunConfig(BaseModel):
             image_column=self.image_column,
             label_column=self.label_column,
             max_pixels=pixels_of(self.max_megapixels),
+            test_set=self.test_set,
         )
 
     def identified(self) -> Self:
@@ -225,6 +236,13 @@ class RunConfig(BaseModel):
         return self.model_copy(update={"plugins": found})
 
 
+def _refuse_empty(values: Mapping[str, Any]) -> None:
+    # What a shell makes of a variable that is not set: no data would be the built-in digits.
+    for name, value in values.items():
+        if value == "":
+            raise InputError(f"recipe key `{name}` must not be empty text, got ''")
+
+
 # Every key that a recipe may have, those of the parts at their places.
 RECIPE_KEYS: Final = tuple(
     key for name in RunConfig.model_fields for key in PART_KEYS.get(name, (name,))
@@ -238,7 +256,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         InputError: If the file is missing or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML
         raise InputError(
             f"recipe {str(path)!r} must be a readable TOML file, got: {error}"

@@ -12,12 +12,32 @@ from cl_adapters.benchmarks.running.learner import Runnable
 from cl_adapters.benchmarks.running.progress import Progress
 from cl_adapters.benchmarks.running.reuse import find_begun
 from cl_adapters.errors import InputError
+from cl_adapters.paths import user_path
 from cl_adapters.records.integrity import check_files
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions
 from cl_adapters.records.upgrade import role_of
 
-__all__ = ["make_folder", "only_writer", "opened_record", "time_now"]
+__all__ = ["make_folder", "only_writer", "opened_record", "refuse_inside_data", "time_now"]
+
+
+def refuse_inside_data(folder: Path, planned: RunRecord) -> None:
+    """Refuses a run directory inside the folder of its own images: the next run would read it.
+
+    So it is for `--out .` beside `--data photos`, since runs lie in a folder with the data's name.
+
+    Args:
+        folder: The run directory, which need not exist.
+        planned: The run's record.
+
+    Raises:
+        InputError: If it lies there.
+    """
+    data = planned.config.get("data")
+    if data is not None and folder.resolve().is_relative_to(user_path(data).resolve()):
+        raise InputError(
+            f"--out must lead outside of the data, got {str(folder)!r}, which lies in {data!r}"
+        )
 
 
 def make_folder(folder: Path) -> None:

@@ -17,7 +17,12 @@ from cl_adapters.benchmarks.running.learner import Runnable
 from cl_adapters.benchmarks.running.logs import check_loggers, open_logs, write_log
 from cl_adapters.benchmarks.running.progress import Progress, StopRun
 from cl_adapters.benchmarks.running.reuse import find_trained
-from cl_adapters.benchmarks.running.run_folder import make_folder, only_writer, opened_record
+from cl_adapters.benchmarks.running.run_folder import (
+    make_folder,
+    only_writer,
+    opened_record,
+    refuse_inside_data,
+)
 from cl_adapters.benchmarks.running.session import Session
 from cl_adapters.randomness import kept_random_states
 from cl_adapters.records.run_record import find_run_folder
@@ -100,6 +105,7 @@ def run_stepwise(
     check_loggers(loggers)
     folder = find_run_folder(out, prepared.record)
     progress = progress or Progress()
+    refuse_inside_data(folder, prepared.record)
     make_folder(folder)
     with only_writer(folder, patience):
         record = opened_record(folder, prepared, progress, restart=restart)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cl_adapters.benchmarks.data.images import ImageSource
+from cl_adapters.benchmarks.data.images import ImageSource, verified
 from cl_adapters.benchmarks.running.checkpoints import CHECKPOINT_MINUTES
 from cl_adapters.benchmarks.running.prepare import PreparedRun, open_backbone, open_images, prepare
 from cl_adapters.benchmarks.running.progress import Progress
@@ -65,7 +65,7 @@ def check(config: RunConfig, *, elsewhere: bool = False) -> ImageSource:
     """
     here = {"device": "cpu", "compile": False}
     config = config.model_copy(update=here) if elsewhere else config
-    return _prepared(config, Workers(cache="off")).source
+    return _prepared(config, Workers(cache="off"), is_verified=False).source
 
 
 def try_run(config: RunConfig, out: Path, workers: Workers) -> Iterator[Path | Outcome]:
@@ -127,7 +127,7 @@ class _Notes(Progress):
         self.told.append(text)
 
 
-def _prepared(config: RunConfig, workers: Workers) -> PreparedRun:
+def _prepared(config: RunConfig, workers: Workers, *, is_verified: bool = True) -> PreparedRun:
     images = (config.source, config.protocol, config.validation, config.read_options)
     source = _kept("images", images, lambda: open_images(config))
     weights = (config.backbone, config.weights, config.image_size)
@@ -135,6 +135,8 @@ def _prepared(config: RunConfig, workers: Workers) -> PreparedRun:
     detector = _kept("boundary_detector", None, BoundaryDetector)
     where = workers.cache, workers.cache_gigabytes
     cache = _kept("cache", where, lambda: open_cache(where[0], gigabytes=where[1]))
+    if is_verified:  # so that the record says what decoding did; the cache knows it already
+        source = _kept("verified", images, lambda: verified(source, cache=cache))
     return prepare(
         config, source=source, backbone=backbone, boundary_detector=detector, cache=cache
     )

@@ -29,7 +29,7 @@ from pydantic.fields import FieldInfo
 
 from cl_adapters.benchmarks.running.earlier_options import current_option
 from cl_adapters.errors import InputError, unknown_name
-from cl_adapters.paths import user_path
+from cl_adapters.paths import read_text, user_path
 from cl_adapters.strategies.core.config import StrategyConfig
 
 __all__ = ["Space", "derive", "nested", "read_space", "space_table"]
@@ -88,7 +88,7 @@ def _asked(settings: Sequence[str]) -> dict[str, str | None]:
 def _from_file(path: Path) -> dict[str, str | None]:
     # A list holds choices, a text is what the command line takes, `true` asks for the own range.
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = tomllib.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise InputError(
             f"--space {str(path)!r} must be a readable TOML file, got: {error}"

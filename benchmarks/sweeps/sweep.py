@@ -31,6 +31,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
 from cl_adapters.records.files import digest
 from cl_adapters.records.run_record import RunRecord, find_runs
+from cl_adapters.records.upgrade import as_named
 from cl_adapters.strategies import find_strategy
 
 __all__ = [
@@ -174,7 +175,8 @@ def _runs(
 
 def folder_of(config: RunConfig, out: Path) -> Path | None:
     """Returns the run directory of a recipe below the folder of all runs, if it was begun."""
-    name = f"seed{config.seed}-{digest(config.identified().model_dump(mode='json'), 8)}"
+    values = config.identified().model_dump(mode="json")
+    name = f"seed{config.seed}-{digest(as_named(values), 8)}"
     return next((path.parent for path in sorted(out.glob(f"*/*/{name}/run.json"))), None)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cl_adapters.benchmarks.data.images import verify_images
+from cl_adapters.benchmarks.data.images import verified
 from cl_adapters.benchmarks.running.recipe import read_recipe
 from cl_adapters.benchmarks.sweeps.engines import Engine, open_engine
 from cl_adapters.benchmarks.sweeps.job_queue import Outcome
@@ -154,8 +154,7 @@ def _run(
         for config in left
     }
     for source in opened.values():
-        images = verify_images(source, cache=cache)
-        for said in data_sentences({**source.reading.describe(), "images": images}):
+        for said in data_sentences(verified(source, cache=cache).reading.describe()):
             console.print(f"note: {said}", highlight=False, markup=False, soft_wrap=True)
     seconds = estimate(plan.runs, plan.out).seconds
     with SweepView(console, plan.out, left, seconds) as view:

@@ -40,6 +40,7 @@ from cl_adapters.records.files import atomic_path, digest
 from cl_adapters.records.run_record import RunRecord, find_run_folder
 from cl_adapters.records.tables import read_predictions
 from cl_adapters.records.toml import toml_lines
+from cl_adapters.records.upgrade import as_named
 
 __all__ = ["Search", "Tuning", "accuracies"]
 
@@ -69,7 +70,7 @@ class Search:
     @property
     def folder(self) -> Path:
         """Where the study stands: another search, another folder."""
-        config = self.config.identified().model_dump(mode="json")
+        config = as_named(self.config.identified().model_dump(mode="json"))
         space = {name: distribution_to_json(each) for name, each in self.space.items()}
         key = digest([config, space, self.seeds, self.prune], 8)
         stream = label(Path(self.config.source).stem)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 from rich.console import Console
 
-from cl_adapters.benchmarks.data.images import verify_images
+from cl_adapters.benchmarks.data.images import verified
 from cl_adapters.benchmarks.running.batch import expand
 from cl_adapters.benchmarks.running.prepare import method_options, open_images, prepare
 from cl_adapters.benchmarks.running.progress import Bars, ctrl_c_is_heard
@@ -102,8 +102,8 @@ def run_tune(search: Search, effort: Effort, best: Path | None = None) -> list[l
     source = open_images(search.config)
     cache = open_cache(effort.cache)
     prepare(search.config, source=source)
-    images = verify_images(source, cache=cache)
-    for said in data_sentences({**source.reading.describe(), "images": images}):
+    source = verified(source, cache=cache)
+    for said in data_sentences(source.reading.describe()):
         console.print(f"note: {said}", highlight=False, markup=False, soft_wrap=True)
     torch.set_num_threads(effort.threads)
     with closing(Tuning(search, effort.trials, source, cache)) as tuning:
@@ -156,8 +156,9 @@ def _work(search: Search, effort: Effort, stopped: Event) -> None:
     console = Console(stderr=True, quiet=effort.quiet, force_terminal=False)
     errors = Console(stderr=True)
     try:
-        source = open_images(search.config)
-        tuning = Tuning(search, effort.trials, source, open_cache(effort.cache))
+        cache = open_cache(effort.cache)
+        source = verified(open_images(search.config), cache=cache)
+        tuning = Tuning(search, effort.trials, source, cache)
         with closing(tuning), Bars(console, stopped) as bars:
             tuning.work(bars)
     except KeyboardInterrupt:

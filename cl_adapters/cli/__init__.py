@@ -1,8 +1,8 @@
 """The command `cl-adapters`, one file a command or two.
 
 Exit codes: 0 good, 1 a run failed or was interrupted, or a check found something (`verify`, `data
-inspect`), 2 bad input. A command is imported when it is called, and what is heavy inside it, so
-that help answers before anything could load.
+inspect`), 2 bad input, 141 nobody reads any more what is said. A command is imported when it is
+called, and what is heavy inside it, so that help answers before anything could load.
 """
 
 from typing import Annotated, Final
@@ -11,6 +11,7 @@ import typer
 
 from cl_adapters import __version__
 from cl_adapters.cli.commands import Command, LazyGroup
+from cl_adapters.cli.endings import call_whole
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -100,4 +101,4 @@ def _main(
 
 def main() -> None:
     """Runs the command; the entry point of the package."""
-    app()
+    call_whole(app)

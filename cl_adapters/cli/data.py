@@ -34,6 +34,9 @@ def inspect_images(
     label_column: Annotated[
         str | None, typer.Option(help="Column of a table with the classes.")
     ] = None,
+    test_set: Annotated[
+        str | None, typer.Option(help="Set to test on where there are both: test or validation.")
+    ] = None,
     max_megapixels: Annotated[
         float | None, typer.Option(help="Largest image that is decoded.")
     ] = None,
@@ -43,7 +46,7 @@ def inspect_images(
     from rich.progress import Progress
 
     from cl_adapters.benchmarks.data.inspect_data import inspect_data
-    from cl_adapters.benchmarks.data.reading import ReadOptions, pixels_of
+    from cl_adapters.benchmarks.data.reading import ReadOptions, pixels_of, test_set_of
     from cl_adapters.cli.printing import print_table
 
     options = ReadOptions(
@@ -51,6 +54,7 @@ def inspect_images(
         image_column=image_column,
         label_column=label_column,
         max_pixels=pixels_of(max_megapixels),
+        test_set=test_set_of(test_set),
     )
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import typer
 
+from cl_adapters.cli.outputs import CLOSED, OutputError, watched_outputs
 from cl_adapters.errors import (
     OUT_OF_MEMORY,
     EarlierNameWarning,
@@ -24,7 +25,7 @@ from cl_adapters.errors import (
 from cl_adapters.paths import user_path
 from cl_adapters.plugins.references import in_words, place_in_plugin
 
-__all__ = ["BAD_INPUT", "FAILED", "guarded", "need", "printable"]
+__all__ = ["BAD_INPUT", "FAILED", "call_whole", "guarded", "need", "printable"]
 
 FAILED: Final = 1
 BAD_INPUT: Final = 2
@@ -42,6 +43,22 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             command(*arguments, **given)
 
     return ends_well
+
+
+def call_whole(app: Callable[[], None]) -> None:
+    """Calls the whole command; whatever it says, help too, may meet a closed pipe or a full disk.
+
+    Raises:
+        SystemExit: With its exit code.
+    """
+    with watched_outputs():
+        try:
+            app()
+        except OutputError as error:
+            if error.is_closed:
+                raise SystemExit(CLOSED) from error
+            _say(str(error))
+            raise SystemExit(FAILED) from error
 
 
 def _with_user_paths(value: Any) -> Any:  # noqa: ANN401 - an option's
@@ -74,6 +91,11 @@ def _one_sentence(*, is_continued: bool) -> Iterator[None]:
         raise typer.Exit(FAILED) from error
     except (typer.Exit, typer.Abort):
         raise
+    except OutputError as error:
+        if error.is_closed:
+            raise typer.Exit(CLOSED) from error
+        _say(f"{error}{_KEPT if is_continued else ''}")
+        raise typer.Exit(FAILED) from error
     except Exception as error:
         sentence, code = _ending(error)
         if not sentence:

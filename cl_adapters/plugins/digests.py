@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cl_adapters.errors import InputError
+from cl_adapters.paths import user_path
 from cl_adapters.plugins.references import SUFFIX, file_digest, in_words, is_reference
 
 __all__ = ["source_digest", "source_digests"]
@@ -18,7 +19,7 @@ def source_digest(reference: str) -> str:
     """
     where = reference.rpartition(":")[0]
     if where.endswith(SUFFIX):
-        return file_digest(Path(where))
+        return file_digest(user_path(where))
     try:
         found = importlib.util.find_spec(where)
     except (ImportError, ValueError) as error:

@@ -12,6 +12,7 @@ Checkpoints carry checksums of their own (`benchmarks.running.checkpoints`).
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,7 @@ __all__ = [
     "announce_tables",
     "check_files",
     "cut_events",
+    "is_digested",
     "read_checked",
     "replace_tables",
     "seal_events",
@@ -75,8 +77,26 @@ def check_files(folder: Path, names: Iterable[str] = (*_TABLES, EVENTS)) -> None
         _checked(folder, name, record)
 
 
+def is_digested(folder: Path, name: str) -> bool:
+    """Says whether a file of a run directory has a digest, against which `read_checked` holds it.
+
+    Raises:
+        InputError: If the record is damaged.
+    """
+    record = _record(folder)
+    return record is not None and name in (record.files or {})
+
+
 def _record(folder: Path) -> RunRecord | None:
-    return RunRecord.read(folder) if (folder / "run.json").exists() else None
+    """Returns a run's record, which is not to be changed: the same bytes are read once."""
+    path = folder / "run.json"
+    data = read_file(path)
+    return None if data is None else _parsed(path, data)
+
+
+@lru_cache(maxsize=4)
+def _parsed(path: Path, data: bytes) -> RunRecord:
+    return RunRecord.parse(path, data)
 
 
 def _checked(folder: Path, name: str, record: RunRecord | None) -> bytes | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from cl_adapters.errors import InputError
+from cl_adapters.paths import user_path
 from cl_adapters.records.files import (
     FORMAT_VERSION,
     add_checksum,
@@ -19,7 +20,7 @@ from cl_adapters.records.files import (
     has_valid_checksum,
     read_file,
 )
-from cl_adapters.records.upgrade import upgrade_record
+from cl_adapters.records.upgrade import as_named, upgrade_config, upgrade_record
 
 __all__ = ["RunRecord", "RunState", "find_run_folder", "find_runs", "verify_checksum"]
 
@@ -103,7 +104,11 @@ class RunRecord:
     @property
     def directory(self) -> Path:
         """Path of the run below the folder of all runs."""
-        return Path(self.stream) / self.strategy / f"seed{self.seed}-{digest(self.config, 8)}"
+        return (
+            Path(self.stream)
+            / self.strategy
+            / f"seed{self.seed}-{digest(as_named(self.config), 8)}"
+        )
 
     def write(self, folder: Path) -> None:
         """Writes `run.json` into `folder`, atomically."""
@@ -120,7 +125,20 @@ class RunRecord:
                 damaged or edited.
         """
         path = folder / "run.json"
-        values = _read_json(path)
+        return cls.parse(path, read_file(path))
+
+    @classmethod
+    def parse(cls, path: Path, data: bytes | None) -> "RunRecord":
+        """Reads what a `run.json` held.
+
+        Args:
+            path: Where it was.
+            data: Its bytes; None if there was no file.
+
+        Raises:
+            InputError: As for `read`.
+        """
+        values = _from_json(path, data)
         if not isinstance(values, dict):
             raise InputError(f"{path} must hold a run record, got {repr(values)[:60]}")
         sealed = values
@@ -133,11 +151,12 @@ class RunRecord:
         check_format(values["format"], str(path))
         _check_checksum(path, sealed)
         _check_kinds(path, values)
-        return cls(**{**{name: values[name] for name in names}, "format": FORMAT_VERSION})
+        found = {name: values[name] for name in names}
+        found |= {"config": upgrade_config(values["config"]), "format": FORMAT_VERSION}
+        return cls(**found)
 
 
-def _read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
-    data = read_file(path)
+def _from_json(path: Path, data: bytes | None) -> Any:  # noqa: ANN401 - whatever the file holds
     try:
         if data is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
@@ -153,7 +172,7 @@ def verify_checksum(folder: Path) -> None:
         InputError: If it was damaged, or edited by hand.
     """
     path = folder / "run.json"
-    values = _read_json(path)
+    values = _from_json(path, read_file(path))
     _check_checksum(path, values if isinstance(values, dict) else {})
 
 
@@ -185,14 +204,14 @@ def _check_kinds(path: Path, values: Mapping[str, Any]) -> None:
         raise InputError(f"{path}: experiences_done must lie in 0 to {whole}, got {done}")
 
 
-def find_runs(roots: Iterable[Path]) -> list[Path]:
+def find_runs(roots: Iterable[str | Path]) -> list[Path]:
     """Returns every run directory at or below the given folders, sorted.
 
     Raises:
         InputError: If a folder does not exist.
     """
     found: set[Path] = set()
-    for root in roots:
+    for root in map(user_path, roots):
         if not root.is_dir():
             raise InputError(f"run folder {str(root)!r} must exist and be a directory")
         found.update(path.parent for path in root.rglob("run.json"))

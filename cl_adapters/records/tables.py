@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from cl_adapters.errors import InputError
 from cl_adapters.records.files import atomic_path
-from cl_adapters.records.integrity import read_checked
+from cl_adapters.records.integrity import is_digested, read_checked
 
 __all__ = [
     "COLUMN_TEXTS",
@@ -155,7 +155,9 @@ def _read_table(path: Path) -> pd.DataFrame:
             {name: np.empty(0, kind.to_pandas_dtype()) for name, kind in columns.items()}
         )
     try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        # What matches its digest needs no checksums of its pages.
+        is_unknown = not is_digested(path.parent, path.name)
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=is_unknown)
         table = file.read(columns=list(columns))
         # What the frame's writer noted about pandas is nothing to us, and may be damaged.
         frame: pd.DataFrame = table.replace_schema_metadata().to_pandas()

@@ -3,7 +3,8 @@
     format 1    without checksums
     format 2    checksums; PEFT modules were `pet`, the feature cache was `memo`
     format 3    the names of today, and the role of a strategy
-    format 4    digests of tables and events in `run.json`, and how the images were read
+    format 4    digests of tables and events in `run.json`, and how the images were read; a recipe
+                over `data` names no `stream`, which had no effect
 
 Nothing is rewritten on disk for its own sake: a file is turned into the present format when it is
 read, and what is then written has the present one. The names of options are public, since a command
@@ -21,8 +22,10 @@ __all__ = [
     "ROLES",
     "TENSOR_NAMES",
     "add_new_tensors",
+    "as_named",
     "option_names",
     "role_of",
+    "upgrade_config",
     "upgrade_event",
     "upgrade_options",
     "upgrade_record",
@@ -93,6 +96,31 @@ def upgrade_options(strategy: str, options: Mapping[str, Value]) -> dict[str, Va
         if new == name or options.get(new) is None:
             found[new] = value
     return found
+
+
+def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a recipe as today's version writes it: one over `data` names no `stream`.
+
+    Example:
+        >>> upgrade_config({"stream": "digits", "data": "photos", "seed": 0})
+        {'data': 'photos', 'seed': 0}
+    """
+    has_data = config.get("data") is not None
+    return {name: each for name, each in config.items() if name != "stream" or not has_data}
+
+
+def as_named(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a recipe as the names of directories count it: as it always was.
+
+    Runs and searches that an earlier version began are so found under the names that they have.
+
+    Example:
+        >>> as_named({"data": "photos", "seed": 0})
+        {'data': 'photos', 'seed': 0, 'stream': 'digits'}
+        >>> as_named({"stream": "mine.py:make", "data": None})
+        {'stream': 'mine.py:make', 'data': None}
+    """
+    return {**config, "stream": "digits"} if config.get("data") is not None else dict(config)
 
 
 def upgrade_record(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from cl_adapters.errors import InputError
 from cl_adapters.randomness import as_text, from_text, random_states, set_random_states
 from cl_adapters.records.upgrade import add_new_tensors
+from cl_adapters.strategies.core.output import of_kind
 from cl_adapters.strategies.core.samplers import ResumableSampler
 
 __all__ = [
@@ -114,7 +115,7 @@ def trainer_state(trainer: Trainer, phase: int, epoch: int, order: str, skip: in
     """
     optimizer, groups = optimizer_tensors(trainer.optimizer)
     learned = trainer.learned_state().items()
-    sources = trainer.generators().items()
+    sources = _generators(trainer).items()
     facts = {
         "order": order,
         "skip": skip,
@@ -126,6 +127,11 @@ def trainer_state(trainer: Trainer, phase: int, epoch: int, order: str, skip: in
     }
     tensors = {f"{_MODEL}{name}": value.detach().clone() for name, value in learned}
     return TrainerState(phase, epoch, {**tensors, **optimizer}, facts)
+
+
+def _generators(trainer: Trainer) -> Mapping[str, torch.Generator]:
+    given = trainer.generators()
+    return of_kind(trainer.generators, given, Mapping, "generators by name")  # type: ignore[type-abstract] # it is asked for
 
 
 def load_trainer_state(trainer: Trainer, state: TrainerState) -> None:
@@ -155,7 +161,7 @@ def _load(trainer: Trainer, state: TrainerState) -> None:
     trainer.model.load_state_dict(learned, strict=False)
     facts = state.facts
     load_optimizer(trainer.optimizer, state.tensors, facts["groups"])
-    for name, source in trainer.generators().items():
+    for name, source in _generators(trainer).items():
         source.set_state(from_text(facts["generators"][name]))
     for name, count in facts["clock"].items():
         setattr(trainer.clock, name, count)

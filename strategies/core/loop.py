@@ -36,7 +36,7 @@ from cl_adapters.strategies.core.loaders import Group, IndexBatches
 from cl_adapters.strategies.core.loss_guard import LossGuard, Place, advice_on
 from cl_adapters.strategies.core.method import Method, Output, Phase
 from cl_adapters.strategies.core.optimizers import no_optimizer
-from cl_adapters.strategies.core.output import logits_from, loss_from
+from cl_adapters.strategies.core.output import logits_from, loss_from, of_kind, phases_from
 from cl_adapters.strategies.core.samplers import ResumableBatchSampler, ResumableSampler
 from cl_adapters.strategies.core.seeding import purpose_generator
 from cl_adapters.strategies.core.views import Augmentation
@@ -209,7 +209,8 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
     def make_optimizer(self, **_: Any) -> None:  # noqa: ANN401
         """Makes a fresh optimiser over the parameters that require gradients."""
         trainable = [value for value in self.model.parameters() if value.requires_grad]
-        self.optimizer = self.build_optimizer(trainable) if trainable else no_optimizer()
+        made = self.build_optimizer(trainable) if trainable else no_optimizer()
+        self.optimizer = of_kind(self.build_optimizer, made, torch.optim.Optimizer, "an optimiser")
 
     def model_adaptation(self, model: nn.Module | None = None) -> nn.Module:
         """Leaves the model as it is: it grows in `register_experience`, never in evaluation."""
@@ -226,7 +227,8 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
             return self._chance()
         with self.features.autocast():
             answer = self._answer()
-        self.output = logits_from(self.model.forward, answer, len(self.mb_y))
+        columns = self.classes_seen[-1] + 1 if self.is_training else 0
+        self.output = logits_from(self.model.forward, answer, len(self.mb_y), columns)
         logits = self.output.logits.float()
         return logits if self.is_training else self._watched(logits)
 
@@ -234,7 +236,8 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         """Computes the method's loss in training, plain cross-entropy in evaluation."""
         logits, targets = self.mb_output, self.mb_y
         if self.is_training:
-            return loss_from(self.batch_loss, self.batch_loss(logits, targets))
+            found = self.batch_loss(logits, targets)
+            return loss_from(self.batch_loss, found, is_followed=self.learns_by_gradient)
         # A class beyond the head is one that was never seen: it gets a column like the others.
         missing = max(0, int(targets.max()) + 1 - logits.shape[1])
         padded = nn.functional.pad(logits, (0, missing), value=UNSEEN_LOGIT)
@@ -316,7 +319,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
     ) -> None:
         # Avalanche runs `train_epochs` epochs; here each phase says how many.
         reach, self._to_reach, self._ends = self._to_reach, [], []
-        for number, phase in enumerate(self.phases()):
+        for number, phase in enumerate(phases_from(self.phases)):
             start = reach[number] if number < len(reach) else None
             if not self._train_phase(number, phase, start, **kwargs):
                 return

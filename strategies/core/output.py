@@ -1,9 +1,9 @@
 """What a method answers: values for a batch and for an experience."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -15,8 +15,12 @@ __all__ = [
     "as_output",
     "logits_from",
     "loss_from",
+    "of_kind",
+    "phases_from",
     "place_of",
 ]
+
+Value = TypeVar("Value")
 
 
 class Phase(NamedTuple):
@@ -45,40 +49,90 @@ def as_output(value: Output | Tensor) -> Output:
     return value if isinstance(value, Output) else Output(value)
 
 
-def logits_from(method: Callable[..., object], value: object, images: int) -> Output:
+def logits_from(
+    method: Callable[..., object], value: object, images: int, columns: int = 0
+) -> Output:
     """Returns what a method gave as an `Output`; refuses what holds no logits (B, C).
 
     Args:
         method: Which; the sentence says where it stands.
         value: What it gave, logits alone or an `Output`.
         images: B.
+        columns: Fewest columns C: one for each label that is learned, whatever its place among
+            those seen so far.
 
     Raises:
-        InputError: If it gave something else, or rows for other than B images.
+        InputError: If it gave something else, rows for other than B images, or too few columns.
     """
     logits = value.logits if isinstance(value, Output) else value
     if not isinstance(logits, Tensor):
-        found = "nothing" if logits is None else f"a {type(logits).__name__}"
+        found = _named(logits)
     elif logits.ndim != 2 or len(logits) != images:
         found = f"shape {tuple(logits.shape)}"
+    elif logits.shape[1] < columns:
+        raise InputError(
+            f"{place_of(method)} must return logits with a column for each label, 0 to "
+            f"{columns - 1}, got {logits.shape[1]} columns"
+        )
     else:
         return value if isinstance(value, Output) else Output(logits)
     raise InputError(f"{place_of(method)} must return logits of shape ({images}, C), got {found}")
 
 
-def loss_from(method: Callable[..., object], value: object) -> Tensor:
+def loss_from(method: Callable[..., object], value: object, *, is_followed: bool = False) -> Tensor:
     """Returns what a method gave; refuses what is no loss, a scalar tensor.
 
+    Args:
+        method: Which; the sentence says where it stands.
+        value: What it gave.
+        is_followed: Whether gradients of it are taken.
+
     Raises:
-        InputError: If it is something else; says where the method stands that gave it.
+        InputError: If it is something else, or no gradient can be taken of it.
     """
     if not isinstance(value, Tensor):
-        found = "nothing" if value is None else f"a {type(value).__name__}"
+        found = _named(value)
     elif value.numel() != 1:
         found = f"shape {tuple(value.shape)}"
+    elif is_followed and not value.requires_grad:
+        found = "one that does not depend on what is trained"
     else:
         return value
     raise InputError(f"{place_of(method)} must return a loss, a scalar, got {found}")
+
+
+def of_kind(method: Callable[..., object], value: object, kind: type[Value], what: str) -> Value:
+    """Returns what a method gave; refuses what is of another kind.
+
+    Args:
+        method: Which; the sentence says where it stands.
+        value: What it gave.
+        kind: What it has to be.
+        what: The same in words.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    if isinstance(value, kind):
+        return value
+    raise InputError(f"{place_of(method)} must return {what}, got {_named(value)}")
+
+
+def phases_from(method: Callable[[], object]) -> Iterator[Phase]:
+    """Yields the phases that a method gives; what stands between them there runs between.
+
+    Raises:
+        InputError: If it gives something else; says where the method stands.
+    """
+    given: Iterable[object] = of_kind(method, method(), Iterable, "phases, or yield them")  # type: ignore[type-abstract] # it is asked for
+    for phase in given:
+        yield of_kind(method, phase, Phase, "phases alone")
+
+
+def _named(value: object) -> str:
+    name = type(value).__name__
+    article = "an" if name[:1].lower() in tuple("aeiou") else "a"
+    return "nothing" if value is None else f"{article} {name}"
 
 
 def place_of(method: Callable[..., object]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Unpack
 
 from avalanche.core import SupervisedPlugin
-from torch import Tensor
+from torch import Tensor, nn
 
 from cl_adapters.buffers import learned_sizes
 from cl_adapters.cache.feature_cache import FeatureCache
@@ -30,6 +30,7 @@ from cl_adapters.strategies.core.labels import classes_of
 from cl_adapters.strategies.core.loop import Loop
 from cl_adapters.strategies.core.method import Output, Phase
 from cl_adapters.strategies.core.optimizers import no_optimizer
+from cl_adapters.strategies.core.output import of_kind
 from cl_adapters.strategies.core.views import Augmentation, Views
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
@@ -94,9 +95,10 @@ class AdapterStrategy(Loop):
         # Plugins from elsewhere may count on something that no state of an experience holds.
         if not all(isinstance(each, ResumablePlugin) for each in plugins):
             self.resumes_inside = False
+        model = self.build_model(backbone, self.config, seed)
         # Avalanche puts a constructor into each class that has none: past it, to its methods' own.
         super(Loop, self).__init__(
-            model=self.build_model(backbone, self.config, seed),
+            model=of_kind(self.build_model, model, nn.Module, "a model"),
             optimizer=no_optimizer(),  # each experience makes its own
             train_mb_size=self.config.batch_size,
             train_epochs=getattr(self.config, "epochs", 1),

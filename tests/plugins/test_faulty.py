@@ -48,6 +48,17 @@ FAULTS = {
     "training": (LOSS + "    return logits.nonsense()", r"AttributeError.* \(.*mine.py, line 10\)"),
     "no return": (LOSS + "    logits.sum()", r"Mine.batch_loss \(.*mine.py, line 9\) must return a loss, a scalar, got nothing"),
     "a number": (LOSS + "    return 1.0", r"must return a loss, a scalar, got a float"),
+    "no gradient": (LOSS + "    return torch.tensor(1.0)", r"batch_loss \(.*mine.py, line 9\) must return a loss, a scalar, got one that does not depend on what is trained"),
+    "no model": (
+        "@classmethod\ndef build_model(cls, backbone, config, seed):\n    pass",
+        r"Mine.build_model \(.*mine.py, line 9\) must return a model, got nothing",
+    ),
+    "no phases": ("def phases(self):\n    pass", r"Mine.phases \(.*mine.py, line 9\) must return phases, or yield them, got nothing"),
+    "a number as phase": ("def phases(self):\n    yield 3", r"Mine.phases \(.*mine.py, line 9\) must return phases alone, got an int"),
+    "no optimiser": (
+        "def build_optimizer(self, parameters):\n    pass",
+        r"Mine.build_optimizer \(.*mine.py, line 9\) must return an optimiser, got nothing",
+    ),
     "a row": (LOSS + "    return logits[:, 0]", r"must return a loss, a scalar, got shape \(8,\)"),
 }  # fmt: skip
 
@@ -91,6 +102,39 @@ def test_what_is_no_logits_is_refused_where_it_was_made(
     place = r"Odd.forward \(.*mine.py, line 14\) must return logits of shape \(8, C\), "
     with pytest.raises(AssertionError, match=place + found):
         raise AssertionError(sentence)
+
+
+def test_columns_by_position_are_refused_where_they_were_made(tmp_path: Path) -> None:
+    """Labels 3 and 0 come first: a head that numbers them 0 and 1 has no column for label 3."""
+    body = """
+    @classmethod
+    def build_model(cls, backbone, config, seed):
+        model = super().build_model(backbone, config, seed)
+        class Odd(type(model)):
+            def forward(self, images):
+                return super().forward(images)[:, :2]
+        model.__class__ = Odd
+        return model
+    """
+    found = outcomes(written(tmp_path, body))
+    (sentence,) = found["answers"]
+    assert list(found) == ["answers"], "and nothing after it"
+    rule = "with a column for each label, 0 to 3, got 2 columns"
+    with pytest.raises(AssertionError, match=rf"Odd.forward \(.*mine.py, line 14\).* {rule}"):
+        raise AssertionError(sentence)
+
+
+def test_generators_without_names_are_refused_where_they_were_made(tmp_path: Path) -> None:
+    body = "def generators(self):\n    return [1]"
+    (sentence,) = outcomes(written(tmp_path, body), "resumes_inside")["resumes_inside"]
+    with pytest.raises(AssertionError, match=r"mine.py, line 9\) must return generators by name"):
+        raise AssertionError(sentence)
+
+
+def test_a_constructor_that_takes_something_else_is_refused_at_once(tmp_path: Path) -> None:
+    body = "def __init__(self, backbone):\n    pass"
+    with pytest.raises(InputError, match=r"mine.py:Mine' must be a function of backbone, config"):
+        find_strategy(written(tmp_path, body))
 
 
 def test_a_backbone_that_is_trained_is_told_in_one_line_a_check(tmp_path: Path) -> None:

@@ -1,12 +1,19 @@
 """Names of earlier versions: options, tensors, records, roles."""
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+
 import pytest
 
-from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.files import add_checksum, digest
+from cl_adapters.records.run_record import RunRecord, find_run_folder
 from cl_adapters.records.upgrade import (
     OPTION_NAMES,
     add_new_tensors,
+    as_named,
     option_names,
+    upgrade_config,
     upgrade_options,
     upgrade_record,
     upgrade_state,
@@ -86,3 +93,36 @@ def test_a_damaged_record_is_left_as_it_is() -> None:
     for config in (None, [], {"options": 3}, {}):
         assert upgrade_record({"strategy": 7, "config": config})["config"] == config
     assert RunRecord.__dataclass_fields__["role"].default == "method"
+
+
+def test_a_recipe_over_data_names_no_stream() -> None:
+    written = {"strategy": "lae", "stream": "digits", "data": "photos", "seed": 0}
+    today = {"strategy": "lae", "data": "photos", "seed": 0}
+    assert upgrade_config(written) == today
+    assert upgrade_config(today) == today, "twice is once"
+    assert as_named(today) == written, "the names of directories stay"
+    for streamed in ({"stream": "digits"}, {"stream": "mine.py:make", "data": None}):
+        assert upgrade_config(streamed) == streamed
+        assert as_named(streamed) == streamed
+
+
+def test_what_an_earlier_version_wrote_over_data_is_found_and_equal(tmp_path: Path) -> None:
+    """Format 4 was first written with a stream beside data; the folder's name counted it."""
+    config = {"strategy": "lae", "stream": "digits", "data": "photos", "seed": 0, "options": {}}
+    name = f"seed0-{digest(config, 8)}"
+    planned = RunRecord(
+        strategy="lae",
+        stream="photos",
+        seed=0,
+        config=upgrade_config(config),
+        fingerprint={},
+        classes=["a"],
+        experiences=[[0]],
+    )
+    assert planned.directory == Path("photos") / "lae" / name
+    folder = tmp_path / planned.directory
+    folder.mkdir(parents=True)
+    written = add_checksum({**asdict(planned), "config": config})
+    (folder / "run.json").write_text(json.dumps(written))
+    assert RunRecord.read(folder).config == planned.config
+    assert find_run_folder(tmp_path, planned) == folder

@@ -4,12 +4,15 @@ import io
 import struct
 import warnings
 import zlib
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, features
 
 from cl_adapters.benchmarks.data.decoding import NOTES, decode, decode_image, noted
+from cl_adapters.benchmarks.data.walking import files_below
 from cl_adapters.errors import InputError
 
 
@@ -28,6 +31,33 @@ def gradient(height: int = 4, width: int = 6) -> np.ndarray:
 def test_lossless_formats_keep_every_pixel(format_name: str) -> None:
     pixels = decode_image(encode(Image.fromarray(gradient()), format_name), "x")
     np.testing.assert_array_equal(pixels, gradient())
+
+
+# What this machine's Pillow was built with decides whether these are images.
+MORE = [("avif", "AVIF", ".avif"), ("jpg_2000", "JPEG2000", ".jp2")]
+
+
+@pytest.mark.parametrize(("feature", "format_name", "suffix"), MORE)
+def test_a_format_is_read_where_pillow_can_decode_it(
+    feature: str, format_name: str, suffix: str, tmp_path: Path
+) -> None:
+    (tmp_path / f"photo{suffix}").write_bytes(b"")
+    (tmp_path / "phone.heic").write_bytes(b"")
+    walk = files_below(tmp_path)
+    known = features.check(feature)
+    assert walk.images == ([f"photo{suffix}"] if known else [])
+    assert {each.reason for each in walk.left} == {"an image of a kind that is not read"}
+    if not known:
+        pytest.skip(f"Pillow has no {feature} here")
+    grey = np.full((16, 16, 3), 90, np.uint8)
+    data = encode(Image.fromarray(grey), format_name)
+    np.testing.assert_allclose(decode_image(data, "x").astype(int), grey, atol=3)
+    source = np.random.default_rng(0)
+    for place in source.integers(0, len(data), 60):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << source.integers(8)
+        with suppress(InputError):  # nothing else
+            decode_image(bytes(damaged), "x")
 
 
 @pytest.mark.parametrize("format_name", ["JPEG", "WEBP", "GIF"])

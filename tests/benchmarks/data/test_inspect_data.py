@@ -203,7 +203,7 @@ def test_a_layout_that_is_no_other_is_told(photos: Path) -> None:
     write(photos / "valid" / "cat" / "0.png", picture(50))
     inspection = inspect_data(photos)
     assert inspection.summary()[-1] == [
-        "layout", "train in 'Training', test in 'seg_test'; 'valid' beside them is not used",
+        "layout", "train in 'Training', test in 'seg_test'; 'valid' beside them is not used (`test_set` chooses)",
     ]  # fmt: skip
     assert found(inspection, "another split").level == "note"
     assert inspection.summary()[2] == ["images", "12 train, 6 test"]

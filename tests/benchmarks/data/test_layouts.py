@@ -78,7 +78,9 @@ def test_validation_beside_test_is_left_out_and_counted(tmp_path: Path, name: st
     source = folder_source(tmp_path)
     assert source.classes == CLASSES
     assert sizes(source) == (12, 6)
-    assert source.reading.layout.endswith(f"; {name!r} beside them is not used")
+    assert source.reading.layout.endswith(
+        f"; {name!r} beside them is not used (`test_set` chooses)"
+    )
     assert source.reading.counts() == {"an image of another split": 3}
 
 
@@ -90,7 +92,7 @@ def test_a_test_set_without_labels_gives_way_to_validation(tmp_path: Path) -> No
     source = folder_source(tmp_path)
     assert sizes(source) == (12, 6)
     assert source.reading.layout == (
-        "train in 'train', test in 'valid'; 'test' beside them is not used"
+        "train in 'train', test in 'valid'; 'test' beside them is not used (`test_set` chooses)"
     )
     assert source.reading.counts() == {"an image of another split": 5}
 
@@ -151,6 +153,30 @@ def test_splits_inside_classes_are_refused_with_the_reading(tmp_path: Path) -> N
         classes(tmp_path / name, names=("train", "test"))
     with pytest.raises(InputError, match="got the splits 'test', 'train'; put the classes into"):
         folder_source(tmp_path)
+
+
+def test_a_validation_set_beside_a_test_set_can_be_chosen(tmp_path: Path) -> None:
+    for number, name in enumerate(("Training", "valid", "Testing"), start=2):
+        classes(tmp_path / name, number)
+    chosen = folder_source(tmp_path, options=ReadOptions(test_set="validation"))
+    assert (len(chosen.train), len(chosen.test)) == (2 * len(CLASSES), 3 * len(CLASSES))
+    assert chosen.reading.layout == (
+        "train in 'Training', test in 'valid'; 'Testing' beside them is not used "
+        "(`test_set` chooses)"
+    )
+    assert sum(chosen.reading.counts().values()) == 4 * len(CLASSES)
+    usual = folder_source(tmp_path, options=ReadOptions(test_set="test"))
+    assert len(usual.test) == 4 * len(CLASSES)
+
+
+def test_a_set_that_is_not_there_cannot_be_chosen(tmp_path: Path) -> None:
+    classes(tmp_path / "split" / "train", 2)
+    classes(tmp_path / "split" / "test", 2)
+    with pytest.raises(InputError, match="must hold the validation folder that `test_set` names"):
+        folder_source(tmp_path / "split", options=ReadOptions(test_set="validation"))
+    classes(tmp_path / "whole", 4)
+    with pytest.raises(InputError, match="`test_set` must go with other data"):
+        folder_source(tmp_path / "whole", options=ReadOptions(test_set="validation"))
 
 
 def test_images_without_class_folders_are_told_about_tables(tmp_path: Path) -> None:

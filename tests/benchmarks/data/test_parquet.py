@@ -244,6 +244,20 @@ def test_validation_beside_test_is_left_out_and_counted(tmp_path: Path) -> None:
     assert one.reading.counts() == {"an image of another split": 2}
 
 
+def test_a_validation_set_of_a_table_can_be_chosen(tmp_path: Path) -> None:
+    for name in ("train", "test", "validation"):
+        public(tmp_path / f"{name}.parquet", column="label", names=False)
+    chosen = parquet_source(tmp_path, options=ReadOptions(test_set="validation"))
+    assert chosen.reading.layout.endswith("test set 'valid'")
+    for wanted in ("test", "validation"):
+        (tmp_path / f"{wanted}.parquet").unlink()
+        with pytest.raises(InputError, match=rf"must hold the {wanted} set that `test_set` names"):
+            parquet_source(tmp_path, options=ReadOptions(test_set=wanted))
+        public(tmp_path / f"{wanted}.parquet", column="label", names=False)
+    with pytest.raises(InputError, match="`test_set` must go with other data"):
+        parquet_source(tmp_path / "train.parquet", options=ReadOptions(test_set="test"))
+
+
 @pytest.mark.parametrize(
     "names",
     [

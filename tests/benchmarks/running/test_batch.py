@@ -172,7 +172,7 @@ def test_a_run_says_prints_and_shows_what_it_read(
     printed = capsys.readouterr().err
     for folder in folders:
         assert RunRecord.read(folder).data == {
-            "layout": "train in 'Training', test in 'Testing'; 'valid' beside them is not used",
+            "layout": "train in 'Training', test in 'Testing'; 'valid' beside them is not used (`test_set` chooses)",
             "left_out": {
                 "hidden": 1, "a link that leads nowhere": 1, "an image of another split": 1,
             },

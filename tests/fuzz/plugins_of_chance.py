@@ -79,12 +79,10 @@ _FILES: Final = (
     "class Mine(Finetune):\n    '''Mine.'''\n    learns_by_gradient = None",
     "class Mine(Finetune):\n    '''Mine.'''\n    resumes_inside = 'yes'",
     "class Mine(Finetune):\n    '''Mine.'''\n    role = 3",
-    "class Meta(type):\n    def __subclasscheck__(cls, other):\n        raise ValueError\n"
-    "class Mine(metaclass=Meta):\n    pass",
+    "class Meta(type):\n    def __subclasscheck__(cls, other):\n        raise ValueError\nclass Mine(metaclass=Meta):\n    pass",
     "class Mine(Finetune):\n    __doc__ = 3",
     "class Config(Finetune.config_class):\n    lr: int\nclass Mine(Finetune):\n    config_class = Config",
-    "class Config(Finetune.config_class):\n    lr: object = object()\n"
-    "class Mine(Finetune):\n    config_class = Config",
+    "class Config(Finetune.config_class):\n    lr: object = object()\nclass Mine(Finetune):\n    config_class = Config",
     "def __getattr__(name):\n    raise SystemExit(0)", "def __dir__():\n    raise ValueError",
     "async def Mine(): pass", "def Mine(*a, **k):\n    yield 1", "def Mine(): return 1",
     "raise Odd", "raise Mute", "raise Base", "deep()", "# -*- coding: klingon -*-",

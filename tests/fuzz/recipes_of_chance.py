@@ -107,17 +107,21 @@ def options_of(name: str) -> st.SearchStrategy[dict[str, Any]]:
 
 def means_the_same(given: Any, found: Any) -> bool:
     """Says whether a value that was taken is the one that was given, as a person reads it."""
-    if isinstance(found, bool) or isinstance(given, bool):
-        return isinstance(found, bool) and str(given).strip().lower() in _WORDS[found]
-    if isinstance(found, int | float) and not isinstance(given, bool):
-        if isinstance(given, str):
-            number = r"\s*[+-]?(\d+(_\d+)*\.?\d*|\.\d+)(e[+-]?\d+)?\s*"
-            plain = re.fullmatch(number, given, flags=re.IGNORECASE | re.ASCII)
-            return plain is not None and float(given) == found
-        return isinstance(given, int | float) and given == found
+    if isinstance(found, bool):
+        return str(given).strip().lower() in _WORDS[found]
+    if isinstance(found, int | float):
+        return not isinstance(given, bool) and _number(given) == found
     if isinstance(found, str):
         return isinstance(given, str) and given.strip() == found.strip()
     return bool(given == found)
+
+
+def _number(given: Any) -> float | None:
+    if isinstance(given, str):
+        plain = r"\s*[+-]?(\d+(_\d+)*\.?\d*|\.\d+)(e[+-]?\d+)?\s*"
+        is_plain = re.fullmatch(plain, given, flags=re.IGNORECASE | re.ASCII)
+        return float(given) if is_plain else None
+    return given if isinstance(given, int | float) else None
 
 
 _WORDS: Final = {

@@ -22,7 +22,7 @@ from tests.fuzz.commands import invoked
 from tests.fuzz.fuzzing import fuzz
 
 Record = Callable[[str, object], None]
-QUICK, LONG = 20, 400
+QUICK, LONG = 8, 400
 
 
 def options() -> dict[str, list[str]]:

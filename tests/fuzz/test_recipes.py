@@ -18,7 +18,7 @@ from tests.fuzz import recipes_of_chance as chance
 from tests.fuzz.fuzzing import fuzz
 
 Record = Callable[[str, object], None]
-QUICK, LONG = 30, 400
+QUICK, LONG = 20, 300
 NETWORK = {"backbone": "test_vit", "weights": "random", "image_size": 16}
 
 

@@ -16,7 +16,7 @@ from tests.fuzz import weights_of_chance as chance
 from tests.fuzz.fuzzing import fuzz
 
 Record = Callable[[str, object], None]
-QUICK, LONG = 12, 250
+QUICK, LONG = 6, 150
 
 
 def sentence_of(act: Callable[[], Any]) -> tuple[Any, str]:

@@ -5,7 +5,7 @@ READY := .venv/.ready
 # One process a core, a file of tests to one process: they share what is slow to set up.
 SPLIT := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test slow mutants lint docs clean
+.PHONY: demo test slow mutants reliability lint docs clean
 
 demo: $(READY)
 	$(BIN)/cl-adapters sweep examples/demo.toml --workers 2 --out runs
@@ -20,6 +20,12 @@ slow: $(READY)
 # Small wrong changes, which the tests must notice; SAMPLE="--sample 20 --seed COMMIT" tries some.
 mutants: $(READY)
 	$(BIN)/python tests/mutants.py $(SAMPLE)
+
+# What is broken, killed and fed with rubbish; the table of docs/reliability.md is made of its counts.
+reliability: $(READY)
+	RELIABILITY=tests/reliability.json $(BIN)/python -m pytest $(SPLIT) -m "slow or not slow" \
+		-k "killed or faults or bad_input or soak or integrity or damage or going_on or fuzz or odd_data"
+	$(BIN)/python docs/reliability_table.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

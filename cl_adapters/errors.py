@@ -1,7 +1,9 @@
-"""The exceptions that the command turns into one sentence and an exit code."""
+"""The exceptions that the command turns into one sentence and an exit code, and their words."""
 
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any, Final, get_args
 
 __all__ = [
     "OUT_OF_MEMORY",
@@ -11,6 +13,9 @@ __all__ = [
     "check_positive",
     "is_out_of_memory",
     "listed",
+    "printable",
+    "refuse_truth",
+    "text_of",
     "unknown_name",
 ]
 
@@ -53,6 +58,32 @@ def listed(names: Iterable[object], most: int = 3) -> str:
     return ", ".join(known[:most]) + more
 
 
+def text_of(error: BaseException) -> str:
+    """Returns what an exception says; empty for a plugin's that cannot say it.
+
+    Example:
+        >>> text_of(KeyError("name"))
+        "'name'"
+    """
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - whatever a stranger's `__str__` raises
+        return ""
+
+
+# Control and formatting characters, halves of pairs, ends of lines: what no terminal should obey.
+_OBEYED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def printable(text: str) -> str:
+    """Returns a text that a terminal shows and does not obey; line ends and tabs stay."""
+    whole = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(
+        ascii(each)[1:-1] if unicodedata.category(each) in _OBEYED and each not in "\n\t" else each
+        for each in whole
+    )
+
+
 class RunError(RuntimeError):
     """Raised when a run cannot go on though its input was good; exit code 1."""
 
@@ -71,11 +102,30 @@ def is_out_of_memory(error: BaseException) -> bool:
         True
     """
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or any(text in str(error) for text in _NO_MEMORY)
+    return named or any(text in text_of(error) for text in _NO_MEMORY)
 
 
 class EarlierNameWarning(FutureWarning):
     """Says under which name a thing that the user named is known now."""
+
+
+def refuse_truth(kind: str, values: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    """Refuses true and false where a number is asked for; Python would take them for 1 and 0.
+
+    Args:
+        kind: What a value is called in messages, such as `option`.
+        values: As they were given, by name.
+        fields: pydantic's fields by name; other names are left to others.
+
+    Raises:
+        InputError: At the first such value.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) and name in fields:
+            annotation = fields[name].annotation
+            kinds = {annotation, *get_args(annotation)}
+            if kinds & {int, float} and bool not in kinds:
+                raise InputError(f"{kind}`{name}` must be a number, got {str(value).lower()}")
 
 
 def check_positive(name: str, value: int) -> None:

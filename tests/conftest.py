@@ -6,8 +6,8 @@ import os
 import shutil
 import signal
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 # One thread, here and in the commands that tests start: the networks are tiny, and on a machine
@@ -36,6 +36,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from cl_adapters.vit.adapted_vit import AdaptedViT
+from tests.reliability import Counts, write_rows
 
 # How long an example takes says something of the machine's other work alone. The other half of a
 # hundred examples finds little, as each run draws its own.
@@ -46,15 +47,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("any machine")
-
-RELIABILITY = (
-    "test_killed",
-    "test_faults",
-    "test_bad_input",
-    "test_soak",
-    "test_integrity",
-    "test_damage",
-)
 
 
 @pytest.fixture(autouse=True)
@@ -110,15 +102,12 @@ def pytest_collection_finish() -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Adds up what the tests of reliability have recorded, and says how many of them failed."""
-    counts: Counter[str] = Counter()
-    losses = 0
-    for outcome in ("passed", "failed"):
+    counts = Counts()
+    for outcome in ("passed", "failed", "error"):
         for report in terminalreporter.stats.get(outcome, []):
-            of_reliability = any(name in report.nodeid for name in RELIABILITY)
-            losses += outcome == "failed" and of_reliability
-            for name, value in getattr(report, "user_properties", []):
-                if name.startswith("reliability: "):
-                    counts[name.removeprefix("reliability: ")] += value
-    if counts:
-        told = ", ".join(f"{value} {name}" for name, value in sorted(counts.items()))
-        terminalreporter.write_line(f"reliability: {told}; losses: {losses}")
+            found = getattr(report, "user_properties", [])
+            counts.add(report.nodeid.partition("::")[0], report.outcome, found)
+    if counts.sentence():
+        terminalreporter.write_line(counts.sentence())
+    if os.environ.get("RELIABILITY"):
+        write_rows(counts.rows(), Path(os.environ["RELIABILITY"]))

@@ -30,6 +30,7 @@ from cl_adapters.benchmarks.bench.metrics import (
 )
 from cl_adapters.benchmarks.bench.track import BenchSettings, Timed, Track, Way
 from cl_adapters.benchmarks.running.prepare import method_options
+from cl_adapters.benchmarks.running.progress import say
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.paths import read_text
@@ -356,7 +357,7 @@ def run_bench(
     stored = None if against is None else read_metrics(against)
     console = Console(stderr=True)
     torch.set_num_threads(threads)
-    bench = Bench(BenchSettings(**settings), lambda text: console.print(text, highlight=False))
+    bench = Bench(BenchSettings(**settings), lambda text: say(console, text))
     losses: list[str] = []
     if against is not None:
         _refuse_other(against, bench.settings)

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from cl_adapters.benchmarks.bench.track import BenchSettings, Timed, Track, Way
+from cl_adapters.benchmarks.running.progress import say
 
 __all__ = ["draw", "measure"]
 
@@ -135,7 +136,7 @@ def _main(
     torch.set_num_threads(1)
     console = Console(stderr=True)
     if not again:
-        points = measure(strategy.split(","), lambda text: console.print(text, highlight=False))
+        points = measure(strategy.split(","), lambda text: say(console, text))
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps([each._asdict() for each in points], indent=0) + "\n", "utf-8")
     stored = [Point(**each) for each in json.loads(out.read_text("utf-8"))]

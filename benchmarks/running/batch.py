@@ -16,7 +16,7 @@ from cl_adapters.benchmarks.running.prepare import (
     open_images,
     prepare,
 )
-from cl_adapters.benchmarks.running.progress import Bars, ctrl_c_is_heard
+from cl_adapters.benchmarks.running.progress import Bars, ctrl_c_is_heard, say
 from cl_adapters.benchmarks.running.protocols import apply_protocol, check_images, find_protocol
 from cl_adapters.benchmarks.running.recipe import RunConfig, read_recipe
 from cl_adapters.benchmarks.running.runner import Running, run
@@ -56,7 +56,7 @@ def expand(
     shared, start = values.pop("options", {}), values.pop("seed", 0)
     if not isinstance(shared, dict):
         raise InputError(f"recipe key `options` must be a table, got {shared!r}")
-    if not isinstance(start, int):
+    if not isinstance(start, int) or isinstance(start, bool):
         raise InputError(f"recipe key `seed` must be a whole number, got {start!r}")
     if not 1 <= seeds <= MOST_SEEDS:
         raise InputError(f"seeds must be from 1 to {MOST_SEEDS}, got {seeds}")
@@ -125,7 +125,7 @@ def _check(configs: Sequence[RunConfig], out: Path) -> None:
 
 def _say(console: Console, notices: Iterable[str]) -> None:
     for notice in notices:
-        console.print(f"note: {notice}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"note: {notice}")
 
 
 def _protocol_notices(config: RunConfig, source: ImageSource) -> list[str]:

@@ -17,7 +17,14 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
-__all__ = ["Bars", "Progress", "StopRun", "Stopped", "ctrl_c_is_heard"]
+from cl_adapters.errors import printable
+
+__all__ = ["Bars", "Progress", "StopRun", "Stopped", "ctrl_c_is_heard", "say"]
+
+
+def say(console: Console, text: str) -> None:
+    """Prints a line as it is: names and errors are no markup, and no terminal obeys them."""
+    console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 class StopRun(Exception):  # noqa: N818 - no error
@@ -58,7 +65,7 @@ class Bars(Progress):
         self._stopped = stopped
         self._shown = console.is_terminal and not console.quiet
         self._bars = RichProgress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("images,"),
@@ -66,7 +73,7 @@ class Bars(Progress):
             TextColumn("passed,"),
             TimeRemainingColumn(),
             TextColumn("left{task.fields[so_far]}"),
-            TextColumn("{task.fields[doing]}"),
+            TextColumn("{task.fields[doing]}", markup=False),
             console=console,
             disable=not self._shown,
             transient=True,
@@ -105,11 +112,11 @@ class Bars(Progress):
 
     def note(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(f"note: {text}", highlight=False, markup=False, soft_wrap=True)
+        say(self._console, f"note: {text}")
 
     def finish(self, line: str) -> None:
         """Says that a run has ended."""
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(self._console, line)
 
 
 @contextmanager

@@ -31,13 +31,14 @@ from cl_adapters.benchmarks.running.recipe_nesting import (
 )
 from cl_adapters.benchmarks.running.recipe_parts import (
     PART_KEYS,
+    PARTS,
     AnyPixels,
     AnyScenario,
     ClassIncremental,
     PlainPixels,
     TaskFree,
 )
-from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.errors import InputError, refuse_truth, unknown_name
 from cl_adapters.paths import read_text
 from cl_adapters.plugins.digests import source_digests
 from cl_adapters.records.upgrade import upgrade_config
@@ -165,6 +166,11 @@ class RunConfig(BaseModel):
         for name in values:
             if name not in RECIPE_KEYS:
                 raise unknown_name("recipe key", name, RECIPE_KEYS)
+        for fields in (
+            cls.model_fields,
+            *(each.model_fields for kinds in PARTS.values() for each in kinds),
+        ):
+            refuse_truth("recipe key ", values, fields)
         try:
             return cls.model_validate(values)
         except ValidationError as error:

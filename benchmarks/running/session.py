@@ -28,7 +28,13 @@ from cl_adapters.benchmarks.running.reuse import learn
 from cl_adapters.benchmarks.running.run_folder import time_now
 from cl_adapters.benchmarks.running.storing import keep_examples, store_experience
 from cl_adapters.benchmarks.streams.plans import StreamPlan
-from cl_adapters.errors import OUT_OF_MEMORY, InputError, RunError, is_out_of_memory
+from cl_adapters.errors import (
+    OUT_OF_MEMORY,
+    InputError,
+    RunError,
+    is_out_of_memory,
+    printable,
+)
 from cl_adapters.plugins.references import in_words
 from cl_adapters.randomness import seed_random_states, set_random_states
 from cl_adapters.records.event_kinds import Memory, Segment
@@ -225,18 +231,20 @@ def _noted_end(record: RunRecord, folder: Path) -> Iterator[None]:
         record.state, record.error = "interrupted", "stopped by the user"
         raise
     except StopRun as reason:
-        record.state, record.error = "interrupted", str(reason)
+        record.state, record.error = "interrupted", printable(str(reason))
         raise
     except (InputError, RunError, OSError) as error:
-        record.state, record.error = "failed", str(error)
+        record.state, record.error = "failed", printable(str(error))
         raise
-    except Exception as error:
+    except GeneratorExit:  # who runs it step by step takes no more
+        raise
+    except BaseException as error:  # a plugin may end the process, which is no good end
         if is_out_of_memory(error):
             record.state, record.error = "failed", "out of memory"
             raise RunError(OUT_OF_MEMORY) from error
-        record.state, record.error = "failed", in_words(error)
+        record.state, record.error = "failed", printable(in_words(error))
         with suppress(OSError):
-            (folder / "error.log").write_text(traceback.format_exc(), encoding="utf-8")
+            (folder / "error.log").write_text(printable(traceback.format_exc()), encoding="utf-8")
         raise
     finally:
         if record.state != "finished":

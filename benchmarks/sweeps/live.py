@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cl_adapters.benchmarks.running.progress import say
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.sweeps.job_queue import Outcome
 from cl_adapters.benchmarks.sweeps.sweep import differing, folder_of, title
@@ -76,7 +77,7 @@ class SweepView:
             self._say(f"{name}: experience {done} of {whole}, {accuracy:.1%} right so far")
 
     def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True)
+        say(self._console, line)
 
     def _screen(self, under_way: Sequence[RunConfig], ended: Sequence[Outcome]) -> Group:
         failed = sum(outcome.error is not None for outcome in ended)

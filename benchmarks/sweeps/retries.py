@@ -16,6 +16,7 @@ from cl_adapters.benchmarks.streams.watch import BoundaryDetector
 from cl_adapters.benchmarks.sweeps.job_queue import Outcome
 from cl_adapters.cache.feature_cache import open_cache
 from cl_adapters.errors import InputError, RunError
+from cl_adapters.plugins.references import in_words
 from cl_adapters.records.run_record import find_run_folder
 
 __all__ = ["Watch", "Workers", "check", "failure", "try_run"]
@@ -96,13 +97,15 @@ def try_run(config: RunConfig, out: Path, workers: Workers) -> Iterator[Path | O
         cache, folder = prepared.strategy.cache, find_run_folder(out, prepared.record)
         trouble = cache.trouble if cache is not None else None
         yield Outcome(config, folder, notes=tuple(notes.told), trouble=trouble)
-    except Exception as error:  # noqa: BLE001 - a plugin may raise anything; other runs go on
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - a plugin may raise anything; other runs go on
         yield failure(config, error, tuple(notes.told))
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def failure(config: RunConfig, error: Exception, notes: tuple[str, ...] = ()) -> Outcome:
+def failure(config: RunConfig, error: BaseException, notes: tuple[str, ...] = ()) -> Outcome:
     """Returns how a run ended that an exception ended.
 
     Args:
@@ -111,7 +114,7 @@ def failure(config: RunConfig, error: Exception, notes: tuple[str, ...] = ()) ->
         notes: What the user may not expect.
     """
     is_known = isinstance(error, InputError | RunError | OSError)
-    text = str(error) if is_known else f"{type(error).__name__}: {error}"
+    text = str(error) if is_known else in_words(error)
     is_final = isinstance(error, InputError) or not is_known
     return Outcome(config, error=text, final=is_final, notes=notes)
 

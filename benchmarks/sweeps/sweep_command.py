@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from cl_adapters.benchmarks.data.images import verified
+from cl_adapters.benchmarks.running.progress import say
 from cl_adapters.benchmarks.running.recipe import read_recipe
 from cl_adapters.benchmarks.sweeps.engines import Engine, open_engine
 from cl_adapters.benchmarks.sweeps.job_queue import Outcome
@@ -127,7 +128,7 @@ def run_sweep(
             then.
     """
     console = Console(stderr=True, quiet=quiet)
-    console.print(plan.cost(), highlight=False, soft_wrap=True)
+    say(console, plan.cost())
     outcomes: list[Outcome] = []
     if plan.left:
         cache = open_cache(workers.cache, gigabytes=workers.cache_gigabytes)
@@ -138,8 +139,8 @@ def run_sweep(
     keys = differing([each.config for each in plan.runs])
     for each in failed:
         name = title(each.config, keys)
-        errors.print(f"failed: {name}: {each.error}", highlight=False, soft_wrap=True)
-    console.print(f"{len(plan.runs) - len(failed)} of {len(plan.runs)} runs are finished")
+        say(errors, f"failed: {name}: {each.error}")
+    say(console, f"{len(plan.runs) - len(failed)} of {len(plan.runs)} runs are finished")
     return not failed
 
 
@@ -148,14 +149,14 @@ def _run(
 ) -> list[Outcome]:
     left = [each.config for each in plan.left]
     for note in engine.notes(left):
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+        say(console, f"note: {note}")
     opened = {
         (config.source, config.read_options): check(config, elsewhere=engine.elsewhere)
         for config in left
     }
     for source in opened.values():
         for said in data_sentences(verified(source, cache=cache).reading.describe()):
-            console.print(f"note: {said}", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"note: {said}")
     seconds = estimate(plan.runs, plan.out).seconds
     with SweepView(console, plan.out, left, seconds) as view:
         return engine.run(left, plan.out, retries=retries, watch=view)

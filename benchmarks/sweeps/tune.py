@@ -35,7 +35,7 @@ from cl_adapters.benchmarks.running.runner import run
 from cl_adapters.benchmarks.sweeps.space import Space, nested
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError, RunError
-from cl_adapters.plugins.registry import label
+from cl_adapters.plugins.references import in_words, label
 from cl_adapters.records.files import atomic_path, digest
 from cl_adapters.records.run_record import RunRecord, find_run_folder
 from cl_adapters.records.tables import read_predictions
@@ -311,10 +311,11 @@ class Tuning:
             return f"{name}: ended after {steps} experiences at {reached}, below the median there"
         except OSError:
             raise
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything; others go on
-            trial.set_user_attr("error", str(error))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
+            text = str(error) if isinstance(error, InputError | RunError) else in_words(error)
+            trial.set_user_attr("error", text)
             self._study.tell(trial, state=TrialState.PRUNED)
-            return f"{name}: failed: {error}"
+            return f"{name}: failed: {text}"
         self._study.tell(trial, value)
         return f"{name}: A_avg {value:.2f} %"
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from cl_adapters.benchmarks.data.images import verified
 from cl_adapters.benchmarks.running.batch import expand
 from cl_adapters.benchmarks.running.prepare import method_options, open_images, prepare
-from cl_adapters.benchmarks.running.progress import Bars, ctrl_c_is_heard
+from cl_adapters.benchmarks.running.progress import Bars, ctrl_c_is_heard, say
 from cl_adapters.benchmarks.sweeps.space import read_space, space_table
 from cl_adapters.benchmarks.sweeps.tune import Search, Tuning
 from cl_adapters.cache.feature_cache import open_cache
@@ -104,7 +104,7 @@ def run_tune(search: Search, effort: Effort, best: Path | None = None) -> list[l
     prepare(search.config, source=source)
     source = verified(source, cache=cache)
     for said in data_sentences(source.reading.describe()):
-        console.print(f"note: {said}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"note: {said}")
     torch.set_num_threads(effort.threads)
     with closing(Tuning(search, effort.trials, source, cache)) as tuning:
         if effort.jobs > 1:
@@ -118,11 +118,10 @@ def run_tune(search: Search, effort: Effort, best: Path | None = None) -> list[l
         found = tuning.table()
         if best is not None:
             best.write_bytes(written.read_bytes())
-    console.print(
+    say(
+        console,
         f"best recipe: {best or written}; "
         "`cl-adapters run --recipe` says what it is worth on the test images",
-        highlight=False,
-        soft_wrap=True,
     )
     return found
 
@@ -164,5 +163,5 @@ def _work(search: Search, effort: Effort, stopped: Event) -> None:
     except KeyboardInterrupt:
         sys.exit(_STOPPED)
     except (InputError, RunError, OSError) as error:
-        errors.print(str(error), highlight=False, soft_wrap=True)
+        say(errors, str(error))
         sys.exit(1)

@@ -3,7 +3,6 @@
 import errno
 import logging
 import os
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,9 +20,15 @@ from cl_adapters.errors import (
     InputError,
     RunError,
     is_out_of_memory,
+    printable,
 )
 from cl_adapters.paths import user_path
-from cl_adapters.plugins.references import in_words, place_in_plugin
+from cl_adapters.plugins.references import (
+    forget_plugins,
+    in_words,
+    place_beside_plugin,
+    place_in_plugin,
+)
 
 __all__ = ["BAD_INPUT", "FAILED", "call_whole", "guarded", "need", "printable"]
 
@@ -38,6 +43,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     def ends_well(*arguments: Any, **keywords: Any) -> None:  # noqa: ANN401 - the command's own
         logging.basicConfig(level=logging.WARNING)
         _quieten_libraries()
+        forget_plugins()
         with _one_sentence(is_continued=_is_continued(command)), _earlier_names_in_one_sentence():
             given = {name: _with_user_paths(value) for name, value in keywords.items()}
             command(*arguments, **given)
@@ -102,6 +108,11 @@ def _one_sentence(*, is_continued: bool) -> Iterator[None]:
             raise
         _say(sentence + _KEPT if is_continued and code == FAILED else sentence)
         raise typer.Exit(code) from error
+    except BaseException as error:  # `sys.exit(0)` in a plugin would look like a good end
+        if not place_in_plugin(error):
+            raise
+        _say(_plugin_ended(error))
+        raise typer.Exit(FAILED) from error
 
 
 def _ending(error: Exception) -> tuple[str, int]:
@@ -118,22 +129,16 @@ def _ending(error: Exception) -> tuple[str, int]:
         sentence = str(error)
     elif is_out_of_memory(error):
         sentence = OUT_OF_MEMORY
-    elif place_in_plugin(error):  # any other is a fault of ours, of which all is told
-        sentence = f"a plugin must run through, got {in_words(error)}"
+    elif place_in_plugin(error) or place_beside_plugin(error):
+        # Any other is a fault of ours, of which all is told.
+        sentence = _plugin_ended(error)
     return sentence, code
 
 
-# Control and formatting characters, halves of pairs, ends of lines: what no terminal should obey.
-_OBEYED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-
-
-def printable(text: str) -> str:
-    """Returns a text that a terminal shows and does not obey; line ends and tabs stay."""
-    whole = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(
-        ascii(each)[1:-1] if unicodedata.category(each) in _OBEYED and each not in "\n\t" else each
-        for each in whole
-    )
+def _plugin_ended(error: BaseException) -> str:
+    beside = "" if place_in_plugin(error) else place_beside_plugin(error)
+    place = f" ({beside})" if beside else ""
+    return f"a plugin must run through, got {in_words(error)}{place}"
 
 
 def _say(sentence: str) -> None:

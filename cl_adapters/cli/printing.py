@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cl_adapters.cli.endings import printable
+from cl_adapters.errors import printable
 
 __all__ = ["print_ending", "print_table"]
 

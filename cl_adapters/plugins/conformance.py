@@ -49,5 +49,7 @@ def run_suite(
 def _sentences(check: Callable[[Subject], Iterator[str]], subject: Subject) -> list[str]:
     try:
         return list(check(subject))
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's code raises
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a stranger's code raises
         return [f"{STOPPED}, got {in_words(error)}"]

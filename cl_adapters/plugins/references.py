@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from cl_adapters.errors import InputError
+from cl_adapters.errors import InputError, text_of
 from cl_adapters.paths import user_path
 
 __all__ = [
@@ -19,16 +19,20 @@ __all__ = [
     "check_call",
     "file_digest",
     "file_of",
+    "forget_plugins",
     "in_words",
     "is_reference",
     "label",
     "load_module",
+    "note_plugin",
+    "place_beside_plugin",
     "place_in_plugin",
 ]
 
 SUFFIX: Final = ".py"
 
-_FILES: Final[set[str]] = set()  # that were imported by a name from outside
+# That were asked for by a name from outside, in order. The first is as the user has it.
+_FILES: Final[dict[str, None]] = {}
 
 
 def is_reference(text: str) -> bool:
@@ -79,10 +83,10 @@ def load_module(where: str) -> ModuleType:
     """
     if not where.endswith(SUFFIX):
         module = importlib.import_module(where)
-        _FILES.add(str(getattr(module, "__file__", None)))
+        note_plugin(getattr(module, "__file__", None))
         return module
     path = user_path(where)
-    _FILES.update({str(path), str(path.absolute())})
+    note_plugin(path)
     # A changed file is another module: what the old one gave out stays as it was.
     content = f"{path.resolve()} {file_digest(path)}"
     name = f"{path.stem}_{hashlib.sha256(content.encode()).hexdigest()[:12]}"
@@ -112,6 +116,30 @@ def file_of(value: object) -> Path | None:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
+def note_plugin(file: str | Path | None) -> None:
+    """Notes that a file is a plugin's, so that what goes wrong in it is told as its own."""
+    if file is not None:
+        _FILES.update({str(file): None, str(Path(file).absolute()): None})
+
+
+def forget_plugins() -> None:
+    """Forgets which plugins were asked for, as a command begins."""
+    _FILES.clear()
+
+
+def place_beside_plugin(error: BaseException) -> str:
+    """Returns where an error arose while plugins are at work; empty if there are none.
+
+    What a plugin gave back may be met only later, where none of its own code stands.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    if not _FILES or not frames:
+        return ""
+    place = "/".join(Path(frames[-1].filename).parts[-3:])
+    names = ", ".join(dict.fromkeys(Path(each).name for each in _FILES))
+    return f"{place}, line {frames[-1].lineno}, with what {names} gave"
+
+
 def place_in_plugin(error: BaseException) -> str:
     """Returns file and line where a plugin's code last stood before an error; empty if nowhere."""
     found = ""
@@ -123,7 +151,7 @@ def place_in_plugin(error: BaseException) -> str:
 
 def in_words(error: BaseException) -> str:
     """Returns an exception's kind, first line and place, if it is a plugin's, in one line."""
-    lines = str(error).strip().splitlines()
+    lines = text_of(error).strip().splitlines()
     where: Any = getattr(error, "lineno", None)
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     place = place_in_plugin(error)

@@ -12,6 +12,7 @@ Only what is named is imported, of the built-in table too. `entries`, for listin
 everything, and says of each plugin that is broken what is wrong with it.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -29,6 +30,7 @@ from cl_adapters.plugins.references import (
     is_reference,
     label,
     load_module,
+    note_plugin,
 )
 from cl_adapters.plugins.tables import LazyTable, load
 
@@ -204,11 +206,13 @@ class Registry(Generic[T]):
 
     def _loaded(self, name: str, point: EntryPoint) -> object:
         try:
-            return point.load()
+            value = point.load()
+            note_plugin(getattr(sys.modules.get(point.module), "__file__", None))
         except (Exception, SystemExit) as error:
             raise InputError(
                 f"{self.kind} {name!r} of {_owner(point)} must be importable, got {in_words(error)}"
             ) from error
+        return value
 
     def _referred(self, reference: str) -> object:
         where, _, name = reference.rpartition(":")

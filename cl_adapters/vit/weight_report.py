@@ -54,7 +54,8 @@ def _architecture(state: Mapping[str, Tensor]) -> tuple[str, str, str | None]:
         found = "arrays of the ViT paper" if is_google else "no layout of timm's ViT"
         return "network", found, None if is_google else f"timm's ViT have a tensor {_PATCH!r}"
     blocks = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
-    side, tokens = patch.shape[-1], position.shape[1] if position is not None else 0
+    side = patch.shape[-1]
+    tokens = position.shape[1] if position is not None and position.ndim == 3 else 0
     image = f", images of {side * int(tokens**0.5)} pixels" if tokens else ""
     found = f"width {len(patch)}, {blocks} blocks, patches of {side} pixels{image}"
     names = list(fitting_architectures(state))

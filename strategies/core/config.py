@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from cl_adapters.earlier_names import earlier_method
-from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.errors import InputError, refuse_truth, unknown_name
 from cl_adapters.heads.linear import ExperienceHeads
 from cl_adapters.heads.registry import (
     CLOSED_HEADS,
@@ -52,7 +52,11 @@ class StrategyOptions(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _take_earlier_names(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic's
-        return cls.renamed(values) if isinstance(values, Mapping) else values
+        if not isinstance(values, Mapping):
+            return values
+        found = cls.renamed(values)
+        refuse_truth("", found, cls.model_fields)
+        return found
 
     @classmethod
     def renamed(cls, options: Mapping[str, object]) -> dict[str, object]:

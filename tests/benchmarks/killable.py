@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "joint": {"epochs": 2},
     "lae": {"epochs": 2, "freeze_epochs": 1},
     "mos": {"epochs": 2, "alignment_epochs": 2},
+    "ranpac": {"projections": 50},
     "sema": {"epochs": 1, "descriptor_epochs": 2, "detect_batch_size": 12, "threshold": 0.01},
     "simplecil": {},
 }
@@ -42,13 +44,49 @@ def stripes(*, train: int, test: int, noise: int = 90, row: int = 150) -> ImageS
     return array_source("stripes", images(train), images(test))
 
 
-SOURCE: Final = stripes(train=12, test=4)
+def in_two_domains(source: ImageSource) -> ImageSource:
+    """The same images, every other one of another domain."""
+    train, test = (
+        replace(each, domains=np.array(["ink", "pencil"])[np.arange(len(each)) % 2])
+        for each in (source.train, source.test)
+    )
+    return replace(source, train=train, test=test)
+
+
+SOURCE: Final = in_two_domains(stripes(train=12, test=4))
+# Streams beside classes in turn, and what else a recipe can bring, each with a method.
+STREAMS: Final[dict[str, dict[str, Any]]] = {
+    "blurry": {"strategy": "lae", "scenario": "blurry", "blur": 0.25},
+    "long_tailed": {"strategy": "finetune", "scenario": "long_tailed", "imbalance": 2},
+    "repetition": {"strategy": "mos", "scenario": "repetition", "num_experiences": 3},
+    "domain": {"strategy": "simplecil", "scenario": "domain"},
+    "class_domain": {"strategy": "finetune", "scenario": "class_domain"},
+    "shift": {
+        "strategy": "lae",
+        "scenario": "shift",
+        "num_experiences": 4,
+        "changes": 2,
+        "recurring": 1,
+    },
+    "task_free": {
+        "strategy": "finetune",
+        "task_free": "mahalanobis",
+        "reference": 20,
+        "window": 20,
+    },
+    "fixed views": {"strategy": "lae", "fixed_views": 2},
+    "validation": {"strategy": "simplecil", "validation": 0.25},
+    "avalanche": {"strategy": "avalanche:EWC"},
+}
 
 
 def config(strategy: str, **changes: Any) -> RunConfig:
     """The embedded backbone, three experiences, random crops: everything that draws is at work."""
-    options = {"batch_size": 8, **OPTIONS[strategy], **changes.pop("options", {})}
+    known = OPTIONS.get(strategy, {"epochs": 2})
+    options = {"batch_size": 8, **known, **changes.pop("options", {})}
     values = {"strategy": strategy, "increment": 2, "image_size": 16, "augment": "crop"}
+    if changes.get("scenario") in ("domain", "shift", "repetition"):
+        del values["increment"]
     return RunConfig.parse({**values, "threads": 1, "options": options, **changes})
 
 

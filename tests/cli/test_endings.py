@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from cl_adapters.benchmarks import listing
 from cl_adapters.benchmarks.running import batch, storing
 from cl_adapters.cli import app
-from cl_adapters.cli.endings import printable
+from cl_adapters.errors import printable
 from cl_adapters.records import files
 from cl_adapters.records.files import add_checksum, atomic_path
 from cl_adapters.records.run_record import RunRecord, find_runs

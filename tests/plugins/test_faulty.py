@@ -1,5 +1,6 @@
 """What goes wrong in a plugin is one sentence with its file and line, told once."""
 
+import re
 from pathlib import Path
 from textwrap import dedent, indent
 
@@ -180,6 +181,35 @@ def test_a_run_ends_in_a_sentence_and_keeps_the_traceback(fault: str, tmp_path: 
         (record,) = out.rglob("run.json")
         assert RunRecord.read(record.parent).state == "failed"
         assert "Traceback" in (record.parent / "error.log").read_text()
+
+
+ENDS = {
+    "sys.exit(0)": (LOSS + "    raise SystemExit(0)", r"got SystemExit: 0 \(.*mine.py, line 10\)"),
+    "no word": (
+        LOSS + "    class Odd(Exception):\n        __str__ = None\n    raise Odd",
+        r"got Odd \(.*mine.py, line 12\)",
+    ),
+    "gave nothing": (
+        "def build_optimizer(self, parameters):\n    pass",
+        r"got AttributeError: 'NoneType' .* \(.*, line \d+, with what mine.py gave\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", ENDS)
+def test_no_plugin_ends_a_run_as_if_it_were_good_or_in_a_traceback(
+    fault: str, tmp_path: Path
+) -> None:
+    body, message = ENDS[fault]
+    options = ["--backbone", "test_vit", "--weights", "random", "--image-size", "32", "--quiet"]
+    command = ["run", "--strategy", written(tmp_path, body), "--out", str(tmp_path / "runs")]
+    result = CliRunner().invoke(app, [*command, *options])
+    assert result.exit_code == 1, result.output
+    assert re.search(message, result.output), result.output
+    assert "Traceback" not in result.output
+    (record,) = tmp_path.rglob("run.json")
+    assert RunRecord.read(record.parent).state == "failed"
+    assert "Traceback" in (record.parent / "error.log").read_text()
 
 
 def test_a_fault_of_our_own_keeps_its_traceback(tmp_path: Path, monkeypatch) -> None:

@@ -50,6 +50,19 @@ def test_what_no_run_would_take_is_told_and_ends_with_1(tmp_path: Path) -> None:
     assert network.advice == "none of timm's ViT of that size has these tensors"
 
 
+@pytest.mark.parametrize("shape", [(), (64,), (10, 64)])
+def test_positions_of_an_odd_shape_are_told_of_without_a_number(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    (network,) = (
+        each
+        for each in examine_weights(saved(tmp_path, pos_embed=torch.zeros(shape)))
+        if each.check == "network"
+    )
+    assert network.found.startswith("width 64, 6 blocks, patches of 16 pixels")
+    assert "images of" not in network.found
+
+
 def test_arrays_of_the_vit_paper_are_known(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", **{"embedding/kernel": np.ones((2, 2), dtype=np.float32)})
     found = {each.check: each.found for each in examine_weights(tmp_path / "w.npz")}

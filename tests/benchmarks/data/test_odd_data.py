@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
 
 from cl_adapters.benchmarks.data.images import ImageSource, verify_images
 from cl_adapters.benchmarks.data.inspect_data import inspect_data
@@ -15,18 +14,10 @@ from cl_adapters.benchmarks.data.reading import ReadOptions
 from cl_adapters.benchmarks.data.sources import open_source
 from cl_adapters.errors import InputError
 from tests.benchmarks.data import folders_of_chance as chance
+from tests.fuzz.fuzzing import fuzz
 
-QUICK = 25
-LONG = 600
-
-
-def fuzzed(examples: int) -> settings:
-    return settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-    )
+Record = Callable[[str, object], None]
+QUICK, LONG = 25, 600
 
 
 def good_or_one_sentence(act: Callable[[], ImageSource]) -> ImageSource | None:
@@ -92,27 +83,23 @@ def try_table(table: Any, given_options: dict[str, Any]) -> None:
             assert source is not None or not inspected.is_good
 
 
-@fuzzed(QUICK)
-@given(chance.folders, chance.options)
-def test_folders_are_read_or_refused(entries: dict[Any, Any], options: dict[str, Any]) -> None:
-    try_folder(entries, options)
+def test_folders_are_read_or_refused(record_property: Record) -> None:
+    fuzz(try_folder, QUICK, chance.folders, chance.options)
+    record_property("reliability: odd folders", QUICK)
 
 
-@fuzzed(QUICK)
-@given(chance.tables, chance.options)
-def test_tables_are_read_or_refused(table: Any, options: dict[str, Any]) -> None:
-    try_table(table, options)
-
-
-@pytest.mark.slow
-@fuzzed(LONG)
-@given(chance.folders, chance.options)
-def test_many_folders_are_read_or_refused(entries: dict[Any, Any], options: dict[str, Any]) -> None:
-    try_folder(entries, options)
+def test_tables_are_read_or_refused(record_property: Record) -> None:
+    fuzz(try_table, QUICK, chance.tables, chance.options)
+    record_property("reliability: odd tables", QUICK)
 
 
 @pytest.mark.slow
-@fuzzed(LONG)
-@given(chance.tables, chance.options)
-def test_many_tables_are_read_or_refused(table: Any, options: dict[str, Any]) -> None:
-    try_table(table, options)
+def test_many_folders_are_read_or_refused(record_property: Record) -> None:
+    fuzz(try_folder, LONG, chance.folders, chance.options)
+    record_property("reliability: odd folders", LONG)
+
+
+@pytest.mark.slow
+def test_many_tables_are_read_or_refused(record_property: Record) -> None:
+    fuzz(try_table, LONG, chance.tables, chance.options)
+    record_property("reliability: odd tables", LONG)

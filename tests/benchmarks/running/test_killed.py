@@ -11,6 +11,7 @@ import pytest
 
 from tests.benchmarks.killable import (
     OPTIONS,
+    STREAMS,
     forked,
     kill_after,
     killed_at_write,
@@ -19,6 +20,7 @@ from tests.benchmarks.killable import (
 )
 
 KILLS = 6  # of each strategy: half at a random time, half while a file is written
+KILLS_OF_STREAMS = 4  # of each stream
 
 Record = Callable[[str, object], None]
 
@@ -29,29 +31,52 @@ def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_the_straight_one(
     strategy: str, tmp_path: Path, record_property: Record
 ) -> None:
     """Each run goes on where it was killed; a third of them keep a point after each step."""
-    run(strategy, tmp_path / "straight")
-    since = time.monotonic()
-    run(strategy, tmp_path / "timed", minutes=1)
-    seconds = time.monotonic() - since
-    expected = outcome(tmp_path / "straight")
-    assert outcome(tmp_path / "timed") == expected, "keeping points changes nothing"
+    survived = killed_again_and_again(partial(run, strategy), tmp_path, KILLS, strategy)
+    record_property("reliability: kills survived", survived)
 
-    drawn = random.Random(f"kills of {strategy}")
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", sorted(STREAMS))
+def test_a_run_of_another_stream_survives_as_well(
+    stream: str, tmp_path: Path, record_property: Record
+) -> None:
+    work = partial(run, **STREAMS[stream])
+    survived = killed_again_and_again(work, tmp_path, KILLS_OF_STREAMS, stream)
+    record_property("reliability: kills survived", survived)
+
+
+def killed_again_and_again(work: Callable[..., object], place: Path, most: int, name: str) -> int:
+    """Kills work so often, in a folder or two; returns the kills that it survived.
+
+    Args:
+        work: Takes `out`, and the minutes between two points that are kept.
+        place: Where its folders lie.
+        most: Number of kills.
+        name: Decides when they come.
+    """
+    work(out=place / "straight", minutes=10)
+    since = time.monotonic()
+    work(out=place / "timed", minutes=1)
+    seconds = time.monotonic() - since
+    expected = outcome(place / "straight")
+    assert outcome(place / "timed") == expected, "keeping points changes nothing"
+
+    drawn = random.Random(f"kills of {name}")
     survived, number = 0, 0
-    while survived < KILLS:
-        out, number, kills = tmp_path / f"killed-{number}", number + 1, 0
+    while survived < most:
+        out, number, kills = place / f"killed-{number}", number + 1, 0
         alive = True
-        while alive and kills < KILLS // 2:
-            work = partial(run, strategy, out, drawn.choice([0, 0.001, 10]))
+        while alive and kills < most // 2:
+            again = partial(work, out=out, minutes=drawn.choice([0, 0.001, 10]))
             if kills % 2:
-                alive = killed_at_write(drawn.randint(1, 60), work)
+                alive = killed_at_write(drawn.randint(1, 60), again)
             else:
-                alive = kill_after(drawn.uniform(0, seconds), forked(work))
+                alive = kill_after(drawn.uniform(0, seconds), forked(again))
             kills += alive
-        run(strategy, out)
+        work(out=out, minutes=10)
         assert outcome(out) == expected
         survived += kills
-    record_property("reliability: kills survived", survived)
+    return survived
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from cl_adapters.benchmarks.sweeps.sweep import (
     plan_sweep,
     title,
 )
-from cl_adapters.benchmarks.sweeps.sweep_command import sweep_grid
+from cl_adapters.benchmarks.sweeps.sweep_command import Plan, run_sweep, sweep_grid
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.records.run_record import RunRecord, find_runs
 from cl_adapters.records.tables import read_predictions
@@ -262,10 +262,11 @@ def test_failures_are_tried_again_and_bad_recipes_are_not(monkeypatch: pytest.Mo
         (RunError("loss"), False, "loss"),
         (OSError("disk"), False, "disk"),
         (ZeroDivisionError("bug"), True, "ZeroDivisionError: bug"),
+        (SystemExit(0), True, "SystemExit: 0"),
     ],
 )
 def test_whatever_ends_a_run_ends_no_other(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, final: bool, text: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException, final: bool, text: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -274,6 +275,19 @@ def test_whatever_ends_a_run_ends_no_other(
     (config,) = expand_grid(grid())
     outcome = run_one(config, tmp_path)
     assert (outcome.error, outcome.final, outcome.folder) == (text, final, None)
+
+
+def test_what_a_failed_run_says_is_printed_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Brackets are no markup, and no terminal obeys what comes from a file's name."""
+
+    def fail(_: object, configs: list[RunConfig], *__: object, **___: object) -> list[Outcome]:
+        return [Outcome(each, error="ant[/red]\x1b[31m must be an image") for each in configs]
+
+    monkeypatch.setattr(LocalEngine, "run", fail)
+    assert not run_sweep(Plan(grid(), tmp_path), Workers(1, cache="off"))
+    assert "ant[/red]\\x1b[31m must be an image" in capsys.readouterr().err
 
 
 def sweep_process(out: Path) -> "subprocess.Popen[str]":

@@ -1,6 +1,6 @@
 """Applies small wrong changes to copies of the checkout and says which the tests notice.
 
-    python tests/mutants.py [--sample 20 --seed COMMIT] [--only WORDS] [--plain]
+    python tests/mutants.py [--sample 20 --seed COMMIT] [--only WORDS] [--plain] [--trusting]
 
 `tests/mutants.toml` lists them. One process imports what is slow and not ours, and forks a child
 for each change: it works in a copy of its own, so two run at a time. `--plain`, and a system that
@@ -25,6 +25,7 @@ import tomllib
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -108,7 +109,13 @@ def changed(mutant: dict[str, Any], place: Path) -> Iterator[None]:
         shutil.copy2(ROOT / mutant["place"], path)
 
 
-def tried_plainly(mutant: dict[str, Any], place: Path) -> Try:
+def tried_plainly(chosen: Iterable[dict[str, Any]], place: Path) -> Iterator[Try]:
+    """Tries changes one after the other, each with a new pytest."""
+    for each in chosen:
+        yield plain_try(each, place)
+
+
+def plain_try(mutant: dict[str, Any], place: Path) -> Try:
     """Tries a change with a new pytest."""
     command = [sys.executable, "-m", "pytest", *OPTIONS, *mutant["tests"]]
     there = {**os.environ, "PYTHONPATH": str(place)}
@@ -244,18 +251,13 @@ def unchanged(chosen: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def is_noticed(done: Try) -> bool:
-    """Says whether a test failed, hung or ended its process; all else tested nothing."""
-    if done.code in {0, 1, HUNG} or done.code < 0:
-        return done.code != 0
-    raise RuntimeError(f"{done.mutant['name']}: pytest ended with {done.code}: {done.told[-1500:]}")
-
-
 def word(done: Try) -> str:
     """Says how a try ended."""
     if done.code == HUNG:
         return "hung    "
-    return "noticed " if is_noticed(done) else "SURVIVED"
+    if done.code in {0, 1}:
+        return "noticed " if done.code else "SURVIVED"
+    return "ended   " if done.code < 0 else "UNCLEAR "  # a signal; or nothing was tested
 
 
 def arguments() -> argparse.Namespace:
@@ -265,6 +267,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", default="0", help="text that chooses them")
     parser.add_argument("--only", default="", help="words of a name or of a place")
     parser.add_argument("--plain", action="store_true", help="a new pytest for each")
+    parser.add_argument(
+        "--trusting", action="store_true", help="do not first run the tests without a change"
+    )
     return parser.parse_args()
 
 
@@ -277,23 +282,33 @@ def selected(options: argparse.Namespace) -> list[dict[str, Any]]:
     return chosen
 
 
+def check_unchanged(chosen: list[dict[str, Any]], tries: Callable[..., Iterator[Try]]) -> None:
+    """Refuses tests that fail, or do not run, where nothing is changed."""
+    for done in tries(unchanged(chosen)):
+        if done.code != 0:
+            raise RuntimeError(f"the tests must pass without any change: {done.told[-1500:]}")
+
+
 def score(chosen: list[dict[str, Any]], tries: Callable[..., Iterator[Try]]) -> int:
     """Tries changes and prints each, the score, the time and the survivors."""
     begun = time.monotonic()
-    for done in tries(unchanged(chosen)):
-        if is_noticed(done):
-            raise RuntimeError(f"the tests fail without any change: {done.told[-1500:]}")
-    survivors = []
+    missed = []
+    unclear = 0
     for done in tries(chosen):
-        print(f"{word(done)} {done.seconds:5.1f} s  {done.mutant['name']}", flush=True)  # noqa: T201
-        survivors += [] if is_noticed(done) else [done.mutant["name"]]
-    noticed = len(chosen) - len(survivors)
-    share = noticed / max(len(chosen), 1)
+        said = word(done)
+        print(f"{said} {done.seconds:5.1f} s  {done.mutant['name']}", flush=True)  # noqa: T201
+        missed += [done.mutant["name"]] if said in {"SURVIVED", "UNCLEAR "} else []
+        if said == "UNCLEAR ":
+            unclear += 1
+            print(done.told[-1500:])  # noqa: T201
+    share = 1 - len(missed) / max(len(chosen), 1)
     minutes = (time.monotonic() - begun) / 60
-    print(f"{noticed} of {len(chosen)} noticed ({share:.1%}), {minutes:.1f} minutes")  # noqa: T201
-    for name in survivors:
-        print(f"survived: {name}")  # noqa: T201
-    return 0 if share >= FLOOR else 1
+    print(  # noqa: T201
+        f"{len(chosen) - len(missed)} of {len(chosen)} noticed ({share:.1%}), {minutes:.1f} minutes"
+    )
+    for name in missed:
+        print(f"not noticed: {name}")  # noqa: T201
+    return 2 if unclear else int(share < FLOOR)
 
 
 def main() -> int:
@@ -306,10 +321,13 @@ def main() -> int:
         for place in places:
             copied(place)
         try:
-            if options.plain or not hasattr(os, "fork"):
-                return score(chosen, lambda some: (tried_plainly(x, places[0]) for x in some))
-            import_heavy()
-            return score(chosen, lambda some: tried_in_forks(some, places))
+            tries = partial(tried_plainly, place=places[0])
+            if not options.plain and hasattr(os, "fork"):
+                import_heavy()
+                tries = partial(tried_in_forks, places=places)
+            if not options.trusting:
+                check_unchanged(chosen, tries)
+            return score(chosen, tries)
         except RuntimeError as error:
             print(error, file=sys.stderr)  # noqa: T201
             return 2

@@ -135,6 +135,10 @@ def test_merges_in_closed_form_equal_one_after_the_other() -> None:
             expected[block] = 0.9 * expected[block] + 0.1 * average[block]
     merge_([value], [average], 0.1, [0, 1, 13])
     torch.testing.assert_close(value, expected)
+    for _ in range(3):
+        expected = 0.9 * expected + 0.1 * average
+    merge_([value], [average], 0.1, 3)
+    torch.testing.assert_close(value, expected)
 
 
 def test_the_modes_of_merging_differ_as_they_should(

@@ -1,6 +1,6 @@
 """Applies small wrong changes to copies of the checkout and says which the tests notice.
 
-    python tests/mutants.py [--sample 20 --seed COMMIT] [--only WORDS] [--plain] [--trusting]
+    python tests/mutants.py [--sample 20 --seed COMMIT] [--only EXPRESSION] [--plain] [--trusting]
 
 `tests/mutants.toml` lists them. One process imports what is slow and not ours, and forks a child
 for each change: it works in a copy of its own, so two run at a time. `--plain`, and a system that
@@ -15,6 +15,7 @@ import gc
 import importlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -35,18 +36,19 @@ WORKERS: Final = 2
 LIMIT_SECONDS: Final = 120.0  # of a try: a change that makes a test hang is noticed by that
 OPTIONS: Final = ("-q", "-x", "-p", "no:randomly", "-p", "no:xdist", "-p", "no:cacheprovider")
 # What the tests import and nobody changes here; each is imported as far as it is there.
-HEAVY: Final = """
-    numpy pandas pyarrow.parquet pyarrow.compute scipy.stats scipy.optimize sklearn.linear_model
-    sklearn.covariance sklearn.discriminant_analysis sklearn.metrics sklearn.datasets torch
-    torch.utils.data torchvision torchvision.transforms.v2 timm timm.data safetensors.torch
-    optuna
-    avalanche avalanche.benchmarks avalanche.training avalanche.models avalanche.logging
-    avalanche.training.supervised avalanche.evaluation.metrics river.drift matplotlib.pyplot
-    matplotlib.backends.backend_svg matplotlib.backends.backend_agg PIL.Image PIL.ImageDraw
-    pydantic typer.testing rich.console rich.table rich.progress jinja2 markupsafe filelock
-    platformdirs packaging.version pytest _pytest.doctest hypothesis hypothesis.strategies
-    hypothesis.extra.numpy hypothesis.stateful
-""".split()
+HEAVY: Final = (
+    "numpy", "pandas", "pyarrow.parquet", "pyarrow.compute", "scipy.stats", "scipy.optimize",
+    "sklearn.linear_model", "sklearn.covariance", "sklearn.discriminant_analysis",
+    "sklearn.metrics", "sklearn.datasets", "torch", "torch.utils.data", "torchvision",
+    "torchvision.transforms.v2", "timm", "timm.data", "safetensors.torch", "optuna", "avalanche",
+    "avalanche.benchmarks", "avalanche.training", "avalanche.models", "avalanche.logging",
+    "avalanche.training.supervised", "avalanche.evaluation.metrics", "river.drift",
+    "matplotlib.pyplot", "matplotlib.backends.backend_svg", "matplotlib.backends.backend_agg",
+    "PIL.Image", "PIL.ImageDraw", "pydantic", "typer.testing", "rich.console", "rich.table",
+    "rich.progress", "jinja2", "markupsafe", "filelock", "platformdirs", "packaging.version",
+    "pytest", "_pytest.doctest", "hypothesis", "hypothesis.strategies", "hypothesis.extra.numpy",
+    "hypothesis.stateful",
+)  # fmt: skip
 
 
 class Try(NamedTuple):
@@ -56,6 +58,12 @@ class Try(NamedTuple):
     code: int  # of pytest: 0 all passed, 1 one failed; below 0 a signal; HUNG
     seconds: float
     told: str
+
+    @property
+    def by(self) -> str:
+        """The test that failed; empty if none did."""
+        lines = (line for line in self.told.splitlines() if line.startswith(("FAILED ", "ERROR ")))
+        return next(lines, "").partition(" - ")[0].partition(" ")[2]
 
 
 HUNG: Final = 1000
@@ -195,7 +203,7 @@ class Forks:
             code = 70
             try:
                 code = child(mutant["tests"], place, folder)
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - whatever it is, it is told
                 traceback.print_exc()
             finally:
                 sys.stdout.flush()
@@ -265,7 +273,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=int, help="how many to try; all if left out")
     parser.add_argument("--seed", default="0", help="text that chooses them")
-    parser.add_argument("--only", default="", help="words of a name or of a place")
+    parser.add_argument("--only", default="", help="expression for names or places")
     parser.add_argument("--plain", action="store_true", help="a new pytest for each")
     parser.add_argument(
         "--trusting", action="store_true", help="do not first run the tests without a change"
@@ -275,7 +283,9 @@ def arguments() -> argparse.Namespace:
 
 def selected(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Returns what the options choose of the table, in the table's order."""
-    chosen = [each for each in mutants() if options.only in f"{each['name']} {each['place']}"]
+    chosen = [
+        each for each in mutants() if re.search(options.only, f"{each['name']} {each['place']}")
+    ]
     if options.sample is not None and options.sample < len(chosen):
         picked = random.Random(options.seed).sample(range(len(chosen)), options.sample)
         chosen = [chosen[index] for index in sorted(picked)]
@@ -296,7 +306,8 @@ def score(chosen: list[dict[str, Any]], tries: Callable[..., Iterator[Try]]) -> 
     unclear = 0
     for done in tries(chosen):
         said = word(done)
-        print(f"{said} {done.seconds:5.1f} s  {done.mutant['name']}", flush=True)  # noqa: T201
+        by = f" (by {done.by})" if done.by else ""
+        print(f"{said} {done.seconds:5.1f} s  {done.mutant['name']}{by}", flush=True)  # noqa: T201
         missed += [done.mutant["name"]] if said in {"SURVIVED", "UNCLEAR "} else []
         if said == "UNCLEAR ":
             unclear += 1

@@ -324,7 +324,7 @@ def test_events_are_cut_behind_the_experiences_that_stay(tmp_path: Path, done: i
 def test_a_record_of_before_gets_digests_that_rise_over_experiences_without_events(
     tmp_path: Path,
 ) -> None:
-    first, last = ('{"event": "x", "experience": %d, "seconds": 0}\n' % each for each in (0, 2))
+    first, last = (f'{{"event": "x", "experience": {each}, "seconds": 0}}\n' for each in (0, 2))
     (tmp_path / EVENTS).write_text(first + last)
     record = planned()
     record.experiences, record.experiences_done = [[0], [1], [2]], 3

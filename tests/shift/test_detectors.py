@@ -261,7 +261,10 @@ def test_mmd_is_the_double_loop_over_the_kernel() -> None:
 
 def test_levels_rest_on_samples_that_the_fit_did_not_see() -> None:
     # Few samples of many independent features: those that were fitted lie much closer.
-    reference, fresh = torch.randn(40, 24, generator=seeded(0)), torch.randn(500, 24, generator=seeded(1))
+    reference, fresh = (
+        torch.randn(40, 24, generator=seeded(0)),
+        torch.randn(500, 24, generator=seeded(1)),
+    )
     descriptor = DescriptorZScore(24, dim=12, epochs=200, lr=0.05, batch_size=8)
     distances = Mahalanobis(24)
     for detector, of, kept in (

@@ -250,7 +250,7 @@ def tried_in_forks(chosen: Iterable[dict[str, Any]], places: list[Path]) -> Iter
 def unchanged(chosen: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Makes as many tries without a change as there are workers, of all tests that are named."""
     tests = sorted({test for each in chosen for test in each["tests"]})
-    place = str(Path(__file__).relative_to(ROOT))
+    place = chosen[0]["place"] if chosen else ""
     parts = [tests[worker::WORKERS] for worker in range(WORKERS)]
     return [
         {"name": "no change", "place": place, "old": "", "new": "", "tests": part}

@@ -34,6 +34,7 @@ ROOT: Final = Path(__file__).parent.parent
 FLOOR: Final = 0.95
 WORKERS: Final = 2
 LIMIT_SECONDS: Final = 120.0  # of a try: a change that makes a test hang is noticed by that
+_WHOLE_SECONDS: Final = 1800.0  # of the tests of all changes together, without a change
 OPTIONS: Final = ("-q", "-x", "-p", "no:randomly", "-p", "no:xdist", "-p", "no:cacheprovider")
 # What the tests import and nobody changes here; each is imported as far as it is there.
 HEAVY: Final = (
@@ -105,6 +106,11 @@ def copied(place: Path) -> None:
         compileall.compile_dir(place / room, quiet=2)
 
 
+def limit_of(mutant: dict[str, Any]) -> float:
+    """Returns the seconds that the tests of a change may take."""
+    return float(mutant.get("seconds", LIMIT_SECONDS))
+
+
 @contextlib.contextmanager
 def changed(mutant: dict[str, Any], place: Path) -> Iterator[None]:
     """Writes a change into a copy; puts the file back as it was, its time too."""
@@ -136,7 +142,7 @@ def plain_try(mutant: dict[str, Any], place: Path) -> Try:
                 env=there,
                 check=False,
                 capture_output=True,
-                timeout=LIMIT_SECONDS,
+                timeout=limit_of(mutant),
             )
             code, told = done.returncode, done.stdout.decode("utf-8", "replace")
         except subprocess.TimeoutExpired:
@@ -217,8 +223,8 @@ class Forks:
             process, status = os.waitpid(-1, os.WNOHANG)
             if process:
                 return self._end(process, os.waitstatus_to_exitcode(status))
-            for late, (*_, begun) in self.running.items():
-                if time.monotonic() - begun > LIMIT_SECONDS:
+            for late, (mutant, *_, begun) in self.running.items():
+                if time.monotonic() - begun > limit_of(mutant):
                     os.kill(late, signal.SIGKILL)
                     os.waitpid(late, 0)
                     return self._end(late, HUNG)
@@ -253,7 +259,14 @@ def unchanged(chosen: list[dict[str, Any]]) -> list[dict[str, Any]]:
     place = chosen[0]["place"] if chosen else ""
     parts = [tests[worker::WORKERS] for worker in range(WORKERS)]
     return [
-        {"name": "no change", "place": place, "old": "", "new": "", "tests": part}
+        {
+            "name": "no change",
+            "place": place,
+            "old": "",
+            "new": "",
+            "tests": part,
+            "seconds": _WHOLE_SECONDS,
+        }
         for part in parts
         if part
     ]
@@ -296,7 +309,8 @@ def check_unchanged(chosen: list[dict[str, Any]], tries: Callable[..., Iterator[
     """Refuses tests that fail, or do not run, where nothing is changed."""
     for done in tries(unchanged(chosen)):
         if done.code != 0:
-            raise RuntimeError(f"the tests must pass without any change: {done.told[-1500:]}")
+            how = f"pytest ended with {done.code}: {done.told[-1500:]}"
+            raise RuntimeError(f"the tests must pass without any change, {how}")
 
 
 def score(chosen: list[dict[str, Any]], tries: Callable[..., Iterator[Try]]) -> int:

@@ -220,14 +220,14 @@ class Forks:
     def ended(self) -> Try:
         """Waits for the next child that ends, or for one whose time is over."""
         while True:
-            process, status = os.waitpid(-1, os.WNOHANG)
-            if process:
-                return self._end(process, os.waitstatus_to_exitcode(status))
-            for late, (mutant, *_, begun) in self.running.items():
+            for process, (mutant, *_, begun) in self.running.items():
                 if time.monotonic() - begun > limit_of(mutant):
-                    os.kill(late, signal.SIGKILL)
-                    os.waitpid(late, 0)
-                    return self._end(late, HUNG)
+                    os.kill(process, signal.SIGKILL)
+                    os.waitpid(process, 0)
+                    return self._end(process, HUNG)
+                found, status = os.waitpid(process, os.WNOHANG)
+                if found:
+                    return self._end(process, os.waitstatus_to_exitcode(status))
             time.sleep(0.02)
 
     def _end(self, process: int, code: int) -> Try:

@@ -285,3 +285,15 @@ def _folder() -> Path:
     cache = open_cache()
     assert cache is not None
     return cache.folder
+
+
+def test_what_is_known_anyway_is_kept_and_counted_nowhere(tmp_path: Path) -> None:
+    cache, computer = FeatureCache(tmp_path), Computer()
+    computer.ask(cache, [4])
+    first = cache.get_or_set("aa", KEYS[7], SOURCE[7:8])
+    again = cache.get_or_set("aa", KEYS[7], SOURCE[8:9])
+    assert torch.equal(first, SOURCE[7:8])
+    assert torch.equal(again, SOURCE[7:8])  # who came first is kept
+    assert (cache.read, cache.computed, cache.earlier_hits) == (0, 1, 0)
+    assert torch.equal(computer.ask(cache, [7]), SOURCE[7:8])
+    assert computer.asked == [4]

@@ -141,3 +141,4 @@ def test_a_record_that_was_edited_is_named_by_every_command(
 
 def test_text_for_a_terminal_is_shown_and_not_obeyed() -> None:
     assert printable("ant\x1b[31m\udcff\nünï\t😀") == "ant\\x1b[31m\\udcff\nünï\t😀"
+    assert printable("cat\u202egnp.exe") == "cat\\u202egnp.exe"  # shown from right to left

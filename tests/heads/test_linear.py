@@ -137,3 +137,20 @@ def test_a_learned_scale_multiplies_all_cosines_and_gets_their_gradient() -> Non
     assert "scale" not in ExperienceHeads(4, cosine_scale=1.0).state_dict()
     with pytest.raises(InputError, match="`learn_scale` must go with `cosine_scale`"):
         ExperienceHeads(4, learn_scale=True)
+
+
+@torch.no_grad()
+def test_rows_that_were_joined_and_changed_go_back_with_their_biases() -> None:
+    heads, draws = ExperienceHeads(3, init_std=1.0), torch.Generator().manual_seed(0)
+    heads.add_classes([2, 0], draws)
+    heads.add_classes([1], draws)
+    features = torch.randn(5, 3, generator=draws)
+    before = heads(features)
+    joined = heads.joined([0, 2])
+    joined.weight.mul_(2)
+    joined.bias.copy_(torch.tensor([7.0, -3.0]))
+    torch.testing.assert_close(heads(features), before)  # a copy, until it is given back
+    heads.assign([0, 2], joined)
+    expected = 2 * before + torch.tensor([7.0, 0.0, -3.0])
+    expected[:, 1] = before[:, 1]
+    torch.testing.assert_close(heads(features), expected)

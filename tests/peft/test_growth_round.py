@@ -48,3 +48,11 @@ def test_a_new_scan_begins_without_votes_and_a_change_is_remembered() -> None:
     growth.vote(3, 1, 1, changed=False)
     assert growth.recognised(3) == 1
     assert growth.changed == {3: True, 5: False}
+
+
+def test_blocks_that_grow_together_share_what_is_left_and_one_alone_has_it_all() -> None:
+    # Growth has cost 10 of 25 parameters, so one more adapter fits: with the next block none.
+    for policy, expected in (("per_block", [3, 5]), ("whole_network", [3])):
+        growth = GrowthRound([3, 5], policy, Budget(parameters=25), sizes)  # type: ignore[arg-type]
+        assert growth.affordable() == expected
+    assert GrowthRound([3, 5], "whole_network", Budget(parameters=30), sizes).affordable() == [3, 5]

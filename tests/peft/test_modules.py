@@ -127,3 +127,17 @@ def test_a_set_knows_its_slots() -> None:
 def test_bad_sizes_and_names_are_refused(call, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InputError, match=message):
         call()
+
+
+@torch.no_grad()
+def test_lora_scales_its_keys_and_its_values_each_by_its_own_factor() -> None:
+    module = KeyValueLoRA(3, 2, generator=seeded())
+    for value in module.parameters():
+        nn.init.normal_(value, generator=seeded(value.numel()))
+    module.key_scale.fill_(2.0)
+    module.value_scale.fill_(-5.0)
+    x = torch.randn(1, 4, 3, generator=seeded(2))
+    for found, side, scale in zip(module(x), ("key", "value"), (2.0, -5.0), strict=True):
+        weight = getattr(module, f"{side}_up") @ getattr(module, f"{side}_down")
+        for n in range(4):
+            torch.testing.assert_close(found[0, n], scale * (weight @ x[0, n]))

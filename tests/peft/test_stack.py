@@ -115,6 +115,28 @@ def test_a_stack_that_has_run_can_be_copied(name: str) -> None:
     assert stack.adapters() is not twin.adapters()
 
 
+class Tired(nn.Module):
+    """Writes into its buffer at every call, in evaluation too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(DIM))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.calls += 1
+        return inputs * self.gain * self.calls
+
+
+def test_a_stored_set_stays_what_it_is_whatever_its_modules_write(tiny_vit: AdaptedViT) -> None:
+    stack = AdapterStack([Tired() for _ in range(6)], "attention")
+    bank = AdapterBank(stack)
+    bank.append(stack.tensors())
+    first, again = (tiny_vit(images(), bank.choose(0)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not bank.get_buffer("peft-calls").any()
+
+
 class Counting(nn.Module):
     """Has a buffer by block, one that changes in training, and one that no state holds."""
 

@@ -1,5 +1,6 @@
 """Damaged run directories: named, passed over or refused; never a number that was not written."""
 
+import hashlib
 import json
 import os
 import random
@@ -19,7 +20,18 @@ from cl_adapters.cli import app
 from cl_adapters.errors import InputError
 from cl_adapters.records.events import read_events
 from cl_adapters.records.files import add_checksum
-from cl_adapters.records.integrity import UNCHECKED, check_files, read_checked
+from cl_adapters.records.integrity import (
+    EVENTS,
+    UNCHECKED,
+    adopt_files,
+    announce_tables,
+    check_files,
+    cut_events,
+    read_checked,
+    replace_tables,
+    seal_events,
+    settle_tables,
+)
 from cl_adapters.records.run_record import RunRecord, find_runs
 from cl_adapters.records.tables import read_examples, read_predictions, read_retrieval
 from cl_adapters.reports.load import load_runs
@@ -260,3 +272,64 @@ def test_a_reader_beside_a_writer_looks_again(
         RunRecord, "read", lambda folder: answers.pop() if answers else read(folder)
     )
     assert len(read_predictions(folder)) > 0
+
+
+def planned(done: int = 0) -> RunRecord:
+    parts = [[0], [1]]
+    return RunRecord(
+        strategy="lae", stream="digits", seed=0, config={}, fingerprint={}, classes=["a", "b"],
+        experiences=parts, experiences_done=done, files={},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_after_a_kill_the_table_that_is_there_is_the_one_that_is_known(
+    tmp_path: Path, is_written: bool
+) -> None:
+    name, record = "predictions.parquet", planned()
+    replace_tables(tmp_path, record, {name: b"old"})
+    announce_tables(tmp_path, record, {name: b"new"})
+    if is_written:
+        (tmp_path / name).write_bytes(b"new")
+    expected = b"new" if is_written else b"old"
+    assert read_checked(tmp_path, name) == expected  # either is sound until somebody goes on
+    record = RunRecord.read(tmp_path)
+    settle_tables(tmp_path, record)
+    record.write(tmp_path)
+    assert record.files == {name: {"sha256": hashlib.sha256(expected).hexdigest()}}
+    assert read_checked(tmp_path, name) == expected
+    (tmp_path / name).write_bytes(b"old" if is_written else b"new")
+    with pytest.raises(InputError, match="must match its digest"):
+        read_checked(tmp_path, name)
+
+
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_events_are_cut_behind_the_experiences_that_stay(tmp_path: Path, done: int) -> None:
+    record, lengths = planned(), [0]
+    for experience in range(2):
+        with (tmp_path / EVENTS).open("a") as file:
+            file.write(f"event of experience {experience}\n")
+        seal_events(tmp_path, record)
+        lengths.append((tmp_path / EVENTS).stat().st_size)
+    with (tmp_path / EVENTS).open("a") as file:
+        file.write("event of an experience that did not finish\n")
+    whole = (tmp_path / EVENTS).read_bytes()
+    record.experiences_done = done
+    cut_events(tmp_path, record)
+    assert (tmp_path / EVENTS).read_bytes() == whole[: lengths[done]]
+    assert record.files is not None
+    assert record.files[EVENTS]["bytes"] == lengths[1 : done + 1]
+
+
+def test_a_record_of_before_gets_digests_that_rise_over_experiences_without_events(
+    tmp_path: Path,
+) -> None:
+    first, last = (f'{{"event": "x", "experience": {each}, "seconds": 0}}\n' for each in (0, 2))
+    (tmp_path / EVENTS).write_text(first + last)
+    record = planned()
+    record.experiences, record.experiences_done = [[0], [1], [2]], 3
+    adopt_files(tmp_path, record)
+    assert record.files is not None
+    known = record.files[EVENTS]
+    assert known["bytes"] == [len(first), len(first), len(first + last)]
+    assert known["sha256"][1] == hashlib.sha256(first.encode()).hexdigest()

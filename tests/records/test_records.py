@@ -1,5 +1,6 @@
 """The run directory: round trips, atomic writes, torn files."""
 
+import hashlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import pytest
 
 from cl_adapters import records
 from cl_adapters.errors import InputError
+from cl_adapters.records.files import digest
 from cl_adapters.records.run_record import RunRecord
 
 
@@ -176,3 +178,20 @@ def test_runs_are_found_below_a_folder(tmp_path: Path) -> None:
     assert records.find_runs([tmp_path / "a", tmp_path]) == records.find_runs([tmp_path])
     with pytest.raises(InputError, match="must exist"):
         records.find_runs([tmp_path / "none"])
+
+
+def test_a_digest_is_that_of_the_sorted_text_whatever_came_first() -> None:
+    text = '{"a":{"c":2,"d":[1,"ü"]},"b":1}'
+    expected = hashlib.sha256(text.encode()).hexdigest()
+    assert digest({"b": 1, "a": {"d": [1, "ü"], "c": 2}}, 64) == expected
+    assert digest({"a": {"c": 2, "d": [1, "ü"]}, "b": 1}) == expected[:16]
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_a_record_without_its_checksum_is_refused(tmp_path: Path, seed: int) -> None:
+    record().write(tmp_path)
+    values = json.loads((tmp_path / "run.json").read_text())
+    del values["checksum"]
+    (tmp_path / "run.json").write_text(json.dumps({**values, "seed": seed}))
+    with pytest.raises(InputError, match="must match its checksum"):
+        RunRecord.read(tmp_path)

@@ -26,6 +26,7 @@ from cl_adapters.records.upgrade import (
         ("sema", {"pet": "lora", "width": 4}, {"peft": "lora", "size": 4}),
         ("sema", {"classifier": "linear"}, {"head": "linear"}),
         ("sema", {"classifier": "linear", "head": "ridge"}, {"head": "ridge"}),
+        ("sema", {"head": "ridge", "classifier": "linear"}, {"head": "ridge"}),
         ("sema", {"memo_megabytes": 9.0}, {"cache_megabytes": 9.0}),
         ("mos", {"guess": "discriminant"}, {"task_predictor": "discriminant"}),
         (

@@ -138,3 +138,11 @@ def test_streams_are_never_merged(make_run: MakeRun, tmp_path: Path) -> None:
 def test_file_names_are_harmless(text: str, name: str) -> None:
     assert file_name(text) == name
     assert len(file_name("a" * 500)) <= 60
+
+
+def test_experiences_of_other_sizes_are_another_protocol(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("lae", sizes=(2, 2, 2, 2))
+    make_run("lae", seed=1, sizes=(4, 2, 2))  # the same data, weights and increment
+    assert [len(group.rows[0].runs) for group in _groups(tmp_path)] == [1, 1]
+    (merged,) = _groups(tmp_path, force=True)
+    assert merged.mixed.startswith("mixed protocols: ")

@@ -235,3 +235,11 @@ def test_only_the_last_router_is_kept(tmp_path: Path) -> None:
 def test_damaged_events_are_named(tmp_path: Path, event: dict[str, Any], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         _history(tmp_path, [*_by_hand(), event])
+
+
+def test_the_first_adapters_are_no_growth(tmp_path: Path) -> None:
+    values = detection(
+        _history(tmp_path, [*_by_hand(), _growth(0, 9, 1, 10), _growth(0, 10, 1, 30)])
+    )
+    assert values["adapters_grown_a_block"] == (1 + 1) / 2
+    assert values["growing_experiences"] == 2

@@ -1,6 +1,8 @@
 import csv
 import io
+import math
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +12,14 @@ from cl_adapters.reports.definitions import COLUMNS, Column, format_number
 from cl_adapters.reports.groups import Group, group_runs
 from cl_adapters.reports.load import load_runs
 from cl_adapters.reports.recipes import recipe_text
+from cl_adapters.reports.seeds import mean_interval
 from cl_adapters.reports.summary import sentences
 from cl_adapters.reports.tables.comparison import (
     comparison_table,
     shown_columns,
     table_files,
 )
-from cl_adapters.reports.tables.markup import Cell, csv_text
+from cl_adapters.reports.tables.markup import Cell, best_of, csv_text
 from tests.reports.conftest import MakeRun
 
 BY_NAME = {column.name: column for column in COLUMNS}
@@ -165,3 +168,13 @@ def test_numbers_for_people() -> None:
 def test_text_that_a_spreadsheet_would_compute_stays_text(name: str) -> None:
     (row,) = csv.DictReader(io.StringIO(csv_text(["class", "value"], [[name, -1.5]]), newline=""))
     assert row == {"class": f"'{name}".replace("\r", " "), "value": "-1.5"}
+
+
+@pytest.mark.parametrize(("better", "best"), [("higher", 3.0), ("lower", 1.0), ("neither", None)])
+def test_the_best_lies_where_a_column_improves(better: str, best: float | None) -> None:
+    column = replace(BY_NAME["ece"], better=better)
+    means = [2.0, 1.0, math.nan, 3.0, 0.5, 9.0]
+    rivals = [True] * 4 + [False] * 2
+    intervals = [mean_interval(np.array([mean])) for mean in means]
+    found = best_of(column, intervals, rivals)
+    assert found == [mean == best for mean in means]

@@ -99,3 +99,14 @@ def test_uncorrected_answers_are_those_of_a_run_that_corrects_nothing(
     assert retrieval["uncorrected"].tolist() == expected.tolist()
     corrected = pd.read_parquet(folder / "predictions.parquet")["prediction"]
     assert corrected.tolist() != expected.tolist(), "else the two could not be told apart"
+
+
+def test_a_runs_seconds_hold_those_of_all_its_experiences(
+    read: Run, events: list[dict[str, float]]
+) -> None:
+    by_experience = [0.0] * 3
+    for each in events:
+        if each["event"] in {"phase", "evaluation"}:
+            by_experience[int(each["experience"])] += each["seconds"]
+    assert all(by_experience)
+    assert read.record.seconds >= sum(by_experience)

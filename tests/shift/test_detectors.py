@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.shift import DETECTORS, Detector, find_detector
+from cl_adapters.shift.mahalanobis import Mahalanobis
 from cl_adapters.shift.zscore import DescriptorZScore
 
 DIM = 12
@@ -90,6 +91,7 @@ def test_the_state_does_not_grow_with_the_reference(name: str) -> None:
 
 def test_reset_forgets_the_reference_and_fitting_again_learns_anew(name: str) -> None:
     detector = fitted(name)
+    detector.check(draw(60, seeded(1)))  # a threshold for this size of window, of this reference
     detector.reset()
     with pytest.raises(InputError, match="must be fitted before"):
         detector.check(draw(30, seeded(1)))
@@ -255,3 +257,22 @@ def test_mmd_is_the_double_loop_over_the_kernel() -> None:
         - 2 * mean_kernel(reference, window)
     )
     assert detector.check(window).score == pytest.approx(expected, rel=1e-3)
+
+
+def test_levels_rest_on_samples_that_the_fit_did_not_see() -> None:
+    # Few samples of many independent features: those that were fitted lie much closer.
+    reference, fresh = (
+        torch.randn(40, 24, generator=seeded(0)),
+        torch.randn(500, 24, generator=seeded(1)),
+    )
+    descriptor = DescriptorZScore(24, dim=12, epochs=200, lr=0.05, batch_size=8)
+    distances = Mahalanobis(24)
+    for detector, of, kept in (
+        (descriptor, descriptor.errors, descriptor.records),
+        (distances, distances.distance, distances.distances),
+    ):
+        detector.fit(reference)
+        known = kept[: int(detector.count)].mean()
+        assert int(detector.count) == len(reference)
+        assert known > 1.05 * of(reference).mean()
+        assert 0.85 < known / of(fresh).mean() < 1.2

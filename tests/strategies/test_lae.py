@@ -61,7 +61,7 @@ def test_the_offline_modules_start_as_the_online_ones_of_experience_0(
 ) -> None:
     strategy = build(tiny_vit, peft=peft, epochs=2, freeze_epochs=1)
     initial = values(strategy.model.offline)
-    stream = make_stream([[0, 1], [2, 3]]).train_stream
+    stream = make_stream([[0, 1], [2, 3], [4, 5]]).train_stream
     strategy.train(stream[0])
     learned = values(strategy.model.online)
     assert all(map(torch.equal, initial, values(strategy.model.offline))), "no EMA in experience 0"
@@ -77,6 +77,9 @@ def test_the_offline_modules_start_as_the_online_ones_of_experience_0(
     strategy.plugins.append(first)
     strategy.train(stream[1])
     assert all(map(torch.equal, learned, first.offline))
+    accumulated = values(strategy.model.offline)
+    strategy.train(stream[2])
+    assert all(map(torch.equal, accumulated, first.offline)), "later experiences go on with them"
     assert not all(map(torch.equal, learned, values(strategy.model.online))), "online continues"
 
 

@@ -135,6 +135,10 @@ def test_merges_in_closed_form_equal_one_after_the_other() -> None:
             expected[block] = 0.9 * expected[block] + 0.1 * average[block]
     merge_([value], [average], 0.1, [0, 1, 13])
     torch.testing.assert_close(value, expected)
+    for _ in range(3):
+        expected = 0.9 * expected + 0.1 * average
+    merge_([value], [average], 0.1, 3)
+    torch.testing.assert_close(value, expected)
 
 
 def test_the_modes_of_merging_differ_as_they_should(
@@ -266,3 +270,17 @@ def test_the_drift_between_stored_sets_is_noted(
         assert len(event.distances) == number + 1
     assert event.distances[0][0] == 0
     assert event.distances[0][1] > 0
+
+
+def test_statistics_are_those_of_the_set_without_what_training_drops(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    strategy = build(tiny_vit, dropout=0.5, lr=0.1, epochs=2)
+    experience = make_stream(TWO).train_stream[0]
+    strategy.train(experience)
+    images, targets = images_of(experience)
+    with torch.no_grad():
+        features = tiny_vit(images, strategy.model.frozen_adapters.choose(0))
+    expected = torch.stack([features[targets == label].mean(dim=0) for label in TWO[0]])
+    torch.testing.assert_close(strategy.model.classes.class_means(), expected, rtol=1e-4, atol=1e-5)
+    assert strategy.model.current_adapters.training  # and trains on as before

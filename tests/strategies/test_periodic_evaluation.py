@@ -1,15 +1,18 @@
 """Evaluation before and inside training: chance before the first class, and no trace of it."""
 
 import math
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics, confusion_matrix_metrics, loss_metrics
 from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
 
+from cl_adapters.randomness import seed_random_states
 from cl_adapters.strategies import STRATEGIES
 from cl_adapters.strategies.core.output import as_output
 from cl_adapters.vit.adapted_vit import AdaptedViT
@@ -27,7 +30,7 @@ def evaluator() -> EvaluationPlugin:
 
 def trained(name: str, vit: AdaptedViT, benchmark: Any, **evaluation: Any) -> Any:
     strategy = build(name, vit, epochs=2, evaluator=evaluator(), **evaluation)
-    torch.manual_seed(5)  # of what draws from the global state
+    seed_random_states(5)  # of what draws from the global states
     for experience in benchmark.train_stream:
         strategy.train(experience, eval_streams=[benchmark.test_stream])
     return strategy
@@ -66,3 +69,14 @@ def test_training_is_the_same_whoever_evaluates_inside_it(
     with torch.no_grad():
         one, two = (as_output(each.model.eval()(images)).logits for each in (plain, asked))
     assert torch.equal(one, two)
+
+
+def test_what_draws_from_the_global_states_draws_the_same_whoever_evaluates(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    benchmark = make_stream(EXPERIENCES, per_class=6)
+    drawn = []
+    for evaluation in ({}, {"eval_every": 1}):
+        trained("simplecil", tiny_vit, benchmark, **evaluation)
+        drawn.append((torch.rand(3).tolist(), random.random(), np.random.random()))  # noqa: NPY002
+    assert drawn[0] == drawn[1]

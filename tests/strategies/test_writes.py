@@ -17,6 +17,7 @@ from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.strategies.finetune import Finetune, FinetuneConfig
+from cl_adapters.strategies.joint import Joint, JointConfig
 from cl_adapters.strategies.lae import LAE, LAEConfig
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from tests.strategies.trained_mos import THREE, TWO, build
@@ -116,6 +117,16 @@ def test_finetune_counts_old_classes_unless_they_are_masked(
     strategy.train(make_stream([[0, 1], [2, 3]]).train_stream, eval_streams=[])
     logits, targets = torch.randn(6, 4), torch.tensor([2, 3, 2, 3, 2, 3])
     by_hand = functional.cross_entropy(logits[:, classes], targets - classes[0])
+    torch.testing.assert_close(strategy.batch_loss(logits, targets), by_hand)
+
+
+def test_joint_counts_all_classes_that_were_seen(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    strategy = Joint(backbone=tiny_vit, config=JointConfig(epochs=1), evaluator=quiet())
+    strategy.train(make_stream([[0, 1], [2, 3]]).train_stream, eval_streams=[])
+    logits, targets = torch.randn(6, 4), torch.tensor([0, 3, 2, 1, 2, 3])
+    by_hand = functional.cross_entropy(logits, targets)
     torch.testing.assert_close(strategy.batch_loss(logits, targets), by_hand)
 
 

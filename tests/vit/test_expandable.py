@@ -201,3 +201,18 @@ def test_a_training_step_with_twenty_adapters_costs_what_one_with_two_does() -> 
         return counter.get_total_flops()
 
     assert flops(20) <= 1.25 * flops(2)
+
+
+def test_the_prefix_names_all_that_it_computes_with(vit: nn.Module) -> None:
+    model = ExpandableViT(
+        AdaptedViT(vit), expandable=(3, 5), width=WIDTH, router="learned", generator=generator()
+    )
+    for value in model.parameters():  # so that each of them counts
+        value.data.add_(0.05 * torch.randn(value.shape, generator=generator(7)))
+    model.adapters.requires_grad_(requires_grad=True)
+    images = torch.randn(2, 3, 32, 32, generator=generator(5))
+    model.prefix(images).square().sum().backward()
+    used = {value for value in model.adapters.parameters() if value.grad is not None}
+    named = {value for part in model.prefix_modules() for value in part.parameters()}
+    assert len(used) == 3 * 4  # of the bottlenecks of blocks 0 to 2
+    assert named == used | set(model.backbone.parameters())

@@ -10,6 +10,7 @@ from cl_adapters.benchmarks.data.sources import (
     array_source,
     digits_source,
     folder_source,
+    in_text_order,
     open_source,
     verify_images,
 )
@@ -286,3 +287,15 @@ def test_real_files_are_read_whole(name: str, classes: int, train: int, test: in
     source = open_source(path)
     assert (len(source.classes), len(source.train), len(source.test)) == (classes, train, test)
     verify_images(source)
+
+
+def test_classes_in_the_order_of_their_text_keep_their_images(tmp_path: Path) -> None:
+    natural = folder_source(make_split(tmp_path / "photos"))
+    text = in_text_order(natural)
+    assert text.classes == ("10", "2", "b")
+    for before, after in ((natural.train, text.train), (natural.test, text.test)):
+        for index in range(len(before)):
+            assert before.name(index) == after.name(index)
+            label = text.classes[after.targets[index]]
+            assert label == natural.classes[before.targets[index]]
+            assert f"/{label}/" in after.name(index)

@@ -12,7 +12,9 @@ from cl_adapters.benchmarks.data.sources import ImageSource, array_source
 from cl_adapters.benchmarks.running import runner
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.benchmarks.running.reuse import find_trained
 from cl_adapters.records.events import read_events
+from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions
 from cl_adapters.strategies.mos import MOS
 
@@ -116,3 +118,32 @@ def test_a_restart_trains_and_a_lost_checkpoint_is_trained_again(
     again = run(source, tmp_path, rounds=1)  # asks one adapter, as without retrieval
     assert counted == [1]
     pd.testing.assert_frame_equal(read_predictions(again), before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fingerprint": {"data": "changed on disk"}},
+        {"classes": ["b", "a"]},
+        {"versions": {"torch": "2"}},
+        {"state": "failed"},
+        {"config": {"threads": 2, "options": {"lr": 0.1, "rounds": 4}}},
+        {"config": {"threads": 1, "options": {"lr": 0.2, "rounds": 4}}},
+    ],
+)
+def test_training_is_taken_from_a_run_that_differs_in_evaluation_alone(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    same: dict[str, Any] = {
+        "strategy": "mos", "stream": "digits", "seed": 0, "fingerprint": {"data": "ab"},
+        "classes": ["a", "b"], "experiences": [[0], [1]], "versions": {"torch": "1"},
+    }  # fmt: skip
+    options = {"lr": 0.1, "rounds": 4}
+    planned = RunRecord(**same, config={"threads": 1, "options": {**options, "rounds": 1}})
+    other = {"config": {"threads": 1, "options": options}, "state": "finished", **same}
+    place = tmp_path / "seed0-0123abcd"
+    RunRecord(**other).write(place)
+    assert find_trained(tmp_path / "new", planned, {"rounds"}) == place
+    assert find_trained(tmp_path / "new", planned, ()) is None
+    RunRecord(**{**other, **change}).write(place)
+    assert find_trained(tmp_path / "new", planned, {"rounds"}) is None

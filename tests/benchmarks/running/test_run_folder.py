@@ -10,6 +10,8 @@ import pytest
 from cl_adapters.benchmarks.data.sources import ImageSource
 from cl_adapters.benchmarks.running import runner
 from cl_adapters.benchmarks.running.prepare import prepare
+from cl_adapters.benchmarks.running.progress import Progress
+from cl_adapters.benchmarks.running.run_folder import only_writer, opened_record
 from cl_adapters.errors import InputError
 from cl_adapters.records.run_record import RunRecord
 from tests.benchmarks.killable import stripes
@@ -168,3 +170,15 @@ def test_a_folder_that_cannot_be_written_to_is_named(source: ImageSource, tmp_pa
     (tmp_path / prepared.record.directory / ".lock").mkdir(parents=True)
     with pytest.raises(InputError, match=r"run directory .* must be writable, got: .*\.lock"):
         runner.run(prepared, tmp_path)
+
+
+def test_a_restart_keeps_the_lock_that_it_holds(source: ImageSource, tmp_path: Path) -> None:
+    prepared = prepare(config(), source=source)
+    (tmp_path / "checkpoints" / "experience-0000").mkdir(parents=True)
+    for name in ("run.json", "events.jsonl"):
+        (tmp_path / name).write_text("of before")
+    with only_writer(tmp_path):
+        opened_record(tmp_path, prepared, Progress(), restart=True)
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+        with pytest.raises(InputError, match="must have one writer"), only_writer(tmp_path):
+            pass

@@ -260,3 +260,14 @@ def test_the_detector_of_boundaries_is_found_under_its_earlier_name() -> None:
         assert watch.Announcer is BoundaryDetector
     with pytest.raises(AttributeError, match="has no attribute 'Announce'"):
         _ = watch.Announce
+
+
+def test_a_delay_counts_from_the_last_change_before_the_announcement(source: ImageSource) -> None:
+    plan = make_plan(source, increment=1, order="natural")  # 40 images of each of four classes
+    found = [Boundary(start=50, announced=70), Boundary(start=90, announced=150)]
+    hidden = task_free_plan(source, plan, found, seed=5).hidden
+    assert hidden is not None
+    assert [each["delay"] for each in hidden.truth] == [None, 70 - 40, 150 - 120]
+    early = task_free_plan(source, plan, [Boundary(start=10, announced=30)], seed=5).hidden
+    assert early is not None
+    assert [each["delay"] for each in early.truth] == [None, None]  # nothing had changed

@@ -25,6 +25,7 @@ class Config(StrategyConfig):
     close: float = Field(default=3.0, gt=2)
     most: float = Field(default=0.9, gt=0, le=5)
     steps: int = Field(default=8, ge=1, le=20)
+    below: int = Field(default=5, gt=0, lt=9)
     rounds: int = Field(default=0, ge=0)
     warm: int = Field(default=3, ge=0)
     merge: Literal["never", "late"] = "late"
@@ -45,6 +46,7 @@ def test_ranges_follow_from_type_rules_and_value() -> None:
         "close": Reals(2.5, 30, log=True),  # 0.3 is not allowed, nor is 2
         "most": Reals(0.05, 5),
         "steps": Whole(1, 20),
+        "below": Whole(1, 8),  # what lies next to what is not
         "warm": Whole(0, 12),  # zero has no logarithm
         "merge": Choices(["never", "late"]),
         "sign": Choices([False, True]),

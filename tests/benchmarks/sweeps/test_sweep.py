@@ -21,6 +21,7 @@ from cl_adapters.benchmarks.sweeps.job_queue import Outcome
 from cl_adapters.benchmarks.sweeps.live import SweepView, progress_of
 from cl_adapters.benchmarks.sweeps.retries import Workers
 from cl_adapters.benchmarks.sweeps.sweep import (
+    PlannedRun,
     differing,
     estimate,
     expand_grid,
@@ -178,6 +179,26 @@ def test_the_demo_shows_what_this_is_for() -> None:
     runs = expand_grid(read_recipe(ROOT / "examples" / "demo.toml"))
     assert {each.strategy for each in runs} >= {"sema", "mos", "lae", "simplecil"}
     assert {(each.stream, each.scenario) for each in runs} == {("digits", "shift")}
+
+
+def test_what_is_done_of_a_run_costs_nothing_more(tmp_path: Path) -> None:
+    first, second = expand_grid(grid(seeds=2))
+
+    def record(config: RunConfig, done: int, **values: Any) -> RunRecord:
+        return RunRecord(
+            strategy="simplecil", stream="digits", seed=config.seed, fingerprint={},
+            config=config.model_dump(mode="json"), classes=list("abcd"),
+            experiences=[[0], [1], [2], [3]], experiences_done=done, **values,
+        )  # fmt: skip
+
+    whole = record(first, 4, state="finished", seconds=100.0)
+    whole.write(tmp_path / whole.directory)
+    size = (tmp_path / whole.directory / "run.json").stat().st_size
+    for done in range(4):
+        begun = PlannedRun(second, "unfinished", tmp_path / "begun", record(second, done))
+        found = estimate([PlannedRun(first, "finished"), begun], tmp_path)
+        assert found.seconds == pytest.approx(100 * (4 - done) / 4)
+        assert found.bytes == pytest.approx(size * (4 - done) / 4, abs=1)
 
 
 def test_a_changed_recipe_is_another_run(finished: Path) -> None:

@@ -309,3 +309,22 @@ def test_replay_keeps_its_loader(make_stream: Callable[..., Any], tiny_vit: Adap
     for experience in stream.train_stream:
         strategy.train(experience)
     assert steps == [1] * 6
+
+
+def test_rows_on_disk_are_those_of_the_view_that_is_shown(
+    source: ImageSource, tmp_path: Path
+) -> None:
+    cache = FeatureCache(tmp_path)
+    prepared = prepare(RunConfig.parse({"strategy": "lae", **TINY, **VIEWS}), source=source)
+    dataset: Any = prepared.benchmark().train_stream[0].dataset.train()
+    views: Any = prepared.strategy.augmentation.fixed_views
+    part = FeatureExtractor(lambda images: images.float().flatten(1), namespace="ab")
+    kept = CachedFeatures(dataset, part, same=views, keep=False, cache=cache)
+    shown = []
+    for moment in ("a", "b", "c", "a"):
+        views.show(moment)
+        expected = torch.stack([dataset[index][0] for index in range(6)]).float().flatten(1)
+        assert torch.equal(kept.rows(torch.arange(6)), expected)
+        shown.append(expected)
+    assert not torch.equal(shown[0], shown[1])
+    assert 6 < cache.computed <= 12  # at most two views of each

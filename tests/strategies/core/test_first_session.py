@@ -108,3 +108,10 @@ def _weights(strategy: AdapterStrategy) -> torch.Generator:
     generator = strategy.generator("weights")
     strategy.classes_by_experience.pop()
     return generator
+
+
+def test_the_head_has_the_classes_of_the_first_experience_alone(tiny_vit: AdaptedViT) -> None:
+    first, draws = FirstSession(tiny_vit, FirstSessionConfig(), 0), torch.Generator().manual_seed(0)
+    first.add_classes([2, 0], draws)
+    first.add_classes([1, 3], draws)
+    assert first.head.classes == [2, 0]

@@ -112,6 +112,10 @@ CHANGES: dict[str, tuple[Callable[[Any, str], Any], bool]] = {
     "as it is": (lambda data, _: data, True),
     "subset": (lambda data, _: data.subset([5, 1, 7]), True),
     "concatenation": (lambda data, _: concat_datasets([data.subset([3]), data]), True),
+    "two readers": (
+        lambda data, group: concat_datasets([data, getattr(another(), group)()]),
+        True,
+    ),
     "other transforms": (lambda data, _: darkened(data), False),
     "a part with other transforms": (
         lambda data, group: concat_datasets([data, darkened(getattr(another(), group)())]),

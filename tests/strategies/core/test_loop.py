@@ -5,15 +5,20 @@ from typing import Any
 
 import pytest
 import torch
+from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
 from avalanche.core import SupervisedPlugin
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from cl_adapters.strategies import find_strategy
 from cl_adapters.strategies.checks.trial import TinyStream, Trial
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.strategies.finetune import Finetune
 from cl_adapters.vit.adapted_vit import AdaptedViT
+from tests.conftest import coloured_images
 from tests.strategies.core.noisy import Noisy
+from tests.strategies.test_every_strategy import build
 
 NOISY = "tests.strategies.core.noisy:Noisy"
 RATE, NORM = 0.5, 0.05
@@ -116,3 +121,20 @@ def test_freeze_epochs_of_lae_learn_on_features_without_noise(
     strategy.train(make_stream([[0, 1], [2, 3]]).train_stream)
     assert {same for phase, same in compared.same if phase == "freeze"} == {True}
     assert {same for phase, same in compared.same if phase == "train"} == {False}
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.uint8])
+@pytest.mark.parametrize("name", ["finetune", "simplecil"])
+def test_labels_are_numbers_whatever_their_type(
+    name: str, kind: torch.dtype, tiny_vit: AdaptedViT
+) -> None:
+    labels = [0, 1] * 6
+    states = []
+    for dtype in (torch.int64, kind):
+        data = TensorDataset(coloured_images(labels, 0), torch.tensor(labels, dtype=dtype))
+        given = AvalancheDataset([data], data_attributes=[DataAttribute(labels, "targets")])
+        strategy = build(name, tiny_vit, epochs=1)
+        strategy.train(benchmark_from_datasets(train=[given], test=[given]).train_stream)
+        states.append(strategy.learned_state())
+    assert list(states[0]) == list(states[1])
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())

@@ -352,6 +352,8 @@ def run_bench(
         InputError: If a name is unknown, or the earlier file holds no metrics, or those of another
             network.
     """
+    if not strategies:
+        raise InputError("--strategy must name at least one strategy, got none")
     for name in strategies:
         find_strategy(name)
     stored = None if against is None else read_metrics(against)

@@ -53,6 +53,12 @@ def test_a_limit_is_named_before_anything_is_done(
     assert not list(tmp_path.iterdir()), "no empty run folder"
 
 
+def test_a_bench_of_nothing_is_refused() -> None:
+    assert call("bench", "--strategy", "") == (
+        2, "cl-adapters: --strategy must name at least one strategy, got none\n",
+    )  # fmt: skip
+
+
 def test_a_sweep_file_whose_options_are_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "grid.toml").write_text("strategy = 'simplecil'\noptions = 'x'\n")
     code, text = call("sweep", str(tmp_path / "grid.toml"))

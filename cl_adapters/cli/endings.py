@@ -97,16 +97,12 @@ def _one_sentence(*, is_continued: bool) -> Iterator[None]:
         raise typer.Exit(FAILED) from error
     except (typer.Exit, typer.Abort):
         raise
-    except OutputError as error:
-        if error.is_closed:
-            raise typer.Exit(CLOSED) from error
-        _say(f"{error}{_KEPT if is_continued else ''}")
-        raise typer.Exit(FAILED) from error
     except Exception as error:
         sentence, code = _ending(error)
-        if not sentence:
+        if not sentence and code == FAILED:
             raise
-        _say(sentence + _KEPT if is_continued and code == FAILED else sentence)
+        if sentence:
+            _say(sentence + _KEPT if is_continued and code == FAILED else sentence)
         raise typer.Exit(code) from error
     except BaseException as error:  # `sys.exit(0)` in a plugin would look like a good end
         if not place_in_plugin(error):
@@ -116,7 +112,10 @@ def _one_sentence(*, is_continued: bool) -> Iterator[None]:
 
 
 def _ending(error: Exception) -> tuple[str, int]:
-    """Returns the sentence and the exit code of an error; no sentence for one that is ours."""
+    """Returns the sentence and the exit code of an error.
+
+    There is no sentence for one that is ours, nor for a reader that has left.
+    """
     sentence, code = "", FAILED
     if isinstance(error, InputError):
         sentence, code = str(error), BAD_INPUT
@@ -125,7 +124,9 @@ def _ending(error: Exception) -> tuple[str, int]:
         sentence, code = f"names must be text in UTF-8, got {name!a}", BAD_INPUT
     elif isinstance(error, OSError) and error.errno in _BAD_PATH:
         sentence, code = f"path must be one that the disk can have, got: {error}", BAD_INPUT
-    elif isinstance(error, OSError | RunError):
+    elif isinstance(error, OutputError) and error.is_closed:
+        code = CLOSED
+    elif isinstance(error, OSError | RunError | OutputError):
         sentence = str(error)
     elif is_out_of_memory(error):
         sentence = OUT_OF_MEMORY

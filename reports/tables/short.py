@@ -17,13 +17,12 @@ _PARTS: Final = ("train", "evaluation")
 def short_rows(groups: Sequence[Group]) -> Iterator[tuple[str, ...]]:
     """Yields the header, then a row a method; minutes are those of training and testing a run.
 
-    The stream is told where there is more than one, with its protocol where two have one name.
+    A stream is told with its protocol where two have one name.
     """
     known = {column.name: column for column in COLUMNS}
     columns = [known[name] for name in MAIN_COLUMNS if not name.endswith("_seconds")]
     headings = (f"{item.heading} ({item.unit})" if item.unit else item.heading for item in columns)
-    is_one = len(groups) == 1
-    yield (*(() if is_one else ("Stream",)), "Method", "Seeds", *headings, "Minutes")
+    yield ("Stream", "Method", "Seeds", *headings, "Minutes")
     streams = [group.stream for group in groups]
     for group in groups:
         is_alone = streams.count(group.stream) == 1
@@ -32,8 +31,7 @@ def short_rows(groups: Sequence[Group]) -> Iterator[tuple[str, ...]]:
         by_column = [table.cells(column) for column in columns]
         for number, row in enumerate(group.rows):
             texts = [cells[number].text for cells in by_column]
-            start = () if is_one else (stream,)
-            yield (*start, row.label, group.seeds_of(row), *texts, _minutes(row))
+            yield (stream, row.label, group.seeds_of(row), *texts, _minutes(row))
 
 
 def _minutes(row: Row) -> str:

@@ -53,10 +53,10 @@ def test_a_run_tells_each_experience_and_ends_with_what_was_found(runs: Path) ->
             share = f"{last_accuracy(folder, experience):.1%} right so far"
             name = f"{record.strategy} seed {record.seed}"
             assert f"{name}: experience {experience + 1} of 5, {share}\n" in text
-    table = text[text.index("Method") :].splitlines()
+    table = text[text.index("Stream") :].splitlines()
     folders = [each for each in find_runs([runs]) if RunRecord.read(each).strategy == "simplecil"]
     mean = sum(map(last_accuracy, folders)) / 2
-    (row,) = (line for line in table if line.startswith("simplecil  "))
+    (row,) = (line for line in table if line.startswith("digits  simplecil"))
     assert f"{mean:.2%}"[:-1] in row
     assert any("simplecil leads on A_last" in line for line in table)
     assert table[-1] == f"figures and more: cl-adapters report {runs / 'digits'} --out report"

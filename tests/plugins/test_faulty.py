@@ -183,15 +183,16 @@ def test_a_run_ends_in_a_sentence_and_keeps_the_traceback(fault: str, tmp_path: 
         assert "Traceback" in (record.parent / "error.log").read_text()
 
 
+OPTIMIZER = "def build_optimizer(self, parameters):\n    made = super().build_optimizer(parameters)\n"
 ENDS = {
     "sys.exit(0)": (LOSS + "    raise SystemExit(0)", r"got SystemExit: 0 \(.*mine.py, line 10\)"),
     "no word": (
         LOSS + "    class Odd(Exception):\n        __str__ = None\n    raise Odd",
         r"got Odd \(.*mine.py, line 12\)",
     ),
-    "gave nothing": (
-        "def build_optimizer(self, parameters):\n    pass",
-        r"got AttributeError: 'NoneType' .* \(.*, line \d+, with what mine.py gave\)",
+    "gave what fails later": (
+        OPTIMIZER + "    made.step = None\n    return made",
+        r"got TypeError: 'NoneType' .* \(.*, line \d+, with what mine.py gave\)",
     ),
 }
 

@@ -84,10 +84,10 @@ def test_page_stands_alone_and_all_its_links_lead_somewhere(written: Written) ->
 def test_summary_names_every_file_and_fits_a_terminal(written: Written) -> None:
     summary = written.summary
     assert {path for path in written.folder.rglob("*") if path.is_file()} == set(summary.files)
-    assert [row[:2] for row in summary.table] == [
-        ("Method", "Seeds"),
-        ("lae", "2"),
-        ("finetune", "2"),
+    assert [row[:3] for row in summary.table] == [
+        ("Stream", "Method", "Seeds"),
+        ("digits", "lae", "2"),
+        ("digits", "finetune", "2"),
     ]
     assert len({len(row) for row in summary.table}) == 1
     assert summary.num_finished == 4

@@ -183,7 +183,9 @@ def test_a_run_ends_in_a_sentence_and_keeps_the_traceback(fault: str, tmp_path: 
         assert "Traceback" in (record.parent / "error.log").read_text()
 
 
-OPTIMIZER = "def build_optimizer(self, parameters):\n    made = super().build_optimizer(parameters)\n"
+OPTIMIZER = (
+    "def build_optimizer(self, parameters):\n    made = super().build_optimizer(parameters)\n"
+)
 ENDS = {
     "sys.exit(0)": (LOSS + "    raise SystemExit(0)", r"got SystemExit: 0 \(.*mine.py, line 10\)"),
     "no word": (

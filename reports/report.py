@@ -109,12 +109,13 @@ def write_report(
             the rest would take most of a minute.
 
     Raises:
-        InputError: If a folder does not exist, none holds a run, `out` is a file, or a baseline or
-            format is unknown.
+        InputError: If a folder does not exist, none holds a run that can be read, `out` is a file,
+            or a baseline or format is unknown.
     """
     kinds = check_formats(formats or FORMATS)
     out = _folder(out)
     loaded = load_runs(run_folders)
+    _check_any_is_whole(loaded)
     parts, boundaries = _Parts.read(loaded), BoundaryReport(loaded)
     groups = group_runs(loaded.finished, force=force)
     check_baseline(groups, baseline)
@@ -141,6 +142,15 @@ def _folder(out: str | Path) -> Path:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"report folder {str(folder)!r} must be a directory, got a file")
     return folder
+
+
+def _check_any_is_whole(loaded: LoadedRuns) -> None:
+    if loaded.broken and not loaded.finished and not loaded.unfinished:
+        first, count = loaded.broken[0], len(loaded.broken)
+        raise InputError(
+            f"run folders must hold a run that can be read, got {count} broken, the first "
+            f"{first.folder}: {first.reason}"
+        )
 
 
 def _write_page(text: str, out: Path) -> Path:

@@ -76,10 +76,12 @@ def test_a_plugin_below_the_home_folder_is_known_by_its_digest(home: Path) -> No
 def test_an_empty_text_is_refused_and_no_default_is_taken(option: str, home: Path) -> None:
     """What a shell makes of "$DATA" where nobody has set it: else the built-in digits are run."""
     key = option.removeprefix("--")
-    assert call(*RUN, option, "") == (
-        2, f"cl-adapters: recipe key `{key}` must not be empty text, got ''\n",
-    )  # fmt: skip
+    assert call(*RUN, option, "") == (2, f"cl-adapters: {option} must not be empty, got ''\n")
     assert not list(Path.cwd().iterdir())
+    Path("empty.toml").write_text(f"{key} = ''")
+    code, text = call(*RUN, "--recipe", "empty.toml")
+    assert code == 2
+    assert text.endswith(f"key `{key}` must not be empty text, got ''\n")
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device here")
@@ -99,7 +101,7 @@ def test_a_pipe_may_hold_a_recipe(home: Path) -> None:
     assert read_recipe(Path("pipe")) == {"increment": 5}
 
 
-@pytest.mark.parametrize("out", [".", "", "photos", "photos/ant"])
+@pytest.mark.parametrize("out", [".", "./", "photos", "photos/ant"])
 def test_no_run_is_written_into_its_own_data(
     out: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

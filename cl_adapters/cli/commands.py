@@ -1,17 +1,34 @@
 """Commands that are imported when they are called."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from cl_adapters.cli.endings import guarded
+from cl_adapters.cli.endings import guarded, refused
 from cl_adapters.plugins.tables import load
 
-__all__ = ["Command", "LazyGroup"]
+__all__ = ["Command", "LazyGroup", "OneCommand"]
+
+
+class OneCommand(TyperCommand):
+    """A command that refuses empty arguments: an unset `$PHOTOS` does not mean this folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer's
+        """Reads the arguments.
+
+        Raises:
+            typer.Exit: With the code of bad input, if one is empty.
+        """
+        for before, each in zip(["", *args], args, strict=False):
+            if each == "" or re.fullmatch(r"--[\w-]+=", each):
+                name = each or (before if before.startswith("-") else "argument")
+                raise refused(f"{name.rstrip('=')} must not be empty, got ''")
+        return super().parse_args(ctx, args)
 
 
 @dataclass(frozen=True)
@@ -34,7 +51,7 @@ class Command:
         alone = typer.Typer(
             add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
         )
-        alone.command(name, help=self.help)(guarded(found))
+        alone.command(name, cls=OneCommand, help=self.help)(guarded(found))
         return get_command(alone)
 
 

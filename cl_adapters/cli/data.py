@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cl_adapters.cli.commands import OneCommand
 from cl_adapters.cli.endings import FAILED, guarded
 
 __all__ = ["app", "inspect_images"]
@@ -69,4 +70,4 @@ def inspect_images(
     typer.echo("nothing here would stop a run or distort its results")
 
 
-app.command("inspect")(guarded(inspect_images))
+app.command("inspect", cls=OneCommand)(guarded(inspect_images))

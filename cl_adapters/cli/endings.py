@@ -30,7 +30,7 @@ from cl_adapters.plugins.references import (
     place_in_plugin,
 )
 
-__all__ = ["BAD_INPUT", "FAILED", "call_whole", "guarded", "need", "printable"]
+__all__ = ["BAD_INPUT", "FAILED", "call_whole", "guarded", "need", "printable", "refused"]
 
 FAILED: Final = 1
 BAD_INPUT: Final = 2
@@ -77,6 +77,12 @@ def need(module: str, extra: str) -> None:
     """Raises `InputError` where a module is missing that an extra of the package brings."""
     if find_spec(module) is None:
         raise InputError(f"`{extra}` needs {module}: pip install 'cl-adapters[{extra}]'")
+
+
+def refused(sentence: str) -> typer.Exit:
+    """Says what is wrong with an input; returns the exit that ends the command."""
+    _say(sentence)
+    return typer.Exit(BAD_INPUT)
 
 
 def _is_continued(command: Callable[..., None]) -> bool:
@@ -127,13 +133,23 @@ def _ending(error: Exception) -> tuple[str, int]:
     elif isinstance(error, OutputError) and error.is_closed:
         code = CLOSED
     elif isinstance(error, OSError | RunError | OutputError):
-        sentence = str(error)
+        sentence = _with_its_file(error)
     elif is_out_of_memory(error):
         sentence = OUT_OF_MEMORY
     elif place_in_plugin(error) or place_beside_plugin(error):
         # Any other is a fault of ours, of which all is told.
         sentence = _plugin_ended(error)
     return sentence, code
+
+
+def _with_its_file(error: Exception) -> str:
+    """Returns what is wrong, of what the system said with the file where it named one."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.filename is None or not error.strerror:
+        return f"the system must do what is asked of it, got: {error.strerror or error}"
+    name = os.fsdecode(error.filename)
+    return f"{name!r} must be a path that can be read and written, got: {error.strerror}"
 
 
 def _plugin_ended(error: BaseException) -> str:

@@ -55,8 +55,36 @@ def test_a_limit_is_named_before_anything_is_done(
 
 def test_a_bench_of_nothing_is_refused() -> None:
     assert call("bench", "--strategy", "") == (
+        2, "cl-adapters: --strategy must not be empty, got ''\n",
+    )  # fmt: skip
+    assert call("bench", "--strategy", ",") == (
         2, "cl-adapters: --strategy must name at least one strategy, got none\n",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["data", "inspect", ""], "argument"),
+        (["report", ""], "argument"),
+        (["report", "runs", "--out="], "--out"),
+        (["list", "runs", ""], "argument"),
+        (["new", "strategy", "mine", "--out", ""], "--out"),
+    ],
+)
+def test_an_empty_argument_is_not_this_folder(arguments: list[str], name: str) -> None:
+    """What a shell makes of "$PHOTOS" where nobody has set it."""
+    assert call(*arguments) == (2, f"cl-adapters: {name} must not be empty, got ''\n")
+
+
+def test_the_systems_refusal_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    where = tmp_path / "closed"
+    where.mkdir(mode=0o500)
+    target = where / "mine" if os.geteuid() else Path("/proc/mine")
+    code, text = call("new", "strategy", "mine", "--out", str(target))
+    assert code == 1
+    assert text.startswith(f"cl-adapters: '{target}' must be a path that can be read and written")
 
 
 def test_a_sweep_file_whose_options_are_no_table_is_refused(tmp_path: Path) -> None:
@@ -103,7 +131,9 @@ def test_a_command_that_keeps_nothing_promises_nothing(monkeypatch: pytest.Monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(listing, "list_table", full)
-    assert call("list") == (1, "cl-adapters: [Errno 28] No space left on device\n")
+    assert call("list") == (
+        1, "cl-adapters: the system must do what is asked of it, got: No space left on device\n",
+    )  # fmt: skip
 
 
 def test_a_disk_that_cannot_flush_a_folder_can_be_used(

@@ -9,6 +9,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.records.files import add_checksum
 from cl_adapters.records.tables import write_predictions
 from cl_adapters.reports.load import load_runs
+from cl_adapters.reports.report import write_report
 from tests.reports.conftest import MakeRun, make_predictions
 from tests.reports.lines import append_event
 
@@ -135,6 +136,14 @@ def test_a_finished_run_must_hold_its_last_experience(make_run: MakeRun) -> None
     assert "must hold experience 3" in load_runs([folder]).broken[0].reason
     (folder / "predictions.parquet").unlink()
     assert "got None" in load_runs([folder]).broken[0].reason
+
+
+def test_a_report_on_broken_runs_alone_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run("lae", 0)
+    (folder / "run.json").write_text("{}")
+    with pytest.raises(InputError, match=rf"that can be read, got 1 broken, the first {folder}: "):
+        write_report([folder], tmp_path / "report")
+    assert not (tmp_path / "report").exists()
 
 
 def test_no_run_at_all_is_an_error(tmp_path: Path) -> None:

@@ -173,8 +173,8 @@ def test_the_command_says_in_one_sentence_how_to_go_on(monkeypatch: pytest.Monke
     result = CliRunner().invoke(app, ["run", "--strategy", "simplecil"])
     assert result.exit_code == 1
     assert result.output == (
-        "cl-adapters: [Errno 28] No space left on device: 'runs/digits/run.json'; what was "
-        "finished is kept, the same command continues\n"
+        "cl-adapters: 'runs/digits/run.json' must be a path that can be read and written, got: "
+        "No space left on device; what was finished is kept, the same command continues\n"
     )
 
 

@@ -25,9 +25,10 @@ from cl_adapters.reports.figures.files import (
 )
 from cl_adapters.reports.figures.interactive import chart_data
 from cl_adapters.reports.figures.parts import MOST_SEEDS
-from cl_adapters.reports.groups import Group, clean_text, group_runs
+from cl_adapters.reports.groups import Group, group_runs
 from cl_adapters.reports.growth import History
 from cl_adapters.reports.load import LoadedRuns, load_runs
+from cl_adapters.reports.notes import check_any_is_whole, reader_notes
 from cl_adapters.reports.page import Picture, render_page, section_context, swatch
 from cl_adapters.reports.paired import check_baseline
 from cl_adapters.reports.retrieval import Retrieval
@@ -115,7 +116,7 @@ def write_report(
     kinds = check_formats(formats or FORMATS)
     out = _folder(out)
     loaded = load_runs(run_folders)
-    _check_any_is_whole(loaded)
+    check_any_is_whole(loaded)
     parts, boundaries = _Parts.read(loaded), BoundaryReport(loaded)
     groups = group_runs(loaded.finished, force=force)
     check_baseline(groups, baseline)
@@ -132,7 +133,7 @@ def write_report(
         files=(page, *files),
         table=tuple(short_rows(groups)),
         sentences=(*told, *boundaries.sentences()),
-        notes=(*_notes(groups, loaded), *([_BRIEF_NOTE] if is_brief else [])),
+        notes=(*reader_notes(groups, loaded), *([_BRIEF_NOTE] if is_brief else [])),
         num_finished=len(loaded.finished),
     )
 
@@ -142,15 +143,6 @@ def _folder(out: str | Path) -> Path:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"report folder {str(folder)!r} must be a directory, got a file")
     return folder
-
-
-def _check_any_is_whole(loaded: LoadedRuns) -> None:
-    if loaded.broken and not loaded.finished and not loaded.unfinished:
-        first, count = loaded.broken[0], len(loaded.broken)
-        raise InputError(
-            f"run folders must hold a run that can be read, got {count} broken, the first "
-            f"{first.folder}: {first.reason}"
-        )
 
 
 def _write_page(text: str, out: Path) -> Path:
@@ -263,16 +255,3 @@ def _save(
         row=drawing.row,
         chart=chart,
     )
-
-
-def _notes(groups: Sequence[Group], loaded: LoadedRuns) -> Iterable[str]:
-    for group in groups:
-        yield from (f"{group.stream}: {note}" for note in group.notes)
-        if group.mixed:
-            yield f"{group.stream}: {group.mixed}"
-    yield from loaded.notes()
-    for folder, record in loaded.unfinished:
-        done = f"{record.experiences_done} of {len(record.experiences)} experiences"
-        yield clean_text(f"Not compared: {folder} is {record.state}, {done} done.")
-    for run in loaded.broken:
-        yield clean_text(f"Skipped: {run.folder}: {run.reason}")

@@ -1,14 +1,19 @@
 """What is installed: one top-level name, every module, the embedded weights."""
 
 import ast
+import inspect
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import torchvision
+
+import cl_adapters as cla
+from cl_adapters.benchmarks.api import run as run_all
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("strategies", "benchmarks", "reports")
@@ -98,6 +103,57 @@ def test_reading_records_loads_no_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "False"
+
+
+def test_importing_the_package_loads_nothing_heavy_and_names_come_when_asked_for() -> None:
+    code = """
+import sys
+import cl_adapters as cla
+heavy = ["torch", "avalanche", "pandas", "numpy", "matplotlib", "pydantic", "timm"]
+loaded = lambda: [name for name in heavy if name in sys.modules]
+print(loaded(), sorted(cla.__all__) == dir(cla), "run" in dir(cla))
+cla.InputError
+print(loaded())
+cla.load_runs, cla.Runs
+print("pandas" in loaded(), "torch" in loaded(), "matplotlib" in loaded())
+cla.run
+print("torch" in loaded(), "matplotlib" in loaded())
+"""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.splitlines()[:3] == ["[] True True", "[]", "True False False"]
+    assert result.stdout.splitlines()[3].startswith("True")
+
+
+@pytest.mark.parametrize("name", cla.__all__)
+def test_each_name_of_the_package_is_what_stands_in_its_module(name: str) -> None:
+    value = getattr(cla, name)
+    if name != "__version__":
+        assert value is getattr(sys.modules[value.__module__], name)
+        assert value.__doc__
+
+
+def test_a_name_that_the_package_lacks_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'cl_adapters' has no attribute 'load_run'"):
+        cla.load_run  # noqa: B018
+    assert not hasattr(cla, "__wrapped__")
+
+
+def test_run_takes_what_the_runner_s_takes_and_returns_what_it_recorded(tmp_path: Path) -> None:
+    ours, theirs = inspect.signature(cla.run), inspect.signature(run_all)
+    assert ours.parameters == theirs.parameters
+    make = {"increment": 5, "image_size": 16, "out": tmp_path / "runs"}
+    cla.run("simplecil", seed=1, **make)
+    runs = cla.run("simplecil", seeds=1, **make)
+    assert [run.record.seed for run in runs] == [0]  # not what else is in the folder
+    assert len(cla.load_runs(tmp_path)) == 2
+    frame = pd.read_parquet(runs[0].folder / "predictions.parquet")
+    last = frame[frame["experience"] == 1]
+    accuracy = 100 * (last["prediction"] == last["target"]).mean()
+    assert runs.table()["a_last_micro_mean"].tolist() == [pytest.approx(accuracy)]
+    with pytest.raises(cla.InputError, match="unknown strategy 'simplecill'"):
+        cla.run("simplecill", **make)
 
 
 def test_torch_and_torchvision_fit_each_other() -> None:

@@ -17,9 +17,17 @@ from numpy.typing import NDArray
 
 from cl_adapters.reports.figures.parts import ON_DARK, ON_LIGHT
 
-__all__ = ["Cells", "Scale", "draw_cells", "draw_scale", "inches"]
+__all__ = [
+    "CELL_COLOURS",
+    "Cells",
+    "Scale",
+    "draw_cells",
+    "draw_scale",
+    "inches",
+    "write_numbers",
+]
 
-_COLOURS: Final = colormaps["cividis"].with_extremes(bad="none")
+CELL_COLOURS: Final = colormaps["cividis"].with_extremes(bad="none")
 _GAP, _BAR = 0.15, 0.17  # inches between map and scale, and width of the scale
 _LEVELS: Final = np.linspace(100, 0, 101)[:, None]
 
@@ -117,7 +125,7 @@ def draw_cells(figure: Figure, box: Box, cells: Cells, name: str) -> Axes:
     axes = figure.add_axes(place, xlim=(0, total * across), ylim=(num_rows, 0))
     axes.set_axis_off()
     look: dict[str, Any] = {
-        "cmap": _COLOURS,
+        "cmap": CELL_COLOURS,
         "norm": Normalize(0, 100),
         "aspect": "auto",
         "interpolation": "none",
@@ -128,7 +136,7 @@ def draw_cells(figure: Figure, box: Box, cells: Cells, name: str) -> Axes:
     axes.set_xlim(0, total * across)
     axes.set_ylim(num_rows, 0)
     if cells.is_numbered:
-        _write_numbers(axes, cells.values)
+        write_numbers(axes, cells.values)
     _label(figure, box, cells, (across, down))
     return axes
 
@@ -138,7 +146,13 @@ def _share(figure: Figure, box: Box) -> Box:
     return box[0] / width, box[1] / height, box[2] / width, box[3] / height
 
 
-def _write_numbers(axes: Axes, values: NDArray[np.float64]) -> None:
+def write_numbers(axes: Axes, values: NDArray[np.float64]) -> None:
+    """Writes the number of each cell that has one.
+
+    Args:
+        axes: Units of cells, (0, 0) the corner at the top left.
+        values: Percentages by row and column, NaN for an empty cell.
+    """
     for t, i in np.argwhere(~np.isnan(values)):
         ink = ON_LIGHT if values[t, i] > 55 else ON_DARK
         axes.text(

@@ -1,10 +1,13 @@
 """The curves of a comparison: accuracy so far and forgetting, with intervals over seeds."""
 
 import math
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from cl_adapters.reports.definitions import format_number
@@ -12,46 +15,77 @@ from cl_adapters.reports.figures.interactive import Chart, Curve, TrainerState, 
 from cl_adapters.reports.figures.parts import curve_styles, draw_curve, new_figure, short_label
 from cl_adapters.reports.groups import Group, Row
 
-__all__ = ["accuracy_figure", "curve_chart", "forgetting_figure"]
+__all__ = [
+    "accuracy_figure",
+    "curve_chart",
+    "curve_labels",
+    "draw_curves",
+    "forgetting_figure",
+    "legend_columns",
+]
+
+CurveName = Literal["seen", "forgetting"]
 
 _PERCENT: Final = (0.0, 100.0)
+_HEADINGS: Final[dict[CurveName, str]] = {
+    "seen": "Accuracy over all classes seen (%)",
+    "forgetting": "Forgetting from best (points)",
+}
 _MANY: Final = 6  # methods beyond which bands would drown the curves
 
 
 def accuracy_figure(group: Group) -> Figure:
     """Draws the accuracy over all classes seen against their number, with bands over seeds."""
-    figure = _curves(group, "seen", "Accuracy over all classes seen (%)")
-    figure.axes[0].set_ylim(_lowest(group), 101.0)
-    return figure
+    return _curves(group, "seen")
 
 
 def forgetting_figure(group: Group) -> Figure:
     """Draws the mean forgetting from best against the progress, with bands."""
-    figure = _curves(group, "forgetting", "Forgetting from best (points)")
-    figure.axes[0].set_ylim(bottom=0)
+    return _curves(group, "forgetting")
+
+
+def _curves(group: Group, name: CurveName) -> Figure:
+    labels = curve_labels(group)
+    num_columns = legend_columns(labels)
+    figure = new_figure(6.4, 3.9 + 0.22 * -(-len(labels) // num_columns), group)
+    lines = draw_curves(figure.subplots(), group, name)
+    figure.legend(lines, labels, loc="outside lower center", ncols=num_columns)
     return figure
 
 
-def _curves(group: Group, name: str, heading: str) -> Figure:
-    labels = [short_label(group.name_of(row), 60) for row in group.rows]
-    num_columns = 1 if max(map(len, labels)) > 32 else 2
-    figure = new_figure(6.4, 3.9 + 0.22 * -(-len(labels) // num_columns), group)
-    axes = figure.subplots()
+def curve_labels(group: Group) -> list[str]:
+    """Returns what a legend says of each method, in the order of the rows."""
+    return [short_label(group.name_of(row), 60) for row in group.rows]
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """Returns how many labels stand side by side below a figure, 1 or 2."""
+    return 1 if max(map(len, labels)) > 32 else 2
+
+
+def draw_curves(axes: Axes, group: Group, name: CurveName) -> list[Line2D]:
+    """Draws a curve a method, with bands over seeds, and returns the lines.
+
+    Args:
+        axes: What to draw on; they get limits and titles, and no legend.
+        group: The methods, at least one.
+        name: Accuracy over all classes `seen`, or `forgetting` from best.
+    """
     styles = curve_styles(group)
-    handles = []
+    lines = []
     for number, row in enumerate(group.rows):
         gid = curve_id(number, "line")
         interval, style = row.interval(name), styles[row.label]
         line, band = draw_curve(axes, row.progress, interval, style, limits=_PERCENT, gid=gid)
-        handles.append(line)
+        lines.append(line)
         if band is not None:
             band.set_gid(curve_id(number, "band"))
-            band.set_alpha(0.12 if len(labels) <= _MANY else 0.06)
+            band.set_alpha(0.12 if len(group.rows) <= _MANY else 0.06)
     axes.set_xlabel(group.progress_heading)
-    axes.set_ylabel(heading)
+    axes.set_ylabel(_HEADINGS[name])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
-    figure.legend(handles, labels, loc="outside lower center", ncols=num_columns)
-    return figure
+    axes.set_ylim(*((_lowest(group), 101.0) if name == "seen" else (0, None)))
+    return lines
 
 
 def _lowest(group: Group) -> float:

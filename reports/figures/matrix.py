@@ -8,9 +8,10 @@ from cl_adapters.reports.figures.cells import Cells, draw_cells
 from cl_adapters.reports.figures.parts import mark_mixed, short_label
 from cl_adapters.reports.groups import Group, Row
 
-__all__ = ["matrix_figure"]
+__all__ = ["MATRIX_TITLES", "MOST_NUMBERED", "matrix_figure", "matrix_labels"]
 
-_MOST_NUMBERED: Final = 10  # experiences up to which a heat map carries its numbers
+MOST_NUMBERED: Final = 10  # experiences up to which a heat map carries its numbers
+MATRIX_TITLES: Final = ("Accuracy on experience", "After learning experience", "Accuracy (%)")
 
 
 def matrix_figure(group: Group, row: Row) -> Figure:
@@ -28,10 +29,10 @@ def matrix_figure(group: Group, row: Row) -> Figure:
     mark_mixed(figure, group)
     cells = Cells(
         values=matrix,
-        columns=_labels(matrix.shape[1]),
-        rows=_labels(matrix.shape[0]),
-        titles=("Accuracy on experience", "After learning experience", "Accuracy (%)"),
-        is_numbered=matrix.shape[0] <= _MOST_NUMBERED,
+        columns=matrix_labels(matrix.shape[1]),
+        rows=matrix_labels(matrix.shape[0]),
+        titles=MATRIX_TITLES,
+        is_numbered=matrix.shape[0] <= MOST_NUMBERED,
     )
     draw_cells(figure, (left, bottom, side, side), cells, "matrix-cells")
     title = f"{short_label(row.label, 38)}, {group.seeds_text(row)}"
@@ -39,6 +40,7 @@ def matrix_figure(group: Group, row: Row) -> Figure:
     return figure
 
 
-def _labels(size: int) -> list[tuple[int, str]]:
-    step = 1 if size <= _MOST_NUMBERED else -(-size // 10)
+def matrix_labels(size: int) -> list[tuple[int, str]]:
+    """Returns place and text of the numbers of experiences, counted from 1, ten at most."""
+    step = 1 if size <= MOST_NUMBERED else -(-size // 10)
     return [(place, str(place + 1)) for place in range(step - 1, size, step)]

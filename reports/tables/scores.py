@@ -16,9 +16,22 @@ from cl_adapters.reports.tables.markup import (
     interval_cell,
 )
 
-__all__ = ["ScoreTable"]
+__all__ = ["ScoreTable", "score_header"]
 
 Marks = Callable[[Column, Sequence[Interval], Sequence[bool]], list[bool]]
+
+
+def score_header(columns: Sequence[Column], suffix: str = "") -> list[str]:
+    """Returns the names of a table's values: what tells the row, then two of each column.
+
+    Args:
+        columns: What is shown.
+        suffix: Follows the name of each column.
+    """
+    header = ["stream", "protocol", "mixed_protocols", "method", "num_seeds", "seeds"]
+    for column in columns:
+        header += [f"{column.name}{suffix}_{part}" for part in ("mean", "ci95")]
+    return header
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +111,10 @@ class ScoreTable:
 
     def csv(self) -> str:
         """Returns mean and half the interval of every value."""
-        header = ["stream", "protocol", "mixed_protocols", "method", "num_seeds", "seeds"]
-        for column in self.columns:
-            header += [f"{column.name}{self.suffix}_{part}" for part in ("mean", "ci95")]
-        return csv_text(header, [self._csv_line(row) for row in self.rows])
+        return csv_text(score_header(self.columns, self.suffix), map(self.numbers, self.rows))
 
-    def _csv_line(self, row: Row) -> list[object]:
+    def numbers(self, row: Row) -> list[object]:
+        """Returns what stands below `score_header` for a row."""
         names = [self.group.stream, row.protocol, self.group.mixed, row.label]
         line: list[object] = [*names, len(row.seeds), " ".join(map(str, row.seeds))]
         for column in self.columns:

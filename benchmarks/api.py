@@ -1,10 +1,11 @@
 """Runs from Python: what `cl-adapters run` does, as one call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cl_adapters.benchmarks.running.batch import expand, run_batch
 from cl_adapters.cache.feature_cache import open_cache
+from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
 from cl_adapters.strategies import STRATEGY_NAMES
 from cl_adapters.strategies.core.strategy import AdapterStrategy
@@ -49,6 +50,10 @@ def run(
         True
     """
     several = [strategy] if isinstance(strategy, str | type) else strategy
+    if not isinstance(several, Iterable) or not all(isinstance(e, str | type) for e in several):
+        raise InputError(f"strategies must be names or classes, got {strategy!r}")
+    if not isinstance(options, Mapping | None):
+        raise InputError(f"options must be a mapping of names to values, got {options!r}")
     names = ",".join(map(STRATEGY_NAMES.reference, several))
     values = {"strategy": names, **recipe, "options": dict(options or {})}
     configs = expand(values, recipe=None, seeds=seeds, settings=())

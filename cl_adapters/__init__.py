@@ -12,6 +12,7 @@ but the table of names that moved, so that reading records never loads torch; wh
 """
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from cl_adapters.earlier_names import install
@@ -39,7 +40,10 @@ install()
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever stands there
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_PLACES[name]), name)
+    with warnings.catch_warnings():
+        # Avalanche's dependency warns that it found no QP solver, which nothing here uses.
+        warnings.filterwarnings("ignore", message="no QP solver found")
+        value = globals()[name] = getattr(importlib.import_module(_PLACES[name]), name)
     return value
 
 

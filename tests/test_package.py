@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 import zipfile
@@ -120,8 +121,9 @@ cla.run
 print("torch" in loaded(), "matplotlib" in loaded())
 """
     result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
+    assert "QP solver" not in result.stderr
     assert result.stdout.splitlines()[:3] == ["[] True True", "[]", "True False False"]
     assert result.stdout.splitlines()[3].startswith("True")
 
@@ -154,6 +156,25 @@ def test_run_takes_what_the_runner_s_takes_and_returns_what_it_recorded(tmp_path
     assert runs.table()["a_last_micro_mean"].tolist() == [pytest.approx(accuracy)]
     with pytest.raises(cla.InputError, match="unknown strategy 'simplecill'"):
         cla.run("simplecill", **make)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "settings", "message"),
+    [
+        (5, {}, "strategies must be names or classes, got 5"),
+        (["lae", 5], {}, "strategies must be names or classes, got ['lae', 5]"),
+        (int, {}, "must be a class derived from AdapterStrategy"),
+        ("lae", {"options": "epochs=1"}, "options must be a mapping of names to values, got 'epo"),
+        ("lae", {"seeds": "3"}, "seeds must be from 1 to 10000, got '3'"),
+        ("lae", {"image_sise": 16}, "unknown recipe key 'image_sise'; did you mean 'image_size'"),
+    ],
+)
+def test_what_run_cannot_take_is_one_sentence(
+    strategy: object, settings: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(cla.InputError, match=re.escape(message)):
+        cla.run(strategy, out=tmp_path / "runs", **settings)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_torch_and_torchvision_fit_each_other() -> None:

@@ -1,6 +1,7 @@
 """Several runs in one process: strategies x seeds over one stream, with progress bars."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Final, Unpack
 
@@ -58,8 +59,8 @@ def expand(
         raise InputError(f"recipe key `options` must be a table, got {shared!r}")
     if not isinstance(start, int) or isinstance(start, bool):
         raise InputError(f"recipe key `seed` must be a whole number, got {start!r}")
-    if not 1 <= seeds <= MOST_SEEDS:
-        raise InputError(f"seeds must be from 1 to {MOST_SEEDS}, got {seeds}")
+    if not isinstance(seeds, Integral) or not 1 <= seeds <= MOST_SEEDS:
+        raise InputError(f"seeds must be from 1 to {MOST_SEEDS}, got {seeds!r}")
     options = _options_by_strategy(names, flat_options(shared), settings)
     return [
         RunConfig.parse(

@@ -43,6 +43,8 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever stands there
     with warnings.catch_warnings():
         # Avalanche's dependency warns that it found no QP solver, which nothing here uses.
         warnings.filterwarnings("ignore", message="no QP solver found")
+        # Another one's, in a notebook without widgets, where no bar of it is ever shown.
+        warnings.filterwarnings("ignore", message="IProgress not found")
         value = globals()[name] = getattr(importlib.import_module(_PLACES[name]), name)
     return value
 

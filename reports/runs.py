@@ -53,8 +53,7 @@ class Runs:
         return list(self)[number]
 
     def __repr__(self) -> str:
-        said = [f"{self._name(group)}: {', '.join(map(group.name_of, group.rows))}"
-                for group in self.groups]  # fmt: skip
+        said = [f"{self._name(group)}: {', '.join(_counted(group))}" for group in self.groups]
         return "\n".join([f"<Runs: {len(self)} finished>", *said])
 
     @property
@@ -264,6 +263,10 @@ def _check_name(kind: str, name: str, known: Iterable[str]) -> None:
 
 def _methods(groups: Iterable[Group]) -> list[str]:
     return [row.label for group in groups for row in group.rows]
+
+
+def _counted(group: Group) -> list[str]:
+    return [f"{row.label} ({group.seeds_text(row)})" for row in group.rows]
 
 
 def _only(group: Group, labels: Sequence[str]) -> Group:

@@ -65,8 +65,9 @@ def plot_cells(matrix: NDArray[np.float64], title: str, axes: Axes | None = None
 
 @contextmanager
 def _new_figure(width: float, height: float) -> Iterator[Figure]:
+    # Outside of the style: a notebook's backend makes settings of its own when it is first used.
+    figure = plt.figure(figsize=(width, height), layout="constrained", facecolor="white")
     with figure_style():
-        figure = plt.figure(figsize=(width, height), layout="constrained")
         yield figure
         # Ticks are made when they are drawn, which may be when another style holds.
         figure.draw_without_rendering()

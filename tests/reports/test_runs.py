@@ -1,6 +1,7 @@
 """Runs as tables of pandas and figures, against plain arithmetic over their predictions."""
 
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -132,7 +133,7 @@ def test_runs_are_counted_and_found_by_number(
     assert [each.folder for each in runs] == [runs[0].folder, runs[1].folder]
     assert {each.folder for each in runs} == {folders["lae", 0], folders["finetune", 1]}
     assert "2 finished" in repr(runs)
-    assert "lae, 1 of 2 seeds" in repr(runs)
+    assert "lae (1 of 2 seeds)" in repr(runs)
     assert any("lae lacks seed 1" in note for note in runs.notes)
     with pytest.raises(IndexError):
         runs[2]
@@ -221,6 +222,26 @@ def test_without_axes_pyplot_gets_a_figure_in_the_report_s_style(
     assert heat.get_title(loc="left") == "lae, seed 0"
     heat.figure.savefig(tmp_path / "heat.svg")
     assert dict(mpl.rcParams) == before
+
+
+def test_what_a_backend_sets_when_it_is_first_used_stays(make_run: MakeRun, tmp_path: Path) -> None:
+    # As that of notebooks does, which would show no further figure otherwise.
+    make_run()
+    (tmp_path / "backend_of_test.py").write_text(
+        "import matplotlib\n"
+        "from matplotlib.backends.backend_agg import FigureCanvas, FigureManagerBase as FigureManager\n"
+        "matplotlib.interactive(True)\n"
+    )
+    code = (
+        "import sys, cl_adapters as cla, matplotlib; "
+        "cla.load_runs(sys.argv[1]).plot_curve(); print(matplotlib.is_interactive())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True,
+        env={**os.environ, "MPLBACKEND": "module://backend_of_test",
+             "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )  # fmt: skip
+    assert result.stdout.strip() == "True"
 
 
 def test_a_name_with_dollars_is_no_formula(make_run: MakeRun, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ Reads what `cl_adapters.records` describes and nothing else; needs no torch. `wr
 `cl_adapters.reports.report` is the entry; every number is a function of `metrics.py` or
 `forgetting.py` and stands with its formula in `definitions.py`.
 
-    load, groups            runs as they were measured, side by side by stream and protocol
+    load, groups, notes     runs as they were measured, side by side by stream and protocol
+    runs                    the same as tables of pandas and figures, for notebooks and scripts
     detail, growth,         what is read of one run for one topic
     retrieval, votes,
     examples, boundaries

@@ -16,14 +16,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from cl_adapters.errors import InputError
-from cl_adapters.records.event_kinds import Segment
-from cl_adapters.records.events import read_events
+from cl_adapters.records.event_kinds import Event, Segment
 from cl_adapters.records.files import digest
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.reports.definitions import Column
@@ -71,13 +69,13 @@ BOUNDARY_COLUMNS: Final = (
 )
 
 
-def read_segments(folder: Path, num_experiences: int) -> list[Segment]:
-    """Reads the segments of a run; empty for one that was told the boundaries.
+def read_segments(events: Sequence[Event], num_experiences: int) -> list[Segment]:
+    """Returns the segments of a run; empty for one that was told the boundaries.
 
     Raises:
         InputError: If one is damaged, or they are not one an experience, end to end.
     """
-    segments = [event for event in read_events(folder) if isinstance(event, Segment)]
+    segments = [event for event in events if isinstance(event, Segment)]
     for segment in segments:
         check_finite(segment)
     start = 0
@@ -147,7 +145,7 @@ class BoundaryReport:
     """
 
     def __init__(self, loaded: LoadedRuns) -> None:
-        every = loaded.read_all(lambda run: read_segments(run.folder, len(run.record.experiences)))
+        every = loaded.read_all(lambda run: read_segments(run.events, len(run.record.experiences)))
         told = {_twin(run.record): run for run in loaded.finished if not every[run.folder]}
         self._lines: dict[tuple[str, ...], _Line] = {}
         for run in loaded.finished:

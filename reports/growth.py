@@ -6,7 +6,6 @@ Experiences, blocks, windows and adapters are counted from 0 here, as in the fil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
@@ -22,7 +21,7 @@ from cl_adapters.records.event_kinds import (
     Router,
     Scan,
 )
-from cl_adapters.records.events import name_event, read_events
+from cl_adapters.records.events import name_event
 from cl_adapters.reports.events import check_finite, event_error
 
 __all__ = ["Domain", "History", "Scan", "linear_growth", "read_history", "strain"]
@@ -81,13 +80,13 @@ class History:
         return any((experience, block) in self.growths for block in self.blocks)
 
 
-def read_history(folder: Path, num_experiences: int) -> History:
-    """Reads the growth of a run; everything is empty if its strategy does not grow.
+def read_history(events: Sequence[Event], num_experiences: int) -> History:
+    """Returns the growth of a run; everything is empty if its strategy does not grow.
 
     Raises:
         InputError: If one of these events is damaged, does not fit the run, or stands twice.
     """
-    events = [event for event in read_events(folder) if isinstance(event, _KINDS)]
+    events = [event for event in events if isinstance(event, _KINDS)]
     for event in events:
         _check(event, num_experiences)
     added = np.full(num_experiences, np.nan)

@@ -42,6 +42,7 @@ class Run:
         forgetting: `forgetting_from_best` as it stood after each experience.
         classes: Accuracy of each class at the end, by position in the class order.
         detail: What is looked at of one method in depth.
+        events: What the run noted on its way, read once for all that look at it.
         earlier_hits: Rows of the feature cache that an earlier run had computed.
     """
 
@@ -53,6 +54,7 @@ class Run:
     forgetting: Floats
     classes: "pd.Series[float]"
     detail: Detail
+    events: Sequence[Event] = field(repr=False)
     earlier_hits: int = 0
 
 
@@ -143,6 +145,7 @@ def measure(folder: Path, record: RunRecord) -> Run:
         folder=folder,
         record=record,
         values=values,
+        events=events,
         earlier_hits=sum(event.earlier_hits for event in events if isinstance(event, Cache)),
         matrix=matrix,
         seen=seen,

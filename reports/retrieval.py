@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from cl_adapters.errors import InputError
 from cl_adapters.records.event_kinds import Drift
-from cl_adapters.records.events import read_events
 from cl_adapters.records.tables import RETRIEVAL_COLUMNS, read_retrieval
 from cl_adapters.reports.events import event_error
 from cl_adapters.reports.load import Run
@@ -172,7 +171,7 @@ def _check_visited(frame: pd.DataFrame) -> None:
 def _last_drift(run: Run) -> Floats | None:
     num_experiences = len(run.record.experiences)
     found: dict[int, Floats] = {}
-    for event in read_events(run.folder):
+    for event in run.events:
         if not isinstance(event, Drift):
             continue
         if event.experience >= num_experiences or event.experience in found:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from cl_adapters.errors import InputError
 from cl_adapters.records import event_kinds
-from cl_adapters.records.events import read_events
 from cl_adapters.reports.load import Run
 
 __all__ = ["VOTE_SHARES", "Votes", "read_votes"]
@@ -60,7 +59,7 @@ def read_votes(run: Run) -> Votes | None:
 
 def _events(run: Run, size: int) -> dict[int, event_kinds.Votes]:
     events: dict[int, event_kinds.Votes] = {}
-    for event in read_events(run.folder):
+    for event in run.events:
         if isinstance(event, event_kinds.Votes):
             if event.experience in events or max(event.experience, *event.experiences) >= size:
                 raise InputError(

@@ -24,7 +24,7 @@ def read_histories(loaded: LoadedRuns) -> dict[Path, History]:
 
     A run with a damaged event is moved to the broken ones, as `load_runs` does with other damage.
     """
-    return loaded.read_all(lambda run: read_history(run.folder, len(run.record.experiences)))
+    return loaded.read_all(lambda run: read_history(run.events, len(run.record.experiences)))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cl_adapters.errors import InputError
+from cl_adapters.records.events import read_events
 from cl_adapters.reports.boundaries import BoundaryReport, read_segments, score_boundaries
 from cl_adapters.reports.load import load_runs
 from cl_adapters.reports.report import write_report
@@ -140,7 +141,7 @@ def test_damaged_segments_are_named(make_run: MakeRun, tmp_path: Path) -> None:
     for message, changed in cases.items():
         events.write_text("\n".join(changed) + "\n", "utf-8")
         with pytest.raises(InputError, match=message):
-            read_segments(free, 4)
+            read_segments(read_events(free), 4)
     loaded = load_runs([tmp_path / "runs"])
     assert BoundaryReport(loaded).lines == []
     assert [broken.folder for broken in loaded.broken] == [free]

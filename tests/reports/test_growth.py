@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cl_adapters.errors import InputError
+from cl_adapters.records.events import read_events
 from cl_adapters.reports.definitions import DETECTION_COLUMNS
 from cl_adapters.reports.detection import detection, first_firing
 from cl_adapters.reports.growth import History, linear_growth, read_history, strain
@@ -97,7 +98,7 @@ def _by_hand() -> Events:
 def _history(folder: Path, events: Events, num_experiences: int = 6) -> History:
     (folder / "events.jsonl").unlink(missing_ok=True)
     append_events(folder, events)
-    return read_history(folder, num_experiences)
+    return read_history(read_events(folder), num_experiences)
 
 
 def test_detection_by_hand(tmp_path: Path) -> None:

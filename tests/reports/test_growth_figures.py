@@ -25,7 +25,7 @@ DOMAINS = ("plain", "rotation", "rotation", "plain", "gaussian noise", "rotation
 def _load(tmp_path: Path) -> tuple[Group, dict[str, list[History]]]:
     (group,) = group_runs(load_runs([tmp_path / "runs"]).finished)
     histories = {
-        row.label: [read_history(run.folder, len(run.record.experiences)) for run in row.runs]
+        row.label: [read_history(run.events, len(run.record.experiences)) for run in row.runs]
         for row in group.rows
     }
     return group, histories

@@ -4,11 +4,14 @@ import itertools
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from cl_adapters.records import events
 from cl_adapters.reports.report import write_report
 from tests.reports.conftest import MakeRun, run_maker
 from tests.reports.growing import write_growth
+from tests.reports.lines import append_event
 
 
 @pytest.mark.slow
@@ -29,6 +32,32 @@ def test_sixty_growing_runs_of_twelve_methods_cost_little_more_than_five_of_one(
 
     seconds(1)  # what is loaded once
     assert seconds(12) < 5 * seconds(1)  # 2.1 to 2.8 x, on machines fast and slow
+
+
+def test_a_report_reads_the_events_of_a_run_once_and_anew_each_time(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [make_run("sema", seed) for seed in range(2)]
+    for folder in folders:
+        write_growth(folder, ("a", "b", "a", "c"), seed=0)
+    read: list[Path] = []
+    checked = events.read_checked
+
+    def noted(folder: Path, name: str) -> bytes | None:
+        read.append(folder)
+        return checked(folder, name)
+
+    monkeypatch.setattr(events, "read_checked", noted)
+    write_report(folders, tmp_path / "report")
+    assert sorted(read) == sorted(folder.resolve() for folder in folders)
+    page = (tmp_path / "report" / "report.html").read_text("utf-8")
+    for folder in folders:
+        append_event(folder, "phase", 3, 1000.0, name="train", images=9)
+    write_report(folders, tmp_path / "report")
+    assert len(read) == 4
+    (table,) = (tmp_path / "report" / "tables").glob("*-comparison.csv")
+    assert pd.read_csv(table)["train_seconds_mean"].iloc[0] > 1000
+    assert (tmp_path / "report" / "report.html").read_text("utf-8") != page
 
 
 @pytest.mark.slow

@@ -69,8 +69,6 @@ def _new_figure(width: float, height: float) -> Iterator[Figure]:
     figure = plt.figure(figsize=(width, height), layout="constrained", facecolor="white")
     with figure_style():
         yield figure
-        # Ticks are made when they are drawn, which may be when another style holds.
-        figure.draw_without_rendering()
 
 
 def _draw_cells(axes: Axes, matrix: NDArray[np.float64], title: str) -> None:

@@ -201,6 +201,11 @@ def test_curves_are_drawn_on_axes_of_the_caller(
     (image,) = right_.get_images()
     shown = np.ma.filled(image.get_array(), np.nan)
     np.testing.assert_allclose(shown, runs.matrix("finetune").to_numpy())
+    assert image.get_extent() == [0, 4, 4, 0]
+    assert right_.get_ylim() == (4, 0)  # the first experience learned stands above
+    written = {(text.get_position()): text.get_text() for text in right_.texts}
+    assert written == {(i + 0.5, t + 0.5): f"{shown[t, i]:.0f}"
+                       for t in range(4) for i in range(t + 1)}  # fmt: skip
     assert right_.get_title(loc="left") == "finetune, 3 seeds"
     assert [tick.get_text() for tick in right_.get_xticklabels()] == ["1", "2", "3", "4"]
     figure.savefig(tmp_path / "both.png")
@@ -214,7 +219,12 @@ def test_without_axes_pyplot_gets_a_figure_in_the_report_s_style(
     axes = runs.plot_curve()
     assert plt.gcf() is axes.figure
     assert not axes.spines["top"].get_visible()
-    assert {tick.get_fontsize() for tick in axes.get_xticklabels()} == {9}
+    axes.figure.savefig(tmp_path / "curve.png")
+    ticks = [*axes.xaxis.get_major_ticks(), *axes.yaxis.get_major_ticks()]
+    assert len(ticks) > 5
+    assert {tick.label1.get_fontsize() for tick in ticks} == {9}
+    assert {tick.gridline.get_color() for tick in ticks} == {"#E3E3E3"}
+    assert axes.xaxis.label.get_fontsize() == 10
     (legend,) = axes.figure.legends
     assert {text.get_text() for text in legend.get_texts()} == {"lae, 3 seeds", "finetune, 3 seeds"}
     heat = runs.plot_matrix(runs[0])
@@ -245,12 +255,12 @@ def test_what_a_backend_sets_when_it_is_first_used_stays(make_run: MakeRun, tmp_
 
 
 def test_a_name_with_dollars_is_no_formula(make_run: MakeRun, tmp_path: Path) -> None:
-    make_run("my$_{x", options={})
+    make_run("my$_{x$", options={})
     runs = load_runs(tmp_path / "runs")
     _, axes = plt.subplots()
     runs.plot_curve(axes).figure.savefig(tmp_path / "a.png")
     runs.plot_matrix(runs[0]).figure.savefig(tmp_path / "b.png")
-    assert "my$_{x, 1 seed" in [text.get_text() for text in axes.get_legend().get_texts()]
+    assert "my$_{x$, 1 seed" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 def test_what_is_unfinished_or_damaged_is_said(make_run: MakeRun, tmp_path: Path) -> None:

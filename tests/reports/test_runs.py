@@ -257,7 +257,8 @@ def test_what_a_backend_sets_when_it_is_first_used_stays(make_run: MakeRun, tmp_
 def test_a_name_with_dollars_is_no_formula(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("my$_{x$", options={})
     runs = load_runs(tmp_path / "runs")
-    _, axes = plt.subplots()
+    _, (axes, other) = plt.subplots(1, 2)
+    runs.plot_matrix(runs[0], other)
     runs.plot_curve(axes).figure.savefig(tmp_path / "a.png")
     runs.plot_matrix(runs[0]).figure.savefig(tmp_path / "b.png")
     assert "my$_{x$, 1 seed" in [text.get_text() for text in axes.get_legend().get_texts()]

@@ -53,8 +53,7 @@ def plot_cells(matrix: NDArray[np.float64], title: str, axes: Axes | None = None
         axes: What to draw on; their figure gives room for the scale. None makes a figure.
     """
     if axes is not None:
-        with mpl.rc_context({"text.parse_math": False}):
-            _draw_cells(axes, matrix, title)
+        _draw_cells(axes, matrix, title)
         return axes
     side = min(1.2 + 0.36 * matrix.shape[0], 5.0)
     with _new_figure(side + 1.5, side + 0.9) as figure:
@@ -90,6 +89,6 @@ def _draw_cells(axes: Axes, matrix: NDArray[np.float64], title: str) -> None:
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.set_title(title, loc="left", fontsize="medium")
+    axes.set_title(title, loc="left", fontsize="medium", parse_math=False)
     if axes.figure is not None:  # as mypy may think
         axes.figure.colorbar(image, ax=axes, label=colours)

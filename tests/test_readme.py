@@ -1,4 +1,4 @@
-"""Every command of the README is run: make targets by `.ci/run`, the others here."""
+"""Every command of the README and of the pages it leads to is run: make targets by `.ci/run`."""
 
 import re
 import runpy
@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from cl_adapters.cli import app
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text("utf-8")
+PAGES = ("README.md", "docs/streams.md", "docs/running.md", "docs/results.md")
+TEXT = "\n".join((ROOT / page).read_text("utf-8") for page in PAGES)
 DATA = ROOT.parent / "shared" / "data"
 
 
@@ -25,6 +26,10 @@ def commands() -> list[str]:
 
 REAL = [line for line in commands() if "--recipe" in line or "-shift" in line]
 LOCAL = [line for line in commands() if line not in REAL and not line.startswith("make ")]
+
+
+def test_the_readme_stays_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
 
 
 def test_make_targets_are_run_by_ci() -> None:

@@ -2,14 +2,15 @@
 
 The command's options, the keys of a TOML file (`--recipe`) and the `config` in `run.json` are the
 same names, and flat; `recipe_parts` holds those that only some recipes have. One recipe is one run:
-one strategy, one stream, one seed. What is said of a key here and there is all that is said: the
-options of the command, the reference page and a sweep's axes are made from it (`recipe_keys`).
+one strategy, one stream, one seed. What is said of a key here and there, the heading it stands
+under (`Group`) too, is all that is said: the options of the command, the reference page and a
+sweep's axes are made from it (`recipe_keys`).
 """
 
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -23,6 +24,7 @@ from pydantic import (
 
 from cl_adapters.benchmarks.data.reading import ReadOptions, TestSet, pixels_of
 from cl_adapters.benchmarks.running.earlier_options import renamed
+from cl_adapters.benchmarks.running.recipe_groups import Group
 from cl_adapters.benchmarks.running.recipe_nesting import (
     SHIFT_SUFFIX,
     flattened,
@@ -64,37 +66,37 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    strategy: str = Field(
+    strategy: Annotated[str, Group.WHAT] = Field(
         description="name of a strategy; on the command line several, separated by commas"
     )
-    stream: str = Field(
+    stream: Annotated[str, Group.DATA] = Field(
         default="digits", description="built-in source; NAME-shift adds scenario 'shift'"
     )
-    data: str | None = Field(
+    data: Annotated[str | None, Group.DATA] = Field(
         default=None, description="image folder, parquet or csv file; replaces stream"
     )
-    class_depth: int | None = Field(
+    class_depth: Annotated[int | None, Group.DATA] = Field(
         default=None,
         ge=1,
         le=8,
         description="how many folders down the classes of an image folder lie; 2 below "
         "super-classes; by default 1, where class folders hold images themselves",
     )
-    image_column: str | None = Field(
+    image_column: Annotated[str | None, Group.DATA] = Field(
         default=None, description="column of a table with images or their files; by default found"
     )
-    label_column: str | None = Field(
+    label_column: Annotated[str | None, Group.DATA] = Field(
         default=None, description="column of a table with the classes; by default found"
     )
-    max_megapixels: float | None = Field(
+    max_megapixels: Annotated[float | None, Group.DATA] = Field(
         default=None, gt=0, description="largest image that is decoded; by default 89"
     )
-    test_set: TestSet | None = Field(
+    test_set: Annotated[TestSet | None, Group.DATA] = Field(
         default=None,
         description="set of the data to evaluate on where they have both, test or validation; by "
         "default test",
     )
-    validation: float | None = Field(
+    validation: Annotated[float | None, Group.DATA] = Field(
         default=None,
         gt=0,
         lt=1,
@@ -102,57 +104,59 @@ class RunConfig(BaseModel):
     )
     experiences: AnyScenario = Field(default=ClassIncremental(), description="the scenario's keys")
     boundaries: TaskFree | None = Field(default=None, description="the keys of a task-free stream")
-    class_order: str = Field(
+    class_order: Annotated[str, Group.STREAM] = Field(
         default="seeded",
         description="order of the classes: natural, seeded, numpy1993, or positions: 3,0,1,2",
     )
-    seed: int = Field(
+    seed: Annotated[int, Group.WHAT] = Field(
         default=0, ge=0, lt=2**32, description="decides class order, weights and order of images"
     )
-    backbone: str = Field(
+    backbone: Annotated[str, Group.PIXELS] = Field(
         default=EMBEDDED, description="architecture.tag of timm, or the embedded one"
     )
-    weights: str | None = Field(
+    weights: Annotated[str | None, Group.PIXELS] = Field(
         default=None, description="weights file (.safetensors, .npz, .pt) or 'random'"
     )
-    image_size: int | None = Field(
+    image_size: Annotated[int | None, Group.PIXELS] = Field(
         default=None, ge=1, le=16384, description="side of the input in pixels"
     )
-    input_range: str = Field(
+    input_range: Annotated[str, Group.PIXELS] = Field(
         default="timm", description="what pixels become: timm, pilot_01 or imagenet"
     )
     pixels: AnyPixels = Field(default=PlainPixels(), description="the keys of the pixel pipeline")
-    fixed_views: int | None = Field(
+    fixed_views: Annotated[int | None, Group.PIXELS] = Field(
         default=None,
         ge=1,
         lt=2**32,
         description="augmented views of an image in all, so that frozen parts meet them again; "
         "by default a new one at each use",
     )
-    precision: Literal["fp32", "bf16"] = Field(
+    precision: Annotated[Literal["fp32", "bf16"], Group.COMPUTING] = Field(
         default="fp32", description="number format of forward passes"
     )
-    compile: bool = Field(
+    compile: Annotated[bool, Group.COMPUTING] = Field(
         default=False,
         description="let torch.compile fuse the blocks: the first use waits, the last digits "
         "change",
     )
-    device: str = Field(
+    device: Annotated[str, Group.COMPUTING] = Field(
         default="cpu", description="where to compute: cpu, cuda, cuda:1, mps or auto"
     )
-    threads: int | None = Field(
+    threads: Annotated[int | None, Group.COMPUTING] = Field(
         default=None, ge=1, le=1024, description="CPU threads; by default torch's choice"
     )
-    fidelity: Literal["default", "official"] = Field(
+    fidelity: Annotated[Literal["default", "official"], Group.WHAT] = Field(
         default="default",
         description="what the method computes; official: with the quirks of the authors' code",
     )
-    protocol: str | None = Field(
+    protocol: Annotated[str | None, Group.WHAT] = Field(
         default=None,
         description="published setting that fixes other keys, with data; see `list protocols`",
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="options of the strategy")
-    plugins: dict[str, str] = Field(
+    options: Annotated[dict[str, Any], Group.WHAT] = Field(
+        default_factory=dict, description="options of the strategy"
+    )
+    plugins: Annotated[dict[str, str], Group.WHAT] = Field(
         default_factory=dict, description="SHA-256 of each file that a name here leads to"
     )
 

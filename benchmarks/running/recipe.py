@@ -40,6 +40,7 @@ from cl_adapters.benchmarks.running.recipe_parts import (
     PlainPixels,
     TaskFree,
 )
+from cl_adapters.benchmarks.streams.class_names import order_text
 from cl_adapters.errors import InputError, refuse_truth, unknown_name
 from cl_adapters.paths import read_text
 from cl_adapters.plugins.digests import source_digests
@@ -106,7 +107,8 @@ class RunConfig(BaseModel):
     boundaries: TaskFree | None = Field(default=None, description="the keys of a task-free stream")
     class_order: Annotated[str, Group.STREAM] = Field(
         default="seeded",
-        description="order of the classes: natural, seeded, numpy1993, or positions: 3,0,1,2",
+        description="order of the classes: natural, seeded, numpy1993, positions: 3,0,1,2, names: "
+        "cat,dog, or a file with a name a line: @order.txt",
     )
     seed: Annotated[int, Group.WHAT] = Field(
         default=0, ge=0, lt=2**32, description="decides class order, weights and order of images"
@@ -175,6 +177,9 @@ class RunConfig(BaseModel):
             *(each.model_fields for kinds in PARTS.values() for each in kinds),
         ):
             refuse_truth("recipe key ", values, fields)
+        order = values.get("class_order")
+        if isinstance(order, str):  # a recipe holds the names, whatever becomes of their file
+            values = {**values, "class_order": order_text(order)}
         try:
             return cls.model_validate(values)
         except ValidationError as error:

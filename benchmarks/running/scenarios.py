@@ -17,6 +17,7 @@ from cl_adapters.benchmarks.running.recipe_parts import (
 )
 from cl_adapters.benchmarks.streams.blurry import blurry_plan
 from cl_adapters.benchmarks.streams.class_incremental import make_plan, split_classes
+from cl_adapters.benchmarks.streams.class_names import named_order
 from cl_adapters.benchmarks.streams.domains import class_domain_plan, domain_plan
 from cl_adapters.benchmarks.streams.long_tailed import long_tailed_plan
 from cl_adapters.benchmarks.streams.plans import StreamPlan
@@ -80,19 +81,23 @@ def stream_name(source: ImageSource, config: RunConfig) -> str:
     return "-".join([source.name, *scenario, *mode, *tested])
 
 
+def _order(source: ImageSource, config: RunConfig) -> str | tuple[int, ...]:
+    return named_order(config.class_order, source.classes)
+
+
 def _class(source: ImageSource, config: RunConfig, options: ByClass) -> StreamPlan:
     return make_plan(
         source,
         increment=options.increment,
         first=options.first,
-        order=config.class_order,
+        order=_order(source, config),
         seed=config.seed,
     )
 
 
 def _domain(source: ImageSource, config: RunConfig, options: DomainIncremental) -> StreamPlan:
     return domain_plan(
-        source, order=options.domain_order, classes=config.class_order, seed=config.seed
+        source, order=options.domain_order, classes=_order(source, config), seed=config.seed
     )
 
 
@@ -108,7 +113,7 @@ def _shift(source: ImageSource, config: RunConfig, options: Shift) -> StreamPlan
     return shift_plan(
         source,
         schedule,
-        classes=config.class_order,
+        classes=_order(source, config),
         test_images=options.test_images,
         seed=config.seed,
     )
@@ -134,7 +139,7 @@ def _repetition(source: ImageSource, config: RunConfig, options: Repetition) -> 
         source,
         num_experiences=options.num_experiences,
         repeat=options.repeat,
-        order=config.class_order,
+        order=_order(source, config),
         seed=config.seed,
     )
 
@@ -144,7 +149,7 @@ def _class_domain(source: ImageSource, config: RunConfig, options: ClassDomain) 
         source,
         split_classes(len(source.classes), options.increment, options.first),
         order=options.domain_order,
-        classes=config.class_order,
+        classes=_order(source, config),
         seed=config.seed,
     )
 

@@ -8,17 +8,15 @@ state.
 from collections.abc import Sequence
 from itertools import pairwise
 from operator import index
-from typing import Final
 
 import numpy as np
 
 from cl_adapters.benchmarks.data.images import ImageSource
+from cl_adapters.benchmarks.streams.class_names import ORDER_RULES
 from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.errors import InputError, unknown_name
 
 __all__ = ["class_order", "make_plan", "order_rule", "split_classes"]
-
-ORDER_RULES: Final = ("natural", "seeded", "numpy1993")
 
 
 def class_order(rule: str | Sequence[int], num_classes: int, seed: int = 0) -> tuple[int, ...]:

@@ -80,11 +80,13 @@ class Reading:
     Attributes:
         layout: What the reader took the data for; empty for sources that have no layout.
         left_out: Files that are no image of the run.
+        quick_look: What was kept of the data for a quick look; empty where that is all.
         images: How many images each of `decoding.NOTES` holds for, once they were decoded.
     """
 
     layout: str = ""
     left_out: tuple[LeftOut, ...] = field(default=(), repr=False)
+    quick_look: str = ""
     images: Mapping[str, int] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
@@ -96,6 +98,8 @@ class Reading:
         read: dict[str, object] = {}
         if self.layout:
             read = {"layout": self.layout, "left_out": self.counts()}
+        if self.quick_look:
+            read["quick_look"] = self.quick_look
         return {**read, "images": dict(self.images)} if self.images else read
 
 

@@ -15,6 +15,7 @@ from avalanche.training.plugins import EvaluationPlugin
 
 from cl_adapters.benchmarks.data.features import ImageFeatureExtractor
 from cl_adapters.benchmarks.data.images import ImageSource, natural_key, split_off
+from cl_adapters.benchmarks.data.quick_look import quick_look
 from cl_adapters.benchmarks.data.sources import SOURCE_NAMES, in_text_order, open_source
 from cl_adapters.benchmarks.data.stores import Pixels
 from cl_adapters.benchmarks.data.transforms import INPUT_RANGES, Preprocess, pipeline_settings
@@ -186,7 +187,17 @@ def _fingerprint_of_images(
         **plan.describe(),
         **_names(source, config),
         **({} if config.validation is None else {"validation": config.validation}),
+        **_quick_look(config),
     }
+
+
+def _quick_look(config: RunConfig) -> dict[str, object]:
+    most = {
+        "max_classes": config.max_classes,
+        "max_images_per_class": config.max_images_per_class,
+    }
+    given = {name: value for name, value in most.items() if value is not None}
+    return {"quick_look": given} if given else {}
 
 
 def method_options(config: RunConfig) -> StrategyConfig:
@@ -276,6 +287,7 @@ def open_images(config: RunConfig) -> ImageSource:
     source no longer leads to its test images.
     """
     source = open_source(config.source, config.read_options)
+    source = quick_look(source, config.max_classes, config.max_images_per_class)
     if config.protocol:
         source = in_text_order(source)
     if config.validation is not None:

@@ -53,7 +53,7 @@ __all__ = ["RECIPE_KEYS", "SHIFT_SUFFIX", "RunConfig", "read_recipe"]
 # Keys that a recipe leaves out where they are empty: it says nothing that has no effect.
 _OPTIONAL: Final = (
     "protocol", "validation", "class_depth", "image_column", "label_column", "max_megapixels",
-    "test_set",
+    "test_set", "max_classes", "max_images_per_class",
     "fixed_views", "plugins", "compile",
 )  # fmt: skip
 
@@ -102,6 +102,17 @@ class RunConfig(BaseModel):
         gt=0,
         lt=1,
         description="share of each class's train images to evaluate on instead of the test images",
+    )
+    max_classes: Annotated[int | None, Group.DATA] = Field(
+        default=None,
+        ge=1,
+        description="for a quick look: most classes, the first of the data; marked in reports",
+    )
+    max_images_per_class: Annotated[int | None, Group.DATA] = Field(
+        default=None,
+        ge=1,
+        description="for a quick look: most images of each class, in train and in test; marked in "
+        "reports (`max_images` is something else: of a task-free segment)",
     )
     experiences: AnyScenario = Field(default=ClassIncremental(), description="the scenario's keys")
     boundaries: TaskFree | None = Field(default=None, description="the keys of a task-free stream")

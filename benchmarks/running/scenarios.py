@@ -78,7 +78,8 @@ def stream_name(source: ImageSource, config: RunConfig) -> str:
     scenario = [] if config.scenario == "class" else [config.scenario]
     mode = [] if config.task_free is None else ["task_free"]
     tested = [] if config.validation is None else ["validation"]
-    return "-".join([source.name, *scenario, *mode, *tested])
+    looked = ["quick_look"] if config.max_classes or config.max_images_per_class else []
+    return "-".join([source.name, *scenario, *mode, *tested, *looked])
 
 
 def _order(source: ImageSource, config: RunConfig) -> str | tuple[int, ...]:

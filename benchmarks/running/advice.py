@@ -59,7 +59,8 @@ def _side(images: LabelledImages, place: int) -> int | None:
     store, row = images.store, int(images.rows[place])
     if isinstance(store, FileStore | ArrowStore):
         return shorter_side(store.encoded(row), store.max_pixels)
-    return min(images.read(place).shape[:2])
+    height, width, _ = images.read(place).shape
+    return int(min(height, width))
 
 
 def forward_operations(name: str) -> tuple[int, int]:

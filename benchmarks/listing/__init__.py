@@ -25,7 +25,7 @@ LISTINGS: Final = LazyTable[Callable[[Path], Table]](
         "runs": "cl_adapters.benchmarks.listing.runs:runs_table",
     }
 )
-_EARLIER: Final = {"pet": "peft", "pets": "peft"}
+_EARLIER: Final = {"pets": "peft", "pefts": "peft"}
 # What else they are called: in the documentation, by `new` and `check`, by the field.
 WORDS: Final[Mapping[str, str]] = {
     word: listing
@@ -35,7 +35,7 @@ WORDS: Final[Mapping[str, str]] = {
         "benchmarks",
         "protocols": "protocol setting settings",
         "backbones": "backbone network networks model models vit vits",
-        "peft": "pefts adapter adapters module modules",
+        "peft": "adapter adapters module modules",
         "heads": "head classifier classifiers",
         "detectors": "detector shift shifts",
         "policies": "policy growth",

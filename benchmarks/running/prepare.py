@@ -21,6 +21,7 @@ from cl_adapters.benchmarks.data.stores import Pixels
 from cl_adapters.benchmarks.data.transforms import INPUT_RANGES, Preprocess, pipeline_settings
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.scenarios import plan_segments, plan_stream, stream_name
+from cl_adapters.benchmarks.streams.class_groups import groups_of
 from cl_adapters.benchmarks.streams.experiences import make_benchmark
 from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.benchmarks.streams.watch import BoundaryDetector
@@ -188,6 +189,7 @@ def _fingerprint_of_images(
         **_names(source, config),
         **({} if config.validation is None else {"validation": config.validation}),
         **_quick_look(config),
+        **_experience_names(config),
     }
 
 
@@ -198,6 +200,11 @@ def _quick_look(config: RunConfig) -> dict[str, object]:
     }
     given = {name: value for name, value in most.items() if value is not None}
     return {"quick_look": given} if given else {}
+
+
+def _experience_names(config: RunConfig) -> dict[str, object]:
+    is_named = config.experiences is not None and config.task_free is None
+    return {"experience_names": list(groups_of(config.experiences))} if is_named else {}
 
 
 def method_options(config: RunConfig) -> StrategyConfig:

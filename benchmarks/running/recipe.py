@@ -40,6 +40,7 @@ from cl_adapters.benchmarks.running.recipe_parts import (
     PlainPixels,
     TaskFree,
 )
+from cl_adapters.benchmarks.streams.class_groups import groups_text
 from cl_adapters.benchmarks.streams.class_names import order_text
 from cl_adapters.errors import InputError, refuse_truth, unknown_name
 from cl_adapters.paths import read_text
@@ -53,7 +54,7 @@ __all__ = ["RECIPE_KEYS", "SHIFT_SUFFIX", "RunConfig", "read_recipe"]
 # Keys that a recipe leaves out where they are empty: it says nothing that has no effect.
 _OPTIONAL: Final = (
     "protocol", "validation", "class_depth", "image_column", "label_column", "max_megapixels",
-    "test_set", "max_classes", "max_images_per_class",
+    "test_set", "max_classes", "max_images_per_class", "experiences",
     "fixed_views", "plugins", "compile",
 )  # fmt: skip
 
@@ -114,7 +115,9 @@ class RunConfig(BaseModel):
         description="for a quick look: most images of each class, in train and in test; marked in "
         "reports (`max_images` is something else: of a task-free segment)",
     )
-    experiences: AnyScenario = Field(default=ClassIncremental(), description="the scenario's keys")
+    scenario_keys: AnyScenario = Field(
+        default=ClassIncremental(), description="the scenario's keys"
+    )
     boundaries: TaskFree | None = Field(default=None, description="the keys of a task-free stream")
     class_order: Annotated[str, Group.STREAM] = Field(
         default="seeded",
@@ -188,11 +191,8 @@ class RunConfig(BaseModel):
             *(each.model_fields for kinds in PARTS.values() for each in kinds),
         ):
             refuse_truth("recipe key ", values, fields)
-        order = values.get("class_order")
-        if isinstance(order, str):  # a recipe holds the names, whatever becomes of their file
-            values = {**values, "class_order": order_text(order)}
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(_with_names(values))
         except ValidationError as error:
             raise InputError(in_one_sentence(error)) from error
 
@@ -212,12 +212,14 @@ class RunConfig(BaseModel):
     @model_serializer(mode="wrap")
     def _write_flat(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         flat = upgrade_config(flattened(handler(self)))
+        if flat.get("experiences"):
+            flat = {name: value for name, value in flat.items() if name not in _SAID_BY_NAMES}
         return {name: value for name, value in flat.items() if value or name not in _OPTIONAL}
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the keys of the parts
         if name not in RECIPE_KEYS:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        parts = (self.experiences, self.boundaries, self.pixels)
+        parts = (self.scenario_keys, self.boundaries, self.pixels)
         return next((vars(part)[name] for part in parts if part and name in vars(part)), None)
 
     @property
@@ -260,6 +262,27 @@ class RunConfig(BaseModel):
                     "file runs as it is"
                 )
         return self.model_copy(update={"plugins": found})
+
+
+# What experiences with names say themselves.
+_SAID_BY_NAMES: Final = ("increment", "first", "class_order")
+
+
+def _with_names(values: Mapping[str, object]) -> dict[str, object]:
+    # A recipe holds the names of classes, whatever becomes of a file that names them.
+    found = dict(values)
+    order, groups = values.get("class_order"), values.get("experiences")
+    if isinstance(order, str):
+        found["class_order"] = order_text(order)
+    if groups is not None:
+        for name in _SAID_BY_NAMES:
+            if values.get(name) is not None:
+                raise InputError(
+                    f"recipe key `{name}` must not go with key `experiences`, which says it "
+                    f"itself, got {values[name]!r}"
+                )
+        found["experiences"] = groups_text(groups)
+    return found
 
 
 def _refuse_empty(values: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "AnyScenario",
     "Blurry",
     "ByClass",
+    "ByGroups",
     "ClassDomain",
     "ClassIncremental",
     "DomainIncremental",
@@ -50,6 +51,16 @@ class ByClass(Part):
     )
 
 
+class ByGroups(ByClass):
+    """Experiences of new classes, which may be named."""
+
+    experiences: str | None = Field(
+        default=None,
+        description="TOML file with the classes of each experience, in place of a number and a "
+        'class order: pets = ["cat", "dog"]',
+    )
+
+
 class _ByDomain(Part):
     domain_order: str = Field(
         default="natural",
@@ -57,7 +68,7 @@ class _ByDomain(Part):
     )
 
 
-class ClassIncremental(ByClass):
+class ClassIncremental(ByGroups):
     """New classes in each experience; the default."""
 
     scenario: Literal["class"] = "class"
@@ -88,7 +99,7 @@ class Shift(Part):
     )
 
 
-class Blurry(ByClass):
+class Blurry(ByGroups):
     """New classes, some of whose images come at another time."""
 
     scenario: Literal["blurry"] = "blurry"
@@ -97,7 +108,7 @@ class Blurry(ByClass):
     )
 
 
-class LongTailed(ByClass):
+class LongTailed(ByGroups):
     """New classes with ever fewer images."""
 
     scenario: Literal["long_tailed"] = "long_tailed"
@@ -206,7 +217,7 @@ CHOICES: Final[dict[str, str]] = {
 
 # The fields of a recipe that hold keys instead of being one, and the models that each may hold.
 PARTS: Final[dict[str, tuple[type[Part], ...]]] = {
-    "experiences": tuple(SCENARIOS.values()),
+    "scenario_keys": tuple(SCENARIOS.values()),
     "boundaries": (TaskFree,),
     "pixels": (PlainPixels, PublishedPixels),
 }

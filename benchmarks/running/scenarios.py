@@ -8,7 +8,7 @@ from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.recipe_parts import (
     Blurry,
-    ByClass,
+    ByGroups,
     ClassDomain,
     DomainIncremental,
     LongTailed,
@@ -16,7 +16,12 @@ from cl_adapters.benchmarks.running.recipe_parts import (
     Shift,
 )
 from cl_adapters.benchmarks.streams.blurry import blurry_plan
-from cl_adapters.benchmarks.streams.class_incremental import make_plan, split_classes
+from cl_adapters.benchmarks.streams.class_groups import positions_of_groups
+from cl_adapters.benchmarks.streams.class_incremental import (
+    make_plan,
+    plan_of_groups,
+    split_classes,
+)
 from cl_adapters.benchmarks.streams.class_names import named_order
 from cl_adapters.benchmarks.streams.domains import class_domain_plan, domain_plan
 from cl_adapters.benchmarks.streams.long_tailed import long_tailed_plan
@@ -35,7 +40,7 @@ def plan_stream(source: ImageSource, config: RunConfig) -> StreamPlan:
     Raises:
         InputError: If the recipe does not fit the source.
     """
-    return _PLANNERS[config.scenario](source, config, config.experiences)
+    return _PLANNERS[config.scenario](source, config, config.scenario_keys)
 
 
 def plan_segments(
@@ -86,7 +91,9 @@ def _order(source: ImageSource, config: RunConfig) -> str | tuple[int, ...]:
     return named_order(config.class_order, source.classes)
 
 
-def _class(source: ImageSource, config: RunConfig, options: ByClass) -> StreamPlan:
+def _class(source: ImageSource, config: RunConfig, options: ByGroups) -> StreamPlan:
+    if options.experiences is not None:
+        return plan_of_groups(source, *positions_of_groups(options.experiences, source.classes))
     return make_plan(
         source,
         increment=options.increment,

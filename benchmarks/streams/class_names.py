@@ -8,7 +8,7 @@ from typing import Final
 from cl_adapters.errors import InputError, listed, unknown_name
 from cl_adapters.paths import read_text, user_path
 
-__all__ = ["ORDER_RULES", "named_order", "order_text"]
+__all__ = ["ORDER_RULES", "class_positions", "named_order", "order_text"]
 
 ORDER_RULES: Final = ("natural", "seeded", "numpy1993")
 
@@ -76,16 +76,32 @@ def named_order(text: str, classes: Sequence[str]) -> str | tuple[int, ...]:
         return text
     if len(names) == 1 and names[0] not in classes:
         raise unknown_name("class order", text, ORDER_RULES)
+    return class_positions(names, classes, "class order")
+
+
+def class_positions(names: Sequence[str], classes: Sequence[str], what: str) -> tuple[int, ...]:
+    """Returns the position of each named class.
+
+    Args:
+        names: Every class, once.
+        classes: Names of the classes by position.
+        what: What names them, for messages.
+
+    Raises:
+        InputError: If a name is unknown, there twice or missing.
+    """
     places = {name: place for place, name in enumerate(classes)}
-    for place, name in enumerate(names):
+    seen = set[str]()
+    for name in names:
         if name not in places:
-            raise unknown_name("class in the class order", name, classes)
-        if name in names[:place]:
-            raise InputError(f"class order must hold each class once, got {name!r} twice")
-    missing = [name for name in classes if name not in names]
+            raise unknown_name(f"class in the {what}", name, classes)
+        if name in seen:
+            raise InputError(f"{what} must hold each class once, got {name!r} twice")
+        seen.add(name)
+    missing = [name for name in classes if name not in seen]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
-        raise InputError(f"class order must hold each class once, {listed(missing)} {verb} missing")
+        raise InputError(f"{what} must hold each class once, {listed(missing)} {verb} missing")
     return tuple(places[name] for name in names)
 
 

@@ -58,7 +58,6 @@ def test_strategies_are_listed_with_every_option(tmp_path: Path) -> None:
         ("setting", "protocols"),
         ("adapters", "peft"),
         ("adapter", "peft"),
-        ("pefts", "peft"),
         ("classifiers", "heads"),
         ("head", "heads"),
         ("detector", "detectors"),

@@ -14,8 +14,8 @@ _EXPERIENCES: Final = 20
 def experience_sentence(records: Sequence[RunRecord]) -> str:
     """Returns the number, the name and the classes of each experience.
 
-    Empty where runs differ in them, as seeds with class orders of their own do, and where a class
-    comes in several experiences.
+    Empty where runs differ in them, as seeds with class orders of their own do, and where classes
+    come in several experiences that have no names.
 
     Args:
         records: The runs' records, at least one.
@@ -25,9 +25,9 @@ def experience_sentence(records: Sequence[RunRecord]) -> str:
     is_same = all(
         (each.classes, each.experiences) == (first.classes, first.experiences) for each in records
     )
-    if not is_same or len(set(brought)) < len(brought):
-        return ""
     names = _names(first)
+    if not is_same or (not any(names) and len(set(brought)) < len(brought)):
+        return ""
     parts = [
         f"{number}{name} ({_shortened([first.classes[place] for place in places], _CLASSES)})"
         for number, (name, places) in enumerate(zip(names, first.experiences, strict=True), 1)

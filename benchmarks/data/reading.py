@@ -44,6 +44,7 @@ class ReadOptions:
 
     Attributes:
         class_depth: How many folders down the classes lie, at least 1.
+        domain_folders: Whether the classes lie in folders that are domains; True or None.
         image_column: Name of a table's column of images.
         label_column: Name of a table's column of labels.
         max_pixels: Most pixels of an image, width times height.
@@ -51,6 +52,7 @@ class ReadOptions:
     """
 
     class_depth: int | None = None
+    domain_folders: bool | None = None
     image_column: str | None = None
     label_column: str | None = None
     max_pixels: int | None = None

@@ -189,7 +189,7 @@ def _fingerprint_of_images(
         **_names(source, config),
         **({} if config.validation is None else {"validation": config.validation}),
         **_quick_look(config),
-        **_experience_names(config),
+        **_experience_names(config, plan),
     }
 
 
@@ -202,9 +202,13 @@ def _quick_look(config: RunConfig) -> dict[str, object]:
     return {"quick_look": given} if given else {}
 
 
-def _experience_names(config: RunConfig) -> dict[str, object]:
-    is_named = config.experiences is not None and config.task_free is None
-    return {"experience_names": list(groups_of(config.experiences))} if is_named else {}
+def _experience_names(config: RunConfig, plan: StreamPlan) -> dict[str, object]:
+    if config.task_free is not None:
+        return {}
+    if config.experiences is not None:
+        return {"experience_names": list(groups_of(config.experiences))}
+    is_named = bool(config.domain_folders) and len(plan.domains) > 0
+    return {"experience_names": [each.name for each in plan.domains]} if is_named else {}
 
 
 def method_options(config: RunConfig) -> StrategyConfig:

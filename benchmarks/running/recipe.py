@@ -53,8 +53,8 @@ __all__ = ["RECIPE_KEYS", "SHIFT_SUFFIX", "RunConfig", "read_recipe"]
 
 # Keys that a recipe leaves out where they are empty: it says nothing that has no effect.
 _OPTIONAL: Final = (
-    "protocol", "validation", "class_depth", "image_column", "label_column", "max_megapixels",
-    "test_set", "max_classes", "max_images_per_class", "experiences",
+    "protocol", "validation", "class_depth", "domain_folders", "image_column", "label_column",
+    "max_megapixels", "test_set", "max_classes", "max_images_per_class", "experiences",
     "fixed_views", "plugins", "compile",
 )  # fmt: skip
 
@@ -83,6 +83,11 @@ class RunConfig(BaseModel):
         le=8,
         description="how many folders down the classes of an image folder lie; 2 below "
         "super-classes; by default 1, where class folders hold images themselves",
+    )
+    domain_folders: Annotated[bool | None, Group.DATA] = Field(
+        default=None,
+        description="the classes of an image folder lie in folders that are domains, as in "
+        "2026-01/<class>/; scenario domain takes one an experience",
     )
     image_column: Annotated[str | None, Group.DATA] = Field(
         default=None, description="column of a table with images or their files; by default found"
@@ -232,6 +237,7 @@ class RunConfig(BaseModel):
         """How the images are to be read."""
         return ReadOptions(
             class_depth=self.class_depth,
+            domain_folders=self.domain_folders or None,
             image_column=self.image_column,
             label_column=self.label_column,
             max_pixels=pixels_of(self.max_megapixels),

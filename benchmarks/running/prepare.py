@@ -14,14 +14,14 @@ from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
 
 from cl_adapters.benchmarks.data.features import ImageFeatureExtractor
-from cl_adapters.benchmarks.data.images import ImageSource, natural_key, split_off
+from cl_adapters.benchmarks.data.images import ImageSource, split_off
 from cl_adapters.benchmarks.data.quick_look import quick_look
 from cl_adapters.benchmarks.data.sources import SOURCE_NAMES, in_text_order, open_source
 from cl_adapters.benchmarks.data.stores import Pixels
 from cl_adapters.benchmarks.data.transforms import INPUT_RANGES, Preprocess, pipeline_settings
+from cl_adapters.benchmarks.running.fingerprint import fingerprint_of_images
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.scenarios import plan_segments, plan_stream, stream_name
-from cl_adapters.benchmarks.streams.class_groups import groups_of
 from cl_adapters.benchmarks.streams.experiences import make_benchmark
 from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.benchmarks.streams.watch import BoundaryDetector
@@ -125,7 +125,7 @@ def prepare(
     views = _fixed_views(config, preprocess)
     strategy = build_strategy(config, backbone, fixed_views=views, cache=cache)
     fingerprint = {
-        **_fingerprint_of_images(source, config, plan),
+        **fingerprint_of_images(source, config, plan),
         "backbone": backbone.name,
         "weights": backbone.digest,
         "pixels": {**preprocess.describe(), **_count(strategy.augmentation.views)},
@@ -177,38 +177,6 @@ def _earlier(announcer: BoundaryDetector | None) -> BoundaryDetector | None:
             stacklevel=3,
         )
     return announcer
-
-
-def _fingerprint_of_images(
-    source: ImageSource, config: RunConfig, plan: StreamPlan
-) -> dict[str, object]:
-    return {
-        "stream": source.name,
-        "data": source.describe(),
-        **plan.describe(),
-        **_names(source, config),
-        **({} if config.validation is None else {"validation": config.validation}),
-        **_quick_look(config),
-        **_experience_names(config, plan),
-    }
-
-
-def _quick_look(config: RunConfig) -> dict[str, object]:
-    most = {
-        "max_classes": config.max_classes,
-        "max_images_per_class": config.max_images_per_class,
-    }
-    given = {name: value for name, value in most.items() if value is not None}
-    return {"quick_look": given} if given else {}
-
-
-def _experience_names(config: RunConfig, plan: StreamPlan) -> dict[str, object]:
-    if config.task_free is not None:
-        return {}
-    if config.experiences is not None:
-        return {"experience_names": list(groups_of(config.experiences))}
-    is_named = bool(config.domain_folders) and len(plan.domains) > 0
-    return {"experience_names": [each.name for each in plan.domains]} if is_named else {}
 
 
 def method_options(config: RunConfig) -> StrategyConfig:
@@ -374,13 +342,6 @@ def _fixed_views(config: RunConfig, preprocess: Preprocess) -> bool | Views:
 
 def _count(views: Views | None) -> dict[str, int]:
     return {"fixed_views": views.count} if isinstance(views, FixedViews) else {}
-
-
-def _names(source: ImageSource, config: RunConfig) -> dict[str, str]:
-    # The same rule of class order is another order where text and numbers sort differently.
-    names = list(source.classes)
-    is_text = names == sorted(names) != sorted(names, key=natural_key)
-    return {"class_names": "in text order"} if config.protocol and is_text else {}
 
 
 def _plugin_versions(config: RunConfig) -> dict[str, str]:

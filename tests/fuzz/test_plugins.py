@@ -3,7 +3,7 @@
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,15 @@ Record = Callable[[str, object], None]
 QUICK, LONG = 4, 80
 ONLY = {"strategy": "answers", "detector": "fires", "adapter": "state", "stream": "opens"}
 RUN = ["--backbone", "test_vit", "--weights", "random", "--image-size", "16", "--increment", "3",
-       "--quiet", "--cache", "off", "--set", "epochs=1", "--out"]  # fmt: skip
+       "--quiet", "--cache", "off", "--out"]  # fmt: skip
+MINE = "mine.py:Mine"
+ASKED = {
+    "strategy": ["--strategy", MINE, "--set", "epochs=1"],
+    "detector": ["--strategy", "sema", "--set", f"detector={MINE}", "--set", "epochs=1",
+                 "--set", "descriptor_epochs=1"],
+    "adapter": ["--strategy", "finetune", "--set", f"peft={MINE}", "--set", "epochs=1"],
+    "stream": ["--strategy", "simplecil", "--stream", MINE],
+}  # fmt: skip
 
 
 @contextmanager
@@ -39,19 +47,19 @@ def folder_of_its_own() -> Iterator[Path]:
             torch.set_grad_enabled(True)  # one of the plug-ins turns it off
 
 
-def try_plugin(plugin: dict[str, Any]) -> None:
+def try_plugin(plugin: dict[str, Any], run: Collection[str] = tuple(ASKED)) -> None:
     with folder_of_its_own() as folder:
         (folder / "mine.py").write_text(chance.source_of(plugin))
         kind = plugin["kind"]
-        checked = invoked(["check", kind, "mine.py:Mine", "--only", ONLY[kind]])
+        checked = invoked(["check", kind, MINE, "--only", ONLY[kind]])
         assert checked.output.strip(), plugin
-        if kind == "strategy":
+        if kind in run:
             try_run(folder, plugin)
 
 
 def try_run(folder: Path, plugin: dict[str, Any]) -> None:
     """A run that says that it ended well is whole; no other is."""
-    ended = invoked(["run", "--strategy", "mine.py:Mine", *RUN, str(folder / "runs")])
+    ended = invoked(["run", *ASKED[plugin["kind"]], *RUN, str(folder / "runs")])
     found = find_runs([folder / "runs"]) if (folder / "runs").exists() else []
     states = [RunRecord.read(each).state for each in found]
     assert (states == ["finished"]) == (ended.exit_code == 0), (plugin, states, ended.output)
@@ -65,11 +73,14 @@ def try_run(folder: Path, plugin: dict[str, Any]) -> None:
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "open_images", lambda _: SOURCE)
+    opened = batch.open_images
+    monkeypatch.setattr(
+        batch, "open_images", lambda config: opened(config) if config.stream == MINE else SOURCE
+    )
 
 
 def test_plugins_end_well_or_in_a_sentence(record_property: Record) -> None:
-    fuzz(try_plugin, QUICK, chance.plugins)
+    fuzz(lambda plugin: try_plugin(plugin, run=["strategy"]), QUICK, chance.plugins)
     record_property("reliability: odd plug-ins", QUICK)
 
 

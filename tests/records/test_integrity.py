@@ -244,7 +244,14 @@ def test_the_commands_name_a_damaged_run(finished: Path, tmp_path: Path) -> None
         result = CliRunner().invoke(app, [*command, str(tmp_path / "runs")])
         assert reason in result.output
         assert isinstance(result.exception, SystemExit | None)
+    assert result.exit_code == 2, "a report of nothing is no report"
+    assert not (tmp_path / "report").exists()
+    copied(finished, tmp_path / "runs" / "sound")
+    arguments = ["report", str(tmp_path / "runs"), "--out", str(tmp_path / "report")]
+    result = CliRunner().invoke(app, [*arguments, "--formats", "svg"])
+    assert result.exit_code == 0
     assert "Skipped" in result.output
+    assert reason in result.output
 
 
 def test_old_runs_are_read_with_one_note(finished: Path, tmp_path: Path) -> None:

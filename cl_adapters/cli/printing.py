@@ -40,23 +40,26 @@ def _widths(rows: Sequence[Sequence[Text]], room: int) -> list[int]:
     """Returns a width for each column, so that the table fits and words stay whole if they can.
 
     The widest column gives first, down to its longest word; where that is not enough, words are
-    folded, those of the first column, which names the row, last.
+    folded: those of the header first, those of the first column, which names the row, last.
     """
     columns = [[row[place] for row in rows if place < len(row)] for place in range(len(rows[0]))]
     widths = [
         max(cell_len(line.plain) for each in column for line in each.split()) for column in columns
     ]
-    words = [
-        max((cell_len(word) for each in column for word in each.plain.split()), default=1)
-        for column in columns
-    ]
-    for least in (words, [words[0], *[_FOLDED] * (len(words) - 1)], [1] * len(words)):
+    words = [_longest_word(column) for column in columns]
+    bodies = [max(_longest_word(column[1:]), _FOLDED) for column in columns]
+    folded = [bodies[0], *[_FOLDED] * (len(words) - 1)]
+    for least in (words, bodies, folded, [1] * len(words)):
         while sum(widths) + _GAP * (len(widths) - 1) > room:
             givers = [place for place, width in enumerate(widths) if width > least[place]]
             if not givers:
                 break
             widths[max(givers, key=widths.__getitem__)] -= 1
     return widths
+
+
+def _longest_word(column: Sequence[Text]) -> int:
+    return max((cell_len(word) for each in column for word in each.plain.split()), default=1)
 
 
 def print_ending(folders: Sequence[Path], out: Path) -> None:

@@ -67,3 +67,13 @@ def test_every_listing_fits_a_terminal_of_80_columns(
     text = capsys.readouterr().out
     assert max(map(cell_len, text.splitlines())) <= 80
     assert all(row[0] in text for row in rows), "names stay whole"
+
+
+def test_headers_are_folded_before_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "31")
+    print_table([["stream", "method", "forgetting"], ["photos-quick", "simplecil", "25.0"]])
+    text = capsys.readouterr().out
+    assert {"photos-quick", "simplecil", "25.0"} <= set(text.split())
+    assert "forgetting" not in text.split()

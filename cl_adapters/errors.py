@@ -26,20 +26,23 @@ class InputError(ValueError):
     """Raised when what the user gave breaks a rule; names the thing, the rule and the value."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], others: Iterable[str] = ()
+) -> InputError:
     """Returns the error for a name that is not in a table, with the near ones first.
 
     Args:
         kind: What the name was meant to be, such as `strategy`.
         name: The name as given.
         known: Every name that would have been right.
+        others: More such names, which may be what was meant, but are not listed.
 
     Example:
         >>> str(unknown_name("strategy", "lea", ["lae", "finetune"]))
         "unknown strategy 'lea'; did you mean 'lae'? Known: finetune, lae"
     """
     names = sorted(known)
-    lowered = {each.lower(): each for each in names}
+    lowered = {each.lower(): each for each in [*others, *names]}
     near = [lowered[each] for each in get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
     hint = f"; did you mean {' or '.join(repr(match) for match in near)}?" if near else "."
     shown = ", ".join(names) if len(names) <= _SHOWN else f"{len(names)} names"

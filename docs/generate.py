@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from cl_adapters.benchmarks.listing import backbones
 from cl_adapters.benchmarks.listing.methods import TABLE, live_methods
 from cl_adapters.benchmarks.running.recipe_keys import recipe_page
 
@@ -13,6 +14,9 @@ def main() -> None:
     """Writes them all."""
     table = json.dumps(live_methods(), indent=1, ensure_ascii=False) + "\n"
     (ROOT / "strategies" / TABLE).write_text(table, "utf-8")
+    sizes = json.dumps(backbones.live_backbones(), ensure_ascii=False)
+    sizes = sizes.replace("], ", "],\n ").replace("null, ", "null,\n ") + "\n"
+    (ROOT / "benchmarks" / "listing" / backbones.TABLE).write_text(sizes, "utf-8")
     (ROOT / "docs" / "reference" / "recipe.md").write_text(recipe_page(), "utf-8")
 
 

@@ -18,6 +18,7 @@ from cl_adapters.plugins.registry import label as plugin_label
 from cl_adapters.records.data_notes import data_sentences
 from cl_adapters.records.files import digest
 from cl_adapters.records.run_record import RunRecord
+from cl_adapters.reports.experience_names import experience_sentence
 from cl_adapters.reports.load import Run
 from cl_adapters.reports.seeds import Interval, mean_interval
 
@@ -26,6 +27,7 @@ __all__ = ["Group", "Row", "clean_text", "file_name", "group_runs"]
 # Settings beside the options that make another method of the same strategy; absent means None.
 _VARIANT_KEYS: Final = ("fidelity", "precision", "augment")
 _LABEL_LENGTH: Final = 60
+_EXPERIENCES_LENGTH: Final = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,12 @@ class Group:
             for sentence in data_sentences(run.record.data)
         ]
         return list(dict.fromkeys(said))
+
+    @property
+    def experiences(self) -> str:
+        """Number, name and classes of each experience, where all runs have the same."""
+        records = [run.record for row in self.rows for run in row.runs]
+        return clean_text(experience_sentence(records), _EXPERIENCES_LENGTH)
 
     def seeds_of(self, row: Row) -> str:
         """Returns how many seeds a row has, and of how many if it lacks some that others have."""

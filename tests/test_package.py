@@ -54,6 +54,7 @@ def test_every_module_and_data_file_is_in_the_wheel(wheel: list[str]) -> None:
             expected |= {f"cl_adapters/{path.relative_to(ROOT).as_posix()}" for path in found}
     expected |= {
         "cl_adapters/py.typed",
+        "cl_adapters/benchmarks/listing/backbones.json",
         "cl_adapters/benchmarks/recipes/gtsrb.toml",
         "cl_adapters/vit/weights/vit_pico_patch4_32.halves",
         "cl_adapters/vit/weights/vit_pico_patch4_32.json",

@@ -64,7 +64,7 @@ def csv_source(
             one side.
     """
     table = user_path(path)
-    refuse_options(options, ("class_depth",), f"the table {str(path)!r}")
+    refuse_options(options, ("class_depth", "domain_folders"), f"the table {str(path)!r}")
     try:
         names, rows = _read(table)
         likely = {"image": _file_columns(names, rows), "label": names}

@@ -21,7 +21,16 @@ from PIL import ExifTags, Image, UnidentifiedImageError, features
 from cl_adapters.benchmarks.data.stripping import without_metadata
 from cl_adapters.errors import InputError
 
-__all__ = ["FORMATS", "NOTES", "SUFFIXES", "Pixels", "decode", "decode_image", "noted"]
+__all__ = [
+    "FORMATS",
+    "NOTES",
+    "SUFFIXES",
+    "Pixels",
+    "decode",
+    "decode_image",
+    "noted",
+    "shorter_side",
+]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -129,6 +138,18 @@ def decode(
         is_large = isinstance(error, (_TooLargeError, *_BOMBS))
         raise InputError(_refusal(error, name) if is_large else sentence) from error
     return pixels, notes | 1 << _METADATA
+
+
+def shorter_side(data: bytes | memoryview, max_pixels: int | None = None) -> int | None:
+    """Returns the shorter side of an encoded image in pixels, as its header says.
+
+    None if the header cannot be read.
+    """
+    try:
+        with _limit(max_pixels):
+            return min(Image.open(io.BytesIO(data), formats=FORMATS).size)
+    except DAMAGE:
+        return None
 
 
 def _refusal(error: BaseException, name: str) -> str:

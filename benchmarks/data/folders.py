@@ -84,26 +84,34 @@ class _Set:
     def __init__(self, layout: Layout, part: Part, options: ReadOptions) -> None:
         self.layout = layout
         self.part = part
-        classes = class_folders(part, layout.depth)
+        classes = class_folders(part, layout.depth, domain_folders=options.domain_folders)
         if not classes:
             raise InputError(_no_classes(part.folder))
         self.folders = {each.name: each.folder for each in classes}
+        self.names = tuple(each.name for each in classes)
+        if options.domain_folders:  # a class has a folder in each of several domains
+            self.names = tuple(sorted(self.folders, key=natural_key))
         self.left = left_in(layout, part, classes)
         self.images = self._scan(classes, options)
 
     def _scan(self, classes: Sequence[ClassFolder], options: ReadOptions) -> LabelledImages:
         paths: list[str] = []
         targets: list[int] = []
-        for target, each in enumerate(classes):
+        domains: list[str] = []
+        target_of = {name: target for target, name in enumerate(self.names)}
+        for place, each in enumerate(classes):
             walk = files_below(self.part.folder / each.folder)
             if options.class_depth is None or not walk.images:
                 _check_class(self.part.folder / each.folder, walk)
             self.left += _under(self.layout, self.part, each.folder, walk.left)
             paths += [f"{each.folder}/{path}" for path in walk.images]
+            target = target_of[each.name] if options.domain_folders else place
             targets += [target] * len(walk.images)
+            domains += [each.domain] * len(walk.images)
         store = FileStore(self.part.folder, paths, options.max_pixels)
-        names = tuple(each.name for each in classes)
-        return LabelledImages(store, np.arange(len(paths)), np.array(targets, np.int64), names)
+        labels = np.array(targets, np.int64)
+        known = np.array(domains) if options.domain_folders else None
+        return LabelledImages(store, np.arange(len(paths)), labels, self.names, known)
 
 
 def left_in(layout: Layout, part: Part, classes: Sequence[ClassFolder]) -> list[LeftOut]:

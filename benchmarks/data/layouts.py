@@ -66,10 +66,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class ClassFolder:
-    """A class: its name, and its folder relative to that of all classes."""
+    """A class: its name, its folder relative to that of all classes, and its domain if it has one.
+
+    Several folders may hold the images of one class, each those of a domain.
+    """
 
     name: str
     folder: str
+    domain: str = ""
 
 
 def find_layout(root: Path, options: ReadOptions = AS_IT_IS) -> Layout:
@@ -85,8 +89,9 @@ def find_layout(root: Path, options: ReadOptions = AS_IT_IS) -> Layout:
     """
     base = _unwrapped(root, options)
     roles = _split_folders(base)
-    depth = options.class_depth or 1
+    depth = (options.class_depth or 1) + bool(options.domain_folders)
     deeper = "" if depth == 1 else f", classes {depth} folders down"
+    deeper += " in those of their domains" if options.domain_folders else ""
     if not roles:
         refuse_options(options, ("test_set",), f"class folders without a split in {str(root)!r}")
         said = f"class folders{_inside(root, base)}{deeper}, split by content"
@@ -102,8 +107,15 @@ def find_layout(root: Path, options: ReadOptions = AS_IT_IS) -> Layout:
     return Layout(root, tuple(parts), depth, said, left)
 
 
-def class_folders(part: Part, depth: int) -> list[ClassFolder]:
+def class_folders(
+    part: Part, depth: int, *, domain_folders: bool | None = None
+) -> list[ClassFolder]:
     """Returns the classes of a part in natural order; below super-classes as `animal/ant`.
+
+    Args:
+        part: The folder of classes, or of domains.
+        depth: How many folders down the classes lie.
+        domain_folders: Whether the uppermost of these are domains: `2026-01/ant` is class `ant`.
 
     Raises:
         OSError: If a folder cannot be read.
@@ -115,7 +127,10 @@ def class_folders(part: Part, depth: int) -> list[ClassFolder]:
             for above in found
             for name in inner_folders(part.folder / above)
         ]
-    return [ClassFolder(normal_name(folder), folder) for folder in found]
+    if not domain_folders:
+        return [ClassFolder(normal_name(folder), folder) for folder in found]
+    parts = [(normal_name(folder).partition("/"), folder) for folder in found]
+    return [ClassFolder(name, folder, domain) for (domain, _, name), folder in parts]
 
 
 def _unwrapped(folder: Path, options: ReadOptions) -> Path:
@@ -126,7 +141,8 @@ def _unwrapped(folder: Path, options: ReadOptions) -> Path:
             return folder
         inner = folder / names[0]
         is_doubled = names[0].lower() == folder.name.lower()
-        if options.class_depth is not None and not is_doubled:
+        is_told = options.class_depth is not None or options.domain_folders
+        if is_told and not is_doubled:
             return folder
         if has_images(folder) or has_images(inner) or not inner_folders(inner):
             return folder

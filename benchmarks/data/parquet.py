@@ -55,7 +55,7 @@ def parquet_source(
             side.
     """
     root = user_path(path)
-    refuse_options(options, ("class_depth",), f"the table {str(path)!r}")
+    refuse_options(options, ("class_depth", "domain_folders"), f"the table {str(path)!r}")
     try:
         table, splits = _read_folder(root, options) if root.is_dir() else _read_file(root, options)
     except OSError as error:

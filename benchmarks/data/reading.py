@@ -44,6 +44,7 @@ class ReadOptions:
 
     Attributes:
         class_depth: How many folders down the classes lie, at least 1.
+        domain_folders: Whether the classes lie in folders that are domains; True or None.
         image_column: Name of a table's column of images.
         label_column: Name of a table's column of labels.
         max_pixels: Most pixels of an image, width times height.
@@ -51,6 +52,7 @@ class ReadOptions:
     """
 
     class_depth: int | None = None
+    domain_folders: bool | None = None
     image_column: str | None = None
     label_column: str | None = None
     max_pixels: int | None = None
@@ -80,11 +82,13 @@ class Reading:
     Attributes:
         layout: What the reader took the data for; empty for sources that have no layout.
         left_out: Files that are no image of the run.
+        quick_look: What was kept of the data for a quick look; empty where that is all.
         images: How many images each of `decoding.NOTES` holds for, once they were decoded.
     """
 
     layout: str = ""
     left_out: tuple[LeftOut, ...] = field(default=(), repr=False)
+    quick_look: str = ""
     images: Mapping[str, int] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
@@ -96,6 +100,8 @@ class Reading:
         read: dict[str, object] = {}
         if self.layout:
             read = {"layout": self.layout, "left_out": self.counts()}
+        if self.quick_look:
+            read["quick_look"] = self.quick_look
         return {**read, "images": dict(self.images)} if self.images else read
 
 

@@ -258,7 +258,7 @@ def _has_classes(path: Path) -> bool:
 def _refuse_other_labels(path: Path, table: Path, options: ReadOptions) -> None:
     """Refuses folders that are no classes: a table beside them gives their images other labels."""
     try:
-        source = csv_source(table, options=replace(options, class_depth=None))
+        source = csv_source(table, options=replace(options, class_depth=None, domain_folders=None))
     except InputError:  # a table of something else
         return
     labels: dict[str, set[int]] = defaultdict(set)

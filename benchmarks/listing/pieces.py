@@ -1,33 +1,14 @@
-"""What methods are put together from: networks, PEFT modules, detectors, policies of growth."""
+"""What methods are put together from: PEFT modules, heads, detectors, policies of growth."""
 
 from pathlib import Path
 
-import timm
-
 from cl_adapters.benchmarks.listing.meanings import meaning
+from cl_adapters.heads.registry import CLOSED_HEADS, HEADS, TRAINED_HEADS
 from cl_adapters.peft.growth import POLICIES
 from cl_adapters.peft.registry import PEFT_NAMES
 from cl_adapters.shift import DETECTOR_NAMES
-from cl_adapters.vit.names import EMBEDDED
-from cl_adapters.vit.pretrained import BACKBONE_NAMES
 
-__all__ = ["backbones_table", "detectors_table", "peft_table", "policies_table"]
-
-
-def backbones_table(_: Path) -> list[list[str]]:
-    """Returns the networks, and where the weights of each come from."""
-    names = [
-        name for name in timm.list_models("vit_*", pretrained=True) if not name.startswith(EMBEDDED)
-    ]
-    return [
-        ["backbone", "weights"],
-        [EMBEDDED, "in the package"],
-        *(
-            [each.name, f"{each.origin} {each.problem and meaning(each)}".rstrip()]
-            for each in BACKBONE_NAMES.entries()
-        ),
-        *([name, "timm's hub or --weights"] for name in names),
-    ]
+__all__ = ["detectors_table", "heads_table", "peft_table", "policies_table"]
 
 
 def peft_table(_: Path) -> list[list[str]]:
@@ -42,6 +23,13 @@ def peft_table(_: Path) -> list[list[str]]:
         )
         rows.append([entry.name, *what, entry.origin])
     return rows
+
+
+def heads_table(_: Path) -> list[list[str]]:
+    """Returns the classifiers, and how each gets its weights."""
+    trained = [[name, "by gradient descent", HEADS[name]] for name in TRAINED_HEADS]
+    closed = [[name, "in closed form", HEADS[name]] for name in CLOSED_HEADS]
+    return [["head", "weights", "meaning"], *trained, *closed]
 
 
 def detectors_table(_: Path) -> list[list[str]]:

@@ -20,7 +20,10 @@ def runs_table(root: Path) -> list[list[str]]:
             check_files(folder)
             done = f"{record.experiences_done}/{len(record.experiences)}"
             accuracy = _accuracy(folder, record.experiences_done)
-            rows.append([str(folder), record.state, done + _inside(folder, record), accuracy])
+            quick = ", quick look" if "quick_look" in record.fingerprint else ""
+            rows.append(
+                [str(folder), record.state + quick, done + _inside(folder, record), accuracy]
+            )
         except InputError as error:
             rows.append([str(folder), "broken", str(error), ""])
     return rows

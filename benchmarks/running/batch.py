@@ -8,6 +8,7 @@ from typing import Any, Final, Unpack
 from rich.console import Console
 
 from cl_adapters.benchmarks.data.images import ImageSource, verified
+from cl_adapters.benchmarks.running.advice import size_advice
 from cl_adapters.benchmarks.running.earlier_options import current_option, has_option
 from cl_adapters.benchmarks.running.logs import check_loggers
 from cl_adapters.benchmarks.running.prepare import (
@@ -103,7 +104,7 @@ def run_batch(
         _say(console, ["task-free: looking at all training images first"])
     for config in configs:
         shared.prepare(config, cache=None)
-    _say(console, shared.notices)
+    _say(console, [*shared.notices, *size_advice(configs[0], source.train)])
     with ctrl_c_is_heard() as stopped, Bars(console, stopped) as bars:
         shared.source = _verified(source, bars, cache)
         folders = []

@@ -14,10 +14,12 @@ from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
 
 from cl_adapters.benchmarks.data.features import ImageFeatureExtractor
-from cl_adapters.benchmarks.data.images import ImageSource, natural_key, split_off
+from cl_adapters.benchmarks.data.images import ImageSource, split_off
+from cl_adapters.benchmarks.data.quick_look import quick_look
 from cl_adapters.benchmarks.data.sources import SOURCE_NAMES, in_text_order, open_source
 from cl_adapters.benchmarks.data.stores import Pixels
 from cl_adapters.benchmarks.data.transforms import INPUT_RANGES, Preprocess, pipeline_settings
+from cl_adapters.benchmarks.running.fingerprint import fingerprint_of_images
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.scenarios import plan_segments, plan_stream, stream_name
 from cl_adapters.benchmarks.streams.experiences import make_benchmark
@@ -123,7 +125,7 @@ def prepare(
     views = _fixed_views(config, preprocess)
     strategy = build_strategy(config, backbone, fixed_views=views, cache=cache)
     fingerprint = {
-        **_fingerprint_of_images(source, config, plan),
+        **fingerprint_of_images(source, config, plan),
         "backbone": backbone.name,
         "weights": backbone.digest,
         "pixels": {**preprocess.describe(), **_count(strategy.augmentation.views)},
@@ -175,18 +177,6 @@ def _earlier(announcer: BoundaryDetector | None) -> BoundaryDetector | None:
             stacklevel=3,
         )
     return announcer
-
-
-def _fingerprint_of_images(
-    source: ImageSource, config: RunConfig, plan: StreamPlan
-) -> dict[str, object]:
-    return {
-        "stream": source.name,
-        "data": source.describe(),
-        **plan.describe(),
-        **_names(source, config),
-        **({} if config.validation is None else {"validation": config.validation}),
-    }
 
 
 def method_options(config: RunConfig) -> StrategyConfig:
@@ -276,6 +266,7 @@ def open_images(config: RunConfig) -> ImageSource:
     source no longer leads to its test images.
     """
     source = open_source(config.source, config.read_options)
+    source = quick_look(source, config.max_classes, config.max_images_per_class)
     if config.protocol:
         source = in_text_order(source)
     if config.validation is not None:
@@ -351,13 +342,6 @@ def _fixed_views(config: RunConfig, preprocess: Preprocess) -> bool | Views:
 
 def _count(views: Views | None) -> dict[str, int]:
     return {"fixed_views": views.count} if isinstance(views, FixedViews) else {}
-
-
-def _names(source: ImageSource, config: RunConfig) -> dict[str, str]:
-    # The same rule of class order is another order where text and numbers sort differently.
-    names = list(source.classes)
-    is_text = names == sorted(names) != sorted(names, key=natural_key)
-    return {"class_names": "in text order"} if config.protocol and is_text else {}
 
 
 def _plugin_versions(config: RunConfig) -> dict[str, str]:

@@ -2,14 +2,15 @@
 
 The command's options, the keys of a TOML file (`--recipe`) and the `config` in `run.json` are the
 same names, and flat; `recipe_parts` holds those that only some recipes have. One recipe is one run:
-one strategy, one stream, one seed. What is said of a key here and there is all that is said: the
-options of the command, the reference page and a sweep's axes are made from it (`recipe_keys`).
+one strategy, one stream, one seed. What is said of a key here and there, the heading it stands
+under (`Group`) too, is all that is said: the options of the command, the reference page and a
+sweep's axes are made from it (`recipe_keys`).
 """
 
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -23,6 +24,7 @@ from pydantic import (
 
 from cl_adapters.benchmarks.data.reading import ReadOptions, TestSet, pixels_of
 from cl_adapters.benchmarks.running.earlier_options import renamed
+from cl_adapters.benchmarks.running.recipe_groups import Group
 from cl_adapters.benchmarks.running.recipe_nesting import (
     SHIFT_SUFFIX,
     flattened,
@@ -38,6 +40,8 @@ from cl_adapters.benchmarks.running.recipe_parts import (
     PlainPixels,
     TaskFree,
 )
+from cl_adapters.benchmarks.streams.class_groups import groups_text
+from cl_adapters.benchmarks.streams.class_names import order_text
 from cl_adapters.errors import InputError, refuse_truth, unknown_name
 from cl_adapters.paths import read_text
 from cl_adapters.plugins.digests import source_digests
@@ -49,8 +53,8 @@ __all__ = ["RECIPE_KEYS", "SHIFT_SUFFIX", "RunConfig", "read_recipe"]
 
 # Keys that a recipe leaves out where they are empty: it says nothing that has no effect.
 _OPTIONAL: Final = (
-    "protocol", "validation", "class_depth", "image_column", "label_column", "max_megapixels",
-    "test_set",
+    "protocol", "validation", "class_depth", "domain_folders", "image_column", "label_column",
+    "max_megapixels", "test_set", "max_classes", "max_images_per_class", "experiences",
     "fixed_views", "plugins", "compile",
 )  # fmt: skip
 
@@ -64,95 +68,116 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    strategy: str = Field(
+    strategy: Annotated[str, Group.WHAT] = Field(
         description="name of a strategy; on the command line several, separated by commas"
     )
-    stream: str = Field(
+    stream: Annotated[str, Group.DATA] = Field(
         default="digits", description="built-in source; NAME-shift adds scenario 'shift'"
     )
-    data: str | None = Field(
+    data: Annotated[str | None, Group.DATA] = Field(
         default=None, description="image folder, parquet or csv file; replaces stream"
     )
-    class_depth: int | None = Field(
+    class_depth: Annotated[int | None, Group.DATA] = Field(
         default=None,
         ge=1,
         le=8,
         description="how many folders down the classes of an image folder lie; 2 below "
         "super-classes; by default 1, where class folders hold images themselves",
     )
-    image_column: str | None = Field(
+    domain_folders: Annotated[bool | None, Group.DATA] = Field(
+        default=None,
+        description="the classes of an image folder lie in folders that are domains, as in "
+        "2026-01/<class>/; scenario domain takes one an experience",
+    )
+    image_column: Annotated[str | None, Group.DATA] = Field(
         default=None, description="column of a table with images or their files; by default found"
     )
-    label_column: str | None = Field(
+    label_column: Annotated[str | None, Group.DATA] = Field(
         default=None, description="column of a table with the classes; by default found"
     )
-    max_megapixels: float | None = Field(
+    max_megapixels: Annotated[float | None, Group.DATA] = Field(
         default=None, gt=0, description="largest image that is decoded; by default 89"
     )
-    test_set: TestSet | None = Field(
+    test_set: Annotated[TestSet | None, Group.DATA] = Field(
         default=None,
         description="set of the data to evaluate on where they have both, test or validation; by "
         "default test",
     )
-    validation: float | None = Field(
+    validation: Annotated[float | None, Group.DATA] = Field(
         default=None,
         gt=0,
         lt=1,
         description="share of each class's train images to evaluate on instead of the test images",
     )
-    experiences: AnyScenario = Field(default=ClassIncremental(), description="the scenario's keys")
-    boundaries: TaskFree | None = Field(default=None, description="the keys of a task-free stream")
-    class_order: str = Field(
-        default="seeded",
-        description="order of the classes: natural, seeded, numpy1993, or positions: 3,0,1,2",
+    max_classes: Annotated[int | None, Group.DATA] = Field(
+        default=None,
+        ge=1,
+        description="for a quick look: most classes, the first of the data; marked in reports",
     )
-    seed: int = Field(
+    max_images_per_class: Annotated[int | None, Group.DATA] = Field(
+        default=None,
+        ge=1,
+        description="for a quick look: most images of each class, in train and in test; marked in "
+        "reports (`max_images` is something else: of a task-free segment)",
+    )
+    scenario_keys: AnyScenario = Field(
+        default=ClassIncremental(), description="the scenario's keys"
+    )
+    boundaries: TaskFree | None = Field(default=None, description="the keys of a task-free stream")
+    class_order: Annotated[str, Group.STREAM] = Field(
+        default="seeded",
+        description="order of the classes: natural, seeded, numpy1993, positions: 3,0,1,2, names: "
+        "cat,dog, or a file with a name a line: @order.txt",
+    )
+    seed: Annotated[int, Group.WHAT] = Field(
         default=0, ge=0, lt=2**32, description="decides class order, weights and order of images"
     )
-    backbone: str = Field(
+    backbone: Annotated[str, Group.PIXELS] = Field(
         default=EMBEDDED, description="architecture.tag of timm, or the embedded one"
     )
-    weights: str | None = Field(
+    weights: Annotated[str | None, Group.PIXELS] = Field(
         default=None, description="weights file (.safetensors, .npz, .pt) or 'random'"
     )
-    image_size: int | None = Field(
+    image_size: Annotated[int | None, Group.PIXELS] = Field(
         default=None, ge=1, le=16384, description="side of the input in pixels"
     )
-    input_range: str = Field(
+    input_range: Annotated[str, Group.PIXELS] = Field(
         default="timm", description="what pixels become: timm, pilot_01 or imagenet"
     )
     pixels: AnyPixels = Field(default=PlainPixels(), description="the keys of the pixel pipeline")
-    fixed_views: int | None = Field(
+    fixed_views: Annotated[int | None, Group.PIXELS] = Field(
         default=None,
         ge=1,
         lt=2**32,
         description="augmented views of an image in all, so that frozen parts meet them again; "
         "by default a new one at each use",
     )
-    precision: Literal["fp32", "bf16"] = Field(
+    precision: Annotated[Literal["fp32", "bf16"], Group.COMPUTING] = Field(
         default="fp32", description="number format of forward passes"
     )
-    compile: bool = Field(
+    compile: Annotated[bool, Group.COMPUTING] = Field(
         default=False,
         description="let torch.compile fuse the blocks: the first use waits, the last digits "
         "change",
     )
-    device: str = Field(
+    device: Annotated[str, Group.COMPUTING] = Field(
         default="cpu", description="where to compute: cpu, cuda, cuda:1, mps or auto"
     )
-    threads: int | None = Field(
+    threads: Annotated[int | None, Group.COMPUTING] = Field(
         default=None, ge=1, le=1024, description="CPU threads; by default torch's choice"
     )
-    fidelity: Literal["default", "official"] = Field(
+    fidelity: Annotated[Literal["default", "official"], Group.WHAT] = Field(
         default="default",
         description="what the method computes; official: with the quirks of the authors' code",
     )
-    protocol: str | None = Field(
+    protocol: Annotated[str | None, Group.WHAT] = Field(
         default=None,
         description="published setting that fixes other keys, with data; see `list protocols`",
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="options of the strategy")
-    plugins: dict[str, str] = Field(
+    options: Annotated[dict[str, Any], Group.WHAT] = Field(
+        default_factory=dict, description="options of the strategy"
+    )
+    plugins: Annotated[dict[str, str], Group.WHAT] = Field(
         default_factory=dict, description="SHA-256 of each file that a name here leads to"
     )
 
@@ -172,7 +197,7 @@ class RunConfig(BaseModel):
         ):
             refuse_truth("recipe key ", values, fields)
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(_with_names(values))
         except ValidationError as error:
             raise InputError(in_one_sentence(error)) from error
 
@@ -192,12 +217,14 @@ class RunConfig(BaseModel):
     @model_serializer(mode="wrap")
     def _write_flat(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         flat = upgrade_config(flattened(handler(self)))
+        if flat.get("experiences"):
+            flat = {name: value for name, value in flat.items() if name not in _SAID_BY_NAMES}
         return {name: value for name, value in flat.items() if value or name not in _OPTIONAL}
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the keys of the parts
         if name not in RECIPE_KEYS:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        parts = (self.experiences, self.boundaries, self.pixels)
+        parts = (self.scenario_keys, self.boundaries, self.pixels)
         return next((vars(part)[name] for part in parts if part and name in vars(part)), None)
 
     @property
@@ -210,6 +237,7 @@ class RunConfig(BaseModel):
         """How the images are to be read."""
         return ReadOptions(
             class_depth=self.class_depth,
+            domain_folders=self.domain_folders or None,
             image_column=self.image_column,
             label_column=self.label_column,
             max_pixels=pixels_of(self.max_megapixels),
@@ -240,6 +268,27 @@ class RunConfig(BaseModel):
                     "file runs as it is"
                 )
         return self.model_copy(update={"plugins": found})
+
+
+# What experiences with names say themselves.
+_SAID_BY_NAMES: Final = ("increment", "first", "class_order")
+
+
+def _with_names(values: Mapping[str, object]) -> dict[str, object]:
+    # A recipe holds the names of classes, whatever becomes of a file that names them.
+    found = dict(values)
+    order, groups = values.get("class_order"), values.get("experiences")
+    if isinstance(order, str):
+        found["class_order"] = order_text(order)
+    if groups is not None:
+        for name in _SAID_BY_NAMES:
+            if values.get(name) is not None:
+                raise InputError(
+                    f"recipe key `{name}` must not go with key `experiences`, which says it "
+                    f"itself, got {values[name]!r}"
+                )
+        found["experiences"] = groups_text(groups)
+    return found
 
 
 def _refuse_empty(values: Mapping[str, Any]) -> None:

@@ -7,15 +7,16 @@ from types import NoneType, UnionType
 from typing import Final, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cl_adapters.benchmarks.markdown import markdown_table
 from cl_adapters.benchmarks.running.recipe import RECIPE_KEYS, RunConfig
+from cl_adapters.benchmarks.running.recipe_groups import Group
 from cl_adapters.benchmarks.running.recipe_parts import (
     CHOICES,
     PIXELS,
     SCENARIOS,
+    Part,
     PlainPixels,
     TaskFree,
 )
@@ -23,18 +24,18 @@ from cl_adapters.benchmarks.running.recipe_parts import (
 __all__ = ["RecipeKey", "recipe_keys", "recipe_page"]
 
 # Where keys apply that not every recipe has: a name for messages, and the model.
-_PLACES: Final[Mapping[str, type[BaseModel]]] = {
+_PLACES: Final[Mapping[str, type[Part]]] = {
     **SCENARIOS,
     "task-free": TaskFree,
     "plain": PlainPixels,
 }
-_CHOSEN: Final = {"scenario": ("class", tuple(SCENARIOS)), "pipeline": ("plain", tuple(PIXELS))}
+_CHOSEN: Final = {"scenario": ("class", SCENARIOS), "pipeline": ("plain", PIXELS)}
 _HEAD: Final = """# The recipe
 
 Every key of a recipe: an option of `cl-adapters run` (`--class-order` for `class_order`), a key of
 a TOML file for `--recipe`, a key of `config` in `run.json`, and an axis of a sweep. A key that goes
-with a scenario that is not the recipe's is refused. `python docs/generate.py` makes this page from
-the code."""
+with a scenario that is not the recipe's is refused. The headings are those of `run --help`.
+`python docs/generate.py` makes this page from the code."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class RecipeKey:
     Attributes:
         name: As it is written.
         kind: Type of its values; `dict` for a table.
+        group: Heading under which it stands.
         description: What it means.
         rule: Which values it may have, in words; empty if any.
         choices: The values that it may have, if they are few.
@@ -54,6 +56,7 @@ class RecipeKey:
 
     name: str
     kind: type
+    group: Group
     description: str
     rule: str = ""
     choices: tuple[str, ...] = ()
@@ -84,11 +87,15 @@ def recipe_keys() -> dict[str, RecipeKey]:
 
 def recipe_page() -> str:
     """Returns the reference page of the recipe as Markdown."""
+    parts = [_HEAD]
     keys = recipe_keys().values()
-    parts = [_HEAD, "## Of every recipe", _table([key for key in keys if "" in key.defaults], "")]
-    for place, kind in _PLACES.items():
-        own = [key for key in keys if place in key.defaults]
-        parts += [f"## {_title(place)}", (kind.__doc__ or "").strip(), _table(own, place)]
+    for group in dict.fromkeys(sorted((key.group for key in keys), key=list(Group).index)):
+        of_all = [key for key in keys if key.group is group and "" in key.defaults]
+        parts += [f"## {group}", *([_table(of_all, "")] if of_all else [])]
+        for place, kind in _PLACES.items():
+            if kind.group is group:
+                own = [key for key in keys if place in key.defaults]
+                parts += [f"### {_title(place)}", (kind.__doc__ or "").strip(), _table(own, place)]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
@@ -108,25 +115,26 @@ def _table(keys: list[RecipeKey], place: str) -> str:
 
 def _key(name: str) -> RecipeKey:
     if name in _CHOSEN:
-        default, choices = _CHOSEN[name]
-        rule = f"one of {', '.join(choices)}"
-        return RecipeKey(name, str, CHOICES[name], rule, choices, {"": default})
+        default, kinds = _CHOSEN[name]
+        rule, choices = f"one of {', '.join(kinds)}", tuple(kinds)
+        group = kinds[default].group
+        return RecipeKey(name, str, group, CHOICES[name], rule, choices, {"": default})
     if name in RunConfig.model_fields:
-        return _described(name, {"": RunConfig.model_fields[name]})
-    places = {
-        place: kind.model_fields[name]
-        for place, kind in _PLACES.items()
-        if name in kind.model_fields
-    }
-    return _described(name, places)
+        field = RunConfig.model_fields[name]
+        (group,) = (each for each in field.metadata if isinstance(each, Group))
+        return _described(name, group, {"": field})
+    kinds = {place: kind for place, kind in _PLACES.items() if name in kind.model_fields}
+    (group,) = {kind.group for kind in kinds.values()}
+    return _described(name, group, {at: kind.model_fields[name] for at, kind in kinds.items()})
 
 
-def _described(name: str, places: Mapping[str, FieldInfo]) -> RecipeKey:
+def _described(name: str, group: Group, places: Mapping[str, FieldInfo]) -> RecipeKey:
     first = next(iter(places.values()))
     kind, choices = _kind(first.annotation)
     return RecipeKey(
         name,
         kind,
+        group,
         "; ".join(dict.fromkeys(each.description or "" for each in places.values())),
         f"one of {', '.join(choices)}" if choices else _rule(first),
         choices,

@@ -34,7 +34,7 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     _refuse_keys_without_task_free(flat)
     _refuse_keys_of_plain_pixels(flat)
     found: dict[str, Any] = {
-        "experiences": _part(flat, "scenario", SCENARIOS, "class"),
+        "scenario_keys": _part(flat, "scenario", SCENARIOS, "class"),
         "boundaries": _own(flat, TaskFree) if flat.get("task_free") is not None else None,
         "pixels": _part(flat, "pipeline", PIXELS, "plain"),
     }
@@ -105,7 +105,7 @@ def _refuse_keys_of_other_scenarios(flat: Mapping[str, Any]) -> None:
     scenario = flat.get("scenario", "class")
     if not isinstance(scenario, str) or scenario not in SCENARIOS:
         return  # which the model says
-    for name in PART_KEYS["experiences"]:
+    for name in PART_KEYS["scenario_keys"]:
         if flat.get(name) is not None and name not in SCENARIOS[scenario].model_fields:
             first, *others = (each for each, kind in SCENARIOS.items() if name in kind.model_fields)
             also = f" (or {', '.join(map(repr, others))})" if others else ""

@@ -4,10 +4,11 @@ A recipe is flat where it is written; here each model holds the keys that belong
 their types, rules, defaults and help. A key of another scenario is refused, not ignored.
 """
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field
 
+from cl_adapters.benchmarks.running.recipe_groups import Group
 from cl_adapters.benchmarks.streams.kinds import KIND_NAMES
 
 __all__ = [
@@ -20,10 +21,12 @@ __all__ = [
     "AnyScenario",
     "Blurry",
     "ByClass",
+    "ByGroups",
     "ClassDomain",
     "ClassIncremental",
     "DomainIncremental",
     "LongTailed",
+    "Part",
     "PlainPixels",
     "PublishedPixels",
     "Repetition",
@@ -32,11 +35,14 @@ __all__ = [
 ]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """Keys that belong together."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    group: ClassVar[Group] = Group.STREAM  # of all its keys
 
 
-class ByClass(_Part):
+class ByClass(Part):
     """Experiences of new classes, whatever else a scenario does with them."""
 
     increment: int = Field(default=2, ge=1, description="classes an experience")
@@ -45,14 +51,24 @@ class ByClass(_Part):
     )
 
 
-class _ByDomain(_Part):
+class ByGroups(ByClass):
+    """Experiences of new classes, which may be named."""
+
+    experiences: str | None = Field(
+        default=None,
+        description="TOML file with the classes of each experience, in place of a number and a "
+        'class order: pets = ["cat", "dog"]',
+    )
+
+
+class _ByDomain(Part):
     domain_order: str = Field(
         default="natural",
         description="order of the domains: natural (by name), seeded, or names: photo,sketch",
     )
 
 
-class ClassIncremental(ByClass):
+class ClassIncremental(ByGroups):
     """New classes in each experience; the default."""
 
     scenario: Literal["class"] = "class"
@@ -64,7 +80,7 @@ class DomainIncremental(_ByDomain):
     scenario: Literal["domain"] = "domain"
 
 
-class Shift(_Part):
+class Shift(Part):
     """All classes, and pixels that change at known points."""
 
     scenario: Literal["shift"] = "shift"
@@ -83,7 +99,7 @@ class Shift(_Part):
     )
 
 
-class Blurry(ByClass):
+class Blurry(ByGroups):
     """New classes, some of whose images come at another time."""
 
     scenario: Literal["blurry"] = "blurry"
@@ -92,7 +108,7 @@ class Blurry(ByClass):
     )
 
 
-class LongTailed(ByClass):
+class LongTailed(ByGroups):
     """New classes with ever fewer images."""
 
     scenario: Literal["long_tailed"] = "long_tailed"
@@ -109,7 +125,7 @@ class LongTailed(ByClass):
     )
 
 
-class Repetition(_Part):
+class Repetition(Part):
     """New classes, and old ones that return."""
 
     scenario: Literal["repetition"] = "repetition"
@@ -126,7 +142,7 @@ class ClassDomain(ByClass, _ByDomain):
 
 
 # The first scenario with a key is the one that messages name first.
-SCENARIOS: Final[dict[str, type[BaseModel]]] = {
+SCENARIOS: Final[dict[str, type[Part]]] = {
     "class": ClassIncremental,
     "domain": DomainIncremental,
     "shift": Shift,
@@ -141,9 +157,10 @@ AnyScenario = Annotated[
 ]
 
 
-class TaskFree(_Part):
+class TaskFree(Part):
     """No boundaries are told: a detector has to announce where experiences begin."""
 
+    group = Group.TASK_FREE
     task_free: str = Field(
         description="name of a detector that has to announce where experiences begin; by default "
         "boundaries are told; see `list detectors`"
@@ -163,7 +180,11 @@ class TaskFree(_Part):
     )
 
 
-class PlainPixels(_Part):
+class _Pixels(Part):
+    group = Group.PIXELS
+
+
+class PlainPixels(_Pixels):
     """From image to input by the keys of the recipe."""
 
     pipeline: Literal["plain"] = "plain"
@@ -175,13 +196,13 @@ class PlainPixels(_Part):
     )
 
 
-class PublishedPixels(_Part):
+class PublishedPixels(_Pixels):
     """From image to input as the authors' code does, which settles everything."""
 
     pipeline: Literal["pilot", "lae"]
 
 
-PIXELS: Final[dict[str, type[BaseModel]]] = {
+PIXELS: Final[dict[str, type[Part]]] = {
     "plain": PlainPixels,
     "pilot": PublishedPixels,
     "lae": PublishedPixels,
@@ -195,8 +216,8 @@ CHOICES: Final[dict[str, str]] = {
 }
 
 # The fields of a recipe that hold keys instead of being one, and the models that each may hold.
-PARTS: Final[dict[str, tuple[type[BaseModel], ...]]] = {
-    "experiences": tuple(SCENARIOS.values()),
+PARTS: Final[dict[str, tuple[type[Part], ...]]] = {
+    "scenario_keys": tuple(SCENARIOS.values()),
     "boundaries": (TaskFree,),
     "pixels": (PlainPixels, PublishedPixels),
 }

@@ -8,7 +8,7 @@ from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.recipe_parts import (
     Blurry,
-    ByClass,
+    ByGroups,
     ClassDomain,
     DomainIncremental,
     LongTailed,
@@ -16,7 +16,13 @@ from cl_adapters.benchmarks.running.recipe_parts import (
     Shift,
 )
 from cl_adapters.benchmarks.streams.blurry import blurry_plan
-from cl_adapters.benchmarks.streams.class_incremental import make_plan, split_classes
+from cl_adapters.benchmarks.streams.class_groups import positions_of_groups
+from cl_adapters.benchmarks.streams.class_incremental import (
+    make_plan,
+    plan_of_groups,
+    split_classes,
+)
+from cl_adapters.benchmarks.streams.class_names import named_order
 from cl_adapters.benchmarks.streams.domains import class_domain_plan, domain_plan
 from cl_adapters.benchmarks.streams.long_tailed import long_tailed_plan
 from cl_adapters.benchmarks.streams.plans import StreamPlan
@@ -34,7 +40,7 @@ def plan_stream(source: ImageSource, config: RunConfig) -> StreamPlan:
     Raises:
         InputError: If the recipe does not fit the source.
     """
-    return _PLANNERS[config.scenario](source, config, config.experiences)
+    return _PLANNERS[config.scenario](source, config, config.scenario_keys)
 
 
 def plan_segments(
@@ -77,22 +83,29 @@ def stream_name(source: ImageSource, config: RunConfig) -> str:
     scenario = [] if config.scenario == "class" else [config.scenario]
     mode = [] if config.task_free is None else ["task_free"]
     tested = [] if config.validation is None else ["validation"]
-    return "-".join([source.name, *scenario, *mode, *tested])
+    looked = ["quick_look"] if config.max_classes or config.max_images_per_class else []
+    return "-".join([source.name, *scenario, *mode, *tested, *looked])
 
 
-def _class(source: ImageSource, config: RunConfig, options: ByClass) -> StreamPlan:
+def _order(source: ImageSource, config: RunConfig) -> str | tuple[int, ...]:
+    return named_order(config.class_order, source.classes)
+
+
+def _class(source: ImageSource, config: RunConfig, options: ByGroups) -> StreamPlan:
+    if options.experiences is not None:
+        return plan_of_groups(source, *positions_of_groups(options.experiences, source.classes))
     return make_plan(
         source,
         increment=options.increment,
         first=options.first,
-        order=config.class_order,
+        order=_order(source, config),
         seed=config.seed,
     )
 
 
 def _domain(source: ImageSource, config: RunConfig, options: DomainIncremental) -> StreamPlan:
     return domain_plan(
-        source, order=options.domain_order, classes=config.class_order, seed=config.seed
+        source, order=options.domain_order, classes=_order(source, config), seed=config.seed
     )
 
 
@@ -108,7 +121,7 @@ def _shift(source: ImageSource, config: RunConfig, options: Shift) -> StreamPlan
     return shift_plan(
         source,
         schedule,
-        classes=config.class_order,
+        classes=_order(source, config),
         test_images=options.test_images,
         seed=config.seed,
     )
@@ -134,7 +147,7 @@ def _repetition(source: ImageSource, config: RunConfig, options: Repetition) -> 
         source,
         num_experiences=options.num_experiences,
         repeat=options.repeat,
-        order=config.class_order,
+        order=_order(source, config),
         seed=config.seed,
     )
 
@@ -144,7 +157,7 @@ def _class_domain(source: ImageSource, config: RunConfig, options: ClassDomain) 
         source,
         split_classes(len(source.classes), options.increment, options.first),
         order=options.domain_order,
-        classes=config.class_order,
+        classes=_order(source, config),
         seed=config.seed,
     )
 

@@ -8,17 +8,15 @@ state.
 from collections.abc import Sequence
 from itertools import pairwise
 from operator import index
-from typing import Final
 
 import numpy as np
 
 from cl_adapters.benchmarks.data.images import ImageSource
+from cl_adapters.benchmarks.streams.class_names import ORDER_RULES
 from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.errors import InputError, unknown_name
 
-__all__ = ["class_order", "make_plan", "order_rule", "split_classes"]
-
-ORDER_RULES: Final = ("natural", "seeded", "numpy1993")
+__all__ = ["class_order", "make_plan", "order_rule", "plan_of_groups", "split_classes"]
 
 
 def class_order(rule: str | Sequence[int], num_classes: int, seed: int = 0) -> tuple[int, ...]:
@@ -118,13 +116,30 @@ def make_plan(
     """
     ordered = class_order(order, len(source.classes), seed)
     experiences = split_classes(len(source.classes), increment, first)
+    return plan_of_groups(source, ordered, experiences, order_rule(order))
+
+
+def plan_of_groups(
+    source: ImageSource,
+    ordered: tuple[int, ...],
+    experiences: tuple[tuple[int, ...], ...],
+    rule: str = "explicit",
+) -> StreamPlan:
+    """Plans a stream whose experiences bring given classes.
+
+    Args:
+        source: Where the images come from.
+        ordered: Index in the source of the class at each position.
+        experiences: Positions of the classes that each experience brings.
+        rule: Name of the class order's rule.
+    """
     labels = [[ordered[position] for position in each] for each in experiences]
     train, test = (
         tuple(np.flatnonzero(np.isin(images.targets, each)) for each in labels)
         for images in (source.train, source.test)
     )
     return StreamPlan(
-        rule=order_rule(order),
+        rule=rule,
         order=ordered,
         classes=tuple(source.classes[label] for label in ordered),
         experiences=experiences,

@@ -131,7 +131,8 @@ class _Notes(Progress):
 
 
 def _prepared(config: RunConfig, workers: Workers, *, is_verified: bool = True) -> PreparedRun:
-    images = (config.source, config.protocol, config.validation, config.read_options)
+    part = config.max_classes, config.max_images_per_class
+    images = (config.source, config.protocol, config.validation, config.read_options, part)
     source = _kept("images", images, lambda: open_images(config))
     weights = (config.backbone, config.weights, config.image_size)
     backbone = _kept("backbone", weights, lambda: open_backbone(config))

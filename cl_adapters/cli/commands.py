@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from cl_adapters.benchmarks.running.recipe_groups import Group
 from cl_adapters.cli.endings import guarded, refused
 from cl_adapters.plugins.tables import load
 
@@ -16,7 +17,11 @@ __all__ = ["Command", "LazyGroup", "OneCommand"]
 
 
 class OneCommand(TyperCommand):
-    """A command that refuses empty arguments: an unset `$PHOTOS` does not mean this folder."""
+    """A command that refuses empty arguments, and whose help has headings.
+
+    An unset `$PHOTOS` does not mean this folder. An option names its heading as its
+    `rich_help_panel`, which typer itself shows in framed help only.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer's
         """Reads the arguments.
@@ -29,6 +34,32 @@ class OneCommand(TyperCommand):
                 name = each or (before if before.startswith("-") else "argument")
                 raise refused(f"{name.rstrip('=')} must not be empty, got ''")
         return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - typer's
+        """Writes the arguments, then the options under the headings of their groups."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            said = parameter.get_help_record(ctx)
+            if said is not None:
+                sections.setdefault(_heading(parameter), []).append(said)
+        for heading in sorted(sections, key=_place):
+            with formatter.section(heading):
+                formatter.write_dl(sections[heading])
+
+
+_ARGUMENTS: Final = "Arguments"
+
+
+def _heading(parameter: Any) -> str:  # noqa: ANN401 - typer's
+    if parameter.param_type_name == "argument":
+        return _ARGUMENTS
+    return str(parameter.rich_help_panel or "Options")  # the latter of a command without groups
+
+
+def _place(heading: str) -> int:
+    # Of those with a place; the others stand last, in the order in which they came.
+    places = [_ARGUMENTS, *Group]
+    return places.index(heading) if heading in places else len(places)
 
 
 @dataclass(frozen=True)

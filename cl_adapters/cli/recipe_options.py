@@ -54,6 +54,7 @@ def _parameter(key: RecipeKey, note: str) -> inspect.Parameter:
         flags,
         help=f"{key.help()}{note}",
         metavar=f"[{'|'.join(key.choices)}]" if key.choices else None,
+        rich_help_panel=key.group,
     )
     # Without a default of its own: what is not given is left to the recipe.
     annotation = Annotated[key.kind | None, option]  # type: ignore[name-defined]

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cl_adapters.benchmarks.running.recipe_groups import Group
 from cl_adapters.cli.recipe_options import COMMAND_KEYS, takes_recipe_keys
 from cl_adapters.cli.shared_options import (
     Cache,
@@ -23,7 +24,11 @@ __all__ = ["run"]
 
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Option of the method: key=value or strategy.key=value."),
+    typer.Option(
+        "--set",
+        help="Option of the method: key=value or strategy.key=value.",
+        rich_help_panel=Group.WHAT,
+    ),
 ]
 
 
@@ -34,16 +39,23 @@ def run(
     seeds: Annotated[
         int,
         typer.Option(
-            help="How many seeds, from --seed or the protocol's first on.", min=1, max=10_000
+            help="How many seeds, from --seed or the protocol's first on.",
+            min=1,
+            max=10_000,
+            rich_help_panel=Group.WHAT,
         ),
     ] = 1,
     settings: Settings = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="TOML file with any of these options.")
+        Path | None,
+        typer.Option(help="TOML file with any of these options.", rich_help_panel=Group.WHAT),
     ] = None,
     out: RunsFolder = Path("runs"),
     restart: Annotated[
-        bool, typer.Option("--restart/--resume", help="Begin again, or continue.")
+        bool,
+        typer.Option(
+            "--restart/--resume", help="Begin again, or continue.", rich_help_panel=Group.OUTPUT
+        ),
     ] = False,
     cache: Cache = None,
     cache_gigabytes: CacheGigabytes = 4.0,
@@ -51,7 +63,10 @@ def run(
     memo_gigabytes: MemoGigabytes = None,
     checkpoint_minutes: CheckpointMinutes = 10.0,
     logger: Annotated[
-        str | None, typer.Option(help="Curves into each run directory: tensorboard,wandb")
+        str | None,
+        typer.Option(
+            help="Curves into each run directory: tensorboard,wandb", rich_help_panel=Group.OUTPUT
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:

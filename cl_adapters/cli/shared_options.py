@@ -6,6 +6,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from cl_adapters.benchmarks.running.recipe_groups import Group
 from cl_adapters.errors import EarlierNameWarning
 
 __all__ = [
@@ -24,19 +25,33 @@ __all__ = [
 
 T = TypeVar("T")
 
-RunsFolder = Annotated[Path, typer.Option(help="Folder of all runs.")]
+RunsFolder = Annotated[Path, typer.Option(help="Folder of all runs.", rich_help_panel=Group.OUTPUT)]
 Runs = Annotated[list[Path], typer.Argument(help="Run directories or folders of them.")]
 Cache = Annotated[
     str | None,
-    typer.Option(help="Folder for what frozen parts compute, or 'off'; your cache by default."),
+    typer.Option(
+        help="Folder for what frozen parts compute, or 'off'; your cache by default.",
+        rich_help_panel=Group.COMPUTING,
+    ),
 ]
-CacheGigabytes = Annotated[float, typer.Option(help="Most that it takes on disk.")]
+CacheGigabytes = Annotated[
+    float, typer.Option(help="Most that it takes on disk.", rich_help_panel=Group.COMPUTING)
+]
 CheckpointMinutes = Annotated[
     float,
-    typer.Option(help="Between two checkpoints inside an experience; 0: each step.", min=0),
+    typer.Option(
+        help="Between two checkpoints inside an experience; 0: each step.",
+        min=0,
+        rich_help_panel=Group.COMPUTING,
+    ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Only say what would be done.", rich_help_panel=Group.WHAT),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="Print only errors.", rich_help_panel=Group.OUTPUT)
+]
 # What --cache and --cache-gigabytes were called.
 Memo = Annotated[str | None, typer.Option(hidden=True)]
 MemoGigabytes = Annotated[float | None, typer.Option(hidden=True)]

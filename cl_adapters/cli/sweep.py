@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cl_adapters.benchmarks.running.recipe_groups import Group
 from cl_adapters.cli.endings import FAILED
 from cl_adapters.cli.recipe_options import takes_recipe_keys
 from cl_adapters.cli.shared_options import (
@@ -26,21 +27,43 @@ if TYPE_CHECKING:
 
 __all__ = ["sweep"]
 
-Engine = Annotated[str, typer.Option(help="local: processes of this machine; ray: a Ray cluster.")]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="local: processes of this machine; ray: a Ray cluster.",
+        rich_help_panel=Group.COMPUTING,
+    ),
+]
 Address = Annotated[
     str | None,
-    typer.Option(help="Cluster: HOST:PORT, auto or local; by default any that is here."),
+    typer.Option(
+        help="Cluster: HOST:PORT, auto or local; by default any that is here.",
+        rich_help_panel=Group.COMPUTING,
+    ),
 ]
 Count = Annotated[
     int | None,
-    typer.Option(help="Runs at once; by default what cores or cluster have room for.", min=1),
+    typer.Option(
+        help="Runs at once; by default what cores or cluster have room for.",
+        min=1,
+        rich_help_panel=Group.COMPUTING,
+    ),
 ]
 Retries = Annotated[
-    int, typer.Option(help="More tries of a run that fails for a reason outside it.", min=0)
+    int,
+    typer.Option(
+        help="More tries of a run that fails for a reason outside it.",
+        min=0,
+        rich_help_panel=Group.COMPUTING,
+    ),
 ]
 Values = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Values of an option: key=1,2,3 or strategy.key=1,2,3."),
+    typer.Option(
+        "--set",
+        help="Values of an option: key=1,2,3 or strategy.key=1,2,3.",
+        rich_help_panel=Group.WHAT,
+    ),
 ]
 
 
@@ -52,16 +75,30 @@ def sweep(
         Path | None, typer.Argument(help="TOML file: a recipe in which a list is an axis.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Recipe files, separated by commas; each is a stream.")
+        str | None,
+        typer.Option(
+            help="Recipe files, separated by commas; each is a stream.", rich_help_panel=Group.WHAT
+        ),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many seeds.", min=1, max=10_000)] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="How many seeds.", min=1, max=10_000, rich_help_panel=Group.WHAT),
+    ] = None,
     settings: Values = None,
     out: RunsFolder = Path("runs"),
     engine: Engine = "local",
     ray_address: Address = None,
     workers: Count = None,
-    threads: Annotated[int, typer.Option(help="CPU threads of each run.", min=1, max=1024)] = 1,
-    gpus: Annotated[str, typer.Option(help="GPUs to hand out, one a worker: 0,1")] = "",
+    threads: Annotated[
+        int,
+        typer.Option(
+            help="CPU threads of each run.", min=1, max=1024, rich_help_panel=Group.COMPUTING
+        ),
+    ] = 1,
+    gpus: Annotated[
+        str,
+        typer.Option(help="GPUs to hand out, one a worker: 0,1", rich_help_panel=Group.COMPUTING),
+    ] = "",
     retries: Retries = 1,
     cache: Cache = None,
     cache_gigabytes: CacheGigabytes = 4.0,

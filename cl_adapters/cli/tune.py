@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cl_adapters.benchmarks.running.recipe_groups import Group
 from cl_adapters.cli.endings import need
 from cl_adapters.cli.recipe_options import takes_recipe_keys
 from cl_adapters.cli.shared_options import Cache, DryRun, Memo, Quiet, RunsFolder, under_todays_name
@@ -13,13 +14,17 @@ from cl_adapters.cli.shared_options import Cache, DryRun, Memo, Quiet, RunsFolde
 __all__ = ["tune"]
 
 Fixed = Annotated[
-    list[str] | None, typer.Option("--set", help="Option that is not searched: key=value.")
+    list[str] | None,
+    typer.Option(
+        "--set", help="Option that is not searched: key=value.", rich_help_panel=Group.WHAT
+    ),
 ]
 Space = Annotated[
     list[str] | None,
     typer.Option(
         help="What to search: lr, lr=0.001:0.1, epochs=1:5:linear, peft=adapter,lora, or a TOML "
-        "file of such; by default every option with rules to follow."
+        "file of such; by default every option with rules to follow.",
+        rich_help_panel=Group.WHAT,
     ),
 ]
 
@@ -32,20 +37,40 @@ def tune(
     given: Mapping[str, Any],
     *,
     recipe: Annotated[
-        Path | None, typer.Option(help="TOML file with any key of a recipe; what `run` takes.")
+        Path | None,
+        typer.Option(
+            help="TOML file with any key of a recipe; what `run` takes.", rich_help_panel=Group.WHAT
+        ),
     ] = None,
     settings: Fixed = None,
     space: Space = None,
-    trials: Annotated[int, typer.Option(help="Trials in all.", min=1)] = 20,
-    seeds: Annotated[int, typer.Option(help="Runs of each trial.", min=1, max=10_000)] = 1,
+    trials: Annotated[
+        int, typer.Option(help="Trials in all.", min=1, rich_help_panel=Group.WHAT)
+    ] = 20,
+    seeds: Annotated[
+        int, typer.Option(help="Runs of each trial.", min=1, max=10_000, rich_help_panel=Group.WHAT)
+    ] = 1,
     prune: Annotated[
-        bool, typer.Option("--prune/--no-prune", help="End trials early that fall behind.")
+        bool,
+        typer.Option(
+            "--prune/--no-prune",
+            help="End trials early that fall behind.",
+            rich_help_panel=Group.COMPUTING,
+        ),
     ] = True,
     best: Annotated[
-        Path | None, typer.Option(help="File for the best recipe, beside the study's own.")
+        Path | None,
+        typer.Option(
+            help="File for the best recipe, beside the study's own.", rich_help_panel=Group.OUTPUT
+        ),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Processes that run trials.", min=1)] = 1,
-    threads: Annotated[int, typer.Option(help="CPU threads of each.", min=1, max=1024)] = 1,
+    jobs: Annotated[
+        int, typer.Option(help="Processes that run trials.", min=1, rich_help_panel=Group.COMPUTING)
+    ] = 1,
+    threads: Annotated[
+        int,
+        typer.Option(help="CPU threads of each.", min=1, max=1024, rich_help_panel=Group.COMPUTING),
+    ] = 1,
     out: RunsFolder = Path("runs"),
     cache: Cache = None,
     memo: Memo = None,

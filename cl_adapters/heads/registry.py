@@ -1,6 +1,6 @@
 """Classifiers by name: those that are trained by gradient descent, and those in closed form."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from cl_adapters.errors import InputError, unknown_name
@@ -23,7 +23,14 @@ ClosedHead = PrototypeHead | LinearDiscriminant | RidgeHead
 
 TRAINED_HEADS: Final = ("linear", "cosine")
 CLOSED_HEADS: Final = ("prototype", "discriminant", "ridge")
-HEADS: Final = (*TRAINED_HEADS, *CLOSED_HEADS)
+# What each is, in a sentence.
+HEADS: Final[Mapping[str, str]] = {
+    "linear": "A linear layer an experience.",
+    "cosine": "A linear layer an experience over features and weights of length 1.",
+    "prototype": "Cosine similarity to the mean feature of each class.",
+    "discriminant": "Linear discriminant analysis: class means and one shared covariance.",
+    "ridge": "Ridge regression from features to classes.",
+}
 
 
 def check_head(name: str, fitting: Collection[str], reason: str) -> str:

@@ -13,11 +13,15 @@ def data_sentences(data: object) -> list[str]:
         ['data: class folders', 'data: 2 left out (hidden: 2)']
         >>> data_sentences({"images": {"in CMYK, turned into RGB as Pillow does": 20}})
         ['data: 20 images in CMYK, turned into RGB as Pillow does']
+        >>> data_sentences({"quick_look": "5 of 43 classes"})
+        ['quick look: 5 of 43 classes']
     """
     if not isinstance(data, Mapping):
         return []
     layout, left, images = data.get("layout"), data.get("left_out"), data.get("images")
-    said = [f"data: {layout}"] if isinstance(layout, str) and layout else []
+    part = data.get("quick_look")
+    said = [f"quick look: {part}"] if isinstance(part, str) and part else []
+    said += [f"data: {layout}"] if isinstance(layout, str) and layout else []
     counts = _counts(left)
     if counts:
         total = sum(counts.values())

@@ -1,5 +1,6 @@
 """Help answers before anything heavy could load, and says what the recipe says of each option."""
 
+import re
 import resource
 import subprocess
 import sys
@@ -7,8 +8,10 @@ from importlib.metadata import version
 
 import pytest
 import typer
+from typer.main import get_command
 from typer.testing import CliRunner
 
+from cl_adapters.benchmarks.running.recipe_groups import Group
 from cl_adapters.benchmarks.running.recipe_keys import recipe_keys
 from cl_adapters.cli import COMMANDS, app
 from cl_adapters.cli.recipe_options import COMMAND_KEYS
@@ -79,6 +82,45 @@ def test_run_has_an_option_for_every_key_and_says_what_the_recipe_says(name: str
     assert f"{flag} " in text or f"{flag}/" in text
     assert key.help() in text
     assert all(choice in text for choice in key.choices)
+
+
+def headings_of(text: str) -> dict[str, list[str]]:
+    """Returns the headings of a help, in order, each with the flags that stand below it."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if re.fullmatch(r"\S.*:", line):
+            found[line.rstrip(":")] = []
+        elif re.match(r"  --", line):
+            found[list(found)[-1]].append(line.split()[0])
+    return found
+
+
+@pytest.mark.parametrize("command", ["run", "sweep", "tune"])
+def test_every_option_stands_once_under_the_heading_of_its_group(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"], terminal_width=1000)
+    found = headings_of(result.output)
+    parameters = get_command(app).commands[command].params
+    flags = [each.opts[0] for each in parameters if each.opts[0][0] == "-" and not each.hidden]
+    shown = [each for under in found.values() for each in under]
+    assert sorted(shown) == sorted([*flags, "--help"]), "each once"
+    groups = [heading for heading in found if heading not in {"Arguments", "Options"}]
+    assert set(groups) <= set(Group)
+    assert groups == sorted(groups, key=list(Group).index)
+    assert found["Options"] == ["--help"], "everything else has a group"
+    for name, key in recipe_keys().items():
+        flag = f"--{name.replace('_', '-')}"
+        if flag in flags and name != "threads":  # of `sweep` and `tune`, what a run gets
+            assert flag in found[key.group]
+
+
+def test_the_headings_of_run_are_all_there_are() -> None:
+    result = CliRunner().invoke(app, ["run", "--help"], terminal_width=1000)
+    assert list(headings_of(result.output)) == [*Group, "Options"]
+
+
+def test_a_command_without_groups_has_plain_options() -> None:
+    result = CliRunner().invoke(app, ["report", "--help"], terminal_width=1000)
+    assert list(headings_of(result.output)) == ["Arguments", "Options"]
 
 
 def test_only_what_has_another_form_is_no_option_of_run() -> None:

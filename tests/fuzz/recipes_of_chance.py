@@ -58,6 +58,8 @@ _SOUND: Final[dict[str, tuple[Any, ...]]] = {
     "class_order": ("natural", "seeded", "5,4,3,2,1,0"),
     "input_range": ("timm", "imagenet"),
     "validation": (0.2, 0.5),
+    "max_classes": (3, "6"),
+    "max_images_per_class": (2, 5),
     "fidelity": ("default", "official"),
     "threads": (1, 2),
 }
@@ -83,7 +85,7 @@ def recipes(draw: st.DrawFn) -> dict[str, Any]:
     """The keys of a scenario, sound ones; one or two of them odd, now and then one unknown."""
     scenario = draw(st.sampled_from(sorted(SCENARIOS)))
     others = {
-        key for key in PART_KEYS["experiences"] if key not in SCENARIOS[scenario].model_fields
+        key for key in PART_KEYS["scenario_keys"] if key not in SCENARIOS[scenario].model_fields
     }
     keys = [key for key in _KEYS if key not in others and key not in TaskFree.model_fields]
     sound = st.sampled_from([key for key in keys if key in _SOUND])

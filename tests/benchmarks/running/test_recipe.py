@@ -67,7 +67,7 @@ def test_an_empty_key_of_another_scenario_is_no_key() -> None:
         ({"scenario": 3}, "`scenario`: Input should be 'class', .* or 'class_domain', got 3"),
         ({"crop_scale": 2}, "recipe key `crop_scale`: .*less than or equal to 1, got 2"),
         ({"stream": "digits-shift", "scenario": "class"}, "must be 'shift', got 'class'"),
-        ({"experiences": {}}, "unknown recipe key 'experiences'"),
+        ({"scenario_keys": {}}, "unknown recipe key 'scenario_keys'"),
         ({"options": 3}, "recipe key `options`: .*got 3"),
         ({"increment": 0}, "recipe key `increment`: .*greater than or equal to 1, got 0"),
     ],

@@ -116,8 +116,8 @@ def write_report(
     kinds = check_formats(formats or FORMATS)
     out = _folder(out)
     loaded = load_runs(run_folders)
-    check_any_is_whole(loaded)
     parts, boundaries = _Parts.read(loaded), BoundaryReport(loaded)
+    check_any_is_whole(loaded)
     groups = group_runs(loaded.finished, force=force)
     check_baseline(groups, baseline)
     is_brief = formats is None and sum(len(group.rows) for group in groups) > MOST_IN_FULL

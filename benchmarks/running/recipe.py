@@ -112,11 +112,13 @@ class RunConfig(BaseModel):
     max_classes: Annotated[int | None, Group.DATA] = Field(
         default=None,
         ge=1,
+        lt=2**32,
         description="for a quick look: most classes, the first of the data; marked in reports",
     )
     max_images_per_class: Annotated[int | None, Group.DATA] = Field(
         default=None,
         ge=1,
+        lt=2**32,
         description="for a quick look: most images of each class, in train and in test; marked in "
         "reports (`max_images` is something else: of a task-free segment)",
     )

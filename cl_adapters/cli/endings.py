@@ -146,7 +146,8 @@ def _with_its_file(error: Exception) -> str:
     """Returns what is wrong, of what the system said with the file where it named one."""
     if not isinstance(error, OSError):
         return str(error)
-    if error.filename is None or not error.strerror:
+    # A file may also be known by its number alone.
+    if not isinstance(error.filename, str | bytes | os.PathLike) or not error.strerror:
         return f"the system must do what is asked of it, got: {error.strerror or error}"
     name = os.fsdecode(error.filename)
     return f"{name!r} must be a path that can be read and written, got: {error.strerror}"

@@ -56,8 +56,10 @@ def test_pictures_are_capped(make_run: MakeRun, tmp_path: Path) -> None:
 def test_damaged_pictures_are_named_and_the_run_skipped(
     make_run: MakeRun, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
-    write_examples(make_run("lae"), frame(**changes))
+    make_run("lae", 1)
+    write_examples(make_run("lae", 0), frame(**changes))
     summary = write_report([tmp_path / "runs"], tmp_path / "out", formats=["svg"])
+    assert summary.num_finished == 1
     assert any(message in note for note in summary.notes)
     assert "<img " not in summary.html.read_text()
 

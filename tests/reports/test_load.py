@@ -146,6 +146,14 @@ def test_a_report_on_broken_runs_alone_is_refused(make_run: MakeRun, tmp_path: P
     assert not (tmp_path / "report").exists()
 
 
+def test_a_run_with_damaged_examples_is_as_broken(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run("lae", 0)
+    (folder / "examples.parquet").write_bytes(b"no table")
+    assert len(load_runs([folder]).finished) == 1, "its examples are read later"
+    with pytest.raises(InputError, match=r"got 1 broken, the first .*examples.parquet"):
+        write_report([folder], tmp_path / "report")
+
+
 def test_no_run_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"at least one run\.json"):
         load_runs([tmp_path])

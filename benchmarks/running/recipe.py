@@ -221,7 +221,12 @@ class RunConfig(BaseModel):
         flat = upgrade_config(flattened(handler(self)))
         if flat.get("experiences"):
             flat = {name: value for name, value in flat.items() if name not in _SAID_BY_NAMES}
-        return {name: value for name, value in flat.items() if value or name not in _OPTIONAL}
+        # A spoken "no" is not the same as nothing said, and reads again as it was given.
+        return {
+            name: value
+            for name, value in flat.items()
+            if value or name not in _OPTIONAL or (value is False and name in _SPOKEN)
+        }
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the keys of the parts
         if name not in RECIPE_KEYS:
@@ -272,6 +277,8 @@ class RunConfig(BaseModel):
         return self.model_copy(update={"plugins": found})
 
 
+# Optional keys that may say "no".
+_SPOKEN: Final = ("domain_folders",)
 # What experiences with names say themselves.
 _SAID_BY_NAMES: Final = ("increment", "first", "class_order")
 

@@ -76,8 +76,9 @@ def shortened(line: str) -> list[str]:
 
 
 FEWER = {
-    "cifar100_mini": ["--first", "50", "--increment", "50"],
-    "gtsrb": ["--first", "8", "--increment", "35"],
+    "cifar100_mini": ["--max-classes", "20", "--first", "10", "--increment", "10"],
+    "gtsrb": ["--max-classes", "14", "--first", "8", "--increment", "6"],
+    "digits-shift": ["--max-images-per-class", "60", "--num-experiences", "6", "--changes", "3"],
 }
 
 

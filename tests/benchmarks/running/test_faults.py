@@ -111,9 +111,10 @@ def test_a_disk_that_fails_at_any_write_costs_nothing(
     monkeypatch: pytest.MonkeyPatch,
     record_property: Any,
 ) -> None:
-    """Each write of a run that also keeps points inside its experiences."""
-    injected = check_every_write(straight, tmp_path, Disk(monkeypatch), minutes=0, step=1)
-    assert injected > 100
+    """A run that also keeps points inside its experiences; each write where that is counted."""
+    step = 1 if "RELIABILITY" in os.environ else 4
+    injected = check_every_write(straight, tmp_path, Disk(monkeypatch), minutes=0, step=step)
+    assert injected > 200 / step
     record_property("reliability: faults injected", injected)
 
 

@@ -90,7 +90,8 @@ class Meter:
 def soak(name: str, out: Path) -> Meter:
     """Two halves of four classes in turn: stored adapters grow with MOS, nothing else with any."""
     count = FEWER.get(name, EXPERIENCES)
-    stream = TinyStream(experiences=((0, 1), (2, 3)) * (count // 2), per_class=6)
+    per_class = 2 if name in FEWER else 6
+    stream = TinyStream(experiences=((0, 1), (2, 3)) * (count // 2), per_class=per_class)
     strategy = Trial(STRATEGIES[name], OPTIONS[name]).build()
     strategy.checkpointer = inside = ExperienceCheckpoint(out, minutes=0)
     meter, tests, yardstick = Meter(), stream.benchmark.test_stream[0], Yardstick()

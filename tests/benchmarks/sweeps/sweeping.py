@@ -26,7 +26,7 @@ def assert_same(found: Path, expected: Path, part: int | None = None) -> None:
         assert records[0] == records[1]
 
 
-def ended(process: "subprocess.Popen[str]", runs: int = 18) -> str:
+def ended(process: "subprocess.Popen[str]", runs: int = 12) -> str:
     """Waits for a sweep to end well, and returns what it said."""
     said = process.communicate(timeout=1800)[1]
     assert process.returncode == 0, said

@@ -48,8 +48,10 @@ def run(line: str) -> None:
     assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception}"
 
 
-# SEMA takes its time: those pages run with `make slow`.
-SLOW = {"tutorial.md", "guides/detector.md", "guides/tune.md"}
+# What trains takes its time: those pages run with `make slow`.
+SLOW = {f"guides/{each}.md" for each in ("adapter", "detector", "strategy", "tune")} | {
+    "tutorial.md"
+}
 CASES = [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in PAGES]
 
 

@@ -73,6 +73,7 @@ def test_what_new_writes_is_sound(
     assert len((tmp_path / "my_own.py").read_text().splitlines()) <= 120
 
 
+@pytest.mark.slow
 def test_a_new_strategy_runs_beside_a_built_in_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ def advice(out: Path) -> dict[str, str]:
     return {each.check: each.advice for each in doctor.examine(out) if each.advice}
 
 
+@pytest.mark.slow
 def test_on_a_machine_that_runs_these_tests_nothing_is_wrong(tmp_path: Path) -> None:
     findings = {each.check: each for each in doctor.examine(tmp_path / "runs")}
     assert all(each.advice is None for each in findings.values()), findings

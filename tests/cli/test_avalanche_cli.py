@@ -80,6 +80,7 @@ def test_naive_predicts_what_finetune_predicts(runs: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_report_shows_them_together(runs: Path, tmp_path: Path) -> None:
     code, text = call("report", str(runs), "--out", str(tmp_path), "--formats", "svg")
     assert code == 0, text
@@ -130,6 +131,7 @@ def test_bad_names_end_in_one_sentence(strategy: str, message: str, tmp_path: Pa
 PAGE = (Path(__file__).parents[2] / "docs" / "avalanche.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -148,6 +150,7 @@ def test_the_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert names == {"simplecil", "avalanche.Replay"}
 
 
+@pytest.mark.slow
 def test_the_commands_run(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (block, *_) = re.findall(r"```console\n(.*?)```", PAGE, flags=re.DOTALL)

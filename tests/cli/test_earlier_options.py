@@ -27,6 +27,7 @@ def test_a_listing_is_known_by_its_earlier_name(word: str) -> None:
     assert said == f"cl-adapters: listing '{word}' is now called 'peft'\n"
 
 
+@pytest.mark.slow
 def test_memo_and_pet_are_cache_and_peft(tmp_path: Path) -> None:
     common = ["run", "--strategy", "lae", "--increment", "5", *TINY, "--quiet"]
     common += ["--set", "epochs=1", "--set", "freeze_epochs=0", "--out", str(tmp_path / "runs")]

@@ -124,7 +124,8 @@ class Heard(Progress):
         self.texts.append(text)
 
 
-@pytest.mark.parametrize("strategy", [pytest.param("mos", marks=pytest.mark.slow), "sema"])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["mos", "sema"])
 def test_an_unfinished_run_goes_on_to_the_same_predictions(place: Path, strategy: str) -> None:
     folder = _only(place / "unfinished", strategy)
     config = RunConfig.parse(RunRecord.read(folder).config)

@@ -80,6 +80,7 @@ def test_drawings_take_the_colours_of_the_page_and_keep_inks_on_cells() -> None:
     assert 'viewBox="0 0 10 20"' in element
 
 
+@pytest.mark.slow
 def test_formats_are_chosen_and_checked(make_run: MakeRun, tmp_path: Path) -> None:
     make_run(sizes=(2,))
     usual = write_report([tmp_path / "runs"], tmp_path / "usual")

@@ -63,6 +63,7 @@ def test_growth_and_retrieval_are_published_where_there_are_some(
     assert {"digits-growth.png", "digits-retrieval.png", "digits-detection.md"} <= names
 
 
+@pytest.mark.slow
 def test_publishing_again_gives_the_same_bytes(make_run: MakeRun, tmp_path: Path) -> None:
     for seed in (0, 1):
         make_run("lae", seed)

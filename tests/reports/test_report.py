@@ -109,6 +109,7 @@ def test_same_records_give_the_same_bytes(written: Written) -> None:
     assert _bytes(written.folder) == _bytes(root / "again")
 
 
+@pytest.mark.slow
 def test_figures_of_every_format_have_the_same_bytes(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("lae", sizes=(2, 2))
     write_report([tmp_path / "runs"], tmp_path / "one")
@@ -264,12 +265,14 @@ def test_detection_table_holds_means_of_its_runs(written_growth: Written) -> Non
     assert r"\toprule" in (tables / "shift-detection.tex").read_text()
 
 
+@pytest.mark.slow
 def test_growth_report_has_the_same_bytes(written_growth: Written) -> None:
     root = written_growth.folder.parent
     write_report([root / "runs"], root / "again", formats=["svg"])
     assert _bytes(written_growth.folder) == _bytes(root / "again")
 
 
+@pytest.mark.slow
 def test_methods_that_do_not_grow_leave_the_page_as_it_was(
     runs: Path, growing: Path, tmp_path: Path
 ) -> None:
@@ -313,6 +316,7 @@ def test_hostile_domains_are_harmless(make_run: MakeRun, tmp_path: Path) -> None
         assert re.fullmatch(r"[A-Za-z0-9.-]+", path.name)
 
 
+@pytest.mark.slow
 def test_mixed_protocols_are_marked_on_growth_too(make_run: MakeRun, tmp_path: Path) -> None:
     for name in ("one", "two"):
         folder = make_run(

@@ -34,6 +34,7 @@ def test_sixty_growing_runs_of_twelve_methods_cost_little_more_than_five_of_one(
     assert seconds(12) < 5 * seconds(1)  # 2.1 to 2.8 x, on machines fast and slow
 
 
+@pytest.mark.slow
 def test_a_report_reads_the_events_of_a_run_once_and_anew_each_time(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

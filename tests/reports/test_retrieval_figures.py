@@ -131,8 +131,11 @@ def test_correction_is_the_mean_over_seeds_with_its_interval(
     assert high == pytest.approx(sum(pair) / 2 + 12.7062 * abs(pair[0] - pair[1]) / 2, rel=1e-4)
 
 
+MORE_SIZES = [pytest.param(*each, marks=pytest.mark.slow) for each in ((4, 2, 0.1), (10, 1, 1e-6))]
+
+
 @pytest.mark.parametrize(
-    ("size", "seeds", "step"), [(1, 1, 0.2), (2, 3, None), (4, 2, 0.1), (10, 1, 1e-6), (20, 3, 0.4)]
+    ("size", "seeds", "step"), [(1, 1, 0.2), (2, 3, None), *MORE_SIZES, (20, 3, 0.4)]
 )
 @pytest.mark.parametrize("is_long", [False, True])
 def test_nothing_is_clipped_or_drawn_over(

@@ -39,6 +39,7 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_the_page_has_the_section_only_where_there_is_retrieval(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
@@ -71,8 +72,9 @@ def test_the_page_has_the_section_only_where_there_is_retrieval(
     assert not any("retrieval" in name and "lae" in name for name in names)
 
 
+@pytest.mark.slow
 # All figures are drawn into files by one function, which test_report.py tries in every format.
-@pytest.mark.parametrize("formats", [["svg"], pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("formats", [["svg"], None])
 def test_report_has_the_same_bytes(
     make_run: MakeRun, tmp_path: Path, formats: list[str] | None
 ) -> None:
@@ -109,6 +111,7 @@ def test_a_damaged_file_makes_the_run_a_broken_one(make_run: MakeRun, tmp_path: 
     assert summary.html.read_text().count("must be a readable retrieval table") == 2
 
 
+@pytest.mark.slow
 def test_mixed_protocols_are_marked(make_run: MakeRun, tmp_path: Path) -> None:
     for name in ("one", "two"):
         folder = tmp_path / "runs" / name

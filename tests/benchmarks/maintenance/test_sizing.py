@@ -110,6 +110,7 @@ def test_the_page_holds_what_the_command_prints() -> None:
     assert "python -m cl_adapters.benchmarks.maintenance.sizing" in text
 
 
+@pytest.mark.slow
 def test_rates_are_those_of_the_events(tmp_path: Path) -> None:
     run("simplecil", tmp_path)
     run("finetune", tmp_path)

@@ -14,7 +14,7 @@ from cl_adapters.records.tables import read_predictions
 from tests.benchmarks.killable import OPTIONS, SOURCE, config
 
 # The seconds that each takes; the others run with `make slow`.
-QUICK = ("finetune", "simplecil")
+QUICK = ("simplecil",)
 STRATEGIES = [
     pytest.param(each, marks=[] if each in QUICK else [pytest.mark.slow]) for each in OPTIONS
 ]

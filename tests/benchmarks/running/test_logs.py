@@ -47,6 +47,7 @@ def without_times(curves: Curves) -> Curves:
     return {name: points for name, points in curves.items() if not name.startswith("seconds/")}
 
 
+@pytest.mark.slow
 def test_curves_are_the_numbers_of_the_record(tmp_path: Path) -> None:
     folder = run(tmp_path, "tensorboard")
     curves = board(folder)

@@ -102,6 +102,7 @@ def call(*arguments: str) -> str:
     return result.output
 
 
+@pytest.mark.slow
 def test_recipe_fingerprint_report_and_listing_say_that_it_is_one(tmp_path: Path) -> None:
     out = str(tmp_path / "runs")
     look = ["--max-classes", "4", "--max-images-per-class", "5"]

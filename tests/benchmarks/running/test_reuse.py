@@ -63,6 +63,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"retrieval": False}, {"ensemble": False, "rounds": 1}])
 def test_a_run_that_only_evaluates_otherwise_equals_one_that_trained(
     source: ImageSource, tmp_path: Path, counted: list[int], change: dict[str, Any]

@@ -135,6 +135,7 @@ def test_reports_measure_runs_whose_classes_return(source: ImageSource, tmp_path
     assert group.progress_heading == "Number of experiences learned"
 
 
+@pytest.mark.slow
 def test_digits_shift_from_command_to_report(tmp_path: Path) -> None:
     recipe = tmp_path / "short.toml"
     recipe.write_text("test_images = 30\n")

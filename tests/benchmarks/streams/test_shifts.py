@@ -190,6 +190,7 @@ def test_changed_images_have_digests_of_their_own() -> None:
     assert plan.images(source.train, rows, 2).name(0) == source.train.name(int(rows[0]))
 
 
+@pytest.mark.slow
 def test_plain_avalanche_trains_on_a_shift_stream() -> None:
     source = digits_source()
     schedule = Schedule(num_experiences=3, changes=2, recurring=1, shifts=["inversion"])

@@ -63,7 +63,12 @@ def run(source: ImageSource, out: Path, strategy: str = "lae", **changes: Any) -
     return runner.run(prepare(config(strategy, **changes), source=source), out)
 
 
-@pytest.mark.parametrize("strategy", ["sema", "mos", "lae"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "strategy", ["sema", pytest.param("mos", marks=SLOW), pytest.param("lae", marks=SLOW)]
+)
 def test_a_method_runs_without_boundaries_and_ends_on_the_told_test_images(
     source: ImageSource, tmp_path: Path, strategy: str
 ) -> None:

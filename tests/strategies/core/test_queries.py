@@ -111,6 +111,7 @@ def test_queries_of_images_that_repeat_are_computed_once(source: ImageSource) ->
     assert learn(prepared(source, None)) == [TRAIN, TEST, TRAIN, 2 * TEST]
 
 
+@pytest.mark.slow
 def test_with_a_cache_no_image_is_computed_twice_nor_by_another_run(
     source: ImageSource, tmp_path: Path
 ) -> None:

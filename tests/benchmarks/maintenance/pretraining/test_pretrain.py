@@ -169,6 +169,7 @@ def test_a_run_stopped_while_the_rate_is_flat_may_end_earlier_than_planned(
     assert_equal_runs(workshop.config("shortened"), unbroken[0])
 
 
+@pytest.mark.slow
 def test_a_finished_run_stays_as_it_is(unbroken: tuple[PretrainConfig, Seen]) -> None:
     config, _ = unbroken
     before = {path: path.read_bytes() for path in config.out.iterdir()}
@@ -178,12 +179,14 @@ def test_a_finished_run_stays_as_it_is(unbroken: tuple[PretrainConfig, Seen]) ->
     assert {path: path.read_bytes() for path in config.out.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_half_of_the_tokens_are_dropped_until_the_rate_falls(
     unbroken: tuple[PretrainConfig, Seen],
 ) -> None:
     assert unbroken[1].tokens == [33, 33, 33, 65]
 
 
+@pytest.mark.slow
 def test_the_weights_load_as_the_embedded_backbone(
     unbroken: tuple[PretrainConfig, Seen],
 ) -> None:
@@ -196,6 +199,7 @@ def test_the_weights_load_as_the_embedded_backbone(
     assert path.stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.slow
 def test_the_card_tells_what_was_done(unbroken: tuple[PretrainConfig, Seen]) -> None:
     config, _ = unbroken
     card = card_of(config)
@@ -242,6 +246,7 @@ def test_the_model_card_names_the_shipped_file() -> None:
         assert f"| {point['step']} | {point['ncm_held_out']:.2f} |" in text
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_other_settings(
     workshop: Workshop, unbroken: tuple[PretrainConfig, Seen]
 ) -> None:

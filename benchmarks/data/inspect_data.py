@@ -103,13 +103,13 @@ class _Rows:
 class _Folder:
     """What lies in an image folder, whether a run would open it or not."""
 
-    def __init__(self, layout: Layout, source: ImageSource | None) -> None:
+    def __init__(self, layout: Layout, source: ImageSource | None, options: ReadOptions) -> None:
         self.entries: list[Entry] = []
         left: list[LeftOut] = list(layout.left)
         names: set[str] = set()
         made = _made_split(source)
         for part in layout.parts:
-            classes = class_folders(part, layout.depth)
+            classes = class_folders(part, layout.depth, domain_folders=options.domain_folders)
             left += left_in(layout, part, classes)
             names.update(each.name for each in classes)
             for each in classes:
@@ -133,7 +133,7 @@ class _Folder:
         if not path.is_dir() or not is_files:
             return None
         try:
-            return cls(find_layout(path, options), source)
+            return cls(find_layout(path, options), source, options)
         except (InputError, OSError):  # which the refusal says
             return None
 

@@ -14,7 +14,11 @@ Indices = npt.NDArray[np.int64]
 
 
 def quick_look(
-    source: ImageSource, max_classes: int | None = None, max_images: int | None = None
+    source: ImageSource,
+    max_classes: int | None = None,
+    max_images: int | None = None,
+    *,
+    is_tested: bool = True,
 ) -> ImageSource:
     """Returns a source with fewer classes and images, the same for all seeds.
 
@@ -26,6 +30,8 @@ def quick_look(
         source: All images.
         max_classes: Most classes, at least 1; None keeps all.
         max_images: Most images of each class, at least 1, in train and in test; None keeps all.
+        is_tested: Whether the test images will be looked at; if not, they are not counted in
+            `reading`.
     """
     if max_classes is None and max_images is None:
         return source
@@ -33,7 +39,8 @@ def quick_look(
     train, test = (_part(each, classes, max_images) for each in (source.train, source.test))
     kept = f"{len(classes)} of {counted(len(source.classes), 'class', 'classes')}"
     kept += f", {len(train):,} of {len(source.train):,} train images"
-    kept += f", {len(test):,} of {len(source.test):,} test images"
+    if is_tested:
+        kept += f", {len(test):,} of {len(source.test):,} test images"
     reading = replace(source.reading, quick_look=kept)
     return replace(source, classes=classes, train=train, test=test, reading=reading)
 

@@ -266,7 +266,12 @@ def open_images(config: RunConfig) -> ImageSource:
     source no longer leads to its test images.
     """
     source = open_source(config.source, config.read_options)
-    source = quick_look(source, config.max_classes, config.max_images_per_class)
+    source = quick_look(
+        source,
+        config.max_classes,
+        config.max_images_per_class,
+        is_tested=config.validation is None,
+    )
     if config.protocol:
         source = in_text_order(source)
     if config.validation is not None:

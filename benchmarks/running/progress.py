@@ -43,8 +43,11 @@ class Progress:
     def note(self, text: str) -> None:
         """Something happens that the user may not expect."""
 
-    def learned(self, experience: int, of: int, accuracy: float) -> None:
-        """An experience, one `of` so many, is learned; that share of the test images is right."""
+    def learned(self, experience: int, of: int, accuracy: float, name: str = "") -> None:
+        """An experience, one `of` so many, is learned; that share of the test images is right.
+
+        `name` is what the experience is called, or the classes that it brought; it may be empty.
+        """
 
     def stored(self, folder: Path, experience: int) -> None:
         """An experience has been trained, evaluated and stored; a `StopRun` ends the run here."""
@@ -103,11 +106,12 @@ class Bars(Progress):
             raise KeyboardInterrupt
         self._bars.update(self._task, advance=images, doing=text)
 
-    def learned(self, experience: int, of: int, accuracy: float) -> None:
+    def learned(self, experience: int, of: int, accuracy: float, name: str = "") -> None:
         """Shows the accuracy so far."""
         self._bars.update(self._task, so_far=f", {accuracy:.1%} right so far")
         if not self._shown:
-            where = f"{self._title}: experience {experience + 1} of {of}"
+            named = f" ({name})" if name else ""
+            where = f"{self._title}: experience {experience + 1} of {of}{named}"
             self.finish(f"{where}, {accuracy:.1%} right so far")
 
     def note(self, text: str) -> None:

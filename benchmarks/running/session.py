@@ -39,6 +39,7 @@ from cl_adapters.plugins.references import in_words
 from cl_adapters.randomness import seed_random_states, set_random_states
 from cl_adapters.records.event_kinds import Memory, Segment
 from cl_adapters.records.events import read_events, truncate_events
+from cl_adapters.records.experience_names import called
 from cl_adapters.records.integrity import (
     adopt_files,
     cut_events,
@@ -113,7 +114,12 @@ class Session:
                 record.experiences_done = experience + 1
                 record.write(folder)
                 self._inside.drop()
-                self._progress.learned(experience, len(record.experiences), _accuracy(new[0]))
+                self._progress.learned(
+                    experience,
+                    len(record.experiences),
+                    _accuracy(new[0]),
+                    called(record, experience),
+                )
                 self._progress.stored(folder, experience)
                 if record.experiences_done < len(record.experiences):
                     yield experience

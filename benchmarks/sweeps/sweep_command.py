@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from cl_adapters.benchmarks.data.images import verified
+from cl_adapters.benchmarks.running.advice import size_advice
 from cl_adapters.benchmarks.running.progress import say
 from cl_adapters.benchmarks.running.recipe import read_recipe
 from cl_adapters.benchmarks.sweeps.engines import Engine, open_engine
@@ -154,8 +155,11 @@ def _run(
         (config.source, config.read_options): check(config, elsewhere=engine.elsewhere)
         for config in left
     }
-    for source in opened.values():
-        for said in data_sentences(verified(source, cache=cache).reading.describe()):
+    for (data, _), source in opened.items():
+        recipes = [config for config in left if config.source == data]
+        advice = [said for config in recipes for said in size_advice(config, source.train)]
+        notes = data_sentences(verified(source, cache=cache).reading.describe())
+        for said in (*notes, *advice[:1]):
             say(console, f"note: {said}")
     seconds = estimate(plan.runs, plan.out).seconds
     with SweepView(console, plan.out, left, seconds) as view:

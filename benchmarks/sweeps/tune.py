@@ -176,9 +176,9 @@ class _Judge(Progress):
         """Prints a line above the bar."""
         self._bars.note(text)
 
-    def learned(self, experience: int, of: int, accuracy: float) -> None:
+    def learned(self, experience: int, of: int, accuracy: float, name: str = "") -> None:
         """Shows the accuracy so far."""
-        self._bars.learned(experience, of, accuracy)
+        self._bars.learned(experience, of, accuracy, name)
 
     def stored(self, folder: Path, experience: int) -> None:
         """Judges a run after an experience."""

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from cl_adapters.benchmarks.data.images import verified
+from cl_adapters.benchmarks.running.advice import size_advice
 from cl_adapters.benchmarks.running.batch import expand
 from cl_adapters.benchmarks.running.prepare import method_options, open_images, prepare
 from cl_adapters.benchmarks.running.progress import Bars, ctrl_c_is_heard, say
@@ -103,7 +104,8 @@ def run_tune(search: Search, effort: Effort, best: Path | None = None) -> list[l
     cache = open_cache(effort.cache)
     prepare(search.config, source=source)
     source = verified(source, cache=cache)
-    for said in data_sentences(source.reading.describe()):
+    notes = data_sentences(source.reading.describe())
+    for said in (*notes, *size_advice(search.config, source.train)):
         say(console, f"note: {said}")
     torch.set_num_threads(effort.threads)
     with closing(Tuning(search, effort.trials, source, cache)) as tuning:

@@ -29,6 +29,10 @@ def inspect_images(
     class_depth: Annotated[
         int | None, typer.Option(help="How many folders down the classes lie.", min=1)
     ] = None,
+    domain_folders: Annotated[
+        bool,
+        typer.Option("--domain-folders", help="The classes lie in folders that are domains."),
+    ] = False,
     image_column: Annotated[
         str | None, typer.Option(help="Column of a table with images or their files.")
     ] = None,
@@ -52,6 +56,7 @@ def inspect_images(
 
     options = ReadOptions(
         class_depth=class_depth,
+        domain_folders=domain_folders or None,
         image_column=image_column,
         label_column=label_column,
         max_pixels=pixels_of(max_megapixels),

@@ -52,7 +52,8 @@ def test_a_run_tells_each_experience_and_ends_with_what_was_found(runs: Path) ->
         for experience in range(5):
             share = f"{last_accuracy(folder, experience):.1%} right so far"
             name = f"{record.strategy} seed {record.seed}"
-            assert f"{name}: experience {experience + 1} of 5, {share}\n" in text
+            classes = ", ".join(record.classes[each] for each in record.experiences[experience])
+            assert f"{name}: experience {experience + 1} of 5 ({classes}), {share}\n" in text
     table = text[text.index("Stream") :].splitlines()
     folders = [each for each in find_runs([runs]) if RunRecord.read(each).strategy == "simplecil"]
     mean = sum(map(last_accuracy, folders)) / 2

@@ -77,6 +77,8 @@ def test_folders_come_one_after_the_other_and_the_report_names_them(tmp_path: Pa
     ]  # fmt: skip
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
+    for number, month in enumerate(IN_ORDER, 1):
+        assert f"experience {number} of 3 ({month}), " in " ".join(result.output.split())
     (folder,) = find_runs([out])
     record = RunRecord.read(folder)
     assert record.fingerprint["experience_names"] == IN_ORDER
@@ -88,3 +90,16 @@ def test_folders_come_one_after_the_other_and_the_report_names_them(tmp_path: Pa
     assert made.exit_code == 0, made.output
     page = (tmp_path / "r" / "report.html").read_text("utf-8")
     assert "experiences: 1 2026-1 (cat), 2 2026-02 (cat, dog), 3 2026-10 (dog, emu)." in page
+
+
+def test_inspecting_finds_the_classes_in_their_domains(tmp_path: Path) -> None:
+    data = write(tmp_path / "photos")
+    (data / "2026-10" / "emu" / "copy.png").write_bytes(
+        (data / "2026-1" / "cat" / "0.png").read_bytes()
+    )
+    made = CliRunner().invoke(app, ["data", "inspect", str(data), "--domain-folders"])
+    assert made.exit_code == 1, made.output
+    text = " ".join(made.output.split())
+    assert "classes 3" in text
+    assert "2026-1/cat/0.png" in text
+    assert "2026-10/emu/copy.png" in text

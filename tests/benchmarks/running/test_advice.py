@@ -95,3 +95,18 @@ def test_digits_are_not_spoken_of_and_a_folder_is_once(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     text = " ".join(result.output.split())
     assert text.count("note: images have 85 px") == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_and_a_search_say_it_once(tmp_path: Path) -> None:
+    data = photos(tmp_path / "p", *[(80, 80)] * 5)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'strategy = "simplecil"\ndata = "{data}"\nincrement = 1\n', "utf-8")
+    for command in (
+        ["sweep", str(recipe), "--seeds", "2", "--workers", "1"],
+        ["tune", "--recipe", str(recipe), "--trials", "1", "--space", "ridge=0.1,0.2"],
+    ):
+        out = ["--cache", "off", "--out", str(tmp_path / command[0])]
+        result = CliRunner().invoke(app, [*command, *out])
+        assert result.exit_code == 0, result.output
+        assert " ".join(result.output.split()).count("note: images have 80 px") == 1

@@ -82,6 +82,9 @@ def test_all_seeds_see_the_same_images_and_a_part_of_those_is_held_out() -> None
     held = open_digits(validation=0.5, **limits)
     assert (len(held.train), len(held.test)) == (12, 12)
     assert set(held.test.digests) < set(one.train.digests)
+    said = "4 of 10 classes, 24 of 1,347 train images"
+    assert held.reading.quick_look == said, "the test images are not looked at"
+    assert one.reading.quick_look == f"{said}, 24 of 450 test images"
 
 
 def test_a_sweep_does_not_take_one_look_for_the_other() -> None:

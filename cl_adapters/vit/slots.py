@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, cast
 
 import torch
-from timm.layers import Attention, Mlp
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.layers import Mlp
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -6,7 +6,6 @@ from a seed; records of runs are written here and answer by chance. It prints th
 `docs/first_hour.md` shows.
 """
 
-import itertools
 import json
 import os
 import subprocess
@@ -105,9 +104,9 @@ def write_runs(folder: Path, number: int, images: int = 100) -> None:
         number: How many.
         images: Test images that an experience brings.
     """
-    for count, (seed, method) in zip(
-        range(number), itertools.product(itertools.count(), _METHODS), strict=False
-    ):
+    for count in range(number):
+        seed, kind = divmod(count, len(_METHODS))
+        method = _METHODS[kind]
         place = folder / f"{count}"
         write_record(place, images)
         record = RunRecord.read(place)

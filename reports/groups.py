@@ -7,8 +7,8 @@ apart unless merged on demand, and then say so.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from cl_adapters.records.files import digest
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.reports.experience_names import experience_sentence
 from cl_adapters.reports.load import Run
+from cl_adapters.reports.looks import CurveStyle, Method, method_looks
 from cl_adapters.reports.seeds import Interval, mean_interval
 
 __all__ = ["Group", "Row", "clean_text", "file_name", "group_runs"]
@@ -94,6 +95,7 @@ class Group:
         rows: The methods, best `a_last_micro` first.
         protocols: Fingerprint by digest; more than one only if merged on demand.
         notes: What a reader must know before comparing: missing seeds, doubles, differences.
+        looks: How each method looks, by label; a label looks the same in all groups of a report.
     """
 
     stream: str
@@ -101,6 +103,7 @@ class Group:
     rows: tuple[Row, ...]
     protocols: dict[str, dict[str, Any]]
     notes: tuple[str, ...]
+    looks: Mapping[str, CurveStyle]
 
     @property
     def progress_heading(self) -> str:
@@ -202,7 +205,15 @@ def group_runs(runs: Iterable[Run], *, force: bool = False) -> list[Group]:
             slug = f"{slug}-{digest([stream, protocol], 8) if force else protocol}"
         slug = _unused(slug, [group.slug for group in built]).replace(" #", "-")
         built.append(_build(stream, slug, members))
-    return built
+    looks = method_looks(_method(row) for group in built for row in group.rows)
+    return [
+        replace(group, looks={row.label: looks[_method(row)] for row in group.rows})
+        for group in built
+    ]
+
+
+def _method(row: Row) -> Method:
+    return Method(row.strategy, row.label)
 
 
 def _build(stream: str, slug: str, runs: Sequence[Run]) -> Group:
@@ -230,6 +241,7 @@ def _build(stream: str, slug: str, runs: Sequence[Run]) -> Group:
         rows=tuple(rows),
         protocols=dict(sorted(protocols.items())),
         notes=tuple(clean_text(note) for note in notes),
+        looks={},
     )
 
 

@@ -8,8 +8,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cl_adapters.reports.figures.parts import (
-    COLOURS,
-    CurveStyle,
     Titles,
     draw_curve,
     draw_frame,
@@ -17,6 +15,7 @@ from cl_adapters.reports.figures.parts import (
     two_panels,
 )
 from cl_adapters.reports.groups import Group, Row
+from cl_adapters.reports.looks import COLOURS, CurveStyle
 from cl_adapters.reports.seeds import mean_interval
 
 __all__ = ["CALIBRATION_VALUES", "calibration_curves", "calibration_figure"]
@@ -27,9 +26,9 @@ _LEAST: Final = 10  # test images below which a bin says too little to be drawn
 _LOOKS: Final = {
     "accuracy": ("accuracy", CurveStyle(COLOURS[0], "o", "-")),
     "confidence": ("mean confidence", CurveStyle(COLOURS[1], "s", "--")),
-    "ece": ("ECE", CurveStyle(COLOURS[2], "^", "-.")),
+    "ece": ("ECE", CurveStyle(COLOURS[3], "^", "-.")),
 }
-_TIMES: Final = (CurveStyle(COLOURS[5], "D", ":"), CurveStyle(COLOURS[4], "s", "--"),
+_TIMES: Final = (CurveStyle(COLOURS[2], "D", ":"), CurveStyle(COLOURS[4], "s", "--"),
                  CurveStyle(COLOURS[6], "o", "-"))  # fmt: skip
 
 

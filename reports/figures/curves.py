@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from cl_adapters.reports.definitions import format_number
 from cl_adapters.reports.figures.interactive import Chart, Curve, TrainerState, curve_id
-from cl_adapters.reports.figures.parts import curve_styles, draw_curve, new_figure, short_label
+from cl_adapters.reports.figures.parts import draw_curve, new_figure, short_label
 from cl_adapters.reports.groups import Group, Row
 
 __all__ = [
@@ -71,11 +71,10 @@ def draw_curves(axes: Axes, group: Group, name: CurveName) -> list[Line2D]:
         group: The methods, at least one.
         name: Accuracy over all classes `seen`, or `forgetting` from best.
     """
-    styles = curve_styles(group)
     lines = []
     for number, row in enumerate(group.rows):
         gid = curve_id(number, "line")
-        interval, style = row.interval(name), styles[row.label]
+        interval, style = row.interval(name), group.looks[row.label]
         line, band = draw_curve(axes, row.progress, interval, style, limits=_PERCENT, gid=gid)
         lines.append(line)
         if band is not None:
@@ -103,14 +102,13 @@ def curve_chart(group: Group, name: str) -> Chart:
         group: The methods.
         name: `seen` or `forgetting`.
     """
-    styles = curve_styles(group)
     return Chart(
         by="x",
         curves=[
             Curve(
                 number=number,
                 label=group.name_of(row),
-                look=styles[row.label],
+                look=group.looks[row.label],
                 points=_points(group, row, name),
             )
             for number, row in enumerate(group.rows)

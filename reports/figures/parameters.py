@@ -12,15 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from cl_adapters.reports.figures.parts import (
-    CurveStyle,
-    curve_styles,
-    draw_curve,
-    new_figure,
-    short_label,
-)
+from cl_adapters.reports.figures.parts import draw_curve, new_figure, short_label
 from cl_adapters.reports.groups import Group
 from cl_adapters.reports.growth import History, linear_growth
+from cl_adapters.reports.looks import CurveStyle
 from cl_adapters.reports.seeds import mean_interval
 
 __all__ = ["parameters_figure"]
@@ -39,14 +34,13 @@ def parameters_figure(group: Group, histories: Mapping[str, Sequence[History]]) 
     num_columns = 1 if max(map(len, names)) > 32 else 2
     figure = new_figure(6.4, 3.9 + 0.22 * -(-(len(group.rows) + 1) // num_columns), group)
     axes = figure.subplots()
-    styles = curve_styles(group)
     for row in group.rows:
         added = np.stack([run.added for run in histories[row.label]])
-        interval, style = mean_interval(added), styles[row.label]
+        interval, style = mean_interval(added), group.looks[row.label]
         x = np.arange(1, interval.mean.size + 1).tolist()
         look = {"label": short_label(group.name_of(row), 60), "markevery": 1}
         draw_curve(axes, x, interval, style, limits=(0, np.inf), **look)
-    _linear_lines(axes, histories, styles)
+    _linear_lines(axes, histories, group.looks)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=num_columns)
     axes.set_xlabel("Experience")

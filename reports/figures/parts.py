@@ -1,11 +1,6 @@
-"""What all figures share: the look of each method, labels, and the mark of mixed protocols.
-
-Colours are Okabe and Ito's; every curve also has its own marker and line style, so that it can be
-told apart in grey.
-"""
+"""What all figures share: frames, curves, labels, and the mark of mixed protocols."""
 
 from collections.abc import Sequence
-from itertools import cycle, islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -17,16 +12,14 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
 from cl_adapters.reports.groups import Group, clean_text
+from cl_adapters.reports.looks import CurveStyle
 from cl_adapters.reports.seeds import Interval
 
 __all__ = [
-    "COLOURS",
     "MOST_SEEDS",
     "ON_DARK",
     "ON_LIGHT",
-    "CurveStyle",
     "Titles",
-    "curve_styles",
     "draw_curve",
     "draw_frame",
     "first_seeds",
@@ -36,22 +29,10 @@ __all__ = [
     "two_panels",
 ]
 
-COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # Inks on a coloured cell: not the page's black and white, which turn round on a dark page.
 ON_LIGHT: Final = "#010101"
 ON_DARK: Final = "#FEFEFE"
 MOST_SEEDS: Final = 3  # of one method, in figures with a panel a seed
-_MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")
-_LINES: Final = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-
-
-class CurveStyle(NamedTuple):
-    """How the curves of one method look."""
-
-    colour: str
-    marker: str
-    line: Any
-
 
 Place = tuple[float, float]
 
@@ -62,17 +43,6 @@ class Titles(NamedTuple):
     above: str
     below: str
     left: str
-
-
-def curve_styles(group: Group) -> dict[str, CurveStyle]:
-    """Returns the look of each method by label."""
-    # By name, not by rank: a method keeps its colour when the order of the results changes.
-    labels = sorted(row.label for row in group.rows)
-    triples = zip(cycle(COLOURS), cycle(_MARKERS), cycle(_LINES), strict=False)
-    return {
-        label: CurveStyle(*triple)
-        for label, triple in zip(labels, islice(triples, len(labels)), strict=True)
-    }
 
 
 def short_label(label: str, length: int = 44) -> str:
@@ -194,6 +164,7 @@ def draw_curve(
         interval.mean[known],
         color=style.colour,
         marker=style.marker,
+        fillstyle=style.fill,
         linestyle=style.line,
         **{"markevery": max(1, len(places) // 20), **line},
     )

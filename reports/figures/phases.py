@@ -10,8 +10,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from cl_adapters.reports.definitions import format_number
-from cl_adapters.reports.figures.parts import COLOURS, new_figure, short_label
+from cl_adapters.reports.figures.parts import new_figure, short_label
 from cl_adapters.reports.groups import Group, Row
+from cl_adapters.reports.looks import COLOURS
 
 __all__ = ["mean_phases", "phases_figure"]
 

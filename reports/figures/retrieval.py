@@ -16,17 +16,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cl_adapters.reports.figures.parts import (
-    COLOURS,
     MOST_SEEDS,
     ON_DARK,
     ON_LIGHT,
-    CurveStyle,
     draw_curve,
     mark_mixed,
     new_figure,
     short_label,
 )
 from cl_adapters.reports.groups import Group, Row
+from cl_adapters.reports.looks import COLOURS, CurveStyle
 from cl_adapters.reports.retrieval import Floats, Retrieval
 from cl_adapters.reports.seeds import mean_interval
 
@@ -38,7 +37,7 @@ _LEFT, _BETWEEN, _RIGHT, _BELOW, _BOTTOM = 0.86, 1.5, 0.78, 0.34, 0.5  # inches
 _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SHARES: Final = {
     "right_adapter": ("right adapter", CurveStyle(COLOURS[0], "o", "-")),
-    "right_first_adapter": ("right first adapter", CurveStyle(COLOURS[5], "D", "-.")),
+    "right_first_adapter": ("right first adapter", CurveStyle(COLOURS[4], "D", "-.")),
     "saved": ("saved", CurveStyle(COLOURS[2], "^", "--")),
     "spoiled": ("spoiled", CurveStyle(COLOURS[1], "v", ":")),
 }

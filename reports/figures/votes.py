@@ -8,14 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cl_adapters.reports.figures.parts import (
-    COLOURS,
-    CurveStyle,
-    draw_curve,
-    short_label,
-    two_panels,
-)
+from cl_adapters.reports.figures.parts import draw_curve, short_label, two_panels
 from cl_adapters.reports.groups import Group, Row
+from cl_adapters.reports.looks import COLOURS, CurveStyle
 from cl_adapters.reports.seeds import mean_interval
 from cl_adapters.reports.votes import Votes
 

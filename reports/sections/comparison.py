@@ -116,7 +116,7 @@ class ComparisonSection:
                 name="pareto",
                 text="Accuracy after the last experience against cost, mean and 95 % interval over "
                 "seeds. The dotted line joins the methods that no other beats on both; upper "
-                "bounds, hollow, take no part. Times depend on the machine.",
+                "bounds take no part. Times depend on the machine.",
                 figure=pareto_figure(group),
                 chart=pareto_chart(group),
                 table="comparison",

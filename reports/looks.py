@@ -28,8 +28,8 @@ _LINES: Final = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (9, 2)))
 _FILLS: Final = ("full", "none", "left", "top", "right", "bottom")
 
 _BUILT_IN: Final = {
-    "finetune": (_INK, "v"),
-    "joint": (_INK, "^"),
+    "finetune": (_ROSE, "v"),
+    "joint": (_GOLD, "*"),
     "simplecil": (_INK, "s"),
     "lae": (_BLUE, "o"),
     "mos": (_ORANGE, "^"),
@@ -45,7 +45,7 @@ _BUILT_IN: Final = {
     "hide_prompt": (_GOLD, "X"),
     "inflora": (_GREEN, "p"),
     "sd_lora": (_GREEN, "<"),
-    "cl_lora": (_ROSE, "v"),
+    "cl_lora": (_GOLD, "v"),
     "slca": (_ROSE, "*"),
     "cofima": (_VIOLET, "*"),
     "ssiat": (_BLUE, "p"),
@@ -98,8 +98,9 @@ def method_looks(methods: Iterable[Method]) -> dict[Method, CurveStyle]:
     ):
         colour, marker = _known(name) or _foreign(name, taken)
         side = _side(colour)
+        others = {each for at, each in taken if at == side}
         for method in sorted(each for each in shown if each.strategy == name):
-            styles = _styles(colour, marker, {each for at, each in taken if at == side})
+            styles = _styles(colour, marker, others)
             looks[method] = next(each for each in styles if each not in looks.values())
             taken.add((side, looks[method].marker))
     return looks

@@ -41,7 +41,7 @@ def _cost(row: Row, name: str) -> float:
 def pareto_figure(group: Group) -> Figure:
     """Draws A_last against each cost, with intervals, and the line of those that nothing beats."""
     costs = shown_costs(group)
-    labels = [short_label(group.name_of(row), 60) for row in group.rows]
+    labels = [_name(group, row) for row in group.rows]
     width = max(2.9 * len(costs), 4.2)
     num_columns = max(1, min(len(labels), int(12.5 * width / (max(map(len, labels)) + 6))))
     figure = new_figure(width, 3.0 + 0.22 * -(-(len(labels) + 1) // num_columns), group)
@@ -53,11 +53,17 @@ def pareto_figure(group: Group) -> Figure:
         for number, row in enumerate(group.rows):
             _point(axes, row, column, group.looks[row.label], number)
     panels[0].set_ylabel("A_last, micro (%)")
+    panels[0].set_title(group.seeds_note, loc="left", fontsize=8.5, color="#555555")
     panels[0].set_ylim(*_limits(group))
     handles, _ = panels[0].get_legend_handles_labels()
     texts = [*(["no rival is better and cheaper"] if len(handles) > len(labels) else []), *labels]
     figure.legend(handles, texts, loc="outside lower center", ncols=num_columns)
     return figure
+
+
+def _name(group: Group, row: Row) -> str:
+    name = short_label(group.name_among(row), 60)
+    return f"{name} (upper bound)" if row.is_upper_bound else name
 
 
 def _limits(group: Group) -> tuple[float, float]:
@@ -138,7 +144,7 @@ def pareto_chart(group: Group) -> Chart:
         curves=[
             Curve(
                 number=number,
-                label=group.name_of(row),
+                label=group.name_among(row),
                 look=group.looks[row.label]._replace(line="-"),
                 points=list(_points(group, row)),
             )

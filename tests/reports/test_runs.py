@@ -207,7 +207,7 @@ def test_curves_are_drawn_on_axes_of_the_caller(
                        for t in range(4) for i in range(t + 1)}  # fmt: skip
     assert right_.get_title(loc="left") == "finetune, 3 seeds"
     labels = [tick.get_text() for tick in right_.get_xticklabels()]
-    assert labels == [f"{n}: class {2 * n - 2}, cla\u2026" for n in (1, 2, 3, 4)]
+    assert labels == [f"{n}: class {2 * n - 2}, clas\u2026" for n in (1, 2, 3, 4)]
     figure.savefig(tmp_path / "both.png")
 
 

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["COLUMNS", "DETECTION_COLUMNS", "MAIN_COLUMNS", "Column", "format_number"]
+__all__ = ["COLUMNS", "DETECTION_COLUMNS", "MAIN_COLUMNS", "PHASES", "Column", "format_number"]
 
 Better = Literal["higher", "lower", "neither"]
 
@@ -250,6 +250,23 @@ DETECTION_COLUMNS: Final = (
         "over seeds leaves out those whose stream has none.",
     ),
 )
+
+
+# What a phase of training is, and `evaluation`, by the name that events carry.
+PHASES: Final = {
+    "train": "passes over the images of the experience, with gradient steps if a method takes any",
+    "freeze": "the first of these passes, in which the head alone is trained",
+    "functional": "training of a new adapter, of what mixes adapters and of the head",
+    "first session": "training on the first experience, after which adapters stay as they are",
+    "frozen": "one pass of the images through the frozen network, of which the result is kept",
+    "scan": "detectors look at the images of the experience for something new",
+    "descriptor": "detectors are fitted to what the newest adapters have seen",
+    "statistics": "what a head needs of the features, such as class means and spreads, is taken",
+    "prototypes": "class means are taken as the first adapter sees them",
+    "ridge": "the strength of the ridge regression is chosen and the regression solved",
+    "alignment": "the head is trained on features drawn from the statistics of all classes",
+    "evaluation": "prediction of the test images, after every experience",
+}
 
 
 def format_number(value: float, digits: int) -> str:

@@ -8,7 +8,9 @@ from typing import Any, Final
 import pandas as pd
 
 from cl_adapters.errors import InputError
+from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_examples
+from cl_adapters.reports.experience_names import experience_label, experience_names
 from cl_adapters.reports.groups import clean_text
 from cl_adapters.reports.load import Run
 
@@ -28,7 +30,7 @@ class Example:
         target: Name of its class.
         prediction: Name of the class that it is taken for at the end.
         sample: Its index in the source's test split.
-        right_experience: The last experience after which it was right, counted from 1.
+        right_experience: The last experience after which it was right, from 1, and its name.
         right_confidence: Probability of the right class then, in percent.
         confidence: Probability of the wrong class at the end, in percent.
         source: The picture as an address that holds it.
@@ -37,7 +39,7 @@ class Example:
     target: str
     prediction: str
     sample: int
-    right_experience: int
+    right_experience: str
     right_confidence: float
     confidence: float
     source: str
@@ -53,16 +55,18 @@ def read_run_examples(run: Run) -> list[Example]:
     if frame.empty:
         return []
     _check(frame, run)
-    return [_example(row, run.record.classes) for row in frame.to_dict("records")]
+    return [_example(row, run.record) for row in frame.to_dict("records")]
 
 
-def _example(row: dict[Hashable, Any], classes: list[str]) -> Example:
+def _example(row: dict[Hashable, Any], record: RunRecord) -> Example:
+    classes, names = record.classes, experience_names([record])
+    last = int(row["right_experience"])
     picture = base64.b64encode(row["image"]).decode()
     return Example(
         target=clean_text(str(classes[int(row["target"])]), 40),
         prediction=clean_text(str(classes[int(row["prediction"])]), 40),
         sample=int(row["sample"]),
-        right_experience=int(row["right_experience"]) + 1,
+        right_experience=experience_label(last + 1, names[last] if names else "", 40),
         right_confidence=100 * float(row["right_confidence"]),
         confidence=100 * float(row["confidence"]),
         source=f"data:image/png;base64,{picture}",

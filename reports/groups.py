@@ -7,8 +7,8 @@ apart unless merged on demand, and then say so.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +18,13 @@ from cl_adapters.plugins.registry import label as plugin_label
 from cl_adapters.records.data_notes import data_sentences
 from cl_adapters.records.files import digest
 from cl_adapters.records.run_record import RunRecord
-from cl_adapters.reports.experience_names import experience_sentence
+from cl_adapters.reports.experience_names import (
+    experience_label,
+    experience_names,
+    experience_sentence,
+)
 from cl_adapters.reports.load import Run
+from cl_adapters.reports.looks import CurveStyle, Method, method_looks
 from cl_adapters.reports.seeds import Interval, mean_interval
 
 __all__ = ["Group", "Row", "clean_text", "file_name", "group_runs"]
@@ -77,6 +82,11 @@ class Row:
         brings_classes = len(set(seen)) == len(seen)
         return seen if brings_classes else list(range(1, len(seen) + 1))
 
+    @property
+    def experience_names(self) -> list[str]:
+        """What each experience is called; empty where the runs differ in it."""
+        return experience_names([run.record for run in self.runs])
+
     def interval(self, name: str) -> Interval:
         """Returns mean and interval of one column, or of `matrix`, `seen` or `forgetting`."""
         if name in self.runs[0].values:
@@ -94,6 +104,7 @@ class Group:
         rows: The methods, best `a_last_micro` first.
         protocols: Fingerprint by digest; more than one only if merged on demand.
         notes: What a reader must know before comparing: missing seeds, doubles, differences.
+        looks: How each method looks, by label; a label looks the same in all groups of a report.
     """
 
     stream: str
@@ -101,6 +112,7 @@ class Group:
     rows: tuple[Row, ...]
     protocols: dict[str, dict[str, Any]]
     notes: tuple[str, ...]
+    looks: Mapping[str, CurveStyle]
 
     @property
     def progress_heading(self) -> str:
@@ -125,6 +137,11 @@ class Group:
         records = [run.record for row in self.rows for run in row.runs]
         return clean_text(experience_sentence(records), _EXPERIENCES_LENGTH)
 
+    @property
+    def experience_names(self) -> list[str]:
+        """What each experience is called; empty where runs differ in it."""
+        return experience_names([run.record for row in self.rows for run in row.runs])
+
     def seeds_of(self, row: Row) -> str:
         """Returns how many seeds a row has, and of how many if it lacks some that others have."""
         every = {seed for each in self.rows for seed in each.seeds}
@@ -142,6 +159,20 @@ class Group:
     def name_of(self, row: Row) -> str:
         """Returns a row's label with its seeds, as legends and titles show it."""
         return f"{row.label}, {self.seeds_text(row)}"
+
+    def name_among(self, row: Row) -> str:
+        """Returns a row's label, with its seeds only if it lacks some: see `seeds_note`."""
+        seeds = self.seeds_of(row)
+        return f"{row.label}, {seeds} seeds" if " of " in seeds else row.label
+
+    @property
+    def seeds_note(self) -> str:
+        """Of how many seeds a figure of all methods shows the mean."""
+        every = {seed for row in self.rows for seed in row.seeds}
+        others = any(len(row.seeds) < len(every) for row in self.rows)
+        if len(every) == 1:
+            return "1 seed"
+        return f"mean over {len(every)} seeds{' unless said otherwise' if others else ''}"
 
     @property
     def mixed(self) -> str:
@@ -202,7 +233,15 @@ def group_runs(runs: Iterable[Run], *, force: bool = False) -> list[Group]:
             slug = f"{slug}-{digest([stream, protocol], 8) if force else protocol}"
         slug = _unused(slug, [group.slug for group in built]).replace(" #", "-")
         built.append(_build(stream, slug, members))
-    return built
+    looks = method_looks(_method(row) for group in built for row in group.rows)
+    return [
+        replace(group, looks={row.label: looks[_method(row)] for row in group.rows})
+        for group in built
+    ]
+
+
+def _method(row: Row) -> Method:
+    return Method(row.strategy, row.label)
 
 
 def _build(stream: str, slug: str, runs: Sequence[Run]) -> Group:
@@ -230,6 +269,7 @@ def _build(stream: str, slug: str, runs: Sequence[Run]) -> Group:
         rows=tuple(rows),
         protocols=dict(sorted(protocols.items())),
         notes=tuple(clean_text(note) for note in notes),
+        looks={},
     )
 
 
@@ -266,7 +306,10 @@ def _missing_experiences(rows: Sequence[Row]) -> list[str]:
     notes = []
     for row in rows:
         for run in row.runs:
-            lacking = [str(t + 1) for t in np.flatnonzero(np.isnan(run.seen))]
+            lacking = [
+                experience_label(t + 1, run.experience_names[t], 40)
+                for t in np.flatnonzero(np.isnan(run.seen)).tolist()
+            ]
             if lacking:
                 notes.append(
                     f"{row.label}, seed {run.record.seed}, was not evaluated after experience "

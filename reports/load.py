@@ -18,6 +18,7 @@ from cl_adapters.records.run_record import RunRecord, find_runs
 from cl_adapters.records.tables import PREDICTION_COLUMNS, read_predictions
 from cl_adapters.reports import forgetting, metrics
 from cl_adapters.reports.detail import Detail, measure_detail, phase_seconds
+from cl_adapters.reports.experience_names import experience_names
 
 __all__ = ["BrokenRun", "LoadedRuns", "Run", "load_runs", "measure"]
 
@@ -56,6 +57,12 @@ class Run:
     detail: Detail
     events: Sequence[Event] = field(repr=False)
     earlier_hits: int = 0
+
+    @property
+    def experience_names(self) -> list[str]:
+        """What each experience is called, empty texts where nothing is known."""
+        names = experience_names([self.record])
+        return names or [""] * len(self.record.experiences)
 
 
 @dataclass(frozen=True, kw_only=True)

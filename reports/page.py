@@ -24,12 +24,23 @@ from cl_adapters.reports.tables.paired import DIFFERENCES_TEXT, RANKS_TEXT
 __all__ = ["Picture", "render_page", "section_context"]
 
 _PAGE_COLOURS: Final = {"#000000": "var(--ink)"}
+# What is left of a half that is filled: from above, the right, below and the left.
+_HALVES: Final = {
+    "left": "0 50% 0 0",
+    "right": "0 0 0 50%",
+    "top": "0 0 50% 0",
+    "bottom": "50% 0 0 0",
+}
 # Shapes of matplotlib's markers around (16, 6).
 _MARKS: Final = {
     "o": "M12.5 6a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z",
     "s": "M13 3h6v6h-6z",
     "^": "M16 2l4 7h-8z",
     "v": "M16 10l4-7h-8z",
+    "<": "M12 6l7-4v8z",
+    ">": "M20 6l-7-4v8z",
+    "d": "M16 1l2.7 5l-2.7 5l-2.7-5z",
+    "p": "M16 2l4 2.9l-1.5 4.7h-5l-1.5-4.7z",
     "D": "M16 1.5l4.5 4.5l-4.5 4.5l-4.5-4.5z",
     "P": "M14.6 2h2.8v2.6h2.6v2.8h-2.6v2.6h-2.8v-2.6h-2.6v-2.8h2.6z",
     "X": "M13 1.5l3 3l3-3l1.5 1.5l-3 3l3 3l-1.5 1.5l-3-3l-3 3l-1.5-1.5l3-3l-3-3z",
@@ -73,14 +84,24 @@ def swatch(look: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         look: One of the labels of `interactive.chart_data`.
     """
-    colour = _PAGE_COLOURS.get(look["look"].colour, look["look"].colour)
-    mark = Markup('<path d="{}" fill="{}"/>').format(_MARKS[look["look"].marker], colour)
+    style = look["look"]
+    colour = _PAGE_COLOURS.get(style.colour, style.colour)
     return {
         "label": clean_text(look["label"]),
         "colour": colour,
         "dash": look["dash"],
-        "mark": mark,
+        "mark": _mark(_MARKS[style.marker], colour, style.fill),
     }
+
+
+def _mark(shape: str, colour: str, fill: str) -> Markup:
+    full = Markup('<path d="{}" fill="{}"{}/>')
+    if fill == "full":
+        return full.format(shape, colour, "")
+    cut = _HALVES.get(fill)
+    part = full.format(shape, colour, Markup(f' style="clip-path: inset({cut})"')) if cut else ""
+    edge = Markup('<path d="{}" fill="var(--head)" stroke="{}" stroke-width="1.2"/>')
+    return edge.format(shape, colour) + part
 
 
 def section_context(

@@ -159,7 +159,7 @@ class Runs:
         )
 
     def plot_curve(self, ax: "Axes | None" = None) -> "Axes":
-        """Draws the accuracy after each experience, a curve a method, with bands over seeds.
+        """Draws the accuracy after each experience, a curve a method, with its interval over seeds.
 
         Args:
             ax: Axes of matplotlib's to draw on; None makes a figure in the report's style.
@@ -191,10 +191,11 @@ class Runs:
 
         if isinstance(run, Run):
             title = f"{run.record.strategy}, seed {run.record.seed}"
+            names = run.experience_names if any(run.experience_names) else []
         else:
             group, row = self._row(run)
-            title = group.name_of(row)
-        return plot_cells(self.matrix(run).to_numpy(np.float64), title, ax)
+            title, names = group.name_of(row), row.experience_names
+        return plot_cells(self.matrix(run).to_numpy(np.float64), title, ax, names)
 
     def _name(self, group: Group) -> str:
         return f"{group.stream} @{next(iter(group.protocols))}"

@@ -1,22 +1,25 @@
 """How well a method knows what it knows: reliability, and how it changes over experiences."""
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from cl_adapters.reports.experience_names import experience_label
 from cl_adapters.reports.figures.parts import (
-    COLOURS,
-    CurveStyle,
     Titles,
     draw_curve,
     draw_frame,
+    legend_below,
     short_label,
     two_panels,
 )
+from cl_adapters.reports.figures.ticks import data_ticks
 from cl_adapters.reports.groups import Group, Row
+from cl_adapters.reports.looks import COLOURS, CurveStyle
 from cl_adapters.reports.seeds import mean_interval
 
 __all__ = ["CALIBRATION_VALUES", "calibration_curves", "calibration_figure"]
@@ -27,9 +30,9 @@ _LEAST: Final = 10  # test images below which a bin says too little to be drawn
 _LOOKS: Final = {
     "accuracy": ("accuracy", CurveStyle(COLOURS[0], "o", "-")),
     "confidence": ("mean confidence", CurveStyle(COLOURS[1], "s", "--")),
-    "ece": ("ECE", CurveStyle(COLOURS[2], "^", "-.")),
+    "ece": ("ECE", CurveStyle(COLOURS[3], "^", "-.")),
 }
-_TIMES: Final = (CurveStyle(COLOURS[5], "D", ":"), CurveStyle(COLOURS[4], "s", "--"),
+_TIMES: Final = (CurveStyle(COLOURS[2], "D", ":"), CurveStyle(COLOURS[4], "s", "--"),
                  CurveStyle(COLOURS[6], "o", "-"))  # fmt: skip
 
 
@@ -62,7 +65,8 @@ def calibration_figure(group: Group, row: Row) -> Figure:
     """
     title = f"{short_label(row.label, 44)}, {group.seeds_text(row)}"
     figure, left, right = two_panels(group, title, 0.45)
-    _reliability(left, np.sum([run.detail.bins for run in row.runs], axis=0))
+    bins = np.sum([run.detail.bins for run in row.runs], axis=0)
+    _reliability(left, bins, row.experience_names or [""] * len(bins))
     per_run = [calibration_curves(run.detail.bins) for run in row.runs]
     for name, (label, style) in _LOOKS.items():
         interval = mean_interval(np.stack([values[name] for values in per_run]))
@@ -71,16 +75,15 @@ def calibration_figure(group: Group, row: Row) -> Figure:
     last = len(per_run[0]["ece"])
     right.set_xlim(1 - 0.03 * last, last + 0.03 * last)
     right.set_ylim(-2, 102)
-    times = range(1, last + 1, -(-last // 8))
+    times = data_ticks(range(1, last + 1), 9)
     titles = Titles("Over experiences", "Number of experiences learned", "Test images (%)")
     draw_frame(right, times, _PERCENTS, titles)
-    look: dict[str, Any] = {"frameon": True, "framealpha": 0.8, "edgecolor": "none", "fontsize": 8}
-    left.legend(loc="upper left", **look)  # a curve may pass behind it
-    right.legend(loc="center right", **look)
+    legend_below(left, 1)
+    legend_below(right, 3)
     return figure
 
 
-def _reliability(axes: Axes, bins: NDArray[np.float64]) -> None:
+def _reliability(axes: Axes, bins: NDArray[np.float64], names: Sequence[str]) -> None:
     axes.plot([0, 100], [0, 100], color="#777777", linewidth=1, label="_ideal")
     last = len(bins) - 1
     times = sorted({0, last // 2, last})
@@ -94,7 +97,7 @@ def _reliability(axes: Axes, bins: NDArray[np.float64]) -> None:
             marker=style.marker,
             linestyle=style.line,
             markersize=4,
-            label=f"after experience {t + 1}",
+            label=f"after experience {experience_label(t + 1, names[t], 9)}",
         )
     axes.set_xlim(-2, 102)
     axes.set_ylim(-2, 102)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, Normalize
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -19,6 +19,7 @@ from cl_adapters.reports.figures.parts import ON_DARK, ON_LIGHT
 
 __all__ = [
     "CELL_COLOURS",
+    "WRONG_COLOURS",
     "Cells",
     "Scale",
     "draw_cells",
@@ -28,6 +29,10 @@ __all__ = [
 ]
 
 CELL_COLOURS: Final = colormaps["cividis"].with_extremes(bad="none")
+_DARK: Final = to_hex(CELL_COLOURS(0.0))
+WRONG_COLOURS: Final = LinearSegmentedColormap.from_list(
+    "wrong", [_DARK, "#7A2F5C", "#D8412F"]
+).with_extremes(bad="none")
 _GAP, _BAR = 0.15, 0.17  # inches between map and scale, and width of the scale
 _LEVELS: Final = np.linspace(100, 0, 101)[:, None]
 
@@ -45,6 +50,8 @@ class Cells:
         titles: What columns, rows and colours are.
         is_numbered: Whether each cell carries its number.
         is_turned: Whether the labels below stand upright.
+        is_wrong: Which cells count errors: their colours go to red, with a scale of their own, so
+            that much of what is bad does not shine as much of what is good. None for none.
     """
 
     values: NDArray[np.float64]
@@ -53,6 +60,7 @@ class Cells:
     titles: tuple[str, str, str]
     is_numbered: bool = False
     is_turned: bool = False
+    is_wrong: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +111,7 @@ def draw_scale(axes: Axes, box: Box, scale: Scale) -> None:
     for share, text in scale.labels:
         level = y + height * (1 - share)
         axes.text(x + width + 0.05, level, text, va="center_baseline", fontsize=7.5)
-    beside = x + width + 0.12 + 0.07 * max(len(text) for _, text in scale.labels)
+    beside = x + width + 0.12 + 0.062 * max(len(text) for _, text in scale.labels)
     axes.text(beside, y + height / 2, scale.title, rotation=90, va="center", fontsize=8.5)
 
 
@@ -125,14 +133,23 @@ def draw_cells(figure: Figure, box: Box, cells: Cells, name: str) -> Axes:
     axes = figure.add_axes(place, xlim=(0, total * across), ylim=(num_rows, 0))
     axes.set_axis_off()
     look: dict[str, Any] = {
-        "cmap": CELL_COLOURS,
         "norm": Normalize(0, 100),
         "aspect": "auto",
         "interpolation": "none",
     }
-    axes.imshow(cells.values, extent=(0, num_columns, num_rows, 0), gid=name, **look)
-    ends = ((width + _GAP) * across, total * across)
-    axes.imshow(_LEVELS, extent=(*ends, num_rows, 0), gid=f"{name}-scale", **look)
+    is_wrong = np.zeros_like(cells.values, bool) if cells.is_wrong is None else cells.is_wrong
+    for part, shown, colours in (
+        ("", ~is_wrong, CELL_COLOURS),
+        ("-wrong", is_wrong, WRONG_COLOURS),
+    ):
+        if not shown.any():
+            continue
+        look["cmap"] = colours
+        values = np.where(shown, cells.values, np.nan)
+        axes.imshow(values, extent=(0, num_columns, num_rows, 0), gid=f"{name}{part}", **look)
+        start = width + _GAP + (_BAR / 2 if part else 0)
+        ends = (start * across, total * across)  # that of errors covers the right half
+        axes.imshow(_LEVELS, extent=(*ends, num_rows, 0), gid=f"{name}{part}-scale", **look)
     axes.set_xlim(0, total * across)
     axes.set_ylim(num_rows, 0)
     if cells.is_numbered:

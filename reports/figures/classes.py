@@ -10,8 +10,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cl_adapters.reports.figures.parts import COLOURS, mark_mixed, short_label
+from cl_adapters.reports.figures.parts import mark_mixed, short_label
 from cl_adapters.reports.groups import Group, Row
+from cl_adapters.reports.looks import COLOURS
 
 __all__ = ["MOST_CLASSES", "ClassCurves", "class_curves", "classes_figure"]
 

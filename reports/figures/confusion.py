@@ -94,8 +94,9 @@ def confusion_figure(group: Group, row: Row, confusion: Confusion) -> Figure:
         values=confusion.shares,
         columns=labels,
         rows=labels,
-        titles=("Prediction", "Class of the test image", "Images of the class (%)"),
+        titles=("Prediction", "Class of the test image", "Images of the class (%): right | wrong"),
         is_turned=is_named,
+        is_wrong=~np.eye(size, dtype=bool),
     )
     axes = draw_cells(figure, (margin, margin, side, side), cells, "confusion-cells")
     lines = [[(start, 0), (start, size)] for start in confusion.starts]

@@ -1,5 +1,6 @@
 """What becomes of each experience once it has been learned: one panel a method."""
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -8,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from cl_adapters.reports.experience_names import experience_label
 from cl_adapters.reports.figures.cells import Scale, draw_scale, inches
 from cl_adapters.reports.figures.parts import mark_mixed, short_label
+from cl_adapters.reports.figures.ticks import data_ticks
 from cl_adapters.reports.groups import Group, Row
 
 __all__ = ["experience_figure"]
@@ -33,34 +35,39 @@ def experience_figure(group: Group) -> Figure:
     across = (body - _BESIDE * (num_columns - 1)) / num_columns
     top = 0.6 if group.mixed else 0.35
     depth = num_lines * (_SIDE + _ABOVE) - _ABOVE
-    width, height = _LEFT + body + _RIGHT, top + depth + _BOTTOM
+    scale = _scale(most, group.experience_names)
+    right = _RIGHT + 0.07 * (max(len(text) for _, text in scale.labels) - 2)
+    width, height = _LEFT + body + right, top + depth + _BOTTOM
     figure = Figure((width, height))
     mark_mixed(figure, group)
     canvas = inches(figure)
-    ticks = _ticks(max(row.progress[-1] for row in group.rows))
-    colours = colormaps["viridis"](np.linspace(0.0, 0.88, most))
+    ticks = data_ticks((place for row in group.rows for place in row.progress), 6)
+    colours = scale.colours(np.arange(most))
     for number, row in enumerate(group.rows):
         line, column = divmod(number, num_columns)
         corner = (_LEFT + column * (across + _BESIDE), top + line * (_SIDE + _ABOVE))
         panel = _Panel(corner, across, ticks)
-        _draw_frame(canvas, panel, f"{short_label(row.label, 26)} (n = {group.seeds_of(row)})")
+        _draw_frame(canvas, panel, short_label(group.name_among(row), 34))
         _draw_curves(canvas, panel, row, colours)
         is_last = number + num_columns >= len(group.rows)
         _write_ticks(canvas, panel, has_y=column == 0, has_x=is_last)
     canvas.text(_LEFT + body / 2, height - 0.08, group.progress_heading, ha="center", size=10)
+    canvas.text(0.08, height - 0.08, group.seeds_note, color="#555555")
     label = "Accuracy on one experience (%)"
     canvas.text(0.08, top + depth / 2, label, rotation=90, va="center", size=10)
-    draw_scale(canvas, (_LEFT + body + 0.15, top, 0.15, min(depth, 3.0)), _scale(colours))
+    draw_scale(canvas, (_LEFT + body + 0.15, top, 0.15, min(depth, 3.0)), scale)
     return figure
 
 
-def _scale(colours: NDArray[np.float64]) -> Scale:
-    most = len(colours)
+def _scale(most: int, names: Sequence[str]) -> Scale:
+    colours = colormaps["viridis"](np.linspace(0.0, 0.88, most))
     shown = [1, *range(5, most + 1, 5)] if most > 10 else range(1, most + 1)
     return Scale(
         title="Experience learned",
         colours=ListedColormap(colours),
-        labels=[((t - 0.5) / most, str(t)) for t in shown],
+        labels=[
+            ((t - 0.5) / most, experience_label(t, names[t - 1] if names else "")) for t in shown
+        ],
         name="experiences-scale",
     )
 
@@ -77,11 +84,6 @@ class _Panel(NamedTuple):
             self.corner[0] + self.width * x / most,
             self.corner[1] + _SIDE * (102 - percent) / 104,
         )
-
-
-def _ticks(last: int) -> list[int]:
-    places = MaxNLocator(nbins=5, integer=True).tick_values(0, last)
-    return [int(place) for place in places if place >= 0]
 
 
 def _write_ticks(canvas: Axes, panel: _Panel, *, has_x: bool, has_y: bool) -> None:

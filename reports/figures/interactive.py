@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from cl_adapters.reports.figures.parts import CurveStyle
+from cl_adapters.reports.looks import CurveStyle
 
 __all__ = ["Chart", "Curve", "TrainerState", "chart_data", "curve_id"]
 

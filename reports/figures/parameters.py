@@ -4,23 +4,20 @@ Call inside `files.figure_style()`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter
 
-from cl_adapters.reports.figures.parts import (
-    CurveStyle,
-    curve_styles,
-    draw_curve,
-    new_figure,
-    short_label,
-)
+from cl_adapters.reports.figures.curves import has_whiskers
+from cl_adapters.reports.figures.parts import draw_curve, new_figure, short_label
+from cl_adapters.reports.figures.ticks import set_experience_ticks
 from cl_adapters.reports.groups import Group
 from cl_adapters.reports.growth import History, linear_growth
+from cl_adapters.reports.looks import CurveStyle
 from cl_adapters.reports.seeds import mean_interval
 
 __all__ = ["parameters_figure"]
@@ -35,23 +32,25 @@ def parameters_figure(group: Group, histories: Mapping[str, Sequence[History]]) 
         group: The methods.
         histories: Of the runs of each row, by label.
     """
-    names = [short_label(group.name_of(row), 60) for row in group.rows]
+    names = [short_label(group.name_among(row), 60) for row in group.rows]
     num_columns = 1 if max(map(len, names)) > 32 else 2
     figure = new_figure(6.4, 3.9 + 0.22 * -(-(len(group.rows) + 1) // num_columns), group)
     axes = figure.subplots()
-    styles = curve_styles(group)
-    for row in group.rows:
+    whiskers = 0.0 if has_whiskers(group) else None
+    for row, name in zip(group.rows, names, strict=True):
         added = np.stack([run.added for run in histories[row.label]])
-        interval, style = mean_interval(added), styles[row.label]
+        interval, style = mean_interval(added), group.looks[row.label]
         x = np.arange(1, interval.mean.size + 1).tolist()
-        look = {"label": short_label(group.name_of(row), 60), "markevery": 1}
+        look: dict[str, Any] = {"label": name, "markevery": 1, "whiskers": whiskers}
         draw_curve(axes, x, interval, style, limits=(0, np.inf), **look)
-    _linear_lines(axes, histories, styles)
+    _linear_lines(axes, histories, group.looks)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=num_columns)
     axes.set_xlabel("Experience")
     axes.set_ylabel("Parameters beside the backbone")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
+    axes.set_title(group.seeds_note, loc="left", fontsize=8.5, color="#555555")
+    longest = max(len(runs[0].added) for runs in histories.values())
+    set_experience_ticks(axes, longest, group.experience_names)
     _scale(axes)
     return figure
 

@@ -11,8 +11,9 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from cl_adapters.reports.definitions import COLUMNS, Column, format_number
 from cl_adapters.reports.figures.interactive import Chart, Curve, TrainerState, curve_id
-from cl_adapters.reports.figures.parts import CurveStyle, curve_styles, new_figure, short_label
+from cl_adapters.reports.figures.parts import new_figure, short_label
 from cl_adapters.reports.groups import Group, Row
+from cl_adapters.reports.looks import CurveStyle
 from cl_adapters.reports.pareto import frontier
 
 __all__ = ["PARETO_COSTS", "pareto_chart", "pareto_figure", "shown_costs"]
@@ -40,24 +41,29 @@ def _cost(row: Row, name: str) -> float:
 def pareto_figure(group: Group) -> Figure:
     """Draws A_last against each cost, with intervals, and the line of those that nothing beats."""
     costs = shown_costs(group)
-    labels = [short_label(group.name_of(row), 60) for row in group.rows]
+    labels = [_name(group, row) for row in group.rows]
     width = max(2.9 * len(costs), 4.2)
     num_columns = max(1, min(len(labels), int(12.5 * width / (max(map(len, labels)) + 6))))
     figure = new_figure(width, 3.0 + 0.22 * -(-(len(labels) + 1) // num_columns), group)
     panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
-    styles = curve_styles(group)
     for axes, column in zip(panels, costs, strict=True):
         values = [_cost(row, column.name) for row in group.rows]
         _scale(axes, values, column)
         _frontier(axes, group, values)
         for number, row in enumerate(group.rows):
-            _point(axes, row, column, styles[row.label], number)
+            _point(axes, row, column, group.looks[row.label], number)
     panels[0].set_ylabel("A_last, micro (%)")
+    panels[0].set_title(group.seeds_note, loc="left", fontsize=8.5, color="#555555")
     panels[0].set_ylim(*_limits(group))
     handles, _ = panels[0].get_legend_handles_labels()
     texts = [*(["no rival is better and cheaper"] if len(handles) > len(labels) else []), *labels]
     figure.legend(handles, texts, loc="outside lower center", ncols=num_columns)
     return figure
+
+
+def _name(group: Group, row: Row) -> str:
+    name = short_label(group.name_among(row), 60)
+    return f"{name} (upper bound)" if row.is_upper_bound else name
 
 
 def _limits(group: Group) -> tuple[float, float]:
@@ -119,7 +125,7 @@ def _point(axes: Axes, row: Row, column: Column, style: CurveStyle, number: int)
         color=style.colour,
         marker=style.marker,
         markersize=7,
-        markerfacecolor="none" if row.is_upper_bound else style.colour,
+        fillstyle=style.fill,
         linestyle="none",
         elinewidth=1,
         label="_" if axes is not axes.figure.axes[0] else row.label.lstrip("_") or "method",
@@ -133,14 +139,13 @@ def _point(axes: Axes, row: Row, column: Column, style: CurveStyle, number: int)
 
 def pareto_chart(group: Group) -> Chart:
     """Returns what the page shows of `pareto_figure`."""
-    styles = curve_styles(group)
     return Chart(
         by="point",
         curves=[
             Curve(
                 number=number,
-                label=group.name_of(row),
-                look=CurveStyle(styles[row.label].colour, styles[row.label].marker, "-"),
+                label=group.name_among(row),
+                look=group.looks[row.label]._replace(line="-"),
                 points=list(_points(group, row)),
             )
             for number, row in enumerate(group.rows)

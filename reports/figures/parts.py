@@ -1,57 +1,39 @@
-"""What all figures share: the look of each method, labels, and the mark of mixed protocols.
-
-Colours are Okabe and Ito's; every curve also has its own marker and line style, so that it can be
-told apart in grey.
-"""
+"""What all figures share: frames, curves, labels, and the mark of mixed protocols."""
 
 from collections.abc import Sequence
-from itertools import cycle, islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.collections import Collection, LineCollection
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
 from cl_adapters.reports.groups import Group, clean_text
+from cl_adapters.reports.looks import CurveStyle
 from cl_adapters.reports.seeds import Interval
 
 __all__ = [
-    "COLOURS",
     "MOST_SEEDS",
     "ON_DARK",
     "ON_LIGHT",
-    "CurveStyle",
     "Titles",
-    "curve_styles",
     "draw_curve",
     "draw_frame",
     "first_seeds",
+    "legend_below",
     "mark_mixed",
     "new_figure",
     "short_label",
     "two_panels",
 ]
 
-COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # Inks on a coloured cell: not the page's black and white, which turn round on a dark page.
 ON_LIGHT: Final = "#010101"
 ON_DARK: Final = "#FEFEFE"
 MOST_SEEDS: Final = 3  # of one method, in figures with a panel a seed
-_MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")
-_LINES: Final = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-
-
-class CurveStyle(NamedTuple):
-    """How the curves of one method look."""
-
-    colour: str
-    marker: str
-    line: Any
-
 
 Place = tuple[float, float]
 
@@ -62,17 +44,6 @@ class Titles(NamedTuple):
     above: str
     below: str
     left: str
-
-
-def curve_styles(group: Group) -> dict[str, CurveStyle]:
-    """Returns the look of each method by label."""
-    # By name, not by rank: a method keeps its colour when the order of the results changes.
-    labels = sorted(row.label for row in group.rows)
-    triples = zip(cycle(COLOURS), cycle(_MARKERS), cycle(_LINES), strict=False)
-    return {
-        label: CurveStyle(*triple)
-        for label, triple in zip(labels, islice(triples, len(labels)), strict=True)
-    }
 
 
 def short_label(label: str, length: int = 44) -> str:
@@ -109,7 +80,7 @@ def new_figure(width: float, height: float, group: Group) -> Figure:
 
 
 def two_panels(group: Group, title: str, share: float = 0.5) -> tuple[Figure, Axes, Axes]:
-    """Returns a figure with two axes side by side and a title above both.
+    """Returns a figure with two axes side by side, a title above both and room for legends below.
 
     Placed by hand, since the layout engine would take longer than the drawing.
 
@@ -118,9 +89,9 @@ def two_panels(group: Group, title: str, share: float = 0.5) -> tuple[Figure, Ax
         title: Stands above both.
         share: Of the width, what the left axes take.
     """
-    width, left, gap, right, bottom = 7.6, 0.62, 0.72, 0.12, 0.56  # inches
+    width, left, gap, right, bottom = 7.6, 0.62, 0.72, 0.12, 1.02  # inches
     top = 0.92 if group.mixed else 0.62
-    height = 3.6 + (0.28 if group.mixed else 0)
+    height = 4.06 + (0.28 if group.mixed else 0)
     figure = Figure((width, height))
     mark_mixed(figure, group)
     body = width - left - gap - right
@@ -131,6 +102,20 @@ def two_panels(group: Group, title: str, share: float = 0.5) -> tuple[Figure, Ax
     )
     figure.text(0.1 / width, 1 - (top - 0.36) / height, title, fontsize=9.5, va="bottom")
     return figure, one, two
+
+
+def legend_below(axes: Axes, most_columns: int = 2) -> None:
+    """Puts the legend of axes below them, where it covers nothing.
+
+    Args:
+        axes: Of `two_panels`.
+        most_columns: How many texts stand side by side at most.
+    """
+    below = axes.transAxes + ScaledTranslation(0, -0.46, axes.figure.dpi_scale_trans)
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=most_columns,
+        fontsize=8, borderaxespad=0, columnspacing=1.2, handlelength=2.6,
+    )  # fmt: skip
 
 
 def draw_frame(axes: Axes, x: Sequence[float], y: Sequence[float], titles: Titles) -> None:
@@ -175,16 +160,18 @@ def draw_curve(
     style: CurveStyle,
     *,
     limits: tuple[float, float] = (-np.inf, np.inf),
+    whiskers: float | None = None,
     **line: Any,  # noqa: ANN401 - whatever matplotlib's lines take
-) -> tuple[Line2D, PolyCollection | None]:
-    """Draws a mean, and its 95 % interval as a band if there is one.
+) -> tuple[Line2D, Collection | None]:
+    """Draws a mean, and its 95 % interval as a band or as whiskers if there is one.
 
     Args:
         axes: What to draw on.
         x: Place of each value.
         interval: The values; what is not known is left out.
         style: Colour, marker and line.
-        limits: What the band is cut at.
+        limits: What the interval is cut at.
+        whiskers: How far beside the points thin whiskers stand, in units of `x`; None for a band.
         **line: Further properties of the line.
     """
     places = np.asarray(x, np.float64)
@@ -194,13 +181,16 @@ def draw_curve(
         interval.mean[known],
         color=style.colour,
         marker=style.marker,
+        fillstyle=style.fill,
         linestyle=style.line,
         **{"markevery": max(1, len(places) // 20), **line},
     )
     if interval.num_seeds < 2:
         return drawn, None
-    low, high = interval.mean - interval.half_width, interval.mean + interval.half_width
-    band = (np.clip(low, *limits)[known], np.clip(high, *limits)[known])
-    return drawn, axes.fill_between(
-        places[known], *band, color=style.colour, alpha=0.12, linewidth=0
-    )
+    ends = (interval.mean - interval.half_width, interval.mean + interval.half_width)
+    low, high = (np.clip(end, *limits)[known] for end in ends)
+    look: dict[str, Any] = {"color": style.colour}
+    if whiskers is not None:
+        beside = places[known] + whiskers
+        return drawn, axes.vlines(beside, low, high, linewidth=0.8, alpha=0.8, **look)
+    return drawn, axes.fill_between(places[known], low, high, alpha=0.12, linewidth=0, **look)

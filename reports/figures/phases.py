@@ -9,14 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from cl_adapters.reports.definitions import format_number
-from cl_adapters.reports.figures.parts import COLOURS, new_figure, short_label
-from cl_adapters.reports.groups import Group, Row
+from cl_adapters.reports.definitions import PHASES, format_number
+from cl_adapters.reports.figures.parts import new_figure, short_label
+from cl_adapters.reports.groups import Group, Row, clean_text
+from cl_adapters.reports.looks import COLOURS
 
-__all__ = ["mean_phases", "phases_figure"]
+__all__ = ["mean_phases", "phases_figure", "phases_sentence"]
 
 # The last colour is black, in which a hatch would not show.
 _COLOURS: Final = COLOURS[:-1]
+_OWN: Final = "a phase of a method's own, which its documentation explains"
 _HATCHES: Final = ("", "///", "...", "xxx", "\\\\\\", "ooo", "---")
 
 
@@ -45,6 +47,14 @@ def _draw_bar(
     return start
 
 
+def phases_sentence(group: Group) -> str:
+    """Returns what each phase is that the figure shows; one of a plug-in is said to be its own."""
+    names = dict.fromkeys(name for row in group.rows for name in mean_phases(row))
+    ordered = [*(name for name in names if name != "evaluation"), "evaluation"]
+    said = [f"{clean_text(name, 40)}: {PHASES.get(name, _OWN)}" for name in ordered]
+    return f"{'; '.join(said)}."
+
+
 def phases_figure(group: Group) -> Figure:
     """Draws the mean seconds of each phase of training and of all evaluations, by method."""
     bars = [(row, mean_phases(row)) for row in group.rows]
@@ -62,12 +72,12 @@ def phases_figure(group: Group) -> Figure:
         start = _draw_bar(axes, place, phases, looks)
         axes.text(start + 0.01 * longest, place, f"{format_number(start, 0)} s", va="center")
     axes.set_yticks(
-        range(len(bars)), [short_label(group.name_of(row), 44) for row, _ in bars], fontsize=8
+        range(len(bars)), [short_label(group.name_among(row), 44) for row, _ in bars], fontsize=8
     )
     axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.set_xlim(0, 1.13 * longest)
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.set_xlabel("Seconds, mean over seeds")
+    axes.set_xlabel(f"Seconds, {group.seeds_note}")
     axes.grid(visible=False, axis="y")
     patches = [
         Patch(facecolor=colour, hatch=hatch, edgecolor="#FEFEFE", label=short_label(name, 24))

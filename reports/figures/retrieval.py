@@ -15,18 +15,19 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cl_adapters.reports.experience_names import experience_label
 from cl_adapters.reports.figures.parts import (
-    COLOURS,
     MOST_SEEDS,
     ON_DARK,
     ON_LIGHT,
-    CurveStyle,
     draw_curve,
     mark_mixed,
     new_figure,
     short_label,
 )
+from cl_adapters.reports.figures.ticks import set_experience_ticks
 from cl_adapters.reports.groups import Group, Row
+from cl_adapters.reports.looks import COLOURS, CurveStyle
 from cl_adapters.reports.retrieval import Floats, Retrieval
 from cl_adapters.reports.seeds import mean_interval
 
@@ -38,7 +39,7 @@ _LEFT, _BETWEEN, _RIGHT, _BELOW, _BOTTOM = 0.86, 1.5, 0.78, 0.34, 0.5  # inches
 _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SHARES: Final = {
     "right_adapter": ("right adapter", CurveStyle(COLOURS[0], "o", "-")),
-    "right_first_adapter": ("right first adapter", CurveStyle(COLOURS[5], "D", "-.")),
+    "right_first_adapter": ("right first adapter", CurveStyle(COLOURS[4], "D", "-.")),
     "saved": ("saved", CurveStyle(COLOURS[2], "^", "--")),
     "spoiled": ("spoiled", CurveStyle(COLOURS[1], "v", ":")),
 }
@@ -65,18 +66,20 @@ def choice_figure(group: Group, row: Row, retrievals: Sequence[Retrieval]) -> Fi
     """
     # Placed by hand, in inches: cells keep their size, and it is faster than the layout engine.
     shown = retrievals[:MOST_SEEDS]
+    names = [run.experience_names for run in row.runs[:MOST_SEEDS]]
+    left = _LEFT + 0.06 * max(len(label) for each in names for label in _row_labels(each)) - 0.06
     columns = [_answers(shown), *([_distances(shown)] if has_distances(shown) else [])]
     side = float(np.clip(0.36 * max(run.num_experiences for run in shown), 1.5, 3.3))
     top = 0.82 if group.mixed else 0.6
     title = f"{short_label(row.label, 44)}, after the last experience"
-    body = _LEFT + len(columns) * (side + _BETWEEN) - _BETWEEN + _RIGHT
+    body = left + len(columns) * (side + _BETWEEN) - _BETWEEN + _RIGHT
     width = max(body, 0.2 + 0.085 * len(title), 5.2 if group.mixed else 0)
     height = top + len(shown) * (side + _BELOW) - _BELOW + _BOTTOM
     figure = Figure((width, height))
     mark_mixed(figure, group)
     figure.text(0.1 / width, 1 - (top - 0.36) / height, title, fontsize=9.5, va="bottom")
     for number, column in enumerate(columns):
-        x = _LEFT + number * (side + _BETWEEN)
+        x = left + number * (side + _BETWEEN)
         for line, values in enumerate(column.maps):
             if values is None:
                 continue
@@ -84,6 +87,8 @@ def choice_figure(group: Group, row: Row, retrievals: Sequence[Retrieval]) -> Fi
             place = (x / width, base / height, side / width, side / height)
             axes = figure.add_axes(place, gid=f"choice-{number}-{line}")
             _heat_map(axes, column, values)
+            if number == 0:
+                _name_rows(axes, names[line])
             axes.set_title(column.title if line == 0 else "", fontsize=9, pad=4)
             axes.set_xlabel(column.labels[0] if line == len(shown) - 1 else "", fontsize=8.5)
         bar = (x + side + 0.1) / width, (height - top - side) / height, 0.13 / width, side / height
@@ -147,6 +152,16 @@ def _heat_map(axes: Axes, column: _Column, values: Floats) -> None:
     axes.set_ylabel(column.labels[1], fontsize=8.5)
 
 
+def _row_labels(names: Sequence[str]) -> list[str]:
+    return [experience_label(number, name, 12) for number, name in enumerate(names, start=1)]
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    labels = _row_labels(names)
+    places = [int(place) for place in axes.get_yticks()]
+    axes.set_yticks(places, [labels[place] for place in places])
+
+
 def _write_numbers(axes: Axes, column: _Column, values: Floats) -> None:
     for i, k in np.argwhere(~np.isnan(values)):
         ink = ON_LIGHT if values[i, k] > 0.55 * column.most else ON_DARK
@@ -191,7 +206,7 @@ def correction_figure(group: Group, row: Row, retrievals: Sequence[Retrieval]) -
     most = max(float(lower.dataLim.y1), 2.0)
     lower.set_ylim(1 - 0.04 * (most - 1), 1 + 1.08 * (most - 1))
     lower.set_xlabel("Number of experiences learned")
-    lower.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
+    set_experience_ticks(lower, retrievals[0].num_experiences)
     figure.align_ylabels()
     handles, labels = upper.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))

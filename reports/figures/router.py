@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from cl_adapters.reports.experience_names import experience_label
 from cl_adapters.reports.figures.cells import Box, Scale, draw_scale, inches
 from cl_adapters.reports.figures.parts import (
     MOST_SEEDS,
@@ -35,6 +36,7 @@ _BETWEEN, _BELOW, _BOTTOM, _RIGHT = 0.22, 0.42, 0.5, 0.95  # inches
 class _Layout:
     # Placed by hand, in inches: cells keep their size whatever the number of adapters.
     lines: list[tuple[int, History, list[int]]]
+    labels: dict[int, list[str]]
     adapters: dict[int, int]
     cell: float
     size: float
@@ -55,7 +57,9 @@ class _Layout:
         return len(self.lines) * (self.size + _BELOW) - _BELOW
 
 
-def _layout(shown: Sequence[tuple[int, History]], top: float) -> _Layout:
+def _layout(
+    shown: Sequence[tuple[int, History]], labels: dict[int, list[str]], top: float
+) -> _Layout:
     blocks = sorted({block for _, history in shown for block in history.router})
     pieces = [blocks[i : i + _BLOCKS_A_LINE] for i in range(0, len(blocks), _BLOCKS_A_LINE)]
     adapters = {
@@ -65,12 +69,13 @@ def _layout(shown: Sequence[tuple[int, History]], top: float) -> _Layout:
         for block in blocks
     }
     num_rows = max(len(weights) for _, history in shown for weights in history.router.values())
-    longest = max(len(label) for _, history in shown for label in _labels(history))
+    longest = max(len(label) for seed, _ in shown for label in labels[seed])
     most = max(sum(adapters[block] for block in piece) for piece in pieces)
     lines = [(seed, history, piece) for seed, history in shown for piece in pieces]
     size = float(np.clip(3.2 / num_rows, 0.15, 0.26)) * num_rows
     return _Layout(
         lines=lines,
+        labels=labels,
         adapters=adapters,
         cell=float(np.clip(6.0 / most, 0.13, 0.3)),
         size=max(size, 1.1 if len(lines) == 1 else 0.5),  # room for the label of the colour bar
@@ -91,7 +96,9 @@ def router_figure(
         most: Runs that are drawn; of more, the first.
     """
     routed = [pair for pair in zip(row.seeds, histories, strict=True) if pair[1].router]
-    layout = _layout(routed[:most], 0.8 if group.mixed else 0.56)
+    triples = zip(row.seeds, histories, row.runs, strict=True)
+    labels = {seed: _labels(history, run.experience_names) for seed, history, run in triples}
+    layout = _layout(routed[:most], labels, 0.8 if group.mixed else 0.56)
     width = max(layout.left + layout.body + _RIGHT, 4.6)
     height = layout.top + layout.depth + _BOTTOM
     figure = Figure((width, height))
@@ -119,11 +126,11 @@ def router_figure(
     return figure
 
 
-def _labels(history: History) -> list[str]:
-    # A test experience by number, and by domain where the truth is known.
-    names = {t: clean_text(event.domain, 14) for t, event in history.domains.items()}
+def _labels(history: History, names: Sequence[str]) -> list[str]:
+    # A test experience by number, and by domain where the truth is known, or else by its name.
+    domains = {t: clean_text(event.domain, 14) for t, event in history.domains.items()}
     return [
-        f"{t + 1}: {names[t]}" if t in names else f"{t + 1}" for t in range(history.num_experiences)
+        experience_label(t + 1, domains.get(t) or names[t]) for t in range(history.num_experiences)
     ]
 
 
@@ -131,7 +138,7 @@ def _name_rows(
     canvas: Axes, layout: _Layout, corner: tuple[float, float], seed: int, history: History
 ) -> None:
     (x, y), num_rows = corner, max(map(len, history.router.values()))
-    labels = _labels(history)[:num_rows]
+    labels = layout.labels[seed][:num_rows]
     step = 1 if len(labels) <= 20 else -(-len(labels) // 20)
     for t in range(0, len(labels), step):
         place = y + layout.size * (t + 0.5) / len(labels)

@@ -20,16 +20,10 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
 from cl_adapters.reports.figures.cells import Scale, draw_scale, inches
-from cl_adapters.reports.figures.parts import (
-    COLOURS,
-    MOST_SEEDS,
-    ON_DARK,
-    ON_LIGHT,
-    mark_mixed,
-    short_label,
-)
+from cl_adapters.reports.figures.parts import MOST_SEEDS, ON_DARK, ON_LIGHT, mark_mixed, short_label
 from cl_adapters.reports.groups import Group, Row, clean_text
 from cl_adapters.reports.growth import History, strain
+from cl_adapters.reports.looks import COLOURS
 
 __all__ = ["timeline_figure"]
 

@@ -6,16 +6,11 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from cl_adapters.reports.figures.parts import (
-    COLOURS,
-    CurveStyle,
-    draw_curve,
-    short_label,
-    two_panels,
-)
+from cl_adapters.reports.figures.parts import draw_curve, legend_below, short_label, two_panels
+from cl_adapters.reports.figures.ticks import set_experience_ticks
 from cl_adapters.reports.groups import Group, Row
+from cl_adapters.reports.looks import COLOURS, CurveStyle
 from cl_adapters.reports.seeds import mean_interval
 from cl_adapters.reports.votes import Votes
 
@@ -55,9 +50,10 @@ def votes_figure(group: Group, row: Row, votes: Sequence[Votes]) -> Figure:
     right.set_xlabel("Experience of the test image")
     right.set_title("Where they differ at the end", fontsize=9, y=1.0)
     for axes in (left, right):
-        axes.legend(fontsize=8, loc="upper left")
-        axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
+        legend_below(axes)
+        axes.set_ylim(0, axes.get_ylim()[1])
+    set_experience_ticks(left, len(votes[0].over_time["differ"]))
+    set_experience_ticks(right, len(votes[0].by_experience["differ"]), row.experience_names, 2.7)
     return figure
 
 

@@ -6,16 +6,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from cl_adapters.reports.figures.curves import accuracy_figure, curve_chart, forgetting_figure
+from cl_adapters.reports.figures.curves import (
+    accuracy_figure,
+    curve_chart,
+    forgetting_figure,
+    intervals_note,
+)
 from cl_adapters.reports.figures.experiences import experience_figure
 from cl_adapters.reports.figures.files import Drawing
 from cl_adapters.reports.figures.pareto import pareto_chart, pareto_figure, shown_costs
-from cl_adapters.reports.figures.phases import phases_figure
+from cl_adapters.reports.figures.phases import phases_figure, phases_sentence
 from cl_adapters.reports.groups import Group, Row
 from cl_adapters.reports.paired import find_baseline
 from cl_adapters.reports.summary import sentences
 from cl_adapters.reports.tables.comparison import comparison_table, table_files
-from cl_adapters.reports.tables.paired import difference_table, rank_table
+from cl_adapters.reports.tables.paired import difference_table, rank_table, too_few_seeds
 from cl_adapters.reports.tables.scores import ScoreTable
 
 __all__ = ["ComparisonSection"]
@@ -72,6 +77,7 @@ class ComparisonSection:
             "table": self.table,
             "differences": self.differences,
             "ranks": self.ranks,
+            "too_few_seeds": too_few_seeds(self.group, self.baseline),
             "baseline": self.baseline.label if self.baseline else "",
         }
 
@@ -83,13 +89,14 @@ class ComparisonSection:
             yield Drawing(
                 kind="panels",
                 name="experiences",
-                text="Accuracy on each experience from when it was learned; mean over seeds.",
+                text="Accuracy on each experience from when it was learned; "
+                f"{self.group.seeds_note}.",
                 figure=experience_figure(self.group),
                 table="matrix",
             )
 
     def _curves(self) -> Iterator[Drawing]:
-        group, band = self.group, "bands are 95 % intervals over seeds, none with one seed"
+        group, band = self.group, intervals_note(self.group)
         yield Drawing(
             kind="curve",
             name="accuracy",
@@ -114,9 +121,9 @@ class ComparisonSection:
             yield Drawing(
                 kind="pareto",
                 name="pareto",
-                text="Accuracy after the last experience against cost, mean and 95 % interval over "
-                "seeds. The dotted line joins the methods that no other beats on both; upper "
-                "bounds, hollow, take no part. Times depend on the machine.",
+                text="Accuracy after the last experience against cost; "
+                f"{intervals_note(group, 'cross')}. The dotted line joins the methods that no "
+                "other beats on both; upper bounds take no part. Times depend on the machine.",
                 figure=pareto_figure(group),
                 chart=pareto_chart(group),
                 table="comparison",
@@ -126,7 +133,7 @@ class ComparisonSection:
                 kind="phases",
                 name="phases",
                 text="Where the time went: seconds of each phase of training and of all "
-                "evaluations, mean over seeds.",
+                f"evaluations, {group.seeds_note}. {phases_sentence(group)}",
                 figure=phases_figure(group),
                 table="phases",
             )

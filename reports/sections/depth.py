@@ -63,7 +63,8 @@ class DepthSection:
             kind="matrix",
             name=f"confusion-{name}",
             text=f"Confusion matrix of {row.label} after the last experience, {whose}; classes in "
-            "the order in which they came, lines between experiences.",
+            "the order in which they came, lines between experiences; what is right stands on the "
+            "diagonal, what is wrong beside it in red.",
             figure=confusion_figure(self.group, row, confusion),
             table="confusion",
             row=number,

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cl_adapters.reports.figures.curves import intervals_note
 from cl_adapters.reports.figures.files import Drawing
 from cl_adapters.reports.figures.parameters import parameters_figure
 from cl_adapters.reports.figures.parts import MOST_SEEDS, first_seeds
@@ -87,7 +88,7 @@ class GrowthSection:
                 else "no run recorded the growth of an adapter, whatever else adds parameters, so "
                 "that the cost of linear growth is not known"
             )
-            text = f"Parameters beside the backbone, mean and 95 % interval over seeds; {linear}."
+            text = f"Parameters beside the backbone; {intervals_note(self.group)}; {linear}."
             figure = parameters_figure(self.group, self.histories)
             yield Drawing(kind="parameters", name="parameters", text=text, figure=figure)
 

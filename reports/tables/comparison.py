@@ -62,15 +62,16 @@ def _runs_csv(group: Group) -> str:
 
 
 def _curves_csv(group: Group) -> str:
-    header = ["protocol", "method", "num_seeds", "experience", "classes_seen"]
-    names = {"seen": "accuracy_on_classes_seen", "forgetting": "forgetting_from_best"}
-    for name in names.values():
+    header = ["protocol", "method", "num_seeds", "experience", "experience_name", "classes_seen"]
+    drawn = {"seen": "accuracy_on_classes_seen", "forgetting": "forgetting_from_best"}
+    for name in drawn.values():
         header += [f"{name}_mean", f"{name}_ci95"]
     rows = []
     for row in group.rows:
-        curves = [row.interval(name) for name in names]
+        curves = [row.interval(name) for name in drawn]
+        names = row.experience_names or [""] * len(row.classes_seen)
         for t, classes in enumerate(row.classes_seen):
-            line: list[object] = [row.protocol, row.label, len(row.seeds), t, classes]
+            line: list[object] = [row.protocol, row.label, len(row.seeds), t, names[t], classes]
             for curve in curves:
                 line += [float(curve.mean[t]), float(curve.half_width[t])]
             rows.append(line)
@@ -79,11 +80,13 @@ def _curves_csv(group: Group) -> str:
 
 def _matrix_csv(group: Group) -> str:
     header = ["protocol", "method", "seed", "experience_trained", "target_experience", "accuracy"]
+    header += ["trained_name", "target_name"]
     rows = (
-        [row.protocol, row.label, run.record.seed, int(t), int(i), run.matrix[t, i]]
+        [row.protocol, row.label, run.record.seed, t, i, run.matrix[t, i], names[t], names[i]]
         for row in group.rows
         for run in row.runs
-        for t, i in np.argwhere(~np.isnan(run.matrix))
+        for names in [run.experience_names]
+        for t, i in np.argwhere(~np.isnan(run.matrix)).tolist()
     )
     return csv_text(header, rows)
 

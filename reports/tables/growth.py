@@ -11,7 +11,7 @@ from cl_adapters.reports.detection import detection
 from cl_adapters.reports.groups import Group, Row
 from cl_adapters.reports.growth import History, strain
 from cl_adapters.reports.seeds import Interval, mean_interval
-from cl_adapters.reports.tables.markup import csv_text, definition
+from cl_adapters.reports.tables.markup import best_of, csv_text, definition
 from cl_adapters.reports.tables.scores import ScoreTable
 
 __all__ = ["LETTERS", "DetectionTable", "growth_files"]
@@ -53,7 +53,19 @@ class DetectionTable:
             stem="detection",
             caption="changes found; mean and 95 % interval over seeds (Student's t); best in bold.",
             notes=[LETTERS, *map(definition, DETECTION_COLUMNS)],
+            marks=self._marks,
         )
+
+    def _marks(
+        self, column: Column, intervals: Sequence[Interval], is_rival: Sequence[bool]
+    ) -> list[bool]:
+        # Who never fires raises no false alarm and reuses all: that is nothing to stand out with.
+        found = [
+            any(values["changes_found"] > 0 for values in self._values[row.label])
+            for row in self.rows
+        ]
+        pairs = zip(is_rival, found, strict=True)
+        return best_of(column, intervals, [is_one and has_found for is_one, has_found in pairs])
 
     def interval(self, row: Row, column: Column) -> Interval:
         """Returns mean and interval over the seeds at which a value is defined."""

@@ -13,7 +13,14 @@ from cl_adapters.reports.seeds import Interval, mean_interval
 from cl_adapters.reports.tables.comparison import shown_columns
 from cl_adapters.reports.tables.scores import ScoreTable
 
-__all__ = ["DIFFERENCES_TEXT", "RANKS_TEXT", "difference_table", "rank_table"]
+__all__ = [
+    "DIFFERENCES_TEXT",
+    "LEAST_SEEDS",
+    "RANKS_TEXT",
+    "difference_table",
+    "rank_table",
+    "too_few_seeds",
+]
 
 DIFFERENCES_TEXT: Final = (
     "Mean over the seeds that both have of (method \u2212 baseline), with the 95 % interval of "
@@ -25,6 +32,12 @@ DIFFERENCES_TEXT: Final = (
 RANKS_TEXT: Final = (
     "Mean over the seeds that all methods have of the place among them, with its 95 % interval; "
     "1 is the best, level methods share the mean of their places, upper bounds take no part."
+)
+# With one there is no interval, and a difference or a rank looks as sure as the mean of ten.
+LEAST_SEEDS: Final = 2
+_WHY: Final = (
+    f"That takes {LEAST_SEEDS} seeds that methods share: from one alone nobody can tell a better "
+    "method from a lucky order of the classes. Five make a fair comparison: run with --seeds 5."
 )
 _DIFFERENCES: Final = (
     "a_last_micro",
@@ -62,13 +75,15 @@ def _unmarked(_: Column, intervals: Sequence[Interval], __: Sequence[bool]) -> l
 
 
 def difference_table(group: Group, baseline: Row | None) -> ScoreTable | None:
-    """Returns how far each method lies from a baseline, seed by seed; None without pairs.
+    """Returns how far each method lies from a baseline, seed by seed.
+
+    A method with less than `LEAST_SEEDS` pairs is left out; None if all are.
 
     Args:
         group: The methods.
         baseline: What they are held against.
     """
-    rows = [] if baseline is None else paired_rows(group, baseline)
+    rows = _paired_enough(group, baseline)
     if baseline is None or not rows:
         return None
     return ScoreTable(
@@ -87,10 +102,9 @@ def difference_table(group: Group, baseline: Row | None) -> ScoreTable | None:
 
 
 def rank_table(group: Group) -> ScoreTable | None:
-    """Returns the mean rank of each method; None if fewer than two share a seed."""
-    rivals = [row for row in group.rows if not row.is_upper_bound]
-    shared = set.intersection(*(set(row.seeds) for row in rivals)) if rivals else set()
-    if len(rivals) < 2 or not shared:
+    """Returns the mean rank of each method; None if they share less than `LEAST_SEEDS` seeds."""
+    rivals, shared = _rivals(group)
+    if len(rivals) < 2 or len(shared) < LEAST_SEEDS:
         return None
     columns = [_as_rank(column) for column in _columns(group, _RANKED)]
     is_higher = {column.name: column.better == "higher" for column in COLUMNS}
@@ -114,6 +128,45 @@ def rank_table(group: Group) -> ScoreTable | None:
         notes=[RANKS_TEXT],
         suffix="_rank",
     )
+
+
+def too_few_seeds(group: Group, baseline: Row | None) -> str:
+    """Returns which of both tables is not shown, or leaves out whom, and why; empty if all is.
+
+    Args:
+        group: The methods.
+        baseline: What they are held against.
+    """
+    rivals, shared = _rivals(group)
+    kept = {row.label for row in _paired_enough(group, baseline)}
+    has_ranks = len(rivals) < 2 or len(shared) >= LEAST_SEEDS
+    lost = [
+        row.label
+        for row in group.rows
+        if baseline is not None
+        and row.protocol == baseline.protocol
+        and row.label not in {baseline.label, *kept}
+    ]
+    missing = [
+        *(["differences seed by seed"] if lost and not kept else []),
+        *([] if has_ranks else ["ranks"]),
+    ]
+    said = f"Not shown: {' and '.join(missing)}. " if missing else ""
+    if lost and kept:
+        said += f"Left out of the differences: {', '.join(lost)}. "
+    return f"{said}{_WHY}" if said else ""
+
+
+def _rivals(group: Group) -> tuple[list[Row], set[int]]:
+    # The methods that are ranked, and the seeds that all of them have.
+    rivals = [row for row in group.rows if not row.is_upper_bound]
+    shared = set.intersection(*(set(row.seeds) for row in rivals)) if rivals else set()
+    return rivals, shared
+
+
+def _paired_enough(group: Group, baseline: Row | None) -> list[Row]:
+    rows = [] if baseline is None else paired_rows(group, baseline)
+    return [row for row in rows if len(row.runs) >= LEAST_SEEDS]
 
 
 def _as_rank(column: Column) -> Column:

@@ -34,7 +34,8 @@ def test_both_predictions_stand_by_each_picture(make_run: MakeRun, tmp_path: Pat
     text = write_report([tmp_path / "runs"], tmp_path / "out", formats=["svg"]).html.read_text()
     assert text.count('<img src="data:image/png;base64,') == 2
     assert 'alt="Test image 0 of class class 1"' in text
-    assert "right after experience 1 (90 %), at the end taken for <strong>class 6</strong>" in text
+    right = "right after experience 1: class 0, class 1 (90 %)"
+    assert f"{right}, at the end taken for <strong>class 6</strong>" in text
     assert "fell most, seed 1" in text
 
 

@@ -36,9 +36,7 @@ def test_curves_show_the_numbers_and_bands_need_two_seeds(
     expected = np.mean([run.seen for run in group.rows[0].runs], axis=0)
     assert lines[0].get_ydata() == pytest.approx(expected)
     assert len(axes.collections) == 1
-    (legend,) = axes.figure.legends
-    texts = [text.get_text() for text in legend.get_texts()]
-    assert texts == ["lae, 3 seeds", "finetune, 1 of 3 seeds"]
+    assert [text.get_text() for text in axes.texts] == ["lae", "finetune, 1 of 3 seeds"]
 
 
 def test_many_methods_can_be_told_apart_without_colour(make_run: MakeRun, tmp_path: Path) -> None:
@@ -52,11 +50,33 @@ def test_many_methods_can_be_told_apart_without_colour(make_run: MakeRun, tmp_pa
     lines = axes.get_lines()
     looks = {(line.get_marker(), str(vars(line)["_dash_pattern"])) for line in lines}
     assert len(looks) == 12
-    assert len({(to_hex(line.get_color()), line.get_marker()) for line in lines}) == 12
+    # Variants of one method: its colour, and markers filled in other ways.
+    assert len({to_hex(line.get_color()) for line in lines}) == 1
+    assert len({(line.get_marker(), line.get_fillstyle()) for line in lines}) == 12
     # Two collections a method: its grid, and a curve an experience with a point each time.
     curves = [len(each.get_paths()) for each in panels.collections if each.get_zorder() == 2]
     assert curves == [12, 1] * 12
     assert not heat.texts  # numbers only fit up to ten experiences
+
+
+def test_many_intervals_are_thin_whiskers_of_the_right_length(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    for number in range(5):
+        for seed in (0, 1, 2):
+            make_run(f"m{number}", seed, decay=0.03 * number)
+    group = _group(tmp_path)
+    with figure_style():
+        (axes,) = accuracy_figure(group).axes
+    assert len(axes.collections) == 5
+    for row, whiskers in zip(group.rows, axes.collections, strict=True):
+        assert whiskers.get_linewidth()[0] <= 1
+        for t, path in enumerate(whiskers.get_paths()):
+            values = [run.seen[t] for run in row.runs]
+            mean, half = np.mean(values), 4.302653 * np.std(values, ddof=1) / 3**0.5
+            (x, low), (_, high) = path.vertices.tolist()
+            assert abs(x - row.progress[t]) < 0.25  # of 2 from one experience to the next
+            assert [low, high] == pytest.approx(np.clip([mean - half, mean + half], 0, 100))
 
 
 def test_heat_map_carries_its_numbers_on_a_shared_scale(make_run: MakeRun, tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ def test_points_lie_where_the_drawing_has_them(group: Group, tmp_path: Path) -> 
     page = embed(svg, "p")
     for curve, row in zip(data["curves"], group.rows, strict=True):
         ids = re.findall(rf'id="({re.escape(curve["id"])}[^"]*)"', page)
-        assert len(ids) == (2 if len(row.seeds) > 1 else 1)  # a line, and a band if there is one
+        # A line, a band if there is one, and three parts at its end.
+        assert len(ids) == (5 if len(row.seeds) > 1 else 4)
         # The line's own path in the SVG goes through the points that the script knows.
         path = re.search(rf'id="{curve["id"]}line".*? d="([^"]*)"', page, flags=re.DOTALL)
         assert path is not None
@@ -46,7 +47,10 @@ def test_points_lie_where_the_drawing_has_them(group: Group, tmp_path: Path) -> 
         assert [float(p[4].split(" ±")[0]) for p in curve["points"]] == pytest.approx(
             mean, abs=0.006
         )
-        assert [p[3] for p in curve["points"]] == [f"{n} classes seen" for n in (2, 4, 6, 8)]
+        assert [p[3] for p in curve["points"]] == [
+            f"{2 * n} classes seen (experience {n}: class {2 * n - 2}, class {2 * n - 1})"
+            for n in (1, 2, 3, 4)
+        ]
 
 
 def test_pareto_points_carry_cost_and_accuracy(make_run: MakeRun, tmp_path: Path) -> None:

@@ -116,18 +116,19 @@ def test_a_curve_is_switched_off_and_on(chromium: Browser, page: Path) -> None:
     chromium.open(page)
     button = (
         "[...document.querySelectorAll('.keys button')]"
-        ".find((each) => each.textContent.startsWith('lae, 2'))"
+        ".find((each) => each.textContent.startsWith('lae'))"
     )
     number = int(chromium.run(f"{button}.dataset.curve"))
     parts = f"[...document.querySelectorAll('[id^=s1f0-curve-{number}-]')]"
     shown = f"{parts}.map((each) => getComputedStyle(each).display)"
-    assert chromium.run(f"{parts}.length") == 2  # the line and its band
+    # The line, its whiskers, and at its end a thin line, a marker and its name.
+    assert chromium.run(f"{parts}.length") == 5
     assert "none" not in chromium.run(shown)
     chromium.run(f"{button}.click()")
     assert chromium.run(f"{button}.ariaPressed") == "false"
-    assert chromium.run(shown) == ["none", "none"]
+    assert chromium.run(shown) == ["none"] * 5
     every = "[...document.querySelectorAll('[id^=s1f0-curve-]')]"
-    assert chromium.run(f"{every}.filter((each) => each.style.display === 'none').length") == 2
+    assert chromium.run(f"{every}.filter((each) => each.style.display === 'none').length") == 5
     chromium.run(f"{button}.focus()")
     chromium.press(" ", 32, " ")  # by keyboard, too
     assert chromium.run(f"{button}.ariaPressed") == "true"
@@ -148,7 +149,7 @@ def test_values_follow_the_pointer_and_the_keyboard(
         " document.querySelector('.keys .value').textContent]"
     )
     at, name, value = chromium.run(read)
-    assert at == "8 classes seen"
+    assert at == "8 classes seen (experience 4: class 6, class 7)"
     label, curves = name.split(",")[0], {}
     for seed in (0, 1):
         frame = make_predictions([2, 2, 2, 2], 12, 0.0, seed + 17)
@@ -159,19 +160,25 @@ def test_values_follow_the_pointer_and_the_keyboard(
     chromium.run("document.querySelector('input[type=range]').focus()")
     chromium.press("ArrowLeft", 37)
     at, _, value = chromium.run(read)
-    assert (at, value) == ("6 classes seen", f"{curves[0].iloc[-2]:.2f}")
+    assert (at, value) == (
+        "6 classes seen (experience 3: class 4, class 5)",
+        f"{curves[0].iloc[-2]:.2f}",
+    )
     box = chromium.run(
         "(() => { const r = document.querySelector('.curve svg').getBoundingClientRect();"
         " return [r.left, r.top, r.width, r.height]; })()"
     )
     chromium.move(box[0] + 0.13 * box[2], box[1] + box[3] / 2)
     at, _, value = chromium.run(read)
-    assert (at, value) == ("2 classes seen", f"{curves[0].iloc[0]:.2f}")
+    assert (at, value) == (
+        "2 classes seen (experience 1: class 0, class 1)",
+        f"{curves[0].iloc[0]:.2f}",
+    )
     said = chromium.run("document.querySelector('input[type=range]').ariaValueText")
     said = said or chromium.run(
         "document.querySelector('input[type=range]').getAttribute('aria-valuetext')"
     )
-    assert said.startswith("2 classes seen. joint")
+    assert said.startswith("2 classes seen (experience 1: class 0, class 1). joint")
 
 
 def test_without_scripts_every_figure_stands_with_its_legend(chromium: Browser, page: Path) -> None:
@@ -183,7 +190,7 @@ def test_without_scripts_every_figure_stands_with_its_legend(chromium: Browser, 
     texts = chromium.run(
         "[...document.querySelectorAll('.curve svg text')].map((each) => each.textContent)"
     )
-    assert "simplecil, 2 seeds" in texts
+    assert "simplecil" in texts
     assert "joint, 1 of 2 seeds" in texts
 
 

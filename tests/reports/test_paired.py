@@ -22,7 +22,7 @@ from cl_adapters.reports.paired import (
 )
 from cl_adapters.reports.pareto import frontier
 from cl_adapters.reports.report import write_report
-from cl_adapters.reports.tables.paired import difference_table, rank_table
+from cl_adapters.reports.tables.paired import difference_table, rank_table, too_few_seeds
 from tests.reports.conftest import MakeRun
 
 
@@ -100,6 +100,51 @@ def test_methods_without_a_common_seed_have_no_ranks_and_no_pairs(
     group = _group(tmp_path)
     assert rank_table(group) is None
     assert difference_table(group, find_baseline(group, None)) is None
+
+
+def test_one_seed_has_no_ranks_and_no_differences_and_the_page_says_why(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    for name in ("lae", "simplecil", "mos"):
+        make_run(name, 0, decay=0.1)
+    group = _group(tmp_path)
+    baseline = find_baseline(group, None)
+    assert rank_table(group) is None
+    assert difference_table(group, baseline) is None
+    said = too_few_seeds(group, baseline)
+    assert said.startswith("Not shown: differences seed by seed and ranks. That takes 2 seeds")
+    summary = write_report([tmp_path / "runs"], tmp_path / "report", formats=["svg"])
+    page = summary.html.read_text("utf-8")
+    assert said in page
+    assert 'id="ranks-1"' not in page
+    assert 'id="differences-1"' not in page
+    assert not [path for path in summary.files if path.stem.endswith(("-ranks", "-differences"))]
+    for name in ("lae", "simplecil", "mos"):
+        make_run(name, 1, decay=0.1)
+    summary = write_report([tmp_path / "runs"], tmp_path / "report", formats=["svg"])
+    page = summary.html.read_text("utf-8")
+    assert "Not shown" not in page
+    assert 'id="ranks-1"' in page
+    assert 'id="differences-1"' in page
+
+
+def test_a_method_with_one_pair_is_left_out_of_the_differences_by_name(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    for seed in (0, 1):
+        make_run("simplecil", seed)
+        make_run("lae", seed)
+    make_run("mos", 1)
+    group = _group(tmp_path)
+    baseline = find_baseline(group, None)
+    table = difference_table(group, baseline)
+    assert table is not None
+    assert [row.label for row in table.rows] == ["lae"]
+    said = too_few_seeds(group, baseline)
+    assert "Left out of the differences: mos." in said
+    assert said.startswith("Not shown: ranks.")  # of the seeds that all have there is one
+    (alone,) = group_runs(load_runs([tmp_path / "runs" / "digits" / "mos"]).finished)
+    assert too_few_seeds(alone, None) == ""
 
 
 def test_runs_of_another_protocol_are_no_partners(make_run: MakeRun, tmp_path: Path) -> None:

@@ -192,7 +192,8 @@ def test_mixed_protocols_are_marked_everywhere(make_run: MakeRun, tmp_path: Path
 
 def test_text_of_figures_can_be_searched(written: Written) -> None:
     text = (written.folder / "figures" / "digits-accuracy.svg").read_text()
-    assert "lae, 2 seeds" in text
+    assert ">lae<" in text
+    assert "mean over 2 seeds" in text
     assert "Number of classes seen" in text
 
 

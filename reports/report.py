@@ -231,7 +231,7 @@ def _write_paper_figures(
     for context in contexts:
         width, group = paper.column_width, context["group"]
         figures = [] if width is None else save_paper_figures(group, width, folder, formats)
-        context["paper_figures"] = [path.name for path in figures]
+        context["paper_figures"] = {path.stem: formats for path in figures}
         written += figures
     return written
 

@@ -188,8 +188,22 @@ def render_page(
     )
 
 
+# Where a long word of a heading may be broken, for columns of a telephone.
+_BROKEN_WORDS: Final = {
+    "Forgetting": "Forget\u00adting",
+    "parameters": "para\u00admeters",
+    "Training": "Train\u00ading",
+}
+
+
+def _hyphenated(heading: str) -> str:
+    for word, broken in _BROKEN_WORDS.items():
+        heading = heading.replace(word, broken)
+    return heading
+
+
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("cl_adapters.reports", "."),
         autoescape=True,
         undefined=StrictUndefined,
@@ -197,6 +211,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["hyphenated"] = _hyphenated
+    return environment
 
 
 def _unfinished(loaded: LoadedRuns, out: Path) -> list[dict[str, Any]]:

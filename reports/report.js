@@ -138,6 +138,28 @@ function draw(chart, attributes) {
 
 for (const figure of document.querySelectorAll("figure[data-chart]")) setUp(figure);
 
+// A box that holds more than it shows fades at the end at which it goes on.
+function markEnds(box) {
+  const rest = box.scrollWidth - box.clientWidth - box.scrollLeft;
+  box.classList.toggle("goes-left", box.scrollLeft > 1);
+  box.classList.toggle("goes-right", rest > 1);
+}
+for (const box of document.querySelectorAll(".scroll, .card, pre")) {
+  const watcher = new ResizeObserver(() => markEnds(box));
+  for (const part of [box, ...box.children]) watcher.observe(part);
+  box.addEventListener("scroll", () => markEnds(box), { passive: true });
+}
+
+// Browsers that do not know `::details-content` print what is folded only if it is open.
+let folded = [];
+window.addEventListener("beforeprint", () => {
+  folded = [...document.querySelectorAll("details:not([open])")];
+  for (const each of folded) each.open = true;
+});
+window.addEventListener("afterprint", () => {
+  for (const each of folded) each.open = false;
+});
+
 // What a link points to inside something folded is unfolded; on paper everything is.
 function unfold() {
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));

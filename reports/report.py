@@ -24,6 +24,7 @@ from cl_adapters.reports.figures.files import (
     save_figure,
 )
 from cl_adapters.reports.figures.interactive import chart_data
+from cl_adapters.reports.figures.paper import save_paper_figures
 from cl_adapters.reports.figures.parts import MOST_SEEDS
 from cl_adapters.reports.groups import Group, group_runs
 from cl_adapters.reports.growth import History
@@ -31,11 +32,13 @@ from cl_adapters.reports.load import LoadedRuns, load_runs
 from cl_adapters.reports.notes import check_any_is_whole, reader_notes
 from cl_adapters.reports.page import Picture, render_page, section_context, swatch
 from cl_adapters.reports.paired import check_baseline
+from cl_adapters.reports.paper import Paper
 from cl_adapters.reports.retrieval import Retrieval
 from cl_adapters.reports.sections.comparison import ComparisonSection
 from cl_adapters.reports.sections.depth import DepthSection
 from cl_adapters.reports.sections.examples import ExamplesSection, read_all_examples
 from cl_adapters.reports.sections.growth import GrowthSection, read_histories
+from cl_adapters.reports.sections.paper import PaperSection
 from cl_adapters.reports.sections.retrieval import RetrievalSection, read_retrievals
 from cl_adapters.reports.sections.votes import VotesSection, read_all_votes
 from cl_adapters.reports.tables.short import short_rows
@@ -93,6 +96,7 @@ def write_report(
     force: bool = False,
     baseline: str | None = None,
     formats: Sequence[str] | None = None,
+    paper: Paper | None = None,
 ) -> ReportSummary:
     """Reads all runs below the folders and writes one page, its figures and its tables.
 
@@ -108,6 +112,7 @@ def write_report(
             all three; with more than `MOST_IN_FULL` methods it writes svg alone of the figures
             that are about one method, with one seed where there is a panel a seed, and says so:
             the rest would take most of a minute.
+        paper: What is made for a paper; None makes a table of three columns, and no figures.
 
     Raises:
         InputError: If a folder does not exist, none holds a run that can be read, `out` is a file,
@@ -122,9 +127,11 @@ def write_report(
     check_baseline(groups, baseline)
     is_brief = formats is None and sum(len(group.rows) for group in groups) > MOST_IN_FULL
     most_seeds, kinds_of_one = (1, FORMATS[:1]) if is_brief else (MOST_SEEDS, kinds)
-    sections = [(group, parts.sections(group, baseline, most_seeds)) for group in groups]
+    paper = paper or Paper()
+    sections = [(each, parts.sections(each, baseline, most_seeds, paper)) for each in groups]
     contexts, files = _write_groups(sections, out, (kinds, kinds_of_one))
     contexts = [context | {"is_brief": is_brief} for context in contexts]
+    files += _write_paper_figures(contexts, paper, out / "figures", kinds)
     files += _write_tables(boundaries.files(), out)
     page = _write_page(render_page(contexts, loaded, out, boundaries), out)
     told = chain.from_iterable(context["sentences"] for context in contexts)
@@ -180,7 +187,9 @@ class _Parts(NamedTuple):
             read_all_examples(loaded),
         )
 
-    def sections(self, group: Group, baseline: str | None, most_seeds: int) -> list[Section]:
+    def sections(
+        self, group: Group, baseline: str | None, most_seeds: int, paper: Paper
+    ) -> list[Section]:
         return [
             ComparisonSection(group, baseline),
             DepthSection(group),
@@ -188,6 +197,7 @@ class _Parts(NamedTuple):
             RetrievalSection(group, self.retrievals, most_seeds),
             VotesSection(group, self.votes),
             ExamplesSection(group, self.examples),
+            PaperSection(group, paper),
         ]
 
 
@@ -212,6 +222,18 @@ def _write_tables(texts: Mapping[str, str], out: Path) -> list[Path]:
     for name, text in texts.items():
         (out / "tables" / name).write_text(text, "utf-8", "replace")
     return [out / "tables" / name for name in texts]
+
+
+def _write_paper_figures(
+    contexts: Sequence[dict[str, Any]], paper: Paper, folder: Path, formats: Sequence[str]
+) -> list[Path]:
+    written: list[Path] = []
+    for context in contexts:
+        width, group = paper.column_width, context["group"]
+        figures = [] if width is None else save_paper_figures(group, width, folder, formats)
+        context["paper_figures"] = {path.stem: formats for path in figures}
+        written += figures
+    return written
 
 
 def _write_group(

@@ -23,6 +23,11 @@ COMMANDS: Final = {
     "report": Command(
         "cl_adapters.cli.report:report",
         "Writes report.html, the figures and the tables of finished runs.",
+        (
+            "cl-adapters report runs --out report --open",
+            "cl-adapters report runs/digits --baseline finetune --formats svg,pdf",
+            "cl-adapters report runs --style paper --columns a_last,a_avg,forgetting,parameters",
+        ),
     ),
     "verify": Command(
         "cl_adapters.cli.report:verify",

@@ -46,6 +46,13 @@ class OneCommand(TyperCommand):
             with formatter.section(heading):
                 formatter.write_dl(sections[heading])
 
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002 - typer's
+        """Writes the examples, which no width may break."""
+        if self.epilog:
+            with formatter.section("Examples"):
+                for line in self.epilog.splitlines():
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
 
 _ARGUMENTS: Final = "Arguments"
 
@@ -69,10 +76,12 @@ class Command:
     Attributes:
         place: `module:name` of its function, or of a `Typer` with commands of its own.
         help: What it does, in a sentence.
+        examples: Whole command lines, shown at the end of its help.
     """
 
     place: str
     help: str
+    examples: tuple[str, ...] = ()
 
     def build(self, name: str) -> Any:  # noqa: ANN401 - typer's own command class is private
         """Imports the command."""
@@ -82,7 +91,8 @@ class Command:
         alone = typer.Typer(
             add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
         )
-        alone.command(name, cls=OneCommand, help=self.help)(guarded(found))
+        told = "\n".join(self.examples) or None
+        alone.command(name, cls=OneCommand, help=self.help, epilog=told)(guarded(found))
         return get_command(alone)
 
 

@@ -3,7 +3,7 @@
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,11 +102,15 @@ def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
 
 
 @contextmanager
-def figure_style() -> Iterator[None]:
-    """Draws and saves in the style of the report whatever the user's matplotlibrc says."""
+def figure_style(changes: Mapping[RcKeyType, Any] | None = None) -> Iterator[None]:
+    """Draws and saves in the style of the report whatever the user's matplotlibrc says.
+
+    Args:
+        changes: What is otherwise, such as for a paper.
+    """
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
+        mpl.rcParams.update(_STYLE | dict(changes or {}))
         # A name in another script is a box in the PNG and right in the SVG; no reason to shout.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield

@@ -1,7 +1,7 @@
 """Accuracy against cost: which methods nothing beats on both."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -38,9 +38,14 @@ def _cost(row: Row, name: str) -> float:
     return float(row.interval(name).mean)
 
 
-def pareto_figure(group: Group) -> Figure:
-    """Draws A_last against each cost, with intervals, and the line of those that nothing beats."""
-    costs = shown_costs(group)
+def pareto_figure(group: Group, costs: Sequence[Column] | None = None) -> Figure:
+    """Draws A_last against each cost, with intervals, and the line of those that nothing beats.
+
+    Args:
+        group: The methods.
+        costs: A panel each, of `shown_costs`; None for all of them.
+    """
+    costs = shown_costs(group) if costs is None else costs
     labels = [_name(group, row) for row in group.rows]
     width = max(2.9 * len(costs), 4.2)
     num_columns = max(1, min(len(labels), int(12.5 * width / (max(map(len, labels)) + 6))))
@@ -88,7 +93,7 @@ def _scale(axes: Axes, values: list[float], column: Column) -> None:
         axes.set_xlim(0, 1.08 * max(values) or 1)
         axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_xlabel(f"{column.heading}{unit}{', log scale' if is_log else ''}", fontsize=9)
+    axes.set_xlabel(f"{column.heading}{unit}{', log scale' if is_log else ''}", fontsize="medium")
 
 
 def _frontier(axes: Axes, group: Group, costs: list[float]) -> None:

@@ -1,4 +1,4 @@
-"""Rows of text as CSV, Markdown and LaTeX."""
+"""Rows of text as CSV and Markdown; `latex` writes them for a paper."""
 
 import csv
 import io
@@ -104,66 +104,36 @@ class Sheet:
         headings: Two for label and seeds, then one a column.
         rows: Label, seeds and the cells of each row.
         notes: What a reader must know, below the table.
+        name: What a text refers to it by.
+        tells_seeds: Whether the number of seeds has a column.
     """
 
     caption: str
     headings: Sequence[str]
     rows: Sequence[tuple[str, str, Sequence[Cell]]]
     notes: Sequence[str]
+    name: str = ""
+    tells_seeds: bool = True
+
+    def shown(self, line: Sequence[str]) -> list[str]:
+        """Returns the texts of a line, headings or row, that the table shows."""
+        return [text for place, text in enumerate(line) if place != 1 or self.tells_seeds]
 
     def markdown(self) -> str:
         """Returns a Markdown table."""
-        lines = [list(self.headings), ["---"] + ["---:"] * (len(self.headings) - 1)]
+        headings = self.shown(self.headings)
+        lines = [headings, ["---"] + ["---:"] * (len(headings) - 1)]
         for label, seeds, cells in self.rows:
             texts = [f"**{cell.text}**" if cell.is_best else cell.text for cell in cells]
-            lines.append([_escape_markdown(label), seeds, *texts])
+            lines.append(self.shown([_escape_markdown(label), seeds, *texts]))
         body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         notes = "".join(f"\n- {_escape_markdown(note)}" for note in self.notes)
         return f"{_escape_markdown(self.caption)}\n\n{body}\n{notes and notes + chr(10)}"
-
-    def latex(self) -> str:
-        """Returns a LaTeX table for the booktabs package."""
-        lines = [" & ".join(map(_escape_latex, self.headings)) + r" \\", r"\midrule"]
-        for label, seeds, cells in self.rows:
-            texts = [_escape_latex(cell.text) for cell in cells]
-            bold = [
-                rf"\textbf{{{text}}}" if cell.is_best else text
-                for text, cell in zip(texts, cells, strict=True)
-            ]
-            lines.append(" & ".join([_escape_latex(label), seeds, *bold]) + r" \\")
-        notes = [f"% {note}" for note in self.notes]
-        head = [r"\begin{table}", r"\centering", rf"\caption{{{_escape_latex(self.caption)}}}"]
-        begin = [rf"\begin{{tabular}}{{l{'r' * (len(self.headings) - 1)}}}", r"\toprule"]
-        end = [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-        return "\n".join(notes + head + begin + lines + end) + "\n"
 
 
 def _escape_markdown(text: str) -> str:
     special = "\\`*_{}[]<>|#!~$"
     return "".join(f"\\{letter}" if letter in special else letter for letter in text)
-
-
-_LATEX_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "±": r"$\pm$",
-    "\u2212": "$-$",
-    "\u2013": "--",
-    "\u221e": r"$\infty$",
-    "\u202f": r"\,",
-    **{letter: f"\\{letter}" for letter in "#$%&_{}"},
-}
-
-
-def _escape_latex(text: str) -> str:
-    return "".join(_LATEX_SPECIAL.get(letter, letter) for letter in text)
 
 
 _FORMULA: Final = frozenset("=+-@\t\r")

@@ -7,6 +7,7 @@ from typing import Any
 from cl_adapters.reports.definitions import Column
 from cl_adapters.reports.groups import Group, Row
 from cl_adapters.reports.seeds import Interval
+from cl_adapters.reports.tables.latex import latex_table
 from cl_adapters.reports.tables.markup import (
     Cell,
     Sheet,
@@ -50,6 +51,8 @@ class ScoreTable:
         is_signed: Whether numbers carry a plus sign.
         signs: What else is said of each value of a column.
         suffix: End of the columns' names in the CSV file.
+        title: Heading of a column in Markdown and LaTeX.
+        tells_seeds: Whether the number of seeds has a column there.
     """
 
     group: Group
@@ -63,6 +66,8 @@ class ScoreTable:
     is_signed: bool = False
     signs: Callable[[Sequence[Interval]], list[str]] = lambda intervals: [""] * len(intervals)
     suffix: str = ""
+    title: Callable[[Column], str] = heading
+    tells_seeds: bool = True
 
     def cells(self, column: Column) -> list[Cell]:
         """Returns one column, a cell a row."""
@@ -95,7 +100,7 @@ class ScoreTable:
         return {
             f"{start}.csv": self.csv(),
             f"{start}.md": sheet.markdown(),
-            f"{start}.tex": sheet.latex(),
+            f"{start}.tex": latex_table(sheet),
         }
 
     def sheet(self) -> Sheet:
@@ -104,9 +109,11 @@ class ScoreTable:
         mark = f" {mixed[0].upper()}{mixed[1:]}." if mixed else ""
         return Sheet(
             caption=f"{self.group.stream}: {self.caption}{mark}",
-            headings=["Method", "Seeds", *map(heading, self.columns)],
+            headings=["Method", "Seeds", *map(self.title, self.columns)],
             rows=[(line["label"], line["seeds"], line["cells"]) for line in self.lines()],
             notes=self.notes,
+            name=f"{self.group.slug}-{self.stem}",
+            tells_seeds=self.tells_seeds,
         )
 
     def csv(self) -> str:

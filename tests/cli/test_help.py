@@ -120,7 +120,7 @@ def test_the_headings_of_run_are_all_there_are() -> None:
 
 def test_a_command_without_groups_has_plain_options() -> None:
     result = CliRunner().invoke(app, ["report", "--help"], terminal_width=1000)
-    assert list(headings_of(result.output)) == ["Arguments", "Options"]
+    assert list(headings_of(result.output)) == ["Arguments", "Options", "Examples"]
 
 
 def test_only_what_has_another_form_is_no_option_of_run() -> None:

@@ -104,7 +104,7 @@ def run_maker(root: Path) -> MakeRun:
             experiences=[list(range(int(a), int(b))) for a, b in pairwise(first)],
             state=changes.pop("state", "finished"),
             experiences_done=changes.pop("experiences_done", len(sizes)),
-            parameters={"backbone": 300_000, "added": 12_345},
+            parameters=changes.pop("parameters", {"backbone": 300_000, "added": 12_345}),
             role=changes.pop("role", role_of(strategy)),
             **changes,
         )

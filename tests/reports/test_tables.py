@@ -19,6 +19,7 @@ from cl_adapters.reports.tables.comparison import (
     shown_columns,
     table_files,
 )
+from cl_adapters.reports.tables.latex import latex_table
 from cl_adapters.reports.tables.markup import Cell, best_of, csv_text
 from tests.reports.conftest import MakeRun
 
@@ -94,8 +95,8 @@ def test_names_are_escaped_for_markdown_and_latex(make_run: MakeRun, tmp_path: P
     group = _group(tmp_path)
     assert r"a\|b\_\$x\<i\>&\\" in comparison_table(group).sheet().markdown()
     assert (
-        r"a\textbar{}b\_\$x\textless{}i\textgreater{}\&\textbackslash{}"
-        in comparison_table(group).sheet().latex()
+        r"a\textbar{}b\_$\mathdollar$x\textless{}i\textgreater{}\&\textbackslash{}"
+        in latex_table(comparison_table(group).sheet())
     )
     lines = [
         line
@@ -111,7 +112,7 @@ def test_one_experience_shows_an_en_dash_for_forgetting(make_run: MakeRun, tmp_p
     group = _group(tmp_path)
     (cell,) = cells(group, BY_NAME["forgetting_from_best"])
     assert cell.text == "\u2013"
-    assert "--" in comparison_table(group).sheet().latex()
+    assert "--" in latex_table(comparison_table(group).sheet())
 
 
 def test_recipe_repeats_the_config(make_run: MakeRun) -> None:

@@ -163,16 +163,30 @@ def test_every_command_exists(name: str) -> None:
         while "=" in words[0]:  # a variable of the environment
             words.pop(0)
         program = Path(words[0]).name
-        if program == "cl-adapters":
-            command, options = parsed(words[1:])
-            if command in {"run", "sweep", "tune"}:
-                check_options(options)
-        elif program == "make":
-            assert re.search(rf"^{words[1]}:", text_of(ROOT / "Makefile"), flags=re.MULTILINE), line
-        elif program.startswith("python"):
-            check_python(words[1:])
+        if program in CHECKS:
+            CHECKS[program](words[1:])
         else:
             assert line.startswith("pip install examples/") or line == ".ci/run", line
+
+
+def check_ours(words: list[str]) -> None:
+    if words != ["--version"]:
+        command, options = parsed(words)
+        if command in {"run", "sweep", "tune"}:
+            check_options(options)
+
+
+def check_make(words: list[str]) -> None:
+    assert re.search(rf"^{words[0]}:", text_of(ROOT / "Makefile"), flags=re.MULTILINE), words
+
+
+def test_a_command_that_does_not_exist_is_noticed() -> None:
+    for line in ("run --stratgy lae", "rum --strategy lae", "data inspekt photos"):
+        with pytest.raises((click.UsageError, AssertionError)):
+            parsed(line.split())
+    for options in ({"strategy": "lae", "settings": ["frozen=1"]}, {"recipe": "none.toml"}):
+        with pytest.raises(AssertionError):
+            check_options(options)
 
 
 def check_python(words: list[str]) -> None:
@@ -183,6 +197,14 @@ def check_python(words: list[str]) -> None:
         assert place.is_dir() or place.with_suffix(".py").is_file(), words
     else:
         assert words[1] in {"venv", "pip", "build", "pytest", "twine"}, words
+
+
+CHECKS = {
+    "cl-adapters": check_ours,
+    "make": check_make,
+    "python": check_python,
+    "python3": check_python,
+}
 
 
 @pytest.mark.parametrize("name", FILES)

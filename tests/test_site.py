@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import click
 import pytest
+import typer
 from PIL import Image
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from cl_adapters import __version__
@@ -116,10 +117,9 @@ def commands(name: str) -> Iterator[str]:
 
 def parsed(arguments: list[str]) -> tuple[str, dict[str, object]]:
     """Returns the command's name and its options, read as the command line reads them."""
-    kind: click.Command = get_command(app)
-    name, rest, above = "cl-adapters", list(arguments), None
-    while isinstance(kind, click.Group) and rest and not rest[0].startswith("-"):
-        above = click.Context(kind, info_name=name, parent=above)
+    kind, name, rest, above = get_command(app), "cl-adapters", list(arguments), None
+    while isinstance(kind, TyperGroup):
+        above = kind.context_class(kind, info_name=name, parent=above)
         name = rest.pop(0)
         found = kind.get_command(above, name)
         assert found is not None, name
@@ -182,7 +182,7 @@ def check_make(words: list[str]) -> None:
 
 def test_a_command_that_does_not_exist_is_noticed() -> None:
     for line in ("run --stratgy lae", "rum --strategy lae", "data inspekt photos"):
-        with pytest.raises((click.UsageError, AssertionError)):
+        with pytest.raises((typer.BadParameter.__mro__[1], AssertionError)):
             parsed(line.split())
     for options in ({"strategy": "lae", "settings": ["frozen=1"]}, {"recipe": "none.toml"}):
         with pytest.raises(AssertionError):

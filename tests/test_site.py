@@ -133,18 +133,21 @@ def check_options(options: dict[str, object]) -> None:
     names = str(options.get("strategy") or "simplecil").split(",")
     built_in = [each for each in names if ".py:" not in each and each != "knn"]
     configs = {each: find_strategy(each).config_class() for each in built_in}
+    chosen: dict[str, dict[str, str]] = {each: {} for each in configs}
     for setting in options.get("settings") or ():  # type: ignore[attr-defined]
         key, _, value = setting.partition("=")
         if "$" in setting or len(built_in) < len(names) or ".py:" in value:
             continue
         owner = next((each for each in configs if key.startswith(f"{each}.")), None)
         option = key.removeprefix(f"{owner}.") if owner else key
-        takers = [configs[owner]] if owner else list(configs.values())
-        known = [each for each in takers if option.split(".")[0] in type(each).model_fields]
+        known = [each for each in ([owner] if owner else configs)
+                 if option.split(".")[0] in type(configs[each]).model_fields]  # fmt: skip
         assert known, setting
-        for config in known:
+        for each in known:
             if "," not in value and "." not in option:  # a list is a sweep's axis
-                config.override({option: value})
+                chosen[each][option] = value
+    for each, values in chosen.items():
+        configs[each].override(values)
     for recipe in filter(None, [options.get("recipe")]):
         assert (ROOT / str(recipe)).is_file() or Path(str(recipe)).name in OWN_FILES, recipe
 

@@ -406,6 +406,7 @@ def test_every_picture_of_the_gallery_is_there_and_small() -> None:
             assert picture.width > 600
 
 
+@pytest.mark.slow
 def test_what_the_gallery_says_draws_its_pictures(tmp_path: Path) -> None:
     make_run = run_maker(tmp_path)
     for seed in (0, 1):

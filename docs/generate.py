@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cl_adapters.benchmarks.listing import backbones
 from cl_adapters.benchmarks.listing.methods import TABLE, live_methods
+from cl_adapters.benchmarks.listing.option_pages import fill_options
 from cl_adapters.benchmarks.running.recipe_keys import recipe_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,6 +19,8 @@ def main() -> None:
     sizes = sizes.replace("], ", "],\n ").replace("null, ", "null,\n ") + "\n"
     (ROOT / "benchmarks" / "listing" / backbones.TABLE).write_text(sizes, "utf-8")
     (ROOT / "docs" / "reference" / "recipe.md").write_text(recipe_page(), "utf-8")
+    for page in (ROOT / "docs" / "methods").glob("*.md"):
+        page.write_text(fill_options(page.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":

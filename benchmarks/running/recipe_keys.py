@@ -21,7 +21,7 @@ from cl_adapters.benchmarks.running.recipe_parts import (
     TaskFree,
 )
 
-__all__ = ["RecipeKey", "recipe_keys", "recipe_page"]
+__all__ = ["RecipeKey", "recipe_keys", "recipe_page", "rule_in_words"]
 
 # Where keys apply that not every recipe has: a name for messages, and the model.
 _PLACES: Final[Mapping[str, type[Part]]] = {
@@ -136,7 +136,7 @@ def _described(name: str, group: Group, places: Mapping[str, FieldInfo]) -> Reci
         kind,
         group,
         "; ".join(dict.fromkeys(each.description or "" for each in places.values())),
-        f"one of {', '.join(choices)}" if choices else _rule(first),
+        f"one of {', '.join(choices)}" if choices else rule_in_words(first),
         choices,
         {
             place: None if each.is_required() else each.get_default(call_default_factory=True)
@@ -155,7 +155,8 @@ def _kind(annotation: object) -> tuple[type, tuple[str, ...]]:
     return (kind if isinstance(kind, type) else str), ()
 
 
-def _rule(field: FieldInfo) -> str:
+def rule_in_words(field: FieldInfo) -> str:
+    """Returns the limits of a field's values in words; empty if it has none."""
     words = []
     for limit in field.metadata:
         match limit:

@@ -126,9 +126,11 @@ def test_bad_names_end_in_one_sentence(strategy: str, message: str, tmp_path: Pa
     assert not (tmp_path / "runs").exists()
 
 
-# --- docs/avalanche.md -----------------------------------------------------------------------
+# --- docs/avalanche.md and docs/methods/avalanche.md ------------------------------------------
 
-PAGE = (Path(__file__).parents[2] / "docs" / "avalanche.md").read_text("utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "avalanche.md").read_text("utf-8")
+METHODS = (DOCS / "methods" / "avalanche.md").read_text("utf-8")
 
 
 @pytest.mark.slow
@@ -153,7 +155,7 @@ def test_the_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.slow
 def test_the_commands_run(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (block, *_) = re.findall(r"```console\n(.*?)```", PAGE, flags=re.DOTALL)
+    (block, *_) = re.findall(r"```console\n(.*?)```", METHODS, flags=re.DOTALL)
     first, *_ = (shlex.split(line) for line in block.splitlines())
     quick = ["--data", str(photos), *TINY, "--set", "epochs=1", "--set", "lae.freeze_epochs=0"]
     code, text = call(*first[1:], *quick)
@@ -166,7 +168,7 @@ def test_the_page_says_which_continue() -> None:
         resumes: set(re.findall(r"`(\w+)`", line.split("|")[1]))
         for resumes, line in zip(
             (True, False),
-            (line for line in PAGE.splitlines() if re.match(r"\| `.*\| from the ", line)),
+            (line for line in METHODS.splitlines() if re.match(r"\| `.*\| from the ", line)),
             strict=True,
         )
     }
@@ -176,4 +178,4 @@ def test_the_page_says_which_continue() -> None:
         found[short in RESUMING].add(short)
     assert rows == found
     for name, value in DEFAULTS.items():
-        assert f"`{name}` {value:g}" in PAGE.replace("\n", " ")
+        assert f"`{name}` {value:g}" in METHODS.replace("\n", " ")

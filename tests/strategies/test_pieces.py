@@ -137,8 +137,8 @@ def test_peft_modules_that_make_no_sense_are_refused(
 
 
 def table_of_pieces() -> list[tuple[str, str, set[str]]]:
-    """Returns strategy, option and values of the table in docs/index.md."""
-    page = (Path(__file__).parent.parent.parent / "docs" / "index.md").read_text("utf-8")
+    """Returns strategy, option and values of the table in docs/pieces.md."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "pieces.md").read_text("utf-8")
     rows = [
         line.split("|")[1:4]
         for line in page.splitlines()

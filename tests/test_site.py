@@ -324,7 +324,8 @@ def test_the_one_command_of_a_method_runs(
     text = text_of(DOCS / "methods" / f"{name}.md").split("## One command\n")[1]
     (line,) = re.findall(r"```console\n(.*?)\n```", text.split("\n## ")[0], flags=re.DOTALL)
     assert f"--strategy {name} " in line
-    run(line)
+    fewer = " --max-images-per-class 60 --num-experiences 6 --changes 3" if "-shift" in line else ""
+    run(line + fewer)
     assert list((tmp_path / "runs").rglob("predictions.parquet"))
 
 

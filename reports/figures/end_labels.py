@@ -89,8 +89,8 @@ def label_ends(axes: Axes, ends: Sequence[End], height: float) -> None:
 def spread(wanted: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
     """Returns places between 0 and 1 at least a gap apart, as near to those wanted as can be.
 
-    Nearest in the sum of squares, and in the same order; if there is no room for all gaps they are
-    as wide as there is.
+    Nearest in the sum of squares, and in the same order, of level ones the first above; if there is
+    no room for all gaps they are as wide as there is.
 
     Args:
         wanted: Where each would stand.
@@ -101,7 +101,7 @@ def spread(wanted: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
 
     Example:
         >>> spread(np.array([0.5, 0.5, 0.9]), 0.25).round(3).tolist()
-        [0.375, 0.625, 0.9]
+        [0.625, 0.375, 0.9]
     """
     order = np.argsort(-wanted, kind="stable")[::-1]
     steps = min(gap, 1 / max(len(wanted) - 1, 1)) * np.arange(len(wanted))

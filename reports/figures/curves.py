@@ -16,6 +16,7 @@ from cl_adapters.reports.figures.ticks import set_progress_ticks
 from cl_adapters.reports.groups import Group, Row
 
 __all__ = [
+    "CurveName",
     "accuracy_figure",
     "curve_chart",
     "curve_size",

@@ -8,15 +8,16 @@ from typing import Any, Final
 from matplotlib.figure import Figure
 from matplotlib.typing import RcKeyType
 
-from cl_adapters.reports.figures.curves import accuracy_figure, forgetting_figure
+from cl_adapters.reports.figures.curves import CurveName, draw_curves
 from cl_adapters.reports.figures.files import figure_style, save_figure
 from cl_adapters.reports.figures.pareto import pareto_figure, shown_costs
-from cl_adapters.reports.figures.parts import short_label
+from cl_adapters.reports.figures.parts import new_figure, short_label
 from cl_adapters.reports.groups import Group
 
 __all__ = ["save_paper_figures"]
 
 _POINTS: Final = 8
+_USUAL: Final = 3.25  # inches, until the figure is fitted
 _STYLE: Final[dict[RcKeyType, Any]] = {
     "axes.labelsize": _POINTS,
     "axes.linewidth": 0.6,
@@ -49,7 +50,7 @@ def save_paper_figures(
     files = []
     with figure_style(_STYLE):
         for name, figure in _figures(group):
-            _fit(figure, group, width)
+            _fit(figure, width)
             stem = f"{group.slug}-{name}-paper"
             save_figure(figure, folder / stem, formats)
             files += [folder / f"{stem}.{kind}" for kind in formats]
@@ -57,23 +58,29 @@ def save_paper_figures(
 
 
 def _figures(group: Group) -> Iterator[tuple[str, Figure]]:
-    yield "accuracy", accuracy_figure(group)
+    yield "accuracy", _curves(group, "seen")
     if any(len(row.classes_seen) > 1 for row in group.rows):
-        yield "forgetting", forgetting_figure(group)
+        yield "forgetting", _curves(group, "forgetting")
     if len(group.rows) > 1:
         for cost in shown_costs(group):
             yield f"pareto-{cost.name.replace('_', '-')}", pareto_figure(group, [cost])
 
 
-def _fit(figure: Figure, group: Group, width: float) -> None:
+def _curves(group: Group, name: CurveName) -> Figure:
+    # A column has no room for names at the ends of curves: here they stand below.
+    figure = new_figure(_USUAL, _SHAPE * _USUAL, group)
+    lines = draw_curves(figure.subplots(), group, name)
+    figure.legend(lines, [group.name_among(row) for row in group.rows])
+    return figure
+
+
+def _fit(figure: Figure, width: float) -> None:
     (legend,) = figure.legends
-    labelled, _ = figure.axes[0].get_legend_handles_labels()
-    handles = labelled or [each for each in legend.legend_handles if each is not None]
+    handles = figure.axes[0].get_legend_handles_labels()[0]
+    if len(handles) != len(legend.get_texts()):
+        handles = [each for each in legend.legend_handles if each is not None]
     texts = [text.get_text() for text in legend.get_texts()]
     legend.remove()
-    seeds = {group.seeds_text(row) for row in group.rows}
-    if len(seeds) == 1:  # a caption says it once for all
-        texts = [text.removesuffix(f", {next(iter(seeds))}") for text in texts]
     texts = [short_label(text, int((width - _HANDLE) / _LETTER)) for text in texts]
     num_columns = int(width / (_LETTER * max(map(len, texts)) + _HANDLE))
     num_columns = min(max(num_columns, 1), len(texts))
@@ -81,6 +88,7 @@ def _fit(figure: Figure, group: Group, width: float) -> None:
     figure.set_size_inches(width, _SHAPE * width + _LINE * num_lines)
     figure.legend(handles, texts, loc="outside lower center", ncols=num_columns, columnspacing=1.2)
     for axes in figure.axes:
+        axes.set_title("", loc="left")  # how many seeds there are is said by the caption
         axes.set_ylabel(fill(axes.get_ylabel(), int(0.5 * width / _LETTER)))
     for mark in figure.texts:
         most = width / (_LETTER * len(mark.get_text()))

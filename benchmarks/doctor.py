@@ -148,7 +148,7 @@ def _backbone() -> Iterator[Finding]:
     try:
         loaded = load_backbone(EMBEDDED)
     except InputError as error:
-        yield Finding("backbone", str(error), f"pip install --force-reinstall {_PACKAGE}")
+        yield Finding("backbone", str(error), "install it again: pip install . in its checkout")
         return
     images = torch.zeros(16, *loaded.model.input_shape)
 

@@ -55,6 +55,7 @@ def test_its_cells_run_and_show_what_they_showed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     mpl.use("agg")
+    plt.close("all")  # what a test before left open would be counted here
     names: dict[str, Any] = {"__name__": "__main__"}
     for cell in CODE:
         source = text_of(cell)

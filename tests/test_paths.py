@@ -13,6 +13,7 @@ from cl_adapters.benchmarks.data.sources import open_source
 from cl_adapters.benchmarks.running.recipe import read_recipe
 from cl_adapters.cache.feature_cache import open_cache
 from cl_adapters.cli import app
+from cl_adapters.cli.endings import guarded
 from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
 from cl_adapters.plugins.digests import source_digest
@@ -54,6 +55,16 @@ def test_a_tilde_is_the_home_folder_in_options_and_recipes(home: Path) -> None:
     cache = open_cache("~/cache")
     assert cache is not None
     assert cache.folder == home / "cache"
+
+
+def test_a_command_is_given_lists_of_paths_without_tildes(home: Path) -> None:
+    given: list[Path] = []
+
+    def command(paths: list[Path]) -> None:
+        given.extend(paths)
+
+    guarded(command)(paths=[Path("~/runs"), Path("more")])
+    assert given == [home / "runs", Path("more")]
 
 
 def test_a_tilde_is_the_home_folder_from_python_too(home: Path) -> None:

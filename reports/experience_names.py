@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from cl_adapters.records.experience_names import given_names, shortened
 from cl_adapters.records.run_record import RunRecord
 
 __all__ = ["cut", "experience_label", "experience_names", "experience_sentence"]
@@ -23,14 +24,14 @@ def experience_sentence(records: Sequence[RunRecord]) -> str:
         records: The runs' records, at least one.
     """
     first = records[0]
-    names = _names(first)
+    names = given_names(first)
     if not _is_same(records) or (not any(names) and _returns(first)):
         return ""
     parts = [
         f"{number}{name and ' '}{name} ({classes})"
         for number, (name, classes) in enumerate(zip(names, _classes(first), strict=True), 1)
     ]
-    return f"experiences: {_shortened(parts, _EXPERIENCES)}"
+    return f"experiences: {shortened(parts, _EXPERIENCES)}"
 
 
 def experience_names(records: Sequence[RunRecord]) -> list[str]:
@@ -44,7 +45,7 @@ def experience_names(records: Sequence[RunRecord]) -> list[str]:
     Example:
         With folders for experiences `["home", "zoo"]`, else `["cat, dog", "emu"]`.
     """
-    names = [_names(record) for record in records]
+    names = [given_names(record) for record in records]
     if any(names[0]):
         found = names[0] if all(each == names[0] for each in names) else []
     else:
@@ -98,18 +99,6 @@ def _returns(record: RunRecord) -> bool:
 
 def _classes(record: RunRecord) -> list[str]:
     return [
-        _shortened([str(record.classes[place]) for place in places], _CLASSES)
+        shortened([str(record.classes[place]) for place in places], _CLASSES)
         for places in record.experiences
     ]
-
-
-def _names(record: RunRecord) -> list[str]:
-    names = record.fingerprint.get("experience_names")
-    if not isinstance(names, list) or len(names) != len(record.experiences):
-        return [""] * len(record.experiences)
-    return [str(name) for name in names]
-
-
-def _shortened(texts: Sequence[str], most: int) -> str:
-    more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more

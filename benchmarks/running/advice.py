@@ -1,6 +1,7 @@
 """Whether images are larger than what the default network sees, and what to choose instead."""
 
 import warnings
+from collections.abc import Sequence
 from statistics import median
 from typing import Final
 
@@ -23,17 +24,17 @@ _CLEARLY: Final = 2  # times the input's side, from which on an image loses what
 _LOOKED_AT: Final = 100  # images, spread evenly
 
 
-def size_advice(config: RunConfig, images: LabelledImages) -> list[str]:
+def size_advice(configs: Sequence[RunConfig], images: LabelledImages) -> list[str]:
     """Returns a sentence where images are clearly larger than the default network's input.
 
     That is where the median of their shorter sides is at least twice the input's. Who has chosen a
     network, weights or a size is told nothing.
 
     Args:
-        config: The recipe.
+        configs: Recipes over the same images, which are looked at once.
         images: The training images; the headers of at most 100 are read.
     """
-    if not _CHOICES.isdisjoint(config.model_fields_set):
+    if not any(_CHOICES.isdisjoint(config.model_fields_set) for config in configs):
         return []
     sides = shorter_sides(images)
     input_side, operations = forward_operations(EMBEDDED)

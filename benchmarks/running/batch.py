@@ -104,7 +104,7 @@ def run_batch(
         _say(console, ["task-free: looking at all training images first"])
     for config in configs:
         shared.prepare(config, cache=None)
-    _say(console, [*shared.notices, *size_advice(configs[0], source.train)])
+    _say(console, [*shared.notices, *size_advice(configs, source.train)])
     with ctrl_c_is_heard() as stopped, Bars(console, stopped) as bars:
         shared.source = _verified(source, bars, cache)
         folders = []

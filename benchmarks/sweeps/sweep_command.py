@@ -155,11 +155,10 @@ def _run(
         (config.source, config.read_options): check(config, elsewhere=engine.elsewhere)
         for config in left
     }
-    for (data, _), source in opened.items():
-        recipes = [config for config in left if config.source == data]
-        advice = [said for config in recipes for said in size_advice(config, source.train)]
+    for read, source in opened.items():
+        over_it = [config for config in left if (config.source, config.read_options) == read]
         notes = data_sentences(verified(source, cache=cache).reading.describe())
-        for said in (*notes, *advice[:1]):
+        for said in (*notes, *size_advice(over_it, source.train)):
             say(console, f"note: {said}")
     seconds = estimate(plan.runs, plan.out).seconds
     with SweepView(console, plan.out, left, seconds) as view:

@@ -105,7 +105,7 @@ def run_tune(search: Search, effort: Effort, best: Path | None = None) -> list[l
     prepare(search.config, source=source)
     source = verified(source, cache=cache)
     notes = data_sentences(source.reading.describe())
-    for said in (*notes, *size_advice(search.config, source.train)):
+    for said in (*notes, *size_advice([search.config], source.train)):
         say(console, f"note: {said}")
     torch.set_num_threads(effort.threads)
     with closing(Tuning(search, effort.trials, source, cache)) as tuning:

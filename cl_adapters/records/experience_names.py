@@ -5,12 +5,12 @@ from typing import Final
 
 from cl_adapters.records.run_record import RunRecord
 
-__all__ = ["called", "experience_names", "shortened"]
+__all__ = ["called", "given_names", "shortened"]
 
 _CLASSES: Final = 3  # that are named; more are counted
 
 
-def experience_names(record: RunRecord) -> list[str]:
+def given_names(record: RunRecord) -> list[str]:
     """Returns the name of each experience, empty where it has none.
 
     Names come from `--experiences file.toml` and from the folders of `--domain-folders`.
@@ -28,20 +28,20 @@ def called(record: RunRecord, experience: int) -> str:
         record: Record of a run.
         experience: Number of the experience, counted from 0.
     """
-    name = experience_names(record)[experience]
+    name = given_names(record)[experience]
     if name:
         return name
     places = record.experiences[experience]
     if len(places) == len(record.classes) and len(record.experiences) > 1:
         return ""  # every experience has all of them, which tells nothing
-    return shortened([record.classes[place] for place in places])
+    return shortened([record.classes[place] for place in places], _CLASSES)
 
 
-def shortened(names: Sequence[str]) -> str:
-    """Returns the first names and how many there are more.
+def shortened(names: Sequence[str], most: int) -> str:
+    """Returns the first `most` names and how many there are more.
 
-    >>> shortened(["ant", "bee", "cat", "dog", "elk"])
+    >>> shortened(["ant", "bee", "cat", "dog", "elk"], 3)
     'ant, bee, cat and 2 more'
     """
-    more = f" and {len(names) - _CLASSES} more" if len(names) > _CLASSES else ""
-    return ", ".join(names[:_CLASSES]) + more
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -12,6 +12,8 @@ import pytest
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import write_predictions
 from cl_adapters.records.upgrade import role_of
+from cl_adapters.reports.groups import Group, group_runs
+from cl_adapters.reports.load import load_runs
 from tests.reports.lines import append_event
 
 MakeRun = Callable[..., Path]
@@ -116,3 +118,19 @@ def run_maker(root: Path) -> MakeRun:
         return place
 
     return make
+
+
+def only_group(tmp_path: Path) -> Group:
+    """Returns the one group of the runs below `tmp_path / "runs"`."""
+    (group,) = group_runs(load_runs([tmp_path / "runs"]).finished)
+    return group
+
+
+@pytest.fixture
+def group(make_run: MakeRun, tmp_path: Path) -> Group:
+    """Three methods with three seeds each, one of them an upper bound."""
+    for seed in (0, 1, 2):
+        make_run("lae", seed, decay=0.03)
+        make_run("finetune", seed, decay=0.25)
+        make_run("joint", seed, decay=0.0)
+    return only_group(tmp_path)

@@ -14,14 +14,13 @@ from matplotlib.text import Text
 from cl_adapters.errors import InputError
 from cl_adapters.reports.definitions import COLUMNS
 from cl_adapters.reports.figures import paper as paper_figures
-from cl_adapters.reports.groups import Group, group_runs
-from cl_adapters.reports.load import load_runs
+from cl_adapters.reports.groups import Group
 from cl_adapters.reports.paper import PAPER_COLUMNS, Paper, paper_columns
 from cl_adapters.reports.report import write_report
 from cl_adapters.reports.tables.comparison import comparison_table
 from cl_adapters.reports.tables.latex import COLUMN_POINTS, escape_latex, width_in_points
 from cl_adapters.reports.tables.paper import HEADINGS, paper_table
-from tests.reports.conftest import MakeRun
+from tests.reports.conftest import MakeRun, only_group
 from tests.reports.latex import plain, read_table
 
 EVIL = [
@@ -30,26 +29,12 @@ EVIL = [
 LATEX = next(filter(None, map(shutil.which, ("pdflatex", "tectonic"))), None)
 
 
-def _group(tmp_path: Path) -> Group:
-    (group,) = group_runs(load_runs([tmp_path / "runs"]).finished)
-    return group
-
-
-@pytest.fixture
-def group(make_run: MakeRun, tmp_path: Path) -> Group:
-    for seed in (0, 1, 2):
-        make_run("lae", seed, decay=0.03)
-        make_run("finetune", seed, decay=0.25)
-        make_run("joint", seed, decay=0.0)
-    return _group(tmp_path)
-
-
 def _hostile(make_run: MakeRun, tmp_path: Path) -> Group:
     for number, name in enumerate(EVIL):
         for seed in (0, 1):
             folder = tmp_path / "runs" / f"{number}-{seed}"
             make_run(name, seed, folder=folder, stream="100 % {_&#}", decay=0.02 * number)
-    return _group(tmp_path)
+    return only_group(tmp_path)
 
 
 def test_every_column_has_a_short_heading_of_its_own() -> None:
@@ -106,7 +91,7 @@ def test_the_usual_table_fits_a_column_and_a_wide_one_takes_both(group: Group) -
 
 def test_seeds_have_a_column_where_methods_differ(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("lae", 0)
-    text = paper_table(_group(tmp_path), PAPER_COLUMNS).files()["digits-paper.tex"]
+    text = paper_table(only_group(tmp_path), PAPER_COLUMNS).files()["digits-paper.tex"]
     said, (headings, _) = read_table(text)
     assert (said["caption"], headings[1]) == (
         "digits: one seed; all in percent; best in bold.",
@@ -114,7 +99,7 @@ def test_seeds_have_a_column_where_methods_differ(make_run: MakeRun, tmp_path: P
     )
     make_run("lae", 1)
     make_run("mos", 0)
-    text = paper_table(_group(tmp_path), PAPER_COLUMNS).files()["digits-paper.tex"]
+    text = paper_table(only_group(tmp_path), PAPER_COLUMNS).files()["digits-paper.tex"]
     assert [row[1] for row in read_table(text)[1]] in (
         ["Seeds", "2", "1 of 2"],
         ["Seeds", "1 of 2", "2"],
@@ -135,11 +120,14 @@ def test_hostile_names_stay_names(make_run: MakeRun, tmp_path: Path) -> None:
 
 def test_letters_that_pdflatex_lacks_are_announced(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("lae")
-    assert "xelatex" not in paper_table(_group(tmp_path), PAPER_COLUMNS).files()["digits-paper.tex"]
+    assert (
+        "xelatex"
+        not in paper_table(only_group(tmp_path), PAPER_COLUMNS).files()["digits-paper.tex"]
+    )
     make_run("日本", folder=tmp_path / "runs" / "x")
     assert (
         "% Holds letters that pdflatex may not know"
-        in (paper_table(_group(tmp_path), PAPER_COLUMNS).files()["digits-paper.tex"])
+        in (paper_table(only_group(tmp_path), PAPER_COLUMNS).files()["digits-paper.tex"])
     )
 
 
@@ -181,7 +169,7 @@ def test_figures_are_a_column_wide_and_nothing_stands_out(
         make_run("lae", seed)
         make_run("finetune", seed, decay=0.3, parameters={"backbone": 300_000, "added": 7})
         make_run("a method whose name is longer than any column of a paper is wide, nearly", seed)
-    group = _group(tmp_path)
+    group = only_group(tmp_path)
     files = paper_figures.save_paper_figures(group, 3.25, tmp_path, ("svg", "pdf"))
     assert [path.name for path in files if path.suffix == ".svg"] == [
         f"digits-{name}-paper.svg" for name in ("accuracy", "forgetting", "pareto-added-parameters")

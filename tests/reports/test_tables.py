@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cl_adapters.reports.definitions import COLUMNS, Column, format_number
-from cl_adapters.reports.groups import Group, group_runs
+from cl_adapters.reports.groups import Group
 from cl_adapters.reports.load import load_runs
 from cl_adapters.reports.recipes import recipe_text
 from cl_adapters.reports.seeds import mean_interval
@@ -21,27 +21,13 @@ from cl_adapters.reports.tables.comparison import (
 )
 from cl_adapters.reports.tables.latex import latex_table
 from cl_adapters.reports.tables.markup import Cell, best_of, csv_text
-from tests.reports.conftest import MakeRun
+from tests.reports.conftest import MakeRun, only_group
 
 BY_NAME = {column.name: column for column in COLUMNS}
 
 
 def cells(group: Group, column: Column) -> list[Cell]:
     return comparison_table(group).cells(column)
-
-
-def _group(tmp_path: Path) -> Group:
-    (group,) = group_runs(load_runs([tmp_path / "runs"]).finished)
-    return group
-
-
-@pytest.fixture
-def group(make_run: MakeRun, tmp_path: Path) -> Group:
-    for seed in (0, 1, 2):
-        make_run("lae", seed, decay=0.03)
-        make_run("finetune", seed, decay=0.25)
-        make_run("joint", seed, decay=0.0)
-    return _group(tmp_path)
 
 
 def test_every_measured_value_has_a_column(group: Group) -> None:
@@ -63,7 +49,7 @@ def test_forward_transfer_is_absent_unless_recorded(
 ) -> None:
     assert "fwt_without_baseline" not in {column.name for column in shown_columns(group)}
     make_run("lae", 7, sees_future=True)
-    assert "fwt_without_baseline" in {column.name for column in shown_columns(_group(tmp_path))}
+    assert "fwt_without_baseline" in {column.name for column in shown_columns(only_group(tmp_path))}
 
 
 def test_comparison_csv_equals_means_over_the_runs_csv(group: Group) -> None:
@@ -92,7 +78,7 @@ def test_curves_and_matrix_hold_every_point(group: Group) -> None:
 
 def test_names_are_escaped_for_markdown_and_latex(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a|b_$x<i>&\\", folder=tmp_path / "runs" / "x")
-    group = _group(tmp_path)
+    group = only_group(tmp_path)
     assert r"a\|b\_\$x\<i\>&\\" in comparison_table(group).sheet().markdown()
     assert (
         r"a\textbar{}b\_$\mathdollar$x\textless{}i\textgreater{}\&\textbackslash{}"
@@ -109,7 +95,7 @@ def test_names_are_escaped_for_markdown_and_latex(make_run: MakeRun, tmp_path: P
 
 def test_one_experience_shows_an_en_dash_for_forgetting(make_run: MakeRun, tmp_path: Path) -> None:
     make_run(sizes=(4,))
-    group = _group(tmp_path)
+    group = only_group(tmp_path)
     (cell,) = cells(group, BY_NAME["forgetting_from_best"])
     assert cell.text == "\u2013"
     assert "--" in latex_table(comparison_table(group).sheet())
@@ -148,14 +134,14 @@ def test_summary_is_honest_about_overlap_and_single_seeds(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
     make_run("a", 0, decay=0.05)
-    assert "nothing to compare" in sentences(_group(tmp_path))[0]
+    assert "nothing to compare" in sentences(only_group(tmp_path))[0]
     make_run("b", 0, decay=0.06)
-    assert "single seed" in sentences(_group(tmp_path))[0]
+    assert "single seed" in sentences(only_group(tmp_path))[0]
     make_run("c", 0, decay=0.05)
-    assert sentences(_group(tmp_path))[0].startswith("a and c are level on A_last (micro), ")
+    assert sentences(only_group(tmp_path))[0].startswith("a and c are level on A_last (micro), ")
     make_run("a", 1, decay=0.06)
     make_run("b", 1, decay=0.05)
-    assert "not settled" in sentences(_group(tmp_path))[0]
+    assert "not settled" in sentences(only_group(tmp_path))[0]
 
 
 def test_numbers_for_people() -> None:

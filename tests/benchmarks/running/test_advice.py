@@ -29,7 +29,7 @@ def photos(folder: Path, *sizes: tuple[int, int]) -> str:
 
 def told(data: str, **chosen: object) -> list[str]:
     config = RunConfig.parse({"strategy": "simplecil", "data": data, **chosen})
-    return size_advice(config, open_source(data).train)
+    return size_advice([config], open_source(data).train)
 
 
 def test_the_sentence_holds_sizes_and_the_factor_of_operations(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_at_most_a_hundred_headers_are_read_from_first_to_last(tmp_path: Path) -
 
 def test_digits_are_not_spoken_of_and_a_folder_is_once(tmp_path: Path) -> None:
     config = RunConfig.parse({"strategy": "simplecil"})
-    assert size_advice(config, open_source("digits").train) == []
+    assert size_advice([config], open_source("digits").train) == []
     data = photos(tmp_path / "p", (80, 80), (90, 90))
     result = CliRunner().invoke(
         app,

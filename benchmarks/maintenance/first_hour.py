@@ -25,9 +25,10 @@ from cl_adapters.benchmarks.maintenance.check_costs import write_record
 from cl_adapters.benchmarks.markdown import markdown_table
 from cl_adapters.records.run_record import RunRecord
 
-__all__ = ["Spent", "command_lines", "spent", "write_images", "write_runs"]
+__all__ = ["FILES", "Spent", "command_lines", "spent", "write_images", "write_runs"]
 
 _SIDE: Final = {"photos": 500, "small": 32}  # pixels
+FILES: Final = 200_000
 _METHODS: Final = ("lae", "mos", "sema", "simplecil")
 
 
@@ -115,15 +116,15 @@ def write_runs(folder: Path, number: int, images: int = 100) -> None:
         record.write(place)
 
 
-def command_lines() -> dict[str, list[str]]:
-    """Returns what is measured, by its row in the table."""
+def command_lines(files: int = FILES) -> dict[str, list[str]]:
+    """Returns what is measured, by its row in the table; `files` are those of the large folder."""
     ours = [sys.executable, "-W", "ignore", "-m", "cl_adapters"]
     return {
         "first accuracy: `run --strategy simplecil`": [
             *ours, "run", "--strategy", "simplecil", "--cache", "off", "--out", "first",
         ],
         "`data inspect` of 400 photos of 500 px": [*ours, "data", "inspect", "photos"],
-        "`data inspect` of 200,000 images of 32 px": [*ours, "data", "inspect", "small"],
+        f"`data inspect` of {files:,} images of 32 px": [*ours, "data", "inspect", "small"],
         "`report` of 12 runs of 4 methods": [*ours, "report", "twelve", "--out", "r12"],
         "`report` of 200 runs of 4 methods": [*ours, "report", "many", "--out", "r200"],
         "the demo's runs: `sweep examples/demo.toml`": [
@@ -141,9 +142,9 @@ def _prepare(folder: Path, files: int) -> None:
     write_runs(folder / "many", 200)
 
 
-def _rows(folder: Path) -> Iterator[list[str]]:
+def _rows(folder: Path, files: int) -> Iterator[list[str]]:
     yield ["what", "processor s", "passed s", "longest silence s", "MB"]
-    for what, command in command_lines().items():
+    for what, command in command_lines(files).items():
         found = spent(command, folder)
         yield [
             what,
@@ -155,14 +156,14 @@ def _rows(folder: Path) -> Iterator[list[str]]:
 
 
 def main(
-    files: Annotated[int, typer.Option(min=100, help="Images of the large folder.")] = 200_000,
+    files: Annotated[int, typer.Option(min=100, help="Images of the large folder.")] = FILES,
 ) -> None:
     """Prints what each command of a first hour takes; needs two idle cores."""
     os.environ.setdefault("COLUMNS", "100")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _prepare(folder, files)
-        typer.echo(markdown_table(list(_rows(folder))))
+        typer.echo(markdown_table(list(_rows(folder, files))))
 
 
 if __name__ == "__main__":

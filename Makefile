@@ -15,7 +15,8 @@ test: $(READY)
 	$(BIN)/python -m pytest $(SPLIT)
 
 slow: $(READY)
-	$(BIN)/python -m pytest $(SPLIT) -m slow
+	$(BIN)/python -m pytest $(SPLIT) -m "slow and not alone"
+	$(BIN)/python -m pytest -m alone
 
 # Small wrong changes, which the tests must notice; SAMPLE="--sample 20 --seed COMMIT" tries some.
 mutants: $(READY)

@@ -63,10 +63,13 @@ def best_of(runs: Sequence[Sequence[Metric]]) -> list[Metric]:
     return list(best.values())
 
 
-def compare(now: Sequence[Metric], stored: Sequence[Metric]) -> list[str]:
-    """Returns a sentence for each ratio that is worse than the stored one by more than 15 %.
+def compare(
+    now: Sequence[Metric], stored: Sequence[Metric], tolerance: float = TOLERANCE
+) -> list[str]:
+    """Returns a sentence for each ratio that is worse than the stored one by more than `tolerance`.
 
-    Only ratios are compared: times mean nothing on another machine.
+    Only ratios are compared: times mean nothing on another machine. The tolerance is the share of
+    the stored ratio that may be lost; another kind of processor needs more than 15 %.
 
     Example:
         >>> old, new = (Metric("gain", value, 7.0, "more") for value in (8.0, 6.0))
@@ -80,7 +83,7 @@ def compare(now: Sequence[Metric], stored: Sequence[Metric]) -> list[str]:
         if old is None or not each.is_ratio:
             continue
         kept = each.value / old.value if each.better == "more" else old.value / each.value
-        if kept < 1 - TOLERANCE:
+        if kept < 1 - tolerance:
             found.append(
                 f"{each.name} was {old.value:.2f} and is {each.value:.2f}, "
                 f"a loss of {100 * (1 - kept):.0f} %"

@@ -23,6 +23,7 @@ from cl_adapters.errors import InputError
 
 __all__ = [
     "FORMATS",
+    "MAX_RATIO",
     "NOTES",
     "SUFFIXES",
     "Pixels",
@@ -33,6 +34,10 @@ __all__ = [
 ]
 
 Pixels = npt.NDArray[np.uint8]
+
+# Of images longer than this, the middle is kept and nothing else resized: the whole could fill the
+# memory.
+MAX_RATIO: Final = 16
 
 # Named, because Pillow would else try every format it knows, Ghostscript's among them. A phone's
 # multi-picture file opens as JPEG.

@@ -7,18 +7,13 @@ its bytes.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import PIL
-import torch
 
-from cl_adapters.benchmarks.data.decoding import noted
 from cl_adapters.benchmarks.data.reading import (
     AS_IT_IS,
     OTHER_SPLIT,
@@ -28,7 +23,6 @@ from cl_adapters.benchmarks.data.reading import (
     refuse_options,
 )
 from cl_adapters.benchmarks.data.stores import ArrowStore, FileStore, ImageStore, Pixels
-from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
 
 __all__ = [
@@ -37,15 +31,9 @@ __all__ = [
     "natural_key",
     "split_off",
     "split_table",
-    "verified",
-    "verify_images",
 ]
 
 Indices = npt.NDArray[np.int64]
-
-_BATCH: Final = 64
-# Where a cache keeps what decoding did to images, by Pillow's version.
-_DECODED: Final = f"notes-{PIL.__version__}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,62 +243,3 @@ def _tested(splits: npt.NDArray[np.str_], path: Path, options: ReadOptions) -> s
     if len(tests) > 1:
         raise InputError(f"{str(path)!r} must hold one test set, got {', '.join(tests)}")
     return tests[0]
-
-
-def verified(
-    source: "ImageSource",
-    on_image: Callable[[], None] | None = None,
-    cache: FeatureCache | None = None,
-) -> "ImageSource":
-    """Returns a source whose `reading` says what decoding did to its images; see `verify_images`.
-
-    Raises:
-        InputError: At the first image that cannot be decoded; the text names it.
-    """
-    notes = verify_images(source, on_image, cache)
-    return replace(source, reading=replace(source.reading, images=notes))
-
-
-def verify_images(
-    source: ImageSource,
-    on_image: Callable[[], None] | None = None,
-    cache: FeatureCache | None = None,
-) -> dict[str, int]:
-    """Decodes every image once, so that a damaged one is found before a run starts.
-
-    Args:
-        source: The source to check.
-        on_image: Called after each image, for a progress bar.
-        cache: Where it is kept which images have been decoded before; None decodes all.
-
-    Returns:
-        How many images each of `decoding.NOTES` holds for.
-
-    Raises:
-        InputError: At the first image that cannot be decoded; the text names it.
-    """
-    on_image = on_image or (lambda: None)
-    notes: list[int] = []
-    for images in (source.train, source.test):
-        for start in range(0, len(images), _BATCH):
-            part = range(start, min(start + _BATCH, len(images)))
-            if cache is None:
-                rows = _decode(images, part)
-            else:
-                keys = [images.digests[index] for index in part]
-                rows = cache.rows(
-                    f"{_DECODED}{getattr(images.store, 'max_pixels', None) or ''}",
-                    keys,
-                    lambda places: _decode(images, [part[place] for place in places]),  # noqa: B023 - called at once
-                )
-            notes += rows[:, 0].tolist()
-            for _ in part:
-                on_image()
-    if cache is not None:
-        cache.flush()
-    return noted(notes)
-
-
-def _decode(images: LabelledImages, indices: Sequence[int]) -> torch.Tensor:
-    notes = [images.read_with_notes(index)[1] for index in indices]
-    return torch.tensor(notes, dtype=torch.uint8).reshape(len(indices), 1)

@@ -13,7 +13,6 @@ from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.datasets import load_digits
 
 from cl_adapters.benchmarks.data.csv_source import CSV_SUFFIXES, csv_source, label_tables
 from cl_adapters.benchmarks.data.folders import folder_source
@@ -21,7 +20,6 @@ from cl_adapters.benchmarks.data.images import (
     ImageSource,
     LabelledImages,
     split_off,
-    verify_images,
 )
 from cl_adapters.benchmarks.data.parquet import parquet_source
 from cl_adapters.benchmarks.data.reading import AS_IT_IS, ReadOptions, refuse_options
@@ -43,7 +41,6 @@ __all__ = [
     "in_text_order",
     "open_source",
     "parquet_source",
-    "verify_images",
 ]
 
 _DEEPEST: Final = 4  # folders around images that a table names
@@ -60,6 +57,8 @@ def digits_source(seed: int = 0) -> ImageSource:
         >>> len(source.train), len(source.test), source.train.read(0).shape
         (1347, 450, (8, 8, 3))
     """
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - slow to load, for this source only
+
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     images = LabelledImages(

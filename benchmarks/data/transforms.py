@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cl_adapters.benchmarks.data.decoding import MAX_RATIO
 from cl_adapters.errors import InputError
 
 __all__ = [
@@ -42,8 +43,6 @@ INPUT_RANGES: Final[dict[str, tuple[Triple, Triple] | None]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 RATIO: Final = (3 / 4, 4 / 3)
-# Of images longer than this only the part that stays is resized: the whole could fill the memory.
-MAX_RATIO: Final = 16
 FILTERS: Final = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,

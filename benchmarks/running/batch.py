@@ -7,7 +7,8 @@ from typing import Any, Final, Unpack
 
 from rich.console import Console
 
-from cl_adapters.benchmarks.data.images import ImageSource, verified
+from cl_adapters.benchmarks.data.images import ImageSource
+from cl_adapters.benchmarks.data.verifying import verified
 from cl_adapters.benchmarks.running.advice import size_advice
 from cl_adapters.benchmarks.running.earlier_options import current_option, has_option
 from cl_adapters.benchmarks.running.logs import check_loggers

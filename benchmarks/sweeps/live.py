@@ -21,7 +21,7 @@ __all__ = ["SweepView", "progress_of"]
 
 
 class SweepView:
-    """Shows a sweep on a terminal; elsewhere one line for each experience and run that ends.
+    """Shows a sweep on a terminal; elsewhere a line for a run's begin, experiences and end.
 
     Args:
         configs: The runs that were left when the sweep began.
@@ -70,9 +70,12 @@ class SweepView:
                 self._tell(config)
 
     def _tell(self, config: RunConfig) -> None:
-        done, whole, accuracy = progress_of(config, self._out)
         name = title(config, self._keys)
-        if accuracy is not None and done > self._learned.get(name, 0):
+        if name not in self._learned:
+            self._learned[name] = 0
+            self._say(f"{name}: begins")
+        done, whole, accuracy = progress_of(config, self._out)
+        if accuracy is not None and done > self._learned[name]:
             self._learned[name] = done
             self._say(f"{name}: experience {done} of {whole}, {accuracy:.1%} right so far")
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cl_adapters.benchmarks.data.images import ImageSource, verified
+from cl_adapters.benchmarks.data.images import ImageSource
+from cl_adapters.benchmarks.data.verifying import verified
 from cl_adapters.benchmarks.running.checkpoints import CHECKPOINT_MINUTES
 from cl_adapters.benchmarks.running.prepare import PreparedRun, open_backbone, open_images, prepare
 from cl_adapters.benchmarks.running.progress import Progress

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cl_adapters.benchmarks.data.images import verified
+from cl_adapters.benchmarks.data.verifying import verified
 from cl_adapters.benchmarks.running.advice import size_advice
 from cl_adapters.benchmarks.running.progress import say
 from cl_adapters.benchmarks.running.recipe import read_recipe

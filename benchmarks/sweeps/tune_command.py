@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 from rich.console import Console
 
-from cl_adapters.benchmarks.data.images import verified
+from cl_adapters.benchmarks.data.verifying import verified
 from cl_adapters.benchmarks.running.advice import size_advice
 from cl_adapters.benchmarks.running.batch import expand
 from cl_adapters.benchmarks.running.prepare import method_options, open_images, prepare

@@ -20,6 +20,7 @@ from cl_adapters.cli.shared_options import (
     RunsFolder,
     under_todays_name,
 )
+from cl_adapters.cli.starting import say_loading
 from cl_adapters.errors import InputError
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def sweep(
     quiet: Quiet = False,
 ) -> None:
     """Runs a grid."""
+    say_loading(quiet=quiet)
     from cl_adapters.benchmarks.sweeps.engines import check_engine
     from cl_adapters.benchmarks.sweeps.retries import Workers
     from cl_adapters.benchmarks.sweeps.sweep import folder_of

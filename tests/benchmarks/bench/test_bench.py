@@ -84,12 +84,14 @@ def test_ratios_of_another_network_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_no_ratio_was_lost_and_everything_is_written(tmp_path: Path) -> None:
+@pytest.mark.alone
+def test_no_fast_path_was_lost_and_everything_is_written(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     settings = {"backbone": "test_vit", "image_size": 32}
     names = ["simplecil", "sema", "mos", "lae"]
-    found = run_bench(names, settings, 1, out, REFERENCE)  # raises if fast and plain disagree
-    assert found.losses == []
+    run_bench(names, settings, 1, out, REFERENCE)  # raises if fast and plain disagree
+    # Processors differ in what is cheap for them; a fast path that is gone costs more than a third.
+    assert compare(read_metrics(out), read_metrics(REFERENCE), 1 / 3) == []
     assert {each.name for each in read_metrics(out)} == {
         each.name for each in read_metrics(REFERENCE)
     }

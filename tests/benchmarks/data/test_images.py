@@ -10,9 +10,9 @@ from cl_adapters.benchmarks.data.images import (
     LabelledImages,
     natural_key,
     split_off,
-    verify_images,
 )
 from cl_adapters.benchmarks.data.stores import ArrayStore
+from cl_adapters.benchmarks.data.verifying import verify_images
 from cl_adapters.errors import InputError
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from cl_adapters.benchmarks.data.images import ImageSource, verify_images
+from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.data.inspect_data import inspect_data
 from cl_adapters.benchmarks.data.reading import ReadOptions
 from cl_adapters.benchmarks.data.sources import open_source
+from cl_adapters.benchmarks.data.verifying import verify_images
 from cl_adapters.errors import InputError
 from tests.benchmarks.data import folders_of_chance as chance
 from tests.fuzz.fuzzing import fuzz

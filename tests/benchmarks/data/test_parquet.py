@@ -11,7 +11,8 @@ from PIL import Image
 
 from cl_adapters.benchmarks.data.parquet import parquet_source
 from cl_adapters.benchmarks.data.reading import ReadOptions
-from cl_adapters.benchmarks.data.sources import open_source, verify_images
+from cl_adapters.benchmarks.data.sources import open_source
+from cl_adapters.benchmarks.data.verifying import verify_images
 from cl_adapters.errors import InputError
 
 

@@ -12,8 +12,8 @@ from cl_adapters.benchmarks.data.sources import (
     folder_source,
     in_text_order,
     open_source,
-    verify_images,
 )
+from cl_adapters.benchmarks.data.verifying import verify_images
 from cl_adapters.errors import InputError
 
 DATA = Path(__file__).parents[4] / "shared" / "data"

@@ -1,0 +1,25 @@
+"""What a command says while it loads: at once, and once."""
+
+import sys
+
+import pytest
+
+from cl_adapters.cli.starting import say_loading
+
+
+@pytest.mark.parametrize(
+    ("quiet", "is_loaded", "lines"), [(False, False, 1), (False, True, 0), (True, False, 0)]
+)
+def test_it_says_so_unless_it_is_loaded_or_shall_be_quiet(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    quiet: bool,
+    is_loaded: bool,
+    lines: int,
+) -> None:
+    if not is_loaded:
+        monkeypatch.delitem(sys.modules, "torch")
+    say_loading(quiet=quiet)
+    printed = capsys.readouterr()
+    assert (printed.out, len(printed.err.splitlines())) == ("", lines)

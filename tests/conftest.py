@@ -8,7 +8,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # One thread, here and in the commands that tests start: the networks are tiny, and on a machine
 # that is shared two threads wait for each other most of the time. Set before torch is imported.
@@ -27,16 +27,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.disable()
 
 import pytest
-import timm
-import torch
-from avalanche.benchmarks import benchmark_from_datasets
-from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
 from hypothesis import HealthCheck, settings
-from torch import Tensor
-from torch.utils.data import TensorDataset
 
-from cl_adapters.vit.adapted_vit import AdaptedViT
 from tests.reliability import Counts, write_rows
+
+# What is imported in functions takes ten seconds, which the process that only hands out tests to
+# others would spend before they begin.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cl_adapters.vit.adapted_vit import AdaptedViT
 
 # How long an example takes says something of the machine's other work alone. The other half of a
 # hundred examples finds little, as each run draws its own.
@@ -52,6 +52,8 @@ settings.load_profile("any machine")
 @pytest.fixture(autouse=True)
 def same_threads() -> Iterator[None]:
     """Puts back the number of threads, which commands that run in this process may set."""
+    import torch
+
     before = torch.get_num_threads()
     yield
     if torch.get_num_threads() != before:
@@ -59,15 +61,22 @@ def same_threads() -> Iterator[None]:
 
 
 @pytest.fixture
-def tiny_vit() -> AdaptedViT:
+def tiny_vit() -> "AdaptedViT":
     """timm's `test_vit` (width 64, six blocks) for 32-pixel images, random but fixed weights."""
+    import timm
+    import torch
+
+    from cl_adapters.vit.adapted_vit import AdaptedViT
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return AdaptedViT(timm.create_model("test_vit", num_classes=0, img_size=32))
 
 
-def coloured_images(labels: list[int], seed: int) -> Tensor:
+def coloured_images(labels: list[int], seed: int) -> "Tensor":
     """Noise images whose bright stripe tells the class: easy, but not solved by chance."""
+    import torch
+
     generator = torch.Generator().manual_seed(seed)
     images = 0.3 * torch.randn(len(labels), 3, 32, 32, generator=generator)
     for index, label in enumerate(labels):
@@ -76,6 +85,10 @@ def coloured_images(labels: list[int], seed: int) -> Tensor:
 
 
 def make_dataset(classes: list[int], per_class: int, seed: int) -> Any:
+    import torch
+    from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute
+    from torch.utils.data import TensorDataset
+
     labels = [label for label in classes for _ in range(per_class)]
     data = TensorDataset(coloured_images(labels, seed), torch.tensor(labels))
     return AvalancheDataset([data], data_attributes=[DataAttribute(labels, "targets")])
@@ -84,6 +97,7 @@ def make_dataset(classes: list[int], per_class: int, seed: int) -> Any:
 @pytest.fixture
 def make_stream() -> Callable[..., Any]:
     """Builds an Avalanche benchmark from lists of classes, one an experience."""
+    from avalanche.benchmarks import benchmark_from_datasets
 
     def build(experiences: list[list[int]], per_class: int = 12, seed: int = 0) -> Any:
         return benchmark_from_datasets(

@@ -20,6 +20,7 @@ from cl_adapters.benchmarks.listing.option_pages import fill_options, option_tab
 from cl_adapters.cli import app
 from cl_adapters.reports.report import write_report
 from cl_adapters.strategies import STRATEGIES, find_strategy
+from tests.marks import by_default
 from tests.reports.conftest import run_maker
 from tests.reports.growing import write_growth
 from tests.reports.retrieving import write_retrieving
@@ -313,10 +314,7 @@ def test_the_citation_says_the_package_s_version() -> None:
 # --- Snippets ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(each, marks=[pytest.mark.slow] * (each in {"sema", "mos"}))
-             for each in STRATEGIES]
-)  # fmt: skip
+@pytest.mark.parametrize("name", by_default(STRATEGIES, ["simplecil"]))
 def test_the_one_command_of_a_method_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +333,7 @@ def run_python(code: str, folder: Path, name: str) -> dict[str, object]:
     return runpy.run_path(str(folder / name))
 
 
+@pytest.mark.slow
 def test_the_snippets_of_the_start_page_and_of_the_questions_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

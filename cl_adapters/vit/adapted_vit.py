@@ -82,8 +82,13 @@ class AdaptedViT(nn.Module):
 
     def train(self, mode: bool = True) -> "AdaptedViT":  # noqa: FBT001, FBT002 - torch's signature
         """Keeps the network in eval mode whatever `mode` says: dropout and buffers stay still."""
-        super().train(mode)
-        self.vit.eval()
+        self.training = mode
+        for child in self.children():
+            if child is not self.vit:
+                child.train(mode)
+        # Called often; setting a flag of a torch module costs far more than reading it.
+        if any(each.training for each in self.vit.modules()):
+            self.vit.eval()
         return self
 
     @property

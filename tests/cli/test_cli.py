@@ -74,9 +74,9 @@ def test_running_writes_one_directory_per_strategy_and_seed(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("scenario", "options"),
     [
-        ("blurry", {"increment": 5, "blur": 0.3}),
+        pytest.param("blurry", {"increment": 5, "blur": 0.3}, marks=pytest.mark.slow),
         ("long_tailed", {"increment": 5, "imbalance": 20.0, "tail": "shuffled"}),
-        ("repetition", {"num_experiences": 2, "repeat": 0.5}),
+        pytest.param("repetition", {"num_experiences": 2, "repeat": 0.5}, marks=pytest.mark.slow),
     ],
 )
 def test_scenarios_have_options_and_reports(

@@ -116,7 +116,9 @@ def test_a_domain_that_comes_back_has_the_same_tint_and_its_name(
         (("plain",), {}),
         (tuple(f"a long domain {number % 13}" for number in range(20)), {}),
         (DOMAINS, {"blocks": (11,)}),
-        (tuple("abcdefghijkl"), {"blocks": range(12), "miss": 0.0}),
+        pytest.param(
+            tuple("abcdefghijkl"), {"blocks": range(12), "miss": 0.0}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_nothing_is_clipped_or_drawn_over(

@@ -195,6 +195,7 @@ def test_figures_are_a_column_wide_and_nothing_stands_out(
             assert b"/Type3" not in data
 
 
+@pytest.mark.slow
 def test_a_report_for_a_paper(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("lae", 0)
     make_run("finetune", 0, decay=0.3)

@@ -20,6 +20,7 @@ from cl_adapters.reports.groups import group_runs
 from cl_adapters.reports.load import load_runs
 from cl_adapters.reports.report import write_report
 from cl_adapters.reports.sections.retrieval import RetrievalSection, read_retrievals
+from tests.marks import by_default
 from tests.reports.conftest import MakeRun
 from tests.reports.lines import append_event
 from tests.reports.retrieving import choose, drift_matrix, load_section, write_retrieving
@@ -137,7 +138,7 @@ MORE_SIZES = [pytest.param(*each, marks=pytest.mark.slow) for each in ((4, 2, 0.
 @pytest.mark.parametrize(
     ("size", "seeds", "step"), [(1, 1, 0.2), (2, 3, None), *MORE_SIZES, (20, 3, 0.4)]
 )
-@pytest.mark.parametrize("is_long", [False, True])
+@pytest.mark.parametrize("is_long", by_default([False, True], [True]))
 def test_nothing_is_clipped_or_drawn_over(
     make_run: MakeRun, tmp_path: Path, size: int, seeds: int, step: float | None, is_long: bool
 ) -> None:

@@ -22,6 +22,7 @@ from cl_adapters.shift.streaming import (
     _page_hinkley,
     _ranks,
 )
+from tests.marks import by_default
 
 DIM = 6
 STREAMS = ["adwin", "kswin", "page_hinkley"]
@@ -120,7 +121,7 @@ def test_adwin_and_page_hinkley_are_rivers_with_the_calibrated_sensitivity() -> 
 
 
 @pytest.mark.parametrize("name", STREAMS)
-@pytest.mark.parametrize("size", [1, 2, 7])
+@pytest.mark.parametrize("size", by_default([1, 2, 7], [1]))
 def test_the_smallest_windows_keep_the_level(name: str, size: int) -> None:
     fired = 0
     for seed in range(50):

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from cl_adapters.randomness import seed_random_states
 from cl_adapters.strategies import STRATEGIES
 from cl_adapters.strategies.core.output import as_output
 from cl_adapters.vit.adapted_vit import AdaptedViT
+from tests.marks import by_default
 from tests.strategies.test_every_strategy import build
 
 EXPERIENCES = [[3, 0], [1, 2]]
@@ -54,7 +56,10 @@ def test_before_the_first_experience_it_answers_by_chance(
 
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [*((name, "epoch") for name in STRATEGIES), ("mos", "iteration"), ("simplecil", "iteration")],
+    by_default(
+        [*((name, "epoch") for name in STRATEGIES), *product(["mos", "simplecil"], ["iteration"])],
+        [("sema", "epoch"), ("lae", "epoch"), ("mos", "iteration"), ("simplecil", "iteration")],
+    ),
 )
 def test_training_is_the_same_whoever_evaluates_inside_it(
     name: str, mode: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]

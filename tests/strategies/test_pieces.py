@@ -32,8 +32,12 @@ SOME = ["answers", "backbone", "seen_classes", "resumes"]
         pytest.param("mos", {"head": "cosine"}, marks=pytest.mark.slow),
         pytest.param("sema", {"head": "cosine"}, marks=pytest.mark.slow),
         ("sema", {"head": "prototype", "peft": "lora", "policy": "every_experience"}),
-        ("sema", {"head": "ridge", "peft": "adapter", "router": "learned", "detector": "ks"}),
-        ("mos", {"peft": "prefix"}),
+        pytest.param(
+            "sema",
+            {"head": "ridge", "peft": "adapter", "router": "learned", "detector": "ks"},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("mos", {"peft": "prefix"}, marks=pytest.mark.slow),
         ("mos", {"peft": "lora", "merge": "official"}),
         ("finetune", {"peft": "parallel"}),
         # What is left of methods and pieces, each of which is above.
@@ -209,7 +213,8 @@ class Secret(Gain):
 """
 
 
-@pytest.mark.parametrize("name", ["mos", pytest.param("sema", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mos", "sema"])
 def test_a_peft_module_of_one_s_own_runs_in_methods_that_store_and_mix(
     name: str, tmp_path: Path
 ) -> None:

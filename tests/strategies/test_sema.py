@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from cl_adapters.errors import InputError
 from cl_adapters.vit.adapted_vit import AdaptedViT
+from tests.marks import by_default
 from tests.strategies.trained_sema import (
     TWO,
     Epochs,
@@ -166,7 +167,7 @@ def test_old_classes_get_no_gradient_but_decay(
     torch.testing.assert_close(now, value)
 
 
-@pytest.mark.parametrize("official", [True, False])
+@pytest.mark.parametrize("official", by_default([True, False], [False]))
 def test_kept_tokens_and_images_learn_the_same(
     tiny_vit: AdaptedViT, make_stream: Callable[..., Any], official: bool
 ) -> None:

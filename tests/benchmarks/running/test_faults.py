@@ -24,6 +24,7 @@ from cl_adapters.cli import app
 from cl_adapters.errors import InputError
 from cl_adapters.records.run_record import RunRecord, find_runs
 from tests.benchmarks.killable import forked, outcome, run
+from tests.marks import by_default
 
 FAULTS = {
     "full disk": (errno.ENOSPC, "No space left on device"),
@@ -92,6 +93,7 @@ def check_every_write(
     return injected
 
 
+@pytest.mark.slow
 def test_a_disk_that_fails_at_a_write_costs_nothing(
     straight: dict[str, Any],
     tmp_path: Path,
@@ -127,7 +129,7 @@ TORN = {  # how much is left of each file, and what comes of it when the run is 
 }
 
 
-@pytest.mark.parametrize("share", [0, 0.5, 0.98])
+@pytest.mark.parametrize("share", by_default([0, 0.5, 0.98], [0.5]))
 @pytest.mark.parametrize("name", TORN)
 def test_a_torn_file_is_noticed(
     finished: Path, straight: dict[str, Any], tmp_path: Path, name: str, share: float,

@@ -34,6 +34,7 @@ from tests.benchmarks.running.foreign_streams import (
     new_instances,
     tensors,
 )
+from tests.marks import by_default
 
 TINY: dict[str, Any] = {"backbone": "test_vit", "weights": "random", "image_size": 32}
 
@@ -55,7 +56,7 @@ def pixels(generator: np.random.Generator, per_class: int) -> tuple[np.ndarray, 
     return shown, targets
 
 
-@pytest.mark.parametrize("strategy", ["lae", "mos", "avalanche:Replay"])
+@pytest.mark.parametrize("strategy", by_default(["lae", "mos", "avalanche:Replay"], ["mos"]))
 def test_it_equals_our_own_stream_over_the_same_images(strategy: str, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     source = array_source("stripes", pixels(generator, 6), pixels(generator, 3))

@@ -256,6 +256,7 @@ class Online:
         pass
 
 
+@pytest.mark.slow
 def test_what_the_service_has_is_not_sent_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

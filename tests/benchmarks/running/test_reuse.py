@@ -17,6 +17,7 @@ from cl_adapters.records.events import read_events
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions
 from cl_adapters.strategies.mos import MOS
+from tests.marks import by_default
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,10 @@ def test_a_run_that_only_evaluates_otherwise_equals_one_that_trained(
 
 @pytest.mark.parametrize(
     "change",
-    [{"lr": 0.01}, {"merge": "none", "retrieval": False}, {"alignment": False}],
+    by_default(
+        [{"lr": 0.01}, {"merge": "none", "retrieval": False}, {"alignment": False}],
+        [{"merge": "none", "retrieval": False}],
+    ),
 )
 def test_a_run_that_learns_otherwise_trains(
     source: ImageSource, tmp_path: Path, counted: list[int], change: dict[str, Any]
@@ -104,6 +108,7 @@ def test_where_evaluation_changes_the_model_nothing_is_shared(
     assert counted == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_restart_trains_and_a_lost_checkpoint_is_trained_again(
     source: ImageSource, tmp_path: Path, counted: list[int]
 ) -> None:

@@ -16,6 +16,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.records.run_record import RunRecord
 from tests.benchmarks.killable import stripes
 from tests.benchmarks.running.small_runs import config, run
+from tests.marks import by_default
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ class Notes(runner.Progress):
         self.notes.append(text)
 
 
-@pytest.mark.parametrize("damaged", [[1], [0, 1], []])
+@pytest.mark.parametrize("damaged", by_default([[1], [0, 1], []], [[1]]))
 def test_of_damaged_checkpoints_the_one_before_is_used(
     source: ImageSource, tmp_path: Path, damaged: list[int]
 ) -> None:
@@ -137,6 +138,7 @@ def test_another_version_is_said(source: ImageSource, tmp_path: Path) -> None:
     assert note.startswith("lae seed 0 goes on under another version of torch: the rest may differ")
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_on_other_threads_is_named_and_no_other_one(
     source: ImageSource, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from cl_adapters.strategies.core.strategy import AdapterStrategy
 from tests.benchmarks.conftest import InterruptedAt
 from tests.benchmarks.killable import stripes
 from tests.benchmarks.running.small_runs import config, run
+from tests.marks import by_default
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,9 @@ def test_phases_count_seconds_and_images(source: ImageSource, tmp_path: Path) ->
     assert passes == [1, 2, 2], "online alone, then online and offline"
 
 
-@pytest.mark.parametrize("strategy", ["finetune", "avalanche:Naive"])
+@pytest.mark.parametrize(
+    "strategy", by_default(["finetune", "avalanche:Naive"], ["avalanche:Naive"])
+)
 def test_what_augmentation_shows_depends_on_nothing_else_that_draws(
     source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
@@ -111,14 +114,7 @@ def test_what_augmentation_shows_depends_on_nothing_else_that_draws(
     assert len(shown) == len(set(shown)) == 4, "two epochs of two experiences, a new view in each"
 
 
-@pytest.mark.parametrize(
-    "strategy",
-    [
-        "lae",
-        "simplecil",
-        *(pytest.param(each, marks=pytest.mark.slow) for each in ("finetune", "joint")),
-    ],
-)
+@pytest.mark.parametrize("strategy", by_default(["lae", "simplecil", "finetune", "joint"], ["lae"]))
 def test_a_run_killed_after_any_experience_ends_like_the_straight_one(
     source: ImageSource, tmp_path: Path, interrupted_at: InterruptedAt, strategy: str
 ) -> None:
@@ -225,6 +221,7 @@ def test_the_record_is_a_recipe(source: ImageSource, tmp_path: Path) -> None:
     assert runner.run(prepare(again, source=source), tmp_path) == folder
 
 
+@pytest.mark.slow
 def test_a_point_that_no_longer_fits_costs_its_experience_alone(
     source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from cl_adapters.records.tables import read_predictions
 from cl_adapters.reports.groups import group_runs
 from cl_adapters.reports.load import load_runs
 from tests.benchmarks.conftest import InterruptedAt
+from tests.marks import by_default
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 
@@ -64,17 +65,20 @@ def config(scenario: str, strategy: str = "simplecil", **changes: Any) -> RunCon
     return RunConfig.parse({**values, **changes})
 
 
-# The quick one on all of them, and each other method on one; `make slow` runs the rest.
+# Each scenario with one method.
 ALWAYS = [
-    *product(["simplecil"], [*NAMES, "class", "domain"]),
+    ("simplecil", "class"), ("simplecil", "domain"), ("simplecil", "class_domain"),
     ("sema", "blurry"), ("lae", "long_tailed"), ("mos", "repetition"),
 ]  # fmt: skip
-REST = [each for each in product(["sema", "lae", "mos"], NAMES) if each not in ALWAYS]
+ALL = [
+    ("simplecil", "class"), ("simplecil", "domain"),
+    *product(["simplecil", "sema", "lae", "mos"], NAMES),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("strategy", "scenario"),
-    [*ALWAYS, *(pytest.param(*each, marks=pytest.mark.slow) for each in REST)],
+    by_default(ALL, ALWAYS),
 )
 def test_every_method_runs_on_every_scenario(
     digits: ImageSource, tmp_path: Path, strategy: str, scenario: str
@@ -137,6 +141,7 @@ def two_seeds(digits: ImageSource, tmp_path_factory: pytest.TempPathFactory) -> 
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", NAMES)
 def test_reports_put_seeds_into_one_group_and_count_accuracies(
     two_seeds: Path, scenario: str

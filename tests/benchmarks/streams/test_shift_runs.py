@@ -26,6 +26,7 @@ from cl_adapters.reports.load import load_runs
 from tests.benchmarks.conftest import InterruptedAt
 from tests.benchmarks.streams.striped import make_source
 from tests.cli.test_cli import call
+from tests.marks import by_default
 
 BACKBONE = {"backbone": "test_vit", "weights": "random", "image_size": 32}
 SHORT = {"num_experiences": 4, "changes": 2, "recurring": 1}
@@ -57,8 +58,7 @@ class Count(Progress):
 
 
 @pytest.mark.parametrize(
-    "strategy",
-    ["lae", "simplecil", *(pytest.param(n, marks=pytest.mark.slow) for n in ("finetune", "joint"))],
+    "strategy", by_default(["lae", "simplecil", "finetune", "joint"], ["simplecil"])
 )
 def test_strategies_run_and_resume_without_new_classes(
     source: ImageSource, tmp_path: Path, interrupted_at: InterruptedAt, strategy: str

@@ -63,12 +63,8 @@ def run(source: ImageSource, out: Path, strategy: str = "lae", **changes: Any) -
     return runner.run(prepare(config(strategy, **changes), source=source), out)
 
 
-SLOW = pytest.mark.slow
-
-
-@pytest.mark.parametrize(
-    "strategy", ["sema", pytest.param("mos", marks=SLOW), pytest.param("lae", marks=SLOW)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["sema", "mos", "lae"])
 def test_a_method_runs_without_boundaries_and_ends_on_the_told_test_images(
     source: ImageSource, tmp_path: Path, strategy: str
 ) -> None:

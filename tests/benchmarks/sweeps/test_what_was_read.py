@@ -56,6 +56,7 @@ def test_of_a_sweep(photos: Path, tmp_path: Path) -> None:
         assert RunRecord.read(outcome.folder).data == SEEN
 
 
+@pytest.mark.slow
 def test_of_a_search(photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     search = make_search(

@@ -13,11 +13,13 @@ from cl_adapters.errors import InputError
 from cl_adapters.strategies import STRATEGY_NAMES, find_strategy
 from cl_adapters.strategies.checks.suite import STRATEGY_CHECKS, check_strategy
 from cl_adapters.strategies.simplecil import SimpleCIL
+from tests.marks import by_default
 from tests.strategies.checks.offenders import KEPT, OFFENDERS, BeginsAgain, Needy, Silent
 
-# Avalanche's methods share one class of ours: two pass all checks, the others those that look at
-# one trial. `make slow` asks all of all.
-ENTIRE = ("avalanche:Replay", "avalanche:MAS")
+# Avalanche's methods share one class of ours: one passes all checks by default, and those that keep
+# images, answers or gradients pass what looks at one trial. `make slow` asks all of all.
+ENTIRE = "avalanche:Replay"
+QUICK = ("avalanche:GDumb", "avalanche:LwF", "avalanche:AGEM")
 OF_ONE_TRIAL = (
     "describes", "answers", "backbone", "declares", "data_to_come", "test_labels", "seen_classes",
     "seeds", "resumes", "resumes_inside",
@@ -25,17 +27,15 @@ OF_ONE_TRIAL = (
 NAMES = STRATEGY_NAMES.names()
 # What takes most of a trial's time, made small: what is checked does not depend on it.
 SMALL = {"ranpac": {"projections": 64}, "sema": {"descriptor_epochs": 2}}
-WRAPPED = [name for name in NAMES if name.startswith("avalanche:") and name not in ENTIRE]
+OURS = [name for name in NAMES if not name.startswith("avalanche:") and name != "joint"]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(each, marks=[pytest.mark.slow] * (each in WRAPPED)) for each in NAMES]
-)
+@pytest.mark.parametrize("name", by_default(NAMES, [*OURS, ENTIRE]))
 def test_every_strategy_passes_the_suite(name: str) -> None:
     assert check_strategy(find_strategy(name), options=SMALL.get(name, {})) == []
 
 
-@pytest.mark.parametrize("name", WRAPPED)
+@pytest.mark.parametrize("name", QUICK)
 def test_methods_of_avalanche_pass_what_looks_at_one_trial(name: str) -> None:
     assert check_strategy(find_strategy(name), checks=OF_ONE_TRIAL) == []
 

@@ -26,6 +26,7 @@ from cl_adapters.strategies.lae import LAE, LAEConfig
 from cl_adapters.strategies.simplecil import SimpleCIL
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from tests.benchmarks.killable import stripes
+from tests.marks import by_default
 
 TINY = {"backbone": "test_vit", "weights": "random", "image_size": 32, "increment": 2}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -54,10 +55,7 @@ def counts(folder: Path) -> list[tuple[int, int]]:
 
 # Half precision is slow where a processor has to imitate it: the others show that it is kept apart.
 IN_HALF = [pytest.param(each, "bf16", marks=pytest.mark.slow) for each in OPTIONS]
-IN_FULL = [
-    pytest.param(each, "fp32", marks=[pytest.mark.slow] * (each in {"lae", "sema"}))
-    for each in OPTIONS
-]
+IN_FULL = by_default([(each, "fp32") for each in OPTIONS], [("simplecil", "fp32")])
 
 
 @pytest.mark.parametrize(("strategy", "precision"), [*IN_FULL, *IN_HALF])
@@ -192,7 +190,11 @@ def test_other_increments_share_what_was_computed(source: ImageSource, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "change", [{"precision": "bf16"}, {"input_range": "imagenet"}, {"seed": 0, "backbone": "same"}]
+    "change",
+    by_default(
+        [{"precision": "bf16"}, {"input_range": "imagenet"}, {"seed": 0, "backbone": "same"}],
+        [{"input_range": "imagenet"}],
+    ),
 )
 def test_another_precision_or_pixels_share_nothing(
     source: ImageSource, tmp_path: Path, change: dict[str, Any]

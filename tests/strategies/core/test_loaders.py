@@ -19,6 +19,7 @@ from cl_adapters.strategies.core.loaders import IndexBatches, MadeBatches, reade
 from cl_adapters.strategies.core.samplers import ResumableBatchSampler
 from cl_adapters.strategies.core.views import Augmentation
 from tests.benchmarks.killable import stripes
+from tests.marks import by_default
 
 TINY = {"backbone": "test_vit", "weights": "random", "image_size": 32, "increment": 2}
 PLAIN: dict[str, Any] = {}
@@ -64,7 +65,9 @@ def shown(source: ImageSource, strategy: str, pixels: dict[str, Any]) -> Shown:
 
 
 @pytest.mark.parametrize("pixels", [PLAIN, FIXED, NEW], ids=["plain", "fixed", "new"])
-@pytest.mark.parametrize("strategy", ["finetune", "joint", "simplecil"])
+@pytest.mark.parametrize(
+    "strategy", by_default(["finetune", "joint", "simplecil"], ["finetune", "simplecil"])
+)
 def test_batches_are_those_of_avalanches_loaders_bit_for_bit(
     source: ImageSource, monkeypatch: pytest.MonkeyPatch, strategy: str, pixels: dict[str, Any]
 ) -> None:

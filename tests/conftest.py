@@ -17,6 +17,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 # Importing readline, as pytest does, names a width to all processes that are started from then on.
 os.environ.pop("COLUMNS", None)
+if "PYTEST_XDIST_WORKER" in os.environ:  # the first to be registered is the last to be called
+    atexit.register(os._exit, 0)  # as `cl_adapters.loading` does
 # What frozen parts compute is kept for this session only, not in the user's cache.
 os.environ["CL_ADAPTERS_CACHE"] = tempfile.mkdtemp(prefix="cl-adapters-cache-")
 atexit.register(shutil.rmtree, os.environ["CL_ADAPTERS_CACHE"], ignore_errors=True)

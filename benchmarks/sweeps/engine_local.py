@@ -20,9 +20,11 @@ from typing import Final, cast
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.sweeps.job_queue import JobQueue, Outcome
 from cl_adapters.benchmarks.sweeps.retries import Watch, Workers, try_run
+from cl_adapters.loading import call_loaded
 
 __all__ = ["LocalEngine", "run_one"]
 
+_BEGIN: Final = f"{__name__}:_begin"
 _LOST: Final = "its worker process was ended from outside, by a signal or for lack of memory"
 
 
@@ -142,8 +144,8 @@ def _pool(count: int, workers: Workers) -> Iterator[Executor]:
     for place in range(count):
         if gpus is not None:
             gpus.put(workers.gpus[place % len(workers.gpus)])
-    arguments = (os.getpid(), workers.threads, gpus)
-    pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=arguments)
+    arguments = (_BEGIN, os.getpid(), workers.threads, gpus)
+    pool = ProcessPoolExecutor(count, context, initializer=call_loaded, initargs=arguments)
     try:
         yield pool
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ import typer
 from cl_adapters import __version__
 from cl_adapters.cli.commands import Command, LazyGroup
 from cl_adapters.cli.endings import call_whole
+from cl_adapters.loading import whole_process
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -106,4 +107,5 @@ def _main(
 
 def main() -> None:
     """Runs the command; the entry point of the package."""
-    call_whole(app)
+    with whole_process():
+        call_whole(app)

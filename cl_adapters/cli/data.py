@@ -7,6 +7,7 @@ import typer
 
 from cl_adapters.cli.commands import OneCommand
 from cl_adapters.cli.endings import FAILED, guarded
+from cl_adapters.cli.starting import loading
 
 __all__ = ["app", "inspect_images"]
 
@@ -47,12 +48,13 @@ def inspect_images(
     ] = None,
 ) -> None:
     """Reports classes, sizes, duplicates and damage; exit code 1 if any would spoil a run."""
-    from rich.console import Console
-    from rich.progress import Progress
+    with loading():
+        from rich.console import Console
+        from rich.progress import Progress
 
-    from cl_adapters.benchmarks.data.inspect_data import inspect_data
-    from cl_adapters.benchmarks.data.reading import ReadOptions, pixels_of, test_set_of
-    from cl_adapters.cli.printing import print_table
+        from cl_adapters.benchmarks.data.inspect_data import inspect_data
+        from cl_adapters.benchmarks.data.reading import ReadOptions, pixels_of, test_set_of
+        from cl_adapters.cli.printing import print_table
 
     options = ReadOptions(
         class_depth=class_depth,

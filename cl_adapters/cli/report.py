@@ -8,6 +8,7 @@ import typer
 
 from cl_adapters.cli.endings import FAILED
 from cl_adapters.cli.shared_options import Runs, names_in
+from cl_adapters.cli.starting import loading
 from cl_adapters.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ def report(
     ] = False,
 ) -> None:
     """Writes a report."""
-    from cl_adapters.cli.printing import print_table
-    from cl_adapters.reports.report import write_report
+    with loading():
+        from cl_adapters.cli.printing import print_table
+        from cl_adapters.reports.report import write_report
 
     chosen = None if formats is None else [each.strip() for each in formats.split(",")]
     paper = _paper(columns, style, column_width)
@@ -86,9 +88,10 @@ def _is_shown(page: Path) -> bool:
 
 def verify(runs: Runs) -> None:
     """Compares runs with published results."""
-    from cl_adapters.benchmarks.running.verify import verify as compare
-    from cl_adapters.cli.printing import print_table
-    from cl_adapters.reports.load import load_runs
+    with loading():
+        from cl_adapters.benchmarks.running.verify import verify as compare
+        from cl_adapters.cli.printing import print_table
+        from cl_adapters.reports.load import load_runs
 
     loaded = load_runs(runs)
     found = compare(loaded.finished)

@@ -19,7 +19,7 @@ from cl_adapters.cli.shared_options import (
     names_in,
     under_todays_name,
 )
-from cl_adapters.cli.starting import say_loading
+from cl_adapters.cli.starting import loading_methods
 
 __all__ = ["run"]
 
@@ -72,10 +72,10 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Runs strategies on a stream."""
-    say_loading(quiet=quiet)
-    from cl_adapters.benchmarks.running.batch import expand, run_batch
-    from cl_adapters.cache.feature_cache import open_cache
-    from cl_adapters.cli.printing import print_ending
+    with loading_methods(quiet=quiet):
+        from cl_adapters.benchmarks.running.batch import expand, run_batch
+        from cl_adapters.cache.feature_cache import open_cache
+        from cl_adapters.cli.printing import print_ending
 
     cache = under_todays_name("cache", cache, "memo", memo)
     gigabytes = under_todays_name(

@@ -1,13 +1,17 @@
-"""What a command says before it knows anything."""
+"""What a command does before it does anything: it loads what is heavy, and says so."""
 
 import sys
+from contextlib import AbstractContextManager
 
 import typer
 
-__all__ = ["say_loading"]
+from cl_adapters.loading import loading
+
+__all__ = ["loading", "loading_methods"]
 
 
-def say_loading(*, quiet: bool) -> None:
-    """Says what the first seconds of a run go into, unless that is loaded already."""
+def loading_methods(*, quiet: bool) -> AbstractContextManager[None]:
+    """Around the imports of a command that trains: says what takes seconds, once."""
     if not quiet and "torch" not in sys.modules:
         typer.echo("loading PyTorch, Avalanche and the methods", err=True)
+    return loading()

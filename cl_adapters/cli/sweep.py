@@ -20,7 +20,7 @@ from cl_adapters.cli.shared_options import (
     RunsFolder,
     under_todays_name,
 )
-from cl_adapters.cli.starting import say_loading
+from cl_adapters.cli.starting import loading_methods
 from cl_adapters.errors import InputError
 
 if TYPE_CHECKING:
@@ -110,12 +110,12 @@ def sweep(
     quiet: Quiet = False,
 ) -> None:
     """Runs a grid."""
-    say_loading(quiet=quiet)
-    from cl_adapters.benchmarks.sweeps.engines import check_engine
-    from cl_adapters.benchmarks.sweeps.retries import Workers
-    from cl_adapters.benchmarks.sweeps.sweep import folder_of
-    from cl_adapters.benchmarks.sweeps.sweep_command import gpu_indices, run_sweep
-    from cl_adapters.cli.printing import print_ending
+    with loading_methods(quiet=quiet):
+        from cl_adapters.benchmarks.sweeps.engines import check_engine
+        from cl_adapters.benchmarks.sweeps.retries import Workers
+        from cl_adapters.benchmarks.sweeps.sweep import folder_of
+        from cl_adapters.benchmarks.sweeps.sweep_command import gpu_indices, run_sweep
+        from cl_adapters.cli.printing import print_ending
 
     check_engine(engine)
     if ray_address is not None and engine != "ray":

@@ -10,7 +10,7 @@ from cl_adapters.benchmarks.running.recipe_groups import Group
 from cl_adapters.cli.endings import need
 from cl_adapters.cli.recipe_options import takes_recipe_keys
 from cl_adapters.cli.shared_options import Cache, DryRun, Memo, Quiet, RunsFolder, under_todays_name
-from cl_adapters.cli.starting import say_loading
+from cl_adapters.cli.starting import loading_methods
 
 __all__ = ["tune"]
 
@@ -80,9 +80,14 @@ def tune(
 ) -> None:
     """Searches a strategy's options."""
     need("optuna", "tune")
-    say_loading(quiet=quiet)
-    from cl_adapters.benchmarks.sweeps.tune_command import Effort, make_search, run_tune, table_of
-    from cl_adapters.cli.printing import print_table
+    with loading_methods(quiet=quiet):
+        from cl_adapters.benchmarks.sweeps.tune_command import (
+            Effort,
+            make_search,
+            run_tune,
+            table_of,
+        )
+        from cl_adapters.cli.printing import print_table
 
     cache = under_todays_name("cache", cache, "memo", memo)
     search = make_search(

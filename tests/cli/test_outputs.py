@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from cl_adapters import cli
-from cl_adapters.cli.endings import guarded
+from cl_adapters.cli.endings import call_whole, guarded
 from cl_adapters.cli.outputs import CLOSED, OutputError, watched_outputs
 
 
@@ -29,7 +29,7 @@ def ended(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Calls the whole command, and returns its exit code."""
     monkeypatch.setattr(sys, "argv", ["cl-adapters", *arguments])
     with pytest.raises(SystemExit) as found:
-        cli.main()
+        call_whole(cli.app)
     return int(found.value.code or 0)
 
 

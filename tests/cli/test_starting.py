@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from cl_adapters.cli.starting import say_loading
+from cl_adapters.cli.starting import loading_methods
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,6 @@ def test_it_says_so_unless_it_is_loaded_or_shall_be_quiet(
 ) -> None:
     if not is_loaded:
         monkeypatch.delitem(sys.modules, "torch")
-    say_loading(quiet=quiet)
-    printed = capsys.readouterr()
+    with loading_methods(quiet=quiet):
+        printed = capsys.readouterr()
     assert (printed.out, len(printed.err.splitlines())) == ("", lines)

@@ -125,5 +125,5 @@ class RanPAC(AdapterStrategy):
             chosen = choose_strength(features, labels, self.generator("held out"))
             strength = chosen or self.config.strength  # too few images to hold any out
             self.model.head.add(features, labels)
-            self.model.head.solve(strength)
+            strength = self.model.head.solve_from(strength)
         self.log_event("ridge", strength=strength)

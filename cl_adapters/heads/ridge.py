@@ -77,6 +77,30 @@ class RidgeHead(GrowingBuffers):
         self.cross.index_add_(1, targets, rows.T.contiguous())
         self.is_seen[targets] = True
 
+    def solve_from(self, strength: float) -> float:
+        """Solves with the first of `strength`, ten times that and so on that is large enough.
+
+        A strength chosen on a part of the samples may be lost in the rounding of all of them.
+
+        Args:
+            strength: lambda, above 0.
+
+        Returns:
+            The strength that was taken.
+
+        Raises:
+            InputError: If none makes the system positive definite.
+        """
+        while True:
+            try:
+                self.solve(strength)
+            except InputError:
+                if not 0 < strength <= float(self.gram.trace()):  # it is not for want of strength
+                    raise
+                strength *= 10
+            else:
+                return strength
+
     @torch.no_grad()
     def solve(self, strength: float) -> None:
         """Sets the classifier from all samples so far.

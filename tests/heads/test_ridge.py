@@ -1,5 +1,7 @@
 """The ridge head and its strength against plain formulas."""
 
+import math
+
 import pytest
 import torch
 
@@ -44,6 +46,32 @@ def test_a_system_that_is_not_definite_is_refused() -> None:
     head.add_classes([0])
     with pytest.raises(InputError, match="must make the system definite, got 0"):
         head.solve(0.0)
+
+
+def test_a_strength_that_rounding_swallows_is_raised_tenfold_until_it_counts() -> None:
+    features, targets = data(count=20, width=50)  # fewer samples than features: rank 20 of 50
+    head = RidgeHead(50, scale=1.0)
+    head.add_classes([0, 1, 2])
+    head.add(1e4 * features, targets)
+    with pytest.raises(InputError, match="must make the system definite"):
+        head.solve(1e-8)
+    taken = head.solve_from(1e-8)
+    assert taken > 1e-8
+    assert round(math.log10(taken / 1e-8), 6).is_integer()
+    with pytest.raises(InputError, match="must make the system definite"):
+        head.solve(taken / 10)
+    assert torch.equal(head(1e4 * features).argmax(dim=1), targets)
+    assert head.solve_from(1.0) == 1.0
+
+
+@pytest.mark.parametrize("value", [float("nan"), 0.0])
+def test_what_no_strength_mends_is_refused(value: float) -> None:
+    head = RidgeHead(2)
+    head.add_classes([0])
+    if value:
+        head.gram.fill_(value)
+    with pytest.raises(InputError, match="must make the system definite"):
+        head.solve_from(0.1 if value else 0.0)
 
 
 @pytest.mark.parametrize(("count", "width"), [(60, 10), (60, 200)])

@@ -29,6 +29,7 @@ def sentences(group: Group, baseline: Row | None = None) -> list[str]:
         said.append(_leader(rivals, "a_last_micro", _LEADS, -1))
         if not all(math.isnan(_mean(row, "forgetting_from_best")) for row in rivals):
             said.append(_leader(rivals, "forgetting_from_best", _FORGETS, 1))
+            said += _little_to_forget(rivals)
         said += [*_against(group, rivals[0], baseline), *_worth(rivals)]
     elif rivals:
         said.append(_alone(rivals[0]))
@@ -73,6 +74,17 @@ def _leader(rows: Sequence[Row], name: str, words: tuple[str, str], sign: int) -
     points = f"{format_number(abs(best - _mean(ranked[1], name)), 2)} points"
     second = f"{ranked[1].label} ({_shown(ranked[1], name)})"
     return f"{first}, {points} from the next, {second}; {_certainty(ranked[0], ranked[1], name)}."
+
+
+def _little_to_forget(rows: Sequence[Row]) -> list[str]:
+    """Returns a word on the method that forgets least, if it has learned far less than others."""
+    known = [row for row in rows if not math.isnan(_mean(row, "forgetting_from_best"))]
+    least = min(known, key=lambda row: (_mean(row, "forgetting_from_best"), row.label))
+    reached, best = _mean(least, "a_last_micro"), max(_mean(row, "a_last_micro") for row in rows)
+    if reached >= best / 2:
+        return []
+    end, top = format_number(reached, 1), format_number(best, 1)
+    return [f"{least.label} has little to forget: it ends at {end} %, the best at {top} %."]
 
 
 def _against(group: Group, leader: Row, baseline: Row | None) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cl_adapters.records.tables import read_predictions, write_predictions
 from cl_adapters.reports.definitions import COLUMNS, Column, format_number
 from cl_adapters.reports.groups import Group
 from cl_adapters.reports.load import load_runs
@@ -128,6 +129,19 @@ def test_summary_says_who_leads_and_how_surely(group: Group) -> None:
     assert cost.startswith("lae (")
     assert cost.endswith("is both the most accurate and the quickest to train.")
     assert third.startswith("joint, the upper bound")
+
+
+def test_a_method_that_learned_nothing_is_not_praised_for_forgetting_nothing(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    make_run("good", 0, decay=0.05)
+    make_run("fair", 0, decay=0.06)
+    assert not any("little to forget" in each for each in sentences(only_group(tmp_path)))
+    place = make_run("chance", 0)
+    write_predictions(place, read_predictions(place).assign(prediction=0))
+    said = sentences(only_group(tmp_path))
+    assert said[1].startswith("chance forgets least")
+    assert said[2].startswith("chance has little to forget: it ends at 12.5 %, the best at ")
 
 
 def test_summary_is_honest_about_overlap_and_single_seeds(

@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+OLDEST := .venv-oldest
 # One process a core, a file of tests to one process: they share what is slow to set up.
 SPLIT := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test slow mutants reliability lint docs clean
+.PHONY: demo test test-oldest slow mutants reliability lint docs clean
 
 demo: $(READY)
 	$(BIN)/cl-adapters sweep examples/demo.toml --workers 2 --out runs
@@ -13,6 +14,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(SPLIT)
+
+# The same tests on the oldest version that pyproject.toml allows of each package that it names.
+test-oldest: $(OLDEST)/.ready
+	$(OLDEST)/bin/python -m pytest $(SPLIT)
 
 slow: $(READY)
 	$(BIN)/python -m pytest $(SPLIT) -m "slow and not alone"
@@ -44,5 +49,14 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $(READY)
 
+# The lowest bounds are given as constraints too: where something that a package brings along asks
+# for a newer version, the resolver then says so, instead of taking the newer one.
+$(OLDEST)/.ready: pyproject.toml | $(READY)
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(OLDEST)
+	sed -nE '/^dependencies/,/^\]/s/^ +"([a-z0-9-]+)>=([^",]+).*/\1==\2/p' pyproject.toml > $(OLDEST)/bounds.txt
+	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct \
+		--constraint $(OLDEST)/bounds.txt --editable ".[tests]"
+	touch $@
+
 clean:
-	rm -rf .venv runs report site
+	rm -rf .venv $(OLDEST) runs report site

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from packaging.requirements import Requirement
 from PIL import Image
 from typer.core import TyperGroup
 from typer.main import get_command
@@ -309,6 +310,16 @@ def test_the_glossary_is_sorted_short_and_used() -> None:
 def test_the_citation_says_the_package_s_version() -> None:
     (said,) = re.findall(r"^version: (.+)$", text_of(ROOT / "CITATION.cff"), flags=re.MULTILINE)
     assert said == __version__
+
+
+def test_the_table_of_oldest_versions_is_the_package_s() -> None:
+    bounds = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]["dependencies"]
+    lowest = {each.name: next(s.version for s in each.specifier if s.operator == ">=")
+              for each in map(Requirement, bounds)}  # fmt: skip
+    table = text_of(DOCS / "guides" / "install.md").split("## Versions")[1]
+    rows = re.findall(r"\| ([a-z-]+) \| (\d[\d.]*) ", table)
+    assert len(rows) >= 10
+    assert {name: lowest.get(name) for name, _ in rows} == dict(rows)
 
 
 # --- Snippets ------------------------------------------------------------------------------------

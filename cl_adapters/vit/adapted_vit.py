@@ -75,6 +75,9 @@ class AdaptedViT(nn.Module):
             self._plain_block = torch.compile(plain_block)
             self._adapted_block = torch.compile(adapted_block)
         self.vit = checked(vit)
+        # Not all timms keep the number; of a hybrid, too, the first convolution sees the image.
+        layers = self.vit.patch_embed.modules()
+        self._channels = next(each.in_channels for each in layers if isinstance(each, nn.Conv2d))
         self.vit.requires_grad_(requires_grad=False)
         self.train(mode=False)
         self.num_passes = 0
@@ -105,7 +108,7 @@ class AdaptedViT(nn.Module):
     def input_shape(self) -> tuple[int, int, int]:
         """Shape (C, S, S) of one image."""
         height, width = self.vit.patch_embed.img_size
-        return int(self.vit.in_chans), int(height), int(width)
+        return self._channels, int(height), int(width)
 
     def site(self, slot: Slot, block: int) -> Site:
         """Returns what a PEFT module may be told about its place: widths and frozen weights.

@@ -182,7 +182,8 @@ def checked(vit: nn.Module) -> VisionTransformer:
                 f"block {index} of the backbone must be a plain pre-norm timm Block, "
                 f"got {type(block).__name__}"
             )
-        if type(block.attn) is not Attention or block.attn.gate is not None:
+        # Before timm 1.0.28 there is no such attribute.
+        if type(block.attn) is not Attention or getattr(block.attn, "gate", None) is not None:
             kind = "gated attention" if type(block.attn) is Attention else type(block.attn).__name__
             raise InputError(
                 f"attention of block {index} must be timm's plain Attention, got {kind}"

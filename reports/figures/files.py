@@ -7,21 +7,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.typing import RcKeyType
 
 from cl_adapters.errors import unknown_name
 from cl_adapters.reports.figures.interactive import Chart
+
+if TYPE_CHECKING:  # matplotlib 3.9 and 3.10 have no such name
+    from matplotlib.typing import RcKeyType
 
 __all__ = ["FORMATS", "Drawing", "check_formats", "embed", "figure_style", "save_figure"]
 
 FORMATS: Final = ("svg", "png", "pdf")
 PNG_DPI: Final = 200
 
-_STYLE: Final[dict[RcKeyType, Any]] = {
+_STYLE: Final[dict["RcKeyType", Any]] = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#444444",
     "axes.grid": True,
@@ -102,7 +104,7 @@ def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
 
 
 @contextmanager
-def figure_style(changes: Mapping[RcKeyType, Any] | None = None) -> Iterator[None]:
+def figure_style(changes: Mapping["RcKeyType", Any] | None = None) -> Iterator[None]:
     """Draws and saves in the style of the report whatever the user's matplotlibrc says.
 
     Args:

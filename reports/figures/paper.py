@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from matplotlib.figure import Figure
-from matplotlib.typing import RcKeyType
 
 from cl_adapters.reports.figures.curves import CurveName, draw_curves
 from cl_adapters.reports.figures.files import figure_style, save_figure
@@ -14,11 +13,14 @@ from cl_adapters.reports.figures.pareto import pareto_figure, shown_costs
 from cl_adapters.reports.figures.parts import new_figure, short_label
 from cl_adapters.reports.groups import Group
 
+if TYPE_CHECKING:  # matplotlib 3.9 and 3.10 have no such name
+    from matplotlib.typing import RcKeyType
+
 __all__ = ["save_paper_figures"]
 
 _POINTS: Final = 8
 _USUAL: Final = 3.25  # inches, until the figure is fitted
-_STYLE: Final[dict[RcKeyType, Any]] = {
+_STYLE: Final[dict["RcKeyType", Any]] = {
     "axes.labelsize": _POINTS,
     "axes.linewidth": 0.6,
     "axes.titlesize": _POINTS,

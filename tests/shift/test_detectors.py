@@ -55,6 +55,20 @@ def test_known_windows_fire_no_more_often_than_stated(name: str) -> None:
     assert sum(fired) <= most
 
 
+def test_a_descriptor_does_not_mind_what_it_knows_too_well() -> None:
+    """Images nearer to the reference than its own are no change, unless |z| is asked for."""
+    verdicts = []
+    for signed in (True, False):
+        detector = DescriptorZScore(DIM, signed=signed)
+        detector.fit(draw(150, seeded(0)))
+        verdicts.append(detector.check(detector.centre.repeat(64, 1)))
+    told, official = verdicts
+    assert told.score < 0
+    assert not told.fired
+    assert official.score == pytest.approx(-told.score)
+    assert official.fired
+
+
 @pytest.mark.parametrize("size", [32, 128])
 def test_a_planted_shift_is_found(name: str, size: int) -> None:
     detector = fitted(name)

@@ -21,7 +21,7 @@ __all__ = ["SweepView", "progress_of"]
 
 
 class SweepView:
-    """Shows a sweep on a terminal; elsewhere a line for a run's begin, experiences and end.
+    """Shows a sweep on a terminal; elsewhere a line for a run's start, experiences and end.
 
     Args:
         configs: The runs that were left when the sweep began.
@@ -72,9 +72,13 @@ class SweepView:
     def _tell(self, config: RunConfig) -> None:
         name = title(config, self._keys)
         if name not in self._learned:
-            self._learned[name] = 0
-            self._say(f"{name}: begins")
+            self._learned[name] = -1
+            self._say(f"{name}: starts")
         done, whole, accuracy = progress_of(config, self._out)
+        if whole and self._learned[name] < 0:
+            self._learned[name] = 0
+            if not done:
+                self._say(f"{name}: experience 1 of {whole} begins")
         if accuracy is not None and done > self._learned[name]:
             self._learned[name] = done
             self._say(f"{name}: experience {done} of {whole}, {accuracy:.1%} right so far")

@@ -8,7 +8,7 @@ import typer
 
 from cl_adapters.cli.endings import FAILED
 from cl_adapters.cli.shared_options import Runs, names_in
-from cl_adapters.cli.starting import loading
+from cl_adapters.cli.starting import loading, loading_figures
 from cl_adapters.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
@@ -52,12 +52,13 @@ def report(
     ] = False,
 ) -> None:
     """Writes a report."""
-    with loading():
+    with loading_figures():
         from cl_adapters.cli.printing import print_table
         from cl_adapters.reports.report import write_report
 
     chosen = None if formats is None else [each.strip() for each in formats.split(",")]
     paper = _paper(columns, style, column_width)
+    typer.echo("reading runs and drawing figures", err=True)
     summary = write_report(runs, out, force=force, baseline=baseline, formats=chosen, paper=paper)
     for line in (*summary.sentences, *summary.notes):
         typer.echo(line)

@@ -165,7 +165,7 @@ def test_plans_know_what_is_done_and_what_it_cost(finished: Path) -> None:
     assert accuracy == sum(last["prediction"] == last["target"]) / len(last)
 
 
-def test_without_a_terminal_the_begin_and_each_experience_are_lines(finished: Path) -> None:
+def test_without_a_terminal_the_start_and_each_experience_are_lines(finished: Path) -> None:
     (config, *_) = expand_grid(grid(seeds=2))
     told = io.StringIO()
     with SweepView(Console(file=told), finished, [config], None) as view:
@@ -173,7 +173,7 @@ def test_without_a_terminal_the_begin_and_each_experience_are_lines(finished: Pa
         view([config], [])
     accuracy = progress_of(config, finished)[2]
     assert told.getvalue().splitlines() == [
-        f"{title(config)}: begins",
+        f"{title(config)}: starts",
         f"{title(config)}: experience 2 of 2, {accuracy:.1%} right so far",
     ]
 

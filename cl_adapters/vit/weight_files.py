@@ -162,7 +162,7 @@ def _with_code(path: Path, error: Exception) -> InputError:
 def _load_npz(vit: VisionTransformer, path: Path) -> None:
     try:
         vit.load_pretrained(str(path))
-    except (OSError, zipfile.BadZipFile, *_UNFIT) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, *_UNFIT) as error:
         reason = _first_line(error) if str(error) else "shapes differ"
         raise InputError(f"{_where(path)} must fit the backbone: {reason}") from error
 

@@ -44,7 +44,9 @@ def test_a_format_is_read_where_pillow_can_decode_it(
     (tmp_path / f"photo{suffix}").write_bytes(b"")
     (tmp_path / "phone.heic").write_bytes(b"")
     walk = files_below(tmp_path)
-    known = features.check(feature)
+    with warnings.catch_warnings():  # an older Pillow does not know the name
+        warnings.simplefilter("ignore")
+        known = features.check(feature)
     assert walk.images == ([f"photo{suffix}"] if known else [])
     assert {each.reason for each in walk.left} == {"an image of a kind that is not read"}
     if not known:

@@ -3,6 +3,7 @@
 python -m cl_adapters.records.schema > docs/reference/events.md
 """
 
+import inspect
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -78,9 +79,9 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _record() -> list[str]:
-    text = RunRecord.__doc__ or ""
+    text = inspect.cleandoc(RunRecord.__doc__ or "")  # as Python 3.13 has it anyway
     _, _, attributes = text.partition("Attributes:\n")
-    found = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", attributes, re.MULTILINE)
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
     meaning = {name: re.sub(r"\s+", " ", each) for name, each in found}
     rows = [(f"`{item.name}`", meaning[item.name]) for item in fields(RunRecord)]
     return _table(["Key", "Meaning"], [*rows, ("`checksum`", "SHA-256 of all the others.")])

@@ -36,20 +36,20 @@ _TOOLS: Final = {
     "train_on_frozen": "train_on_features",
     "views": "augmentation.views",
 }
-# Frames from a sentence to the author's line: of a call, and of a class, which goes through `abc`.
-_CALL, _CLASS = 4, 5
+# Modules between a sentence and the line that it is about: classes are made through the first two.
+_BETWEEN: Final = frozenset(("abc", "typing", __name__, "cl_adapters.strategies.core.strategy"))
 
 
 def take_earlier_hooks(kind: type) -> None:
     """Gives a class's hooks their present names, with one sentence for each that had another."""
     for old, new in _HOOKS.items():
         if old in vars(kind) and new not in vars(kind):
-            _warn(f"{kind.__name__}.{old}", new, _CLASS)
+            _warn(f"{kind.__name__}.{old}", new)
             setattr(kind, new, vars(kind)[old])
     made = vars(kind).get("build_model")
     if inspect.isfunction(made):
         old = f"{kind.__name__}.build_model(self, backbone)"
-        _warn(old, "a class method with config and seed", _CLASS)
+        _warn(old, "a class method with config and seed")
         kind.build_model = classmethod(_as_class_method(made))  # type: ignore[attr-defined]
 
 
@@ -61,7 +61,7 @@ def earlier_attribute(owner: object, name: str) -> Any:  # noqa: ANN401 - whatev
     """
     if name not in _TOOLS:
         raise AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}")
-    _warn(f"{type(owner).__name__}.{name}", _TOOLS[name], _CALL)
+    _warn(f"{type(owner).__name__}.{name}", _TOOLS[name])
     return attrgetter(_TOOLS[name])(owner)
 
 
@@ -73,5 +73,8 @@ def _as_class_method(made: Callable[..., Any]) -> Callable[..., Any]:
     return build_model
 
 
-def _warn(old: str, new: str, level: int) -> None:
-    warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=level)
+def _warn(old: str, new: str) -> None:
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__") in _BETWEEN:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=level + 1)

@@ -29,6 +29,7 @@ __all__ = [
     "Pixels",
     "decode",
     "decode_image",
+    "decode_picture",
     "noted",
     "shorter_side",
 ]
@@ -113,7 +114,19 @@ def decode_image(data: bytes | memoryview, name: str, max_pixels: int | None = N
 def decode(
     data: bytes | memoryview, name: str, max_pixels: int | None = None
 ) -> tuple[Pixels, int]:
-    """Decodes an image into uint8 (H, W, 3), upright by its EXIF orientation.
+    """Decodes an image into uint8 (H, W, 3); see `decode_picture`.
+
+    Returns:
+        The pixels, and which of `NOTES` hold, a bit each.
+    """
+    picture, notes, _ = decode_picture(data, name, max_pixels)
+    return np.array(picture), notes
+
+
+def decode_picture(
+    data: bytes | memoryview, name: str, max_pixels: int | None = None
+) -> tuple[Image.Image, int, str]:
+    """Decodes an image into one of Pillow's in RGB, upright by its EXIF orientation.
 
     Grey and palette images become RGB; an alpha channel is dropped. Of an animation the first
     frame counts.
@@ -124,7 +137,7 @@ def decode(
         max_pixels: Most pixels, width times height; None for Pillow's limit.
 
     Returns:
-        The pixels, and which of `NOTES` hold, a bit each.
+        The image, which of `NOTES` hold, a bit each, and Pillow's mode of it as stored.
 
     Raises:
         InputError: If the bytes are damaged, too large or of a mode that is no picture.
@@ -138,11 +151,11 @@ def decode(
         if stripped is None:
             raise InputError(sentence) from error
     try:
-        pixels, notes = _decoded(stripped, max_pixels)
+        picture, notes, mode = _decoded(stripped, max_pixels)
     except DAMAGE as error:
         is_large = isinstance(error, (_TooLargeError, *_BOMBS))
         raise InputError(_refusal(error, name) if is_large else sentence) from error
-    return pixels, notes | 1 << _METADATA
+    return picture, notes | 1 << _METADATA, mode
 
 
 def shorter_side(data: bytes | memoryview, max_pixels: int | None = None) -> int | None:
@@ -170,17 +183,18 @@ class _TooLargeError(ValueError):
     pass
 
 
-def _decoded(data: bytes | memoryview, max_pixels: int | None) -> tuple[Pixels, int]:
+def _decoded(data: bytes | memoryview, max_pixels: int | None) -> tuple[Image.Image, int, str]:
     with _limit(max_pixels) as limit:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     if limit is not None and image.width * image.height > limit:
         raise _TooLargeError(
             f"{image.width} x {image.height} pixels, more than the limit of {limit:,}"
         )
+    mode = image.mode
     image.load()  # turns a TIFF upright and drops the tag
     turn, notes = _orientation(image)
     image, more = _as_rgb(image)
-    return np.array(image if turn is None else image.transpose(turn)), notes | more
+    return image if turn is None else image.transpose(turn), notes | more, mode
 
 
 @contextmanager

@@ -6,14 +6,11 @@ so that all its faults are listed at once where a run would end at the first.
 """
 
 import hashlib
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
-
-from cl_adapters.benchmarks.data.decoding import FORMATS, decode
+from cl_adapters.benchmarks.data.decoding import decode_picture
 from cl_adapters.benchmarks.data.findings import (
     find_faults,
     left_aside,
@@ -168,13 +165,10 @@ def _entries(split: str, images: LabelledImages) -> Iterator[Entry]:
 def _look(entry: Entry, max_pixels: int | None) -> Look:
     place = Look(split=entry.split, label=entry.label, name=entry.name)
     try:
-        data = entry.load()
-        pixels, notes = decode(data, repr(entry.name), max_pixels)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            mode = image.mode
+        picture, notes, mode = decode_picture(entry.load(), repr(entry.name), max_pixels)
     except (InputError, OSError) as error:
         return replace(place, error=str(error))
-    height, width = pixels.shape[:2]
+    width, height = picture.size
     sha = hashlib.sha256(f"{height}x{width}:".encode())
-    sha.update(pixels.data)
+    sha.update(picture.tobytes())
     return replace(place, width=width, height=height, mode=mode, digest=sha.digest(), notes=notes)

@@ -183,10 +183,15 @@ def test_train_images_are_augmented_in_train_mode_only() -> None:
     plan = make_plan(source, increment=5)
     benchmark = make_benchmark(source, plan, preprocess)
     train, test = (stream[0].dataset for stream in (benchmark.train_stream, benchmark.test_stream))
-    assert not torch.equal(train[0][0], train[0][0])
-    assert torch.equal(train.eval()[0][0], train.eval()[0][0])
-    assert torch.equal(test[0][0], test[0][0])
-    assert not torch.equal(test.train()[0][0], test.train()[0][0])
+
+    def views(dataset: Any) -> int:
+        # Of eight pixels there are so few crops that two may be one by chance, but not eight.
+        return len({tuple(dataset[0][0].flatten().tolist()) for _ in range(8)})
+
+    assert views(train) > 1
+    assert views(train.eval()) == 1
+    assert views(test) == 1
+    assert views(test.train()) > 1
 
 
 def test_global_random_states_and_arguments_are_left_alone() -> None:

@@ -10,7 +10,8 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
+
+from cl_adapters.plugins.tables import load
 
 __all__ = ["call_loaded", "loading", "whole_process"]
 
@@ -65,7 +66,6 @@ def _leave(code: Sequence[int]) -> None:
 def call_loaded(place: str, *arguments: object) -> None:
     """Loads a function, `module:function`, and calls it: how a worker of our own begins."""
     atexit.register(_leave, [0])
-    module, _, name = place.partition(":")
     with loading():
-        function = getattr(import_module(module), name)
+        function = load(place)
     function(*arguments)

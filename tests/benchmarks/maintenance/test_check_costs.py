@@ -33,6 +33,6 @@ def test_without_checks_damage_is_read_and_with_them_it_is_not(tmp_path: Path) -
 
 def test_every_kind_of_file_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_costs.torch, "set_num_threads", lambda _: None)
-    found = list(costs("test_vit.r160_in1k", images=20, pairs=2))
+    found = list(costs("test_vit.r160_in1k", images=20, pairs=6))
     assert len(found) == 6
-    assert all(each.ratio > 0 and each.bare > 0 for each in found)
+    assert all(0.1 < each.ratio < 10 and each.bare > 0 for each in found)

@@ -48,6 +48,31 @@ EARLIER_NAMES: Final[Mapping[str, Mapping[str, str]]] = {
     "cl_adapters.battery": {
         "run_battery": "cl_adapters.plugins.conformance:run_suite",
     },
+    "cl_adapters.benchmarks.data.decoding": {
+        "FORMATS": "cl_adapters.images.decoding:FORMATS",
+        "MAX_RATIO": "cl_adapters.images.decoding:MAX_RATIO",
+        "NOTES": "cl_adapters.images.decoding:NOTES",
+        "Pixels": "cl_adapters.images.decoding:Pixels",
+        "SUFFIXES": "cl_adapters.images.decoding:SUFFIXES",
+        "decode": "cl_adapters.images.decoding:decode",
+        "decode_image": "cl_adapters.images.decoding:decode_image",
+        "decode_picture": "cl_adapters.images.decoding:decode_picture",
+        "noted": "cl_adapters.images.decoding:noted",
+        "shorter_side": "cl_adapters.images.decoding:shorter_side",
+    },
+    "cl_adapters.benchmarks.data.stripping": {
+        "without_metadata": "cl_adapters.images.stripping:without_metadata",
+    },
+    "cl_adapters.benchmarks.data.transforms": {
+        "INPUT_RANGES": "cl_adapters.images.transforms:INPUT_RANGES",
+        "PIPELINES": "cl_adapters.images.transforms:PIPELINES",
+        "PIXELS_VERSION": "cl_adapters.images.transforms:PIXELS_VERSION",
+        "Preprocess": "cl_adapters.images.transforms:Preprocess",
+        "RATIO": "cl_adapters.images.transforms:RATIO",
+        "Triple": "cl_adapters.images.transforms:Triple",
+        "crop_box": "cl_adapters.images.transforms:crop_box",
+        "pipeline_settings": "cl_adapters.images.transforms:pipeline_settings",
+    },
     "cl_adapters.checks": {
         "ADAPTER_CHECKS": "cl_adapters.vit.checks:ADAPTER_CHECKS",
         "check_adapter": "cl_adapters.vit.checks:check_adapter",

@@ -20,10 +20,10 @@ from avalanche.training.plugins import EvaluationPlugin
 
 import cl_adapters
 from cl_adapters.benchmarks.data.sources import open_source
-from cl_adapters.benchmarks.data.transforms import Preprocess
 from cl_adapters.benchmarks.streams.class_incremental import make_plan
 from cl_adapters.benchmarks.streams.experiences import make_benchmark
 from cl_adapters.cache.feature_cache import FeatureCache
+from cl_adapters.images.transforms import Preprocess
 from cl_adapters.strategies.core.checkpointing import ResumablePlugin
 from cl_adapters.strategies.mos import MOS, MOSConfig
 from cl_adapters.vit.pretrained import load_backbone

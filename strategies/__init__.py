@@ -4,6 +4,7 @@ Beside them stand Avalanche's own, as `avalanche:NAME`. A method is imported whe
 this table alone loads neither torch nor Avalanche.
 """
 
+from collections.abc import Mapping
 from inspect import isabstract
 from typing import TYPE_CHECKING, Final
 
@@ -12,9 +13,10 @@ from cl_adapters.plugins.registry import Family, Registry, check_call
 from cl_adapters.plugins.tables import LazyTable, load
 
 if TYPE_CHECKING:
+    from cl_adapters.strategies.core.config import StrategyConfig
     from cl_adapters.strategies.core.strategy import AdapterStrategy
 
-__all__ = ["STRATEGIES", "STRATEGY_NAMES", "find_strategy"]
+__all__ = ["STRATEGIES", "STRATEGY_NAMES", "find_strategy", "options_of"]
 
 _AVALANCHE: Final = Family(
     "avalanche",
@@ -64,3 +66,18 @@ def find_strategy(name: str) -> "type[AdapterStrategy]":
         InputError: If there is none; near names are suggested.
     """
     return STRATEGY_NAMES.find(name)
+
+
+def options_of(strategy: str, fidelity: str, options: Mapping[str, object]) -> "StrategyConfig":
+    """Returns the options of a strategy, those that are not named at their defaults.
+
+    Args:
+        strategy: Its name.
+        fidelity: `official` for the defaults of its authors' code.
+        options: Values by name.
+
+    Raises:
+        InputError: If the strategy or an option is unknown, or a value breaks its rule.
+    """
+    kind = find_strategy(strategy).config_class
+    return (kind.official() if fidelity == "official" else kind()).override(options)

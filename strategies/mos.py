@@ -236,6 +236,7 @@ class MOS(AdapterStrategy):
     config_class = MOSConfig
     config: MOSConfig
     model: MOSModel
+    option_that_changes = "merge_in_evaluation"
 
     # --- the paper's algorithm -------------------------------------------------------------------
 

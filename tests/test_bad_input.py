@@ -26,13 +26,13 @@ from cl_adapters.benchmarks.data.sources import (
 )
 from cl_adapters.benchmarks.data.stores import decode_image
 from cl_adapters.benchmarks.running import batch
-from cl_adapters.benchmarks.running.checkpoints import read_checkpoint, write_checkpoint
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig, read_recipe
 from cl_adapters.benchmarks.streams.class_incremental import class_order, split_classes
 from cl_adapters.benchmarks.sweeps.sweep import expand_grid
 from cl_adapters.errors import InputError
 from cl_adapters.records.files import FORMAT_VERSION
+from cl_adapters.records.learned import read_checkpoint, write_checkpoint
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.shift import find_detector
 from cl_adapters.strategies import find_strategy
@@ -324,7 +324,7 @@ def edited(path: Path) -> None:
 
 
 def checkpoint(path: Path, name: str, content: bytes) -> object:
-    write_checkpoint(path, 0, {"a": torch.zeros(3)})
+    write_checkpoint(path, 0, {"a": torch.zeros(3)}, [[0]])
     (path / "experience-0000" / name).write_bytes(content)
     return read_checkpoint(path, 0)
 

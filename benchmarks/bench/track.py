@@ -24,7 +24,6 @@ from cl_adapters.benchmarks.running.observer import Observer
 from cl_adapters.benchmarks.running.prepare import (
     PreparedRun,
     build_strategy,
-    find_device,
     method_options,
     open_backbone,
     prepare,
@@ -34,6 +33,7 @@ from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.peft.registry import build_adapters
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.device import find_device
 from cl_adapters.vit.pretrained import PretrainedViT
 
 __all__ = ["BenchSettings", "Clock", "Timed", "Track", "Way"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cl_adapters.benchmarks.data.images import LabelledImages
-from cl_adapters.benchmarks.data.transforms import Preprocess
+from cl_adapters.images.transforms import Preprocess
 from cl_adapters.records.files import digest
 from cl_adapters.vit.pretrained import PretrainedViT
 

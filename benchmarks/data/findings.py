@@ -4,10 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from cl_adapters.benchmarks.data.decoding import MAX_RATIO, NOTES
 from cl_adapters.benchmarks.data.images import natural_key
 from cl_adapters.benchmarks.data.inspection import Finding, Level, Look, images_by_class
 from cl_adapters.benchmarks.data.reading import LOSSES, LeftOut, counted
+from cl_adapters.images.decoding import MAX_RATIO, NOTES
 
 __all__ = ["find_faults", "left_aside", "refused", "worst_first"]
 

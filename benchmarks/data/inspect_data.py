@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cl_adapters.benchmarks.data.decoding import decode_picture
 from cl_adapters.benchmarks.data.findings import (
     find_faults,
     left_aside,
@@ -26,6 +25,7 @@ from cl_adapters.benchmarks.data.sources import SOURCES, open_source
 from cl_adapters.benchmarks.data.stores import FileStore
 from cl_adapters.benchmarks.data.walking import files_below
 from cl_adapters.errors import InputError
+from cl_adapters.images.decoding import decode_picture
 
 __all__ = ["Finding", "Inspection", "Look", "inspect_data"]
 

@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from cl_adapters.benchmarks.data.decoding import FORMATS, Pixels, decode, decode_image
 from cl_adapters.errors import InputError
+from cl_adapters.images.decoding import FORMATS, Pixels, decode, decode_image
 
 __all__ = [
     "FORMATS",

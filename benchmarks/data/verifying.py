@@ -7,9 +7,9 @@ from typing import Final
 import PIL
 import torch
 
-from cl_adapters.benchmarks.data.decoding import noted
 from cl_adapters.benchmarks.data.images import ImageSource, LabelledImages
 from cl_adapters.cache.feature_cache import FeatureCache
+from cl_adapters.images.decoding import noted
 
 __all__ = ["verified", "verify_images"]
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Final, Literal
 
-from cl_adapters.benchmarks.data.decoding import SUFFIXES
 from cl_adapters.benchmarks.data.images import natural_key
 from cl_adapters.benchmarks.data.reading import (
     BESIDE,
@@ -25,6 +24,7 @@ from cl_adapters.benchmarks.data.reading import (
     SPECIAL,
     LeftOut,
 )
+from cl_adapters.images.decoding import SUFFIXES
 
 __all__ = [
     "FOREIGN_SUFFIXES",

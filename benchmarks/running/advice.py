@@ -10,10 +10,10 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cl_adapters.benchmarks.data.decoding import shorter_side
 from cl_adapters.benchmarks.data.images import LabelledImages
 from cl_adapters.benchmarks.data.stores import ArrowStore, FileStore
 from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.images.decoding import shorter_side
 from cl_adapters.vit.embedded import EMBEDDED  # from there: it is made known to timm
 from cl_adapters.vit.names import FOR_PHOTOS
 

@@ -14,7 +14,6 @@ from cl_adapters.benchmarks.running.earlier_options import current_option, has_o
 from cl_adapters.benchmarks.running.logs import check_loggers
 from cl_adapters.benchmarks.running.prepare import (
     PreparedRun,
-    find_device,
     open_backbone,
     open_images,
     prepare,
@@ -29,6 +28,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.plugins.registry import label
 from cl_adapters.records.data_notes import data_sentences
 from cl_adapters.strategies import STRATEGIES, find_strategy
+from cl_adapters.vit.device import find_device
 from cl_adapters.vit.pretrained import PretrainedViT
 
 __all__ = ["MOST_SEEDS", "expand", "flat_options", "run_batch", "split_owner"]

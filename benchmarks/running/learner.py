@@ -40,6 +40,10 @@ class Network(Protocol):
         """Where it computes."""
 
     @property
+    def classes_by_experience(self) -> list[tuple[int, ...]]:
+        """Labels of each experience that was trained."""
+
+    @property
     def timings(self) -> dict[str, tuple[float, int]]:
         """Seconds and images of work outside of epochs, by name, in the last experience."""
 
@@ -142,10 +146,6 @@ class Watched(Network, Protocol):
     @property
     def experience(self) -> AvalancheExperience:
         """Where the batch comes from."""
-
-    @property
-    def classes_by_experience(self) -> list[tuple[int, ...]]:
-        """Labels of each experience that was trained."""
 
     @property
     def output(self) -> Output:

@@ -10,15 +10,12 @@ from typing import Any, Final
 import numpy as np
 import torch
 from avalanche.benchmarks.scenarios import CLScenario
-from avalanche.logging import BaseLogger
-from avalanche.training.plugins import EvaluationPlugin
 
 from cl_adapters.benchmarks.data.features import ImageFeatureExtractor
 from cl_adapters.benchmarks.data.images import ImageSource, split_off
 from cl_adapters.benchmarks.data.quick_look import quick_look
 from cl_adapters.benchmarks.data.sources import SOURCE_NAMES, in_text_order, open_source
 from cl_adapters.benchmarks.data.stores import Pixels
-from cl_adapters.benchmarks.data.transforms import INPUT_RANGES, Preprocess, pipeline_settings
 from cl_adapters.benchmarks.running.fingerprint import fingerprint_of_images
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.scenarios import plan_segments, plan_stream, stream_name
@@ -27,22 +24,24 @@ from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.benchmarks.streams.watch import BoundaryDetector
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import EarlierNameWarning, InputError, unknown_name
+from cl_adapters.images.transforms import INPUT_RANGES, Preprocess, pipeline_settings
 from cl_adapters.peft.registry import PEFT_NAMES
 from cl_adapters.plugins.registry import Registry, label
 from cl_adapters.records.files import digest
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.shift import DETECTOR_NAMES, find_detector
-from cl_adapters.strategies import STRATEGY_NAMES, find_strategy
+from cl_adapters.strategies import STRATEGY_NAMES, find_strategy, options_of
 from cl_adapters.strategies.core.config import StrategyConfig
+from cl_adapters.strategies.core.silent import silent
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.strategies.core.views import FixedViews, Views
 from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.device import find_device
 from cl_adapters.vit.pretrained import BACKBONE_NAMES, PretrainedViT, load_backbone
 
 __all__ = [
     "PreparedRun",
     "build_strategy",
-    "find_device",
     "make_record",
     "method_options",
     "open_backbone",
@@ -180,14 +179,8 @@ def _earlier(announcer: BoundaryDetector | None) -> BoundaryDetector | None:
 
 
 def method_options(config: RunConfig) -> StrategyConfig:
-    """Returns the options of a recipe's strategy.
-
-    Raises:
-        InputError: If the strategy or an option is unknown, or a value breaks its rule.
-    """
-    kind = find_strategy(config.strategy).config_class
-    options = kind.official() if config.fidelity == "official" else kind()
-    return options.override(config.options)
+    """Returns the options of a recipe's strategy, as `options_of` does."""
+    return options_of(config.strategy, config.fidelity, config.options)
 
 
 def build_strategy(
@@ -208,7 +201,8 @@ def build_strategy(
         cache: Where it keeps what frozen parts compute; None keeps nothing.
         kind: Class in place of the strategy's own, with its options.
     """
-    strategy = (kind or find_strategy(config.strategy))(
+    return silent(
+        kind or find_strategy(config.strategy),
         backbone=backbone.model,
         config=method_options(config),
         seed=config.seed,
@@ -216,11 +210,7 @@ def build_strategy(
         fixed_views=fixed_views,
         cache=cache,
         device=find_device(config.device),
-        evaluator=EvaluationPlugin(loggers=[BaseLogger()], collect_all=False),
     )
-    # Every number is computed from the predictions; asked for none, it still takes time each step.
-    strategy.remove_plugin(strategy.evaluator)
-    return strategy
 
 
 def make_record(
@@ -283,25 +273,6 @@ def open_images(config: RunConfig) -> ImageSource:
 def open_backbone(config: RunConfig) -> PretrainedViT:
     """Loads the backbone of a recipe."""
     return load_backbone(config.backbone, weights=config.weights, image_size=config.image_size)
-
-
-def find_device(name: str) -> torch.device:
-    """Returns the torch device of a name; `auto` takes a GPU where there is one.
-
-    Raises:
-        InputError: If the device is unknown or not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()  # `meta` holds no numbers
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"device must be one that torch can use here, got {name!r}: {reason}"
-        ) from error
-    return device
 
 
 def _preprocess(config: RunConfig, backbone: PretrainedViT) -> Preprocess:

@@ -15,15 +15,15 @@ from typing import Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cl_adapters.benchmarks.data.images import ImageSource
-from cl_adapters.benchmarks.data.transforms import (
+from cl_adapters.benchmarks.markdown import markdown_table
+from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.images.transforms import (
     INPUT_RANGES,
     RATIO,
     Preprocess,
     Triple,
     pipeline_settings,
 )
-from cl_adapters.benchmarks.markdown import markdown_table
-from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.paths import user_path
 
 __all__ = [

@@ -9,17 +9,17 @@ trained itself.
 Where an unfinished run differs only in what computes, its user may have meant to go on with it.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from torch import Tensor
 
-from cl_adapters.benchmarks.running.checkpoints import read_checkpoint
 from cl_adapters.benchmarks.running.learner import Learner
 from cl_adapters.errors import InputError
 from cl_adapters.records.events import Event, read_events
 from cl_adapters.records.integrity import check_files
+from cl_adapters.records.learned import read_checkpoint
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.strategies.core.avalanche_types import AvalancheExperience
 
@@ -127,10 +127,13 @@ def learn(strategy: Learner, experience: AvalancheExperience, trained: Path | No
     strategy.log_event("reused", run=trained.name)
 
 
-def _learned(trained: Path | None, experience: int) -> tuple[dict[str, Tensor], list[Event]] | None:
+def _learned(
+    trained: Path | None, experience: int
+) -> tuple[Mapping[str, Tensor], list[Event]] | None:
     if trained is None:
         return None
     try:
-        return read_checkpoint(trained / "checkpoints", experience), read_events(trained)
+        learned = read_checkpoint(trained / "checkpoints", experience)
+        return learned.state, read_events(trained)
     except InputError:  # removed or damaged since: this run can train itself
         return None

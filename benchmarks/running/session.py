@@ -16,7 +16,6 @@ from avalanche.logging import BaseLogger
 
 from cl_adapters.benchmarks.running.checkpoints import (
     ExperienceCheckpoint,
-    last_whole,
     trainer_states_of,
 )
 from cl_adapters.benchmarks.running.learner import Runnable
@@ -46,6 +45,7 @@ from cl_adapters.records.integrity import (
     settle_tables,
     sound_experiences,
 )
+from cl_adapters.records.learned import last_whole
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions, read_retrieval
 from cl_adapters.strategies.core.checkpointing import CheckpointMismatchError

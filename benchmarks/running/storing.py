@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from cl_adapters.benchmarks.running.checkpoints import write_checkpoint
 from cl_adapters.benchmarks.running.examples import draw_examples
 from cl_adapters.benchmarks.running.learner import Learner, Runnable
 from cl_adapters.benchmarks.running.memory import peak_bytes
@@ -15,6 +14,7 @@ from cl_adapters.benchmarks.streams.plans import StreamPlan
 from cl_adapters.records.event_kinds import Event
 from cl_adapters.records.events import append_events, make_event
 from cl_adapters.records.integrity import replace_tables, seal_events
+from cl_adapters.records.learned import write_checkpoint
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions, table_bytes
 from cl_adapters.strategies.core.views import FixedViews
@@ -57,7 +57,12 @@ def store_experience(
     ]
     append_events(folder, (event.of_experience(experience) for event in events))
     seal_events(folder, record)
-    write_checkpoint(folder / "checkpoints", experience, strategy.learned_state())
+    write_checkpoint(
+        folder / "checkpoints",
+        experience,
+        strategy.learned_state(),
+        strategy.classes_by_experience,
+    )
 
 
 def _phases(strategy: Learner, observer: Observer) -> Iterator[Event]:

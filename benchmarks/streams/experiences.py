@@ -21,8 +21,8 @@ from avalanche.benchmarks.utils import (
 from torch.utils.data import Dataset
 
 from cl_adapters.benchmarks.data.images import ImageSource, LabelledImages
-from cl_adapters.benchmarks.data.transforms import PIXELS_VERSION, Preprocess
 from cl_adapters.benchmarks.streams.plans import StreamPlan
+from cl_adapters.images.transforms import PIXELS_VERSION, Preprocess
 from cl_adapters.records.files import digest
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.views import Views

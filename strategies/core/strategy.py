@@ -11,6 +11,7 @@ It is a `Method` in a `Loop`, and holds what does the rest, none of which knows 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Unpack
 
+import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
@@ -30,7 +31,7 @@ from cl_adapters.strategies.core.labels import classes_of
 from cl_adapters.strategies.core.loop import Loop
 from cl_adapters.strategies.core.method import Output, Phase
 from cl_adapters.strategies.core.optimizers import no_optimizer
-from cl_adapters.strategies.core.output import of_kind
+from cl_adapters.strategies.core.output import logits_from, of_kind
 from cl_adapters.strategies.core.views import Augmentation, Views
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
@@ -58,6 +59,8 @@ class AdapterStrategy(Loop):
     resumes: bool = True
     # Whether an experience can go on in its middle (`core/checkpointing.py`).
     resumes_inside: bool = True
+    # Name of the option under which each answer changes what is learned; empty if none does.
+    option_that_changes: ClassVar[str] = ""
     # Plugins, made for each strategy, that log what evaluation shows beside predictions.
     diagnostics: ClassVar[Sequence[Callable[[], SupervisedPlugin]]] = ()
 
@@ -124,6 +127,13 @@ class AdapterStrategy(Loop):
         """
         return self.features.plain_images(self.experience.dataset)
 
+    @property
+    def answers_change_it(self) -> bool:
+        """Whether each answer changes what is learned."""
+        return bool(self.option_that_changes) and bool(
+            getattr(self.config, self.option_that_changes)
+        )
+
     # --- what a runner asks ----------------------------------------------------------------------
 
     @property
@@ -178,6 +188,25 @@ class AdapterStrategy(Loop):
         self._to_reach = []
         for experience in experiences:
             self.register_experience(experience)
+        self._load(state, len(experiences))
+
+    def restore_to_answer(
+        self, state: Mapping[str, Tensor], classes: Sequence[Sequence[int]]
+    ) -> None:
+        """Returns to the end of an experience without any image: to answer, not to train on.
+
+        Args:
+            state: What `learned_state` gave then.
+            classes: What `classes_by_experience` was then.
+
+        Raises:
+            InputError: If the state does not fit the strategy.
+        """
+        for labels in classes:
+            self.register_classes(tuple(labels))
+        self._load(state, len(classes))
+
+    def _load(self, state: Mapping[str, Tensor], experiences: int) -> None:
         self.rebuild(state)
         known = self.learned_state()
         state = add_new_tensors(state, known)
@@ -194,10 +223,30 @@ class AdapterStrategy(Loop):
             fits = False
         if not fits:
             raise InputError(
-                f"checkpoint must fit strategy {type(self).__name__} after {len(experiences)} "
+                f"checkpoint must fit strategy {type(self).__name__} after {experiences} "
                 f"experiences, got other tensors"
             )
         self.model.to(self.device)
+
+    @torch.no_grad()
+    def answer(self, images: Tensor) -> Output:
+        """Answers images outside of a stream, as an evaluation without a cache does.
+
+        Args:
+            images: (B, C, S, S), bytes or numbers.
+
+        Returns:
+            Logits (B, C) in float32, and what else the model found.
+
+        Raises:
+            InputError: If the model gives something else.
+        """
+        self.model.eval()
+        query, inputs = self.query_features(), self.backbone.inputs(images, self.device)
+        with self.features.autocast():
+            found = self.model(inputs, *([] if query is None else [query.compute(inputs)]))
+        output = logits_from(self.model.forward, found, len(images))
+        return Output(output.logits.float(), output.extras)
 
     def register_experience(self, experience: AvalancheExperience) -> None:
         """Learns which classes an experience brings; trains nothing.

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from cl_adapters import records
 from cl_adapters.benchmarks.data.parquet import parquet_source
 from cl_adapters.benchmarks.running import batch
-from cl_adapters.benchmarks.running.checkpoints import read_checkpoint, write_checkpoint
 from cl_adapters.benchmarks.running.recipe import read_recipe
 from cl_adapters.benchmarks.streams.class_incremental import class_order, split_classes
 from cl_adapters.benchmarks.sweeps.sweep import expand_grid
 from cl_adapters.errors import InputError
+from cl_adapters.records.learned import read_checkpoint, write_checkpoint
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.vit.pretrained import load_backbone
 from tests.fuzz.fuzzing import fuzz
@@ -124,7 +124,7 @@ def test_checkpoints_with_flipped_bits_are_noticed() -> None:
 
     def try_it(name: str, bit: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            write_checkpoint(Path(folder), 0, {"a": torch.arange(4.0)})
+            write_checkpoint(Path(folder), 0, {"a": torch.arange(4.0)}, [[0]])
             path = Path(folder) / "experience-0000" / name
             content = bytearray(path.read_bytes())
             content[bit // 8 % len(content)] ^= 1 << bit % 8

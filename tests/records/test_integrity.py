@@ -14,7 +14,6 @@ import pytest
 from typer.testing import CliRunner
 
 from cl_adapters.benchmarks.listing import list_table
-from cl_adapters.benchmarks.running.checkpoints import read_checkpoint
 from cl_adapters.benchmarks.running.reuse import find_trained
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError
@@ -32,6 +31,7 @@ from cl_adapters.records.integrity import (
     seal_events,
     settle_tables,
 )
+from cl_adapters.records.learned import read_checkpoint
 from cl_adapters.records.run_record import RunRecord, find_runs
 from cl_adapters.records.tables import read_examples, read_predictions, read_retrieval
 from cl_adapters.reports.load import load_runs
@@ -66,7 +66,7 @@ def contents(folder: Path) -> dict[str, Any]:
         "learned": {
             name: value.numpy().tobytes()
             for experience in range(3)
-            for name, value in read_checkpoint(folder / "checkpoints", experience).items()
+            for name, value in read_checkpoint(folder / "checkpoints", experience).state.items()
         },
     }
 

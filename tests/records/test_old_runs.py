@@ -10,13 +10,13 @@ import pytest
 
 from cl_adapters.benchmarks.listing import list_table
 from cl_adapters.benchmarks.running import runner
-from cl_adapters.benchmarks.running.checkpoints import read_checkpoint
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.progress import Progress
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.verify import verify
 from cl_adapters.records.event_kinds import Cache
 from cl_adapters.records.events import read_events
+from cl_adapters.records.learned import read_checkpoint
 from cl_adapters.records.run_record import RunRecord, find_run_folder, find_runs, verify_checksum
 from cl_adapters.records.tables import read_predictions, read_retrieval
 from cl_adapters.reports.load import load_runs
@@ -76,7 +76,7 @@ def test_events_come_under_todays_names(strategy: str) -> None:
 
 
 def test_tensors_come_under_todays_names() -> None:
-    found = read_checkpoint(_only(DATA / "unfinished", "mos") / "checkpoints", 0)
+    found = read_checkpoint(_only(DATA / "unfinished", "mos") / "checkpoints", 0).state
     starts = {name.split(".")[0] for name in found}
     assert {"current_adapters", "frozen_adapters", "task_predictor"} <= starts
     assert not starts & {"working", "stored", "guess"}

@@ -10,10 +10,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from cl_adapters.benchmarks.data.transforms import Preprocess
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.errors import InputError
+from cl_adapters.images.transforms import Preprocess
 from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.bottleneck import Bottleneck
 from cl_adapters.peft.lora import KeyValueLoRA

@@ -10,8 +10,8 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import normalize
 
 from cl_adapters.benchmarks.data.sources import digits_source
-from cl_adapters.benchmarks.data.transforms import Preprocess
 from cl_adapters.errors import InputError
+from cl_adapters.images.transforms import Preprocess
 from cl_adapters.vit import embedded
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.embedded import EMBEDDED, check_embedded_file, embedded_card

@@ -22,12 +22,12 @@ from cl_adapters.benchmarks.data.parquet import parquet_source
 from cl_adapters.benchmarks.data.sources import array_source, folder_source
 from cl_adapters.benchmarks.data.stores import decode_image
 from cl_adapters.benchmarks.running import batch
-from cl_adapters.benchmarks.running.checkpoints import read_checkpoint
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig, read_recipe
 from cl_adapters.errors import InputError
 from cl_adapters.records.events import read_events
 from cl_adapters.records.files import add_checksum
+from cl_adapters.records.learned import read_checkpoint
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions
 from cl_adapters.vit.pretrained import load_backbone

@@ -22,8 +22,8 @@ from torch.nn import functional
 
 from cl_adapters.benchmarks.data.images import LabelledImages
 from cl_adapters.benchmarks.data.sources import open_source
-from cl_adapters.benchmarks.data.transforms import Preprocess
 from cl_adapters.errors import InputError
+from cl_adapters.images.transforms import Preprocess
 from cl_adapters.vit.embedded import EMBEDDED
 from cl_adapters.vit.pretrained import load_backbone
 

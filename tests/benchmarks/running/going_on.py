@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cl_adapters.benchmarks.running import runner
-from cl_adapters.benchmarks.running.checkpoints import read_checkpoint
 from cl_adapters.benchmarks.running.prepare import PreparedRun
 from cl_adapters.benchmarks.running.progress import Progress, StopRun
 from cl_adapters.records.events import read_events
+from cl_adapters.records.learned import read_checkpoint
 from cl_adapters.records.run_record import RunRecord, find_runs
 from cl_adapters.records.tables import read_predictions, read_retrieval
 
@@ -145,6 +145,6 @@ def moments(folder: Path) -> dict[int, dict[str, Any]]:
     for done in range(RunRecord.read(folder).experiences_done + 1):
         found[done] = began(folder, done)
         if done:
-            state = read_checkpoint(folder / "checkpoints", done - 1)
+            state = read_checkpoint(folder / "checkpoints", done - 1).state
             found[done][f"learned {done - 1}"] = plain(state)
     return found

@@ -12,11 +12,11 @@ from filelock import FileLock
 
 from cl_adapters.benchmarks.data.sources import ImageSource
 from cl_adapters.benchmarks.running import runner
-from cl_adapters.benchmarks.running.checkpoints import read_checkpoint
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.records.events import read_events
+from cl_adapters.records.learned import read_checkpoint
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions
 from cl_adapters.strategies.core.strategy import AdapterStrategy
@@ -61,7 +61,7 @@ def test_predictions_are_those_of_the_model(source: ImageSource, tmp_path: Path)
     folder = runner.run(prepared, tmp_path)
     strategy, plan = prepared.strategy, prepared.plan
     rows = read_predictions(folder).query("experience == 2").set_index("sample")
-    state = read_checkpoint(folder / "checkpoints", 2)
+    state = read_checkpoint(folder / "checkpoints", 2).state
     assert all(torch.equal(state[key], value) for key, value in strategy.learned_state().items())
     for index in range(len(source.test)):
         image = prepared.preprocess.evaluate(source.test.read(index))

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from cl_adapters.benchmarks.running.checkpoints import ExperienceCheckpoint, write_checkpoint
+from cl_adapters.benchmarks.running.checkpoints import ExperienceCheckpoint
 from cl_adapters.benchmarks.running.memory import FreedMemory
+from cl_adapters.records.learned import write_checkpoint
 from cl_adapters.strategies import STRATEGIES
 from cl_adapters.strategies.checks.probes import bytes_held
 from cl_adapters.strategies.checks.trial import TinyStream, Trial
@@ -104,7 +105,7 @@ def soak(name: str, out: Path) -> Meter:
         strategy.pop_events(number)
         spent = time.process_time() - since
         unit += yardstick.seconds()
-        write_checkpoint(out, 0, strategy.learned_state())
+        write_checkpoint(out, 0, strategy.learned_state(), strategy.classes_by_experience)
         inside.drop()
         meter.read(strategy, spent / unit)
     return meter

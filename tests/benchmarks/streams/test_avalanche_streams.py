@@ -13,9 +13,9 @@ from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor, nn
 
 from cl_adapters.benchmarks.data.sources import array_source
-from cl_adapters.benchmarks.data.transforms import Preprocess
 from cl_adapters.benchmarks.streams.class_incremental import make_plan
 from cl_adapters.benchmarks.streams.experiences import make_benchmark
+from cl_adapters.images.transforms import Preprocess
 
 CLASSES = 6
 

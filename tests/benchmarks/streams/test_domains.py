@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from cl_adapters.benchmarks.data.sources import ImageSource, digits_source, open_source
-from cl_adapters.benchmarks.data.transforms import Preprocess
 from cl_adapters.benchmarks.running import runner
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.streams.domains import domain_order, domain_plan
 from cl_adapters.benchmarks.streams.experiences import make_benchmark
 from cl_adapters.errors import InputError
+from cl_adapters.images.transforms import Preprocess
 from cl_adapters.records.events import read_events
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cl_adapters.benchmarks.data.sources import ImageSource, digits_source
-from cl_adapters.benchmarks.data.transforms import Preprocess
 from cl_adapters.benchmarks.streams.changes import KINDS, KindOfChange
 from cl_adapters.benchmarks.streams.experiences import make_benchmark
 from cl_adapters.benchmarks.streams.plans import ExperienceDomain
@@ -24,6 +23,7 @@ from cl_adapters.benchmarks.streams.shifts import (
     shift_plan,
     stratified_sample,
 )
+from cl_adapters.images.transforms import Preprocess
 from tests.benchmarks.streams.striped import make_source
 
 PREPROCESS = Preprocess(image_size=8, mean=(0.5,) * 3, std=(0.5,) * 3)

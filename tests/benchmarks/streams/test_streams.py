@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cl_adapters.benchmarks.data.sources import array_source, digits_source
-from cl_adapters.benchmarks.data.transforms import Preprocess
 from cl_adapters.benchmarks.streams.class_incremental import class_order, make_plan, split_classes
 from cl_adapters.benchmarks.streams.experiences import make_benchmark
 from cl_adapters.errors import InputError
+from cl_adapters.images.transforms import Preprocess
 
 PREPROCESS = Preprocess(image_size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
 

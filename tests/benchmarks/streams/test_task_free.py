@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from cl_adapters.benchmarks.data.features import ImageFeatureExtractor, MemoryFeatureCache
 from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.data.sources import array_source
-from cl_adapters.benchmarks.data.transforms import Preprocess
 from cl_adapters.benchmarks.streams import watch
 from cl_adapters.benchmarks.streams.class_incremental import make_plan
 from cl_adapters.benchmarks.streams.experiences import make_benchmark
@@ -27,6 +26,7 @@ from cl_adapters.benchmarks.streams.task_free import (
 )
 from cl_adapters.benchmarks.streams.watch import BoundaryDetector, Watch, find_boundaries
 from cl_adapters.errors import EarlierNameWarning, InputError
+from cl_adapters.images.transforms import Preprocess
 from cl_adapters.shift.boundaries import Boundary
 from cl_adapters.vit.pretrained import load_backbone
 from tests.benchmarks.streams.flows import MARK, at

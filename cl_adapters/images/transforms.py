@@ -7,9 +7,10 @@ of S before the centre crop, and their own crops and filters.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cl_adapters.benchmarks.data.decoding import MAX_RATIO
 from cl_adapters.errors import InputError
+from cl_adapters.images.decoding import MAX_RATIO
 
 __all__ = [
     "INPUT_RANGES",
@@ -127,6 +128,26 @@ class Preprocess:
             raise InputError(f"augment must be one of none, crop, crop_flip, got {self.augment!r}")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise InputError(f"scale must satisfy 0 < low <= high <= 1, got {self.scale}")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """Returns the pipeline whose `describe` gave these settings, among others.
+
+        Raises:
+            InputError: If a setting is missing or breaks its rule.
+        """
+        names = {each.name for each in fields(cls)} - {"as_bytes"}
+        found: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in settings.items()
+            if name in names
+        }
+        try:
+            return cls(**found)
+        except TypeError as error:
+            raise InputError(
+                f"pixels must hold the settings of a pipeline, got {dict(settings)!r}: {error}"
+            ) from error
 
     @cached_property
     def _statistics(self) -> tuple[Tensor, Tensor]:

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
-from cl_adapters.benchmarks.data.stripping import without_metadata
 from cl_adapters.errors import InputError
+from cl_adapters.images.stripping import without_metadata
 
 __all__ = [
     "FORMATS",

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, features
 
-from cl_adapters.benchmarks.data.decoding import NOTES, decode, decode_image, noted
 from cl_adapters.benchmarks.data.walking import files_below
 from cl_adapters.errors import InputError
+from cl_adapters.images.decoding import NOTES, decode, decode_image, noted
 
 
 def encode(image: Image.Image, format_name: str = "PNG", **options: object) -> bytes:

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cl_adapters.benchmarks.data.sources import open_source
-from cl_adapters.benchmarks.data.transforms import (
+from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.errors import InputError
+from cl_adapters.images.transforms import (
     INPUT_RANGES,
     PIPELINES,
     Preprocess,
     crop_box,
     pipeline_settings,
 )
-from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.errors import InputError
 from cl_adapters.records.files import digest
 
 CIFAR = Path(__file__).parents[4] / "shared" / "data" / "cifar100_mini.parquet"

@@ -1,0 +1,1 @@
+"""A trained model by itself: loaded from a run or a bundle, it answers images."""

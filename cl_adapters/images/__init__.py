@@ -1,0 +1,1 @@
+"""Images: from encoded bytes to upright RGB pixels, and from pixels to a network's input."""

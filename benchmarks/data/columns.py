@@ -6,7 +6,7 @@ from typing import Final
 from cl_adapters.benchmarks.data.reading import ReadOptions
 from cl_adapters.errors import InputError, listed
 
-__all__ = ["DOMAIN", "SPLIT", "find_columns"]
+__all__ = ["DOMAIN", "SPLIT", "find_columns", "find_picture_columns"]
 
 SPLIT: Final = "split"
 DOMAIN: Final = "domain"
@@ -47,6 +47,26 @@ def find_columns(
         _find(names, "image_column", options.image_column, images, table, likely["image"]),
         _find(names, "label_column", options.label_column, _LABELS, table, likely["label"]),
     )
+
+
+def find_picture_columns(
+    names: Sequence[str], options: ReadOptions, table: str, *, likely: Sequence[str]
+) -> tuple[str, str | None]:
+    """Returns the column of images and that of labels, if there is one, of a table to be answered.
+
+    Args:
+        names: As for `find_columns`.
+        options: As for `find_columns`.
+        table: As for `find_columns`.
+        likely: The columns whose type would fit images.
+
+    Raises:
+        InputError: If there is no column of images, or not the one of labels that was named.
+    """
+    image = _find(names, "image_column", options.image_column, _IMAGES, table, likely)
+    if options.label_column is None and not any(set(each) & set(names) for each in _LABELS):
+        return image, None
+    return image, _find(names, "label_column", options.label_column, _LABELS, table, ())
 
 
 def _find(

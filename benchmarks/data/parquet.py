@@ -6,6 +6,8 @@ metadata.
 """
 
 import json
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cl_adapters.benchmarks.data.columns import DOMAIN, SPLIT, find_columns
+from cl_adapters.benchmarks.data.columns import (
+    DOMAIN,
+    SPLIT,
+    find_columns,
+    find_picture_columns,
+)
 from cl_adapters.benchmarks.data.images import (
     ImageSource,
     LabelledImages,
@@ -33,7 +40,7 @@ from cl_adapters.benchmarks.data.table_files import check_alone, table_files
 from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
 
-__all__ = ["parquet_source"]
+__all__ = ["parquet_source", "table_pictures"]
 
 SPLITS: Final = ("train", "test", "validation", "valid", "val")
 
@@ -73,13 +80,53 @@ def parquet_source(
     return ImageSource(name, classes, train, test, Reading(layout=layout, left_out=left))
 
 
+def table_pictures(
+    path: Path, options: ReadOptions, *, labelled: bool
+) -> tuple[ArrowStore, list[str] | None]:
+    """Returns the images of a parquet file, and their classes if these are asked for.
+
+    Args:
+        path: The file.
+        options: Which columns the user named.
+        labelled: Read the classes too, where a column has them.
+
+    Raises:
+        InputError: If it cannot be read, or a column is missing or of no use.
+    """
+    schema = _schema(path)
+    likely = [each.name for each in schema if _is_bytes(each.type)]
+    image, label = find_picture_columns(schema.names, options, repr(str(path)), likely=likely)
+    table = _table(path, {image, label})
+    column = _image_column(table[image], image, path) if table.num_rows else _NO_IMAGES
+    store = ArrowStore(path, column, options.max_pixels)
+    if not labelled or label is None or not table.num_rows:
+        return store, None
+    targets, classes = _labels(table, label, path)
+    return store, [classes[target] for target in targets.tolist()]
+
+
+_NO_IMAGES: Final = pa.array([], pa.large_binary())
+
+
 def _read(path: Path, options: ReadOptions) -> pa.Table:
+    return _table(path, {*_columns(_schema(path), path, options), SPLIT, DOMAIN})
+
+
+def _schema(path: Path) -> pa.Schema:
+    with _readable(path), path.open("rb") as file:
+        return pq.read_schema(file)
+
+
+def _table(path: Path, wanted: Collection[str | None]) -> pa.Table:
+    names = [name for name in _schema(path).names if name in wanted]
+    with _readable(path), path.open("rb") as file:
+        return pq.read_table(file, columns=names)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        with path.open("rb") as file:
-            schema = pq.read_schema(file)
-        wanted = {*_columns(schema, path, options), SPLIT, DOMAIN}
-        with path.open("rb") as file:
-            return pq.read_table(file, columns=[name for name in schema.names if name in wanted])
+        yield
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{str(path)!r} must be a readable parquet file, got: {reason}") from error

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Self
 
 from cl_adapters.errors import InputError
-from cl_adapters.records.experience_names import called
+from cl_adapters.records.experience_names import given_names
 from cl_adapters.records.run_record import RunRecord
 
 __all__ = ["BUNDLE_FORMAT", "Sheet"]
@@ -28,7 +28,7 @@ class Sheet:
         precision: `fp32` or `bf16`: the number format of its forward passes.
         classes: Class names by label.
         learned: The labels that each experience brought, in order.
-        experiences: What each experience is called; empty where nothing tells it from others.
+        experiences: The name of each experience, empty where it has none.
         pixels: Settings of the pixel pipeline, those of `Preprocess`.
         backbone: `name`, `weights` (a path, `random` or None), `image_size`, `digest` of the frozen
             network, and its `license` as far as it is known.
@@ -83,7 +83,7 @@ class Sheet:
             precision=config.get("precision", "fp32"),
             classes=list(record.classes),
             learned=[list(each) for each in learned],
-            experiences=[called(record, number) for number in range(len(learned))],
+            experiences=given_names(record)[: len(learned)],
             pixels=known["pixels"],
             backbone={
                 "name": known.get("backbone", config.get("backbone")),

@@ -4,6 +4,7 @@
 
     runs = cla.run(["lae", "simplecil"], stream="digits", seeds=3)
     cla.load_runs("runs").table()
+    cla.load(runs[0].folder).predict(["photo.jpg"]).names
 
 The building blocks live here, the methods in `cl_adapters.strategies`, data and the runner in
 `cl_adapters.benchmarks`, metrics and figures in `cl_adapters.reports`. This file imports nothing
@@ -18,18 +19,34 @@ from typing import TYPE_CHECKING, Any, Final
 from cl_adapters.earlier_names import install
 
 if TYPE_CHECKING:
-    from cl_adapters.api import run
+    from cl_adapters.api import export, load, run
+    from cl_adapters.bundle.model import Answers, LearnedModel
     from cl_adapters.errors import InputError, RunError
     from cl_adapters.reports.runs import Runs, load_runs
 
-__all__ = ["InputError", "RunError", "Runs", "__version__", "load_runs", "run"]
+__all__ = [
+    "Answers",
+    "InputError",
+    "LearnedModel",
+    "RunError",
+    "Runs",
+    "__version__",
+    "export",
+    "load",
+    "load_runs",
+    "run",
+]
 
 __version__ = "0.1.0"
 
 _PLACES: Final = {
+    "Answers": "cl_adapters.bundle.model",
     "InputError": "cl_adapters.errors",
+    "LearnedModel": "cl_adapters.bundle.model",
     "RunError": "cl_adapters.errors",
     "Runs": "cl_adapters.reports.runs",
+    "export": "cl_adapters.api",
+    "load": "cl_adapters.bundle.files",
     "load_runs": "cl_adapters.reports.runs",
     "run": "cl_adapters.api",
 }

@@ -1,13 +1,21 @@
-"""`import cl_adapters as cla`: runs, and what they found, in one call."""
+"""`import cl_adapters as cla`: runs, what they found, and what they learned, in one call each."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cl_adapters.benchmarks.api import run as run_all
+from cl_adapters.bundle.files import load, read_learned_model, write_bundle
+from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.paths import user_path
+from cl_adapters.reports.card import METRICS, card, measured_so_far
+from cl_adapters.reports.load import Run
 from cl_adapters.reports.runs import Runs, load_runs
 from cl_adapters.strategies.core.strategy import AdapterStrategy
+from cl_adapters.vit.pretrained import license_of
 
-__all__ = ["run"]
+__all__ = ["export", "load", "run"]
 
 
 def run(
@@ -54,3 +62,55 @@ def run(
         strategy, seeds=seeds, out=out, options=options, quiet=quiet, cache=cache, **recipe
     )
     return load_runs(folders)
+
+
+def export(
+    model: str | Path,
+    out: str | Path,
+    *,
+    format: str = "bundle",  # noqa: A002 - as the command has it
+    with_backbone: bool = False,
+    weights: str | Path | None = None,
+) -> Path:
+    """Writes a trained model to be used elsewhere, with a card; returns where it is.
+
+    The model is loaded first, so that nothing is written that could not be used.
+
+    Args:
+        model: A run directory, at its last finished experience, or a bundle.
+        out: Folder of the bundle, which must not exist.
+        format: `bundle`.
+        with_backbone: Take the frozen backbone's weights along.
+        weights: File of the frozen backbone where it no longer is where the run had it.
+
+    Raises:
+        InputError: If the model cannot be loaded, or the folder exists or cannot be written.
+    """
+    if format != "bundle":
+        raise unknown_name("format", format, ["bundle"])
+    source, place = user_path(model), user_path(out)
+    if place.exists():
+        raise InputError(f"bundle {str(place)!r} must be a new folder, got one that exists")
+    learned = load(source, weights=weights)
+    sheet, run = learned.sheet, None
+    if (source / "run.json").exists():
+        run = measured_so_far(source)
+        sheet = replace(sheet, metrics=_metrics(run))
+    name = sheet.backbone["name"]
+    given = sheet.backbone.get("weights")
+    known = sheet.backbone.get("license") or (license_of(name) if given is None else None)
+    sheet = replace(sheet, backbone={**sheet.backbone, "license": known})
+    vit = learned.strategy.backbone.vit
+    write_bundle(
+        place,
+        sheet,
+        read_learned_model(source).state,
+        backbone=vit.state_dict() if with_backbone else None,
+        texts={"README.md": card(sheet, run)},
+    )
+    return place
+
+
+def _metrics(run: Run) -> dict[str, float]:
+    values = {name: run.values.get(name, math.nan) for name, *_ in METRICS}
+    return {name: value for name, value in values.items() if not math.isnan(value)}

@@ -33,6 +33,7 @@ __all__ = [
     "RANDOM_WEIGHTS",
     "PretrainedViT",
     "frozen_backbone",
+    "license_of",
     "load_backbone",
     "state_digest",
 ]
@@ -168,6 +169,23 @@ def load_backbone(
     return PretrainedViT(
         model, full_name, source, state_digest(vit), tuple(config.mean), tuple(config.std), notices
     )
+
+
+def license_of(name: str) -> str | None:
+    """Returns the licence of the weights that a name stands for, as far as it is known.
+
+    Example:
+        >>> license_of("vit_tiny_patch16_224.augreg_in21k_ft_in1k")
+        'apache-2.0'
+    """
+    if name.partition(".")[0] == EMBEDDED:
+        return "apache-2.0"  # docs/model_card.md
+    try:
+        known = get_pretrained_cfg(name)
+    except RuntimeError:  # no name of timm's
+        return None
+    found: str | None = getattr(known, "license", None)
+    return found
 
 
 def _resolve(name: str) -> tuple[str, str, tuple[str, ...]]:

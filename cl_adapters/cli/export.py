@@ -1,0 +1,36 @@
+"""`cl-adapters export`: a trained model, to be used elsewhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cl_adapters.cli.predict import Model, Weights
+from cl_adapters.cli.shared_options import Quiet
+from cl_adapters.cli.starting import loading_methods
+
+__all__ = ["export"]
+
+
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Where to write; must not exist.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="bundle: a folder that `predict` and Python load.")
+    ] = "bundle",
+    with_backbone: Annotated[
+        bool,
+        typer.Option("--with-backbone", help="Take the frozen backbone's weights along."),
+    ] = False,
+    weights: Weights = None,
+    quiet: Quiet = False,
+) -> None:
+    """Writes a trained model."""
+    with loading_methods(quiet=quiet):
+        from cl_adapters.api import export as write
+
+    written = write(model, out, format=format_, with_backbone=with_backbone, weights=weights)
+    if not quiet:
+        size = sum(path.stat().st_size for path in written.iterdir())
+        typer.echo(f"{written}: {size / 10**6:,.1f} MB, its card is {written / 'README.md'}")
+        typer.echo(f"use it: cl-adapters predict {written} PHOTOS")

@@ -25,6 +25,20 @@ METRICS: Final = (
     ("ece", "calibration error: gap between confidence and accuracy", "%"),
 )
 _MOST_CLASSES: Final = 1000  # listed with their accuracy
+_ALWAYS: Final = (
+    (
+        "It answers with one of its classes whatever it is shown: an image of anything else gets a "
+        "name too, unless a rejection is asked for."
+    ),
+    (
+        "Its numbers hold for images like those it was tested on; another camera, light or crop "
+        "may change them."
+    ),
+    (
+        "What classes are new and when was decided by the order above; another order gives other "
+        "numbers."
+    ),
+)
 
 
 def measured_so_far(folder: Path) -> Run:
@@ -156,20 +170,7 @@ def _classes(sheet: Sheet, run: Run) -> str:
 
 
 def _limits(sheet: Sheet) -> str:
-    points = [
-        (
-            "It answers with one of its classes whatever it is shown: an image of anything else gets "
-            "a name too, unless a rejection is asked for."
-        ),
-        (
-            "Its numbers hold for images like those it was tested on; another camera, light or crop "
-            "may change them."
-        ),
-        (
-            "What classes are new and when was decided by the order above; another order gives other "
-            "numbers."
-        ),
-    ]
+    points = list(_ALWAYS)
     if sheet.run.get("state") != "finished":
         points.append("Its run is not finished: later experiences are missing.")
     if not sheet.metrics:

@@ -136,13 +136,19 @@ def load_runs(folders: Sequence[str | Path]) -> LoadedRuns:
 
 
 def measure(folder: Path, record: RunRecord) -> Run:
-    """Computes every metric of one finished run.
+    """Computes every metric of one finished run, or of the finished part of one.
+
+    Args:
+        folder: The run directory.
+        record: Its record; of a part, with the experiences of that part alone.
 
     Raises:
         InputError: If its predictions or events are damaged or do not fit its record.
     """
     check_files(folder, _READ_LATER)
     predictions = read_predictions(folder)
+    if record.state != "finished":  # the next experience may stand there already
+        predictions = predictions[predictions["experience"] < len(record.experiences)]
     _check_predictions(predictions, record)
     matrix = metrics.accuracy_matrix(predictions)
     seen = metrics.micro_accuracy(predictions)

@@ -78,12 +78,12 @@ def load(
         InputError: If there is no model, a file is missing, damaged or of a newer format, or the
             backbone is not the one that the model was trained on.
     """
-    if precision not in (None, "fp32", "bf16"):
-        raise InputError(f"precision must be fp32 or bf16, got {precision!r}")
     where = find_device(device)
     learned = read_learned_model(user_path(path))
     sheet = learned.sheet
-    sheet = replace(sheet, precision=precision or sheet.precision)
+    sheet = replace(sheet, precision=sheet.precision if precision is None else precision)
+    if sheet.precision not in ("fp32", "bf16"):
+        raise InputError(f"precision must be fp32 or bf16, got {sheet.precision!r}")
     # All that is cheap is looked at before the network is built.
     preprocess = Preprocess.of(sheet.pixels)
     config = options_of(sheet.strategy, sheet.fidelity, sheet.options)

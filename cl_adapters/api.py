@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from cl_adapters.benchmarks.api import run as run_all
-from cl_adapters.bundle.files import load, read_learned_model, write_bundle
+from cl_adapters.bundle.files import load, model_folder, read_learned_model, write_bundle
+from cl_adapters.bundle.sheet import Sheet
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.paths import user_path
-from cl_adapters.reports.card import METRICS, card, measured_so_far
+from cl_adapters.reports.card import CURVE, METRICS, card, curve_picture, measured_so_far
 from cl_adapters.reports.load import Run
 from cl_adapters.reports.runs import Runs, load_runs
 from cl_adapters.strategies.core.strategy import AdapterStrategy
@@ -88,7 +89,7 @@ def export(
     """
     if format != "bundle":
         raise unknown_name("format", format, ["bundle"])
-    source, place = user_path(model), user_path(out)
+    source, place = model_folder(user_path(model)), user_path(out)
     if place.exists():
         raise InputError(f"bundle {str(place)!r} must be a new folder, got one that exists")
     learned = load(source, weights=weights)
@@ -106,9 +107,14 @@ def export(
         sheet,
         read_learned_model(source).state,
         backbone=vit.state_dict() if with_backbone else None,
-        texts={"README.md": card(sheet, run)},
+        others=_card_files(sheet, run),
     )
     return place
+
+
+def _card_files(sheet: Sheet, run: Run | None) -> dict[str, bytes]:
+    curve = {} if run is None else {CURVE: curve_picture(run)}
+    return {"README.md": card(sheet, run).encode(), **curve}
 
 
 def _metrics(run: Run) -> dict[str, float]:

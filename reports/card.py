@@ -4,6 +4,7 @@ What the model was trained on and in what order, what was measured, what it cann
 it. Numbers come from the run's own predictions; a model without a run has none.
 """
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,9 +15,12 @@ import numpy as np
 
 from cl_adapters.bundle.sheet import Sheet
 from cl_adapters.records.run_record import RunRecord
+from cl_adapters.reports.groups import group_runs
 from cl_adapters.reports.load import Run, measure
 
-__all__ = ["card", "measured_so_far"]
+__all__ = ["CURVE", "METRICS", "card", "curve_picture", "measured_so_far"]
+
+CURVE: Final = "accuracy.png"  # beside the card
 
 METRICS: Final = (
     ("a_last_micro", "accuracy over all classes after the last experience", "%"),
@@ -66,6 +70,19 @@ def card(sheet: Sheet, run: Run | None) -> str:
     if run is not None:
         parts += [_results(sheet, run), _classes(sheet, run)]
     return "\n\n".join([*parts, _limits(sheet), _loading(sheet)]) + "\n"
+
+
+def curve_picture(run: Run) -> bytes:
+    """Returns the curve of a run's accuracy as PNG, which the card shows as `CURVE`."""
+    # Slow to load.
+    from cl_adapters.reports.figures.curves import accuracy_figure  # noqa: PLC0415
+    from cl_adapters.reports.figures.files import figure_style  # noqa: PLC0415
+
+    (group,) = group_runs([run])
+    buffer = io.BytesIO()
+    with figure_style():
+        accuracy_figure(group).savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def _metadata(sheet: Sheet) -> str:
@@ -156,7 +173,8 @@ def _results(sheet: Sheet, run: Run) -> str:
     curve = [["after experience", "accuracy over all classes so far", "forgetting so far"]]
     for name, seen, lost in zip(names, run.seen, run.forgetting, strict=False):
         curve.append([name, f"{seen:.2f} %", "" if math.isnan(lost) else f"{lost:.2f} points"])
-    return "\n\n".join(["## What it can do", _table(rows), _table(curve)])
+    picture = f"![Accuracy over all classes so far, after each experience]({CURVE})"
+    return "\n\n".join(["## What it can do", _table(rows), picture, _table(curve)])
 
 
 def _classes(sheet: Sheet, run: Run) -> str:

@@ -3,7 +3,7 @@
     bundle.json                the sheet, a format version, SHA-256 of the others and of itself
     learned.safetensors        what was learned, by name
     backbone.safetensors       the frozen network, where it was asked for
-    README.md                  a card for people
+    README.md, accuracy.png    a card for people
 
 It is written beside its place and moved there when it is whole.
 """
@@ -37,7 +37,7 @@ from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.device import find_device
 from cl_adapters.vit.pretrained import PretrainedViT, load_backbone
 
-__all__ = ["Learned", "load", "read_learned_model", "write_bundle"]
+__all__ = ["Learned", "load", "model_folder", "read_learned_model", "write_bundle"]
 
 _SHEET: Final = "bundle.json"
 _LEARNED: Final = "learned.safetensors"
@@ -69,7 +69,8 @@ def load(
     """Loads the model that a run has learned, or that a bundle holds.
 
     Args:
-        path: A run directory, at its last finished experience, or a bundle.
+        path: A run directory, at its last finished experience, or a bundle; a folder with one run
+            below it stands for that run.
         device: Where to compute: cpu, cuda, cuda:1, mps or auto.
         precision: `fp32` or `bf16`; None for the run's own.
         weights: File of the frozen backbone where it no longer is where the run had it.
@@ -127,13 +128,23 @@ def read_learned_model(folder: Path) -> Learned:
         InputError: If the folder is neither, or what it holds is missing, damaged or of a newer
             format, or a run has learned nothing yet or is at work.
     """
-    if (folder / _SHEET).exists():
-        return _read_bundle(folder)
-    if not (folder / "run.json").exists():
-        below = sorted(str(path.parent) for path in folder.glob("**/run.json"))[:4]
-        hint = f"; runs lie in {listed(below)}" if below else ""
-        raise InputError(f"model {str(folder)!r} must be a run directory or a bundle{hint}")
-    return _read_run(folder)
+    found = model_folder(folder)
+    return _read_bundle(found) if (found / _SHEET).exists() else _read_run(found)
+
+
+def model_folder(folder: Path) -> Path:
+    """Returns a run directory or a bundle: the folder itself, or the only run below it.
+
+    Raises:
+        InputError: If it is neither, and no run or several lie below.
+    """
+    if (folder / _SHEET).exists() or (folder / "run.json").exists():
+        return folder
+    below = sorted(path.parent for path in folder.glob("**/run.json"))
+    if len(below) == 1:
+        return below[0]
+    hint = f"; {len(below)} runs lie below: {listed(map(str, below))}" if below else ""
+    raise InputError(f"model {str(folder)!r} must be a run directory or a bundle{hint}")
 
 
 def _read_run(folder: Path) -> Learned:
@@ -224,7 +235,7 @@ def write_bundle(
     state: Mapping[str, Tensor],
     *,
     backbone: Mapping[str, Tensor] | None = None,
-    texts: Mapping[str, str] | None = None,
+    others: Mapping[str, bytes] | None = None,
 ) -> None:
     """Writes a bundle; nothing is left of one that could not be finished.
 
@@ -233,7 +244,7 @@ def write_bundle(
         sheet: What is known of the model.
         state: What was learned, by name.
         backbone: The frozen network's tensors, to take along.
-        texts: Further files by name, such as the card.
+        others: Further files by name, such as the card.
 
     Raises:
         InputError: If the folder exists or cannot be written.
@@ -244,7 +255,7 @@ def write_bundle(
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
     values = {"bundle_format": BUNDLE_FORMAT, "sheet": sheet.as_dict(), "files": digests}
     written = json.dumps(add_checksum(values), indent=2, ensure_ascii=False) + "\n"
-    files = {**parts, **{name: text.encode() for name, text in (texts or {}).items()}}
+    files = {**parts, **(others or {})}
     temporary = out.with_name(f".{out.name}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed while it wrote

@@ -34,7 +34,7 @@ COMMANDS: Final = {
         "cl_adapters.cli.predict:predict",
         "Says what a trained model takes images for; exit code 1 if some could not be read.",
         (
-            "cl-adapters predict runs/photos/sema/seed0-1a2b3c4d new-photos",
+            "cl-adapters predict runs/photos/sema new-photos",
             "cl-adapters predict bundle new-photos --top 3 --out answers.csv",
             "cl-adapters predict bundle labelled-photos --labels",
         ),
@@ -43,8 +43,8 @@ COMMANDS: Final = {
         "cl_adapters.cli.export:export",
         "Writes a trained model with its card as a bundle, to be used anywhere.",
         (
-            "cl-adapters export runs/photos/sema/seed0-1a2b3c4d --out bundle",
-            "cl-adapters export runs/photos/sema/seed0-1a2b3c4d --out bundle --with-backbone",
+            "cl-adapters export runs/photos/sema --out bundle",
+            "cl-adapters export runs/photos/sema --out bundle --with-backbone",
         ),
     ),
     "verify": Command(

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Device", "Model", "Weights", "predict"]
 
-Model = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory or bundle.")]
+Model = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Run directory, a folder with one run, or a bundle.")
+]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps or auto.")]
 Weights = Annotated[
     Path | None,

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from cl_adapters.reports.definitions import format_number
 from cl_adapters.reports.figures.end_labels import LINE_HEIGHT, End, end_texts, label_ends
-from cl_adapters.reports.figures.interactive import Chart, Curve, TrainerState, curve_id
+from cl_adapters.reports.figures.interactive import Chart, ChartPoint, Curve, curve_id
 from cl_adapters.reports.figures.parts import draw_curve, new_figure
 from cl_adapters.reports.figures.ticks import set_progress_ticks
 from cl_adapters.reports.groups import Group, Row
@@ -166,7 +166,7 @@ def curve_chart(group: Group, name: str) -> Chart:
     )
 
 
-def _points(group: Group, row: Row, name: str) -> list[TrainerState]:
+def _points(group: Group, row: Row, name: str) -> list[ChartPoint]:
     interval, unit = row.interval(name), group.progress_heading.removeprefix("Number of ")
     names = group.experience_names or [""] * len(row.progress)
     points = []
@@ -176,5 +176,5 @@ def _points(group: Group, row: Row, name: str) -> list[TrainerState]:
             spread = "" if math.isnan(half) else f" ± {format_number(float(half), 2)}"
             text = f"{format_number(float(mean), 2)}{spread}"
             at = f"{place} {unit}" + (f" (experience {number}: {called})" if called else "")
-            points.append(TrainerState(0, place, float(mean), at, text))
+            points.append(ChartPoint(0, place, float(mean), at, text))
     return points

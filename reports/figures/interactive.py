@@ -16,12 +16,12 @@ from matplotlib.transforms import Bbox
 
 from cl_adapters.reports.looks import CurveStyle
 
-__all__ = ["Chart", "Curve", "TrainerState", "chart_data", "curve_id"]
+__all__ = ["Chart", "ChartPoint", "Curve", "chart_data", "curve_id"]
 
 _POINTS_AN_INCH = 72  # what matplotlib's SVG counts in
 
 
-class TrainerState(NamedTuple):
+class ChartPoint(NamedTuple):
     """A point of a curve.
 
     Attributes:
@@ -46,7 +46,7 @@ class Curve:
     number: int
     label: str
     look: CurveStyle
-    points: Sequence[TrainerState]
+    points: Sequence[ChartPoint]
 
 
 @dataclass(frozen=True, kw_only=True)

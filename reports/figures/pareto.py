@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from cl_adapters.reports.definitions import COLUMNS, Column, format_number
-from cl_adapters.reports.figures.interactive import Chart, Curve, TrainerState, curve_id
+from cl_adapters.reports.figures.interactive import Chart, ChartPoint, Curve, curve_id
 from cl_adapters.reports.figures.parts import new_figure, short_label
 from cl_adapters.reports.groups import Group, Row
 from cl_adapters.reports.looks import CurveStyle
@@ -158,13 +158,13 @@ def pareto_chart(group: Group) -> Chart:
     )
 
 
-def _points(group: Group, row: Row) -> Iterator[TrainerState]:
+def _points(group: Group, row: Row) -> Iterator[ChartPoint]:
     score = _text(row, _BY_NAME[_SCORE])
     for panel, column in enumerate(shown_costs(group)):
         cost = _cost(row, column.name)
         value = float(row.interval(_SCORE).mean)
         at = f"{column.heading} {_text(row, column)}"
-        yield TrainerState(panel, cost, value, at, score)
+        yield ChartPoint(panel, cost, value, at, score)
 
 
 def _text(row: Row, column: Column) -> str:

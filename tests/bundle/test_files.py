@@ -154,9 +154,17 @@ def test_an_unfinished_run_answers_with_what_it_knows(tmp_path: Path) -> None:
     assert load(bundle).classes == loaded.classes
 
 
-def test_a_folder_that_is_no_model_is_refused_and_runs_below_are_named(run: Path) -> None:
-    with pytest.raises(InputError, match="must be a run directory or a bundle; runs lie in"):
-        load(run.parent)
+def test_the_only_run_below_a_folder_is_meant_and_several_are_named(
+    run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "runs" / "one")
+    assert load(tmp_path).sheet == load(run).sheet
+    shutil.copytree(run, tmp_path / "runs" / "two")
+    with pytest.raises(InputError, match="must be a run directory or a bundle; 2 runs lie below"):
+        load(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="must be a run directory or a bundle$"):
+        load(tmp_path / "empty")
 
 
 def test_nothing_of_a_parent_changes(run: Path, tmp_path: Path) -> None:

@@ -133,9 +133,9 @@ def test_bad_input_is_one_sentence_and_writes_nothing(root: Path, tmp_path: Path
         assert code == 2, (arguments, text)
         assert sentence in text
         assert "Traceback" not in text
-    code, text = call("predict", str(root), str(new))
+    code, text = call("predict", str(new), str(new))
     assert code == 2
-    assert "must be a run directory or a bundle; runs lie in" in text
+    assert "must be a run directory or a bundle" in text
     assert not out.exists()
     assert not (new / "sorted").exists()
 

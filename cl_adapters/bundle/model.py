@@ -30,7 +30,7 @@ from cl_adapters.records.files import read_file
 from cl_adapters.strategies.core.output import Output
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 
-__all__ = ["Answers", "AnyImage", "LearnedModel", "pixels_of_image"]
+__all__ = ["Answers", "AnyImage", "LearnedModel", "adapters_of", "pixels_of_image"]
 
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
@@ -200,7 +200,7 @@ class LearnedModel:
             log_probabilities.exp().numpy(),
             logits[:, columns].numpy(),
             self.class_experiences[labels],
-            _adapters(output),
+            adapters_of(output),
         )
 
     @contextmanager
@@ -245,7 +245,7 @@ def pixels_of_image(image: AnyImage) -> Pixels:
     return pixels
 
 
-def _adapters(output: Output) -> dict[str, Numbers]:
+def adapters_of(output: Output) -> dict[str, Numbers]:
     """Returns the adapter that answered each image, by where it sits."""
     found: dict[str, Numbers] = {}
     retrieval = output.extras.get("retrieval")

@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 
 from cl_adapters.bundle.files import load
-from cl_adapters.bundle.model import LearnedModel, pixels_of_image
+from cl_adapters.bundle.model import LearnedModel, adapters_of, pixels_of_image
 from cl_adapters.errors import InputError
+from cl_adapters.peft.retrieval import Retrieval
 from cl_adapters.records.tables import read_predictions, read_retrieval
 from cl_adapters.strategies import STRATEGIES
+from cl_adapters.strategies.core.output import Output
 from tests.bundle.runs import CLASSES, learn, shared, write_pictures
 from tests.marks import by_default
 
@@ -143,3 +145,10 @@ def test_bf16_and_fp32_may_be_chosen(tiny_runs: Path) -> None:
     half = load(folder, precision="bf16").predict(pixels).probabilities
     whole = load(folder).predict(pixels).probabilities
     assert 0 < np.abs(half - whole).max() < 0.05
+
+
+def test_of_several_adapters_that_were_asked_the_last_answered() -> None:
+    visited = torch.tensor([[0, 2, 1], [2, -1, -1], [1, 0, -1]])
+    logits = torch.zeros(3, 2)
+    output = Output(logits, {"retrieval": Retrieval(logits, logits, visited)})
+    assert adapters_of(output)["all blocks"].tolist() == [1, 2, 0]

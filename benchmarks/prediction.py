@@ -69,7 +69,7 @@ def predict(
     *,
     top: int = 1,
     batch_size: int = BATCH,
-    on_image: Callable[[], None] = lambda: None,
+    on_image: Callable[[], object] = lambda: None,
 ) -> Prediction:
     """Answers images; one that cannot be read stops nothing.
 

@@ -49,11 +49,9 @@ def inspect_images(
 ) -> None:
     """Reports classes, sizes, duplicates and damage; exit code 1 if any would spoil a run."""
     with loading():
-        from rich.console import Console
-        from rich.progress import Progress
-
         from cl_adapters.benchmarks.data.inspect_data import inspect_data
         from cl_adapters.benchmarks.data.reading import ReadOptions, pixels_of, test_set_of
+        from cl_adapters.cli.counting import counted
         from cl_adapters.cli.printing import print_table
 
     options = ReadOptions(
@@ -64,10 +62,8 @@ def inspect_images(
         max_pixels=pixels_of(max_megapixels),
         test_set=test_set_of(test_set),
     )
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading", total=None)
-        found = inspect_data(path, lambda total: bar.update(task, total=total, advance=1), options)
+    with counted("reading") as on_image:
+        found = inspect_data(path, on_image, options)
     for rows in (found.summary(), found.class_table(), found.finding_table()):
         if len(rows) > 1:
             print_table(rows)

@@ -1,7 +1,5 @@
 """`cl-adapters predict`: what a trained model takes images for."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -75,6 +73,7 @@ def predict(
         from cl_adapters.benchmarks.prediction import check_labels, check_table_path
         from cl_adapters.benchmarks.prediction import predict as answer
         from cl_adapters.bundle.files import load
+        from cl_adapters.cli.counting import counted
 
     if out is not None:
         check_table_path(out)
@@ -89,7 +88,7 @@ def predict(
     if labels:
         check_labels(learned, pictures)
     _say_what(learned, len(pictures), quiet=quiet)
-    with _counted(len(pictures), quiet=quiet) as on_image:
+    with counted("answering", len(pictures), quiet=quiet) as on_image:
         found = answer(learned, pictures, top=top, batch_size=batch_size, on_image=on_image)
     _hand_out(found, out, copy_to, labelled=labels, quiet=quiet)
     _say_what_is_missing(found, left)
@@ -138,30 +137,6 @@ def _say_what(learned: "LearnedModel", images: int, *, quiet: bool) -> None:
         f"experiences, on {sheet.backbone['name']}; {images:,} image{'s' * (images != 1)}",
         err=True,
     )
-
-
-@contextmanager
-def _counted(total: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
-    """Shows how far it is: a bar on a terminal, else a line now and then."""
-    import time
-
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    done, since = 0, time.monotonic()
-    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
-        task = bar.add_task("answering", total=total)
-
-        def count() -> None:
-            nonlocal done, since
-            done += 1
-            bar.update(task, advance=1)
-            if not quiet and not console.is_terminal and time.monotonic() - since > 8:
-                since = time.monotonic()
-                typer.echo(f"answered {done:,} of {total:,} images", err=True)
-
-        yield count
 
 
 def _print_answers(table: "pd.DataFrame", out: Path | None) -> None:

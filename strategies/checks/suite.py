@@ -21,6 +21,7 @@ from typing import Any, Final
 import torch
 
 from cl_adapters.errors import InputError
+from cl_adapters.heads.linear import UNSEEN_LOGIT
 from cl_adapters.plugins.conformance import run_suite
 from cl_adapters.randomness import kept_random_states, seed_random_states
 from cl_adapters.records.event_kinds import Growth
@@ -40,6 +41,7 @@ __all__ = ["STRATEGY_CHECKS", "check_strategy"]
 
 _SLACK: Final = 0.1  # share of what grew that need not be noted as growth
 _HIDDEN: Final = 4096  # bytes that may come and go outside of what was learned
+_ROUNDING: Final = 1e-3  # of logits, between batches of different sizes
 _AGREE: Final = 0.95  # share of test images with the same answer
 
 
@@ -314,6 +316,41 @@ def _bf16(trial: Trial) -> Iterator[str]:
         yield "logits must be finite under bf16, got NaN or infinity"
 
 
+def _batches(trial: Trial) -> Iterator[str]:
+    """Answers each image by itself, whatever else is in its batch."""
+    strategy = trial.straight.strategy
+    if strategy.answers_change_it:  # an option says so, and another image then comes later
+        return
+    size, stream = strategy.eval_mb_size, TinyStream()
+    whole = trial.evaluate(strategy, stream)
+    strategy.eval_mb_size = 1
+    alone = trial.evaluate(strategy, stream)
+    strategy.eval_mb_size = size
+    known = whole[whole > UNSEEN_LOGIT / 2].abs()
+    gap = float((alone - whole).abs().max())
+    if not gap <= _ROUNDING * max(1.0, float(known.max())):
+        yield f"an image must get the same logits alone as in a batch, got a gap of {gap:.3g}"
+
+
+def _passes(trial: Trial) -> Iterator[str]:
+    """Counts each image's passes through the network, in `backbone.num_passes`."""
+    strategy, seen = trial.straight.strategy, [0]
+    backbone = strategy.backbone
+
+    def count(_: object, tokens: tuple[torch.Tensor]) -> None:
+        seen[0] += len(tokens[0])
+
+    before = backbone.num_passes
+    watch = backbone.vit.blocks[-1].norm1.register_forward_pre_hook(count)
+    trial.evaluate(strategy, TinyStream())
+    watch.remove()
+    if backbone.num_passes - before != seen[0]:
+        yield (
+            f"passes of an evaluation must be those through the last block, {seen[0]} images, got "
+            f"{backbone.num_passes - before} in `backbone.num_passes`"
+        )
+
+
 STRATEGY_CHECKS: Final[dict[str, Callable[[Trial], Iterator[str]]]] = {
     "describes": _describes,
     "answers": _answers,
@@ -331,4 +368,6 @@ STRATEGY_CHECKS: Final[dict[str, Callable[[Trial], Iterator[str]]]] = {
     "global_state": _global_state,
     "relabelled": _relabelled,
     "bf16": _bf16,
+    "batches": _batches,
+    "passes": _passes,
 }

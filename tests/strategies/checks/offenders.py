@@ -322,6 +322,23 @@ class Explodes(SimpleCIL):
         return super().forward() * torch.nan
 
 
+class LooksAtTheBatch(SimpleCIL):
+    """Knows an image by what else is in its batch."""
+
+    def forward(self) -> Tensor:
+        logits = super().forward()
+        return logits if self.is_training else logits - logits.mean(dim=0)
+
+
+class PassesInSecret(SimpleCIL):
+    """Looks twice and says once."""
+
+    def forward(self) -> Tensor:
+        if not self.is_training:
+            self.backbone.run(self.backbone.tokens(self.mb_x))
+        return super().forward()
+
+
 OFFENDERS: list[tuple[type[SimpleCIL] | type[Finetune], str, str]] = [
     (KeepsTestData, "data_to_come", "what experience 1 teaches must not depend on test data"),
     (ReadsTheNextExperience, "data_to_come", "must not read training data of experience 1, but"),
@@ -366,4 +383,6 @@ OFFENDERS: list[tuple[type[SimpleCIL] | type[Finetune], str, str]] = [
         "must run through, got InputError: value of a sums event must be plain JSON",
     ),
     (Explodes, "answers", "logits must be finite, got NaN"),
+    (LooksAtTheBatch, "batches", "must get the same logits alone as in a batch, got a gap of"),
+    (PassesInSecret, "passes", r"passes of an evaluation must be .*, 56 images, got 28"),
 ]

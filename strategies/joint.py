@@ -3,11 +3,15 @@
 Each experience continues the PEFT modules and the heads of the one before, with a fresh optimiser,
 on the images of every experience seen so far. It breaks the rules of continual learning on purpose:
 the gap between it and a method is what forgetting costs.
+
+With `at_once` each experience begins from the initial weights instead: all classes so far are learned
+at once, and nothing hangs on the order in which they came.
 """
 
 from collections.abc import Sequence
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from cl_adapters.heads.linear import cross_entropy_over
@@ -21,6 +25,10 @@ __all__ = ["Joint", "JointConfig"]
 
 class JointConfig(TrainedConfig, PeftConfig, TrainedHeadConfig):
     """Options of Joint; the PEFT module is LAE's."""
+
+    at_once: bool = Field(
+        default=False, description="begin each experience from the initial weights"
+    )
 
 
 class Joint(AdapterStrategy):
@@ -41,6 +49,18 @@ class Joint(AdapterStrategy):
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds a head for the new classes."""
         self.model.heads.add_classes(classes, generator)
+
+    def begin_experience(self) -> None:
+        """Forgets what was learned, if all classes are to be learned at once."""
+        if not self.config.at_once:
+            return
+        fresh = self.build_model(self.backbone, self.config, self.seed)
+        source = self.generator("weights")
+        for classes in self.classes_by_experience:
+            fresh.heads.add_classes(classes, source)
+        learned = self.learned_state()
+        state = {name: value for name, value in fresh.state_dict().items() if name in learned}
+        self.model.load_state_dict(state, strict=False)
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over all classes seen."""

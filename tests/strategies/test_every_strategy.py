@@ -156,3 +156,27 @@ def test_an_exploding_loss_stops_training(
 def test_unknown_strategies_suggest_the_near_ones() -> None:
     with pytest.raises(InputError, match="unknown strategy 'finetun'; did you mean 'finetune'"):
         find_strategy("finetun")
+
+
+def test_joint_at_once_begins_each_experience_from_weights_that_know_nothing(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    """After one step at a rate of almost 0 what is left are the weights that training began with."""
+
+    def learned(rate: float, **options: Any) -> dict[str, Tensor]:
+        config = STRATEGIES["joint"].config_class().override({"epochs": 1, "lr": rate, **options})
+        strategy = STRATEGIES["joint"](backbone=tiny_vit, config=config, seed=3, fixed_views=True)
+        for experience in make_stream(EXPERIENCES).train_stream:
+            strategy.train(experience)
+        return strategy.learned_state()
+
+    begun, moved = learned(1e-12, at_once=True), learned(1e-12)
+    adapters = [name for name in begun if name.startswith("adapters")]
+    assert adapters
+    assert all(torch.allclose(begun[name], moved[name], atol=1e-6) for name in adapters)
+    once, kept = learned(0.01, at_once=True), learned(0.01)
+    distance = {
+        name: sum(float((state[name] - begun[name]).abs().sum()) for name in adapters)
+        for name, state in (("once", once), ("kept", kept))
+    }
+    assert 0 < distance["once"] < distance["kept"]

@@ -4,8 +4,8 @@ Each experience continues the PEFT modules and the heads of the one before, with
 on the images of every experience seen so far. It breaks the rules of continual learning on purpose:
 the gap between it and a method is what forgetting costs.
 
-With `at_once` each experience begins from the initial weights instead: all classes so far are learned
-at once, and nothing hangs on the order in which they came.
+With `at_once` each experience begins from the initial weights instead: all classes so far are
+learned at once, and nothing hangs on the order in which they came.
 """
 
 from collections.abc import Sequence

@@ -158,7 +158,7 @@ class MOSModel(nn.Module):
         if self.training or len(self.frozen_adapters) == 0:
             with self.merged_pass(training=self.training):
                 features = self.backbone(images, self.current_adapters.adapters())
-            return Output(self._logits(features), {"features": features})
+            return Output(self.logits(features), {"features": features})
         tokens = self.backbone.tokens(images)
 
         def features_under(rows: Tensor, sets: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ class MOSModel(nn.Module):
             if bool(others.any()):
                 seen = features_under(images[rows[others]], sets[others])
                 features[others] = seen.to(features.dtype)
-            return self._logits(features)
+            return self.logits(features)
 
         # While an experience is trained, its classes have no set of their own yet.
         class_to_task = self.class_to_task.experience_of.clamp_max(len(self.frozen_adapters) - 1)
@@ -194,10 +194,11 @@ class MOSModel(nn.Module):
             adapter_logits,
             max_rounds=self.config.rounds if self.config.retrieval else 1,
         )
-        score, first_score = (self._score(x, votes) for x in (found.logits, found.first_logits))
+        score, first_score = (self.score(x, votes) for x in (found.logits, found.first_logits))
         return Output(score, {"retrieval": Retrieval(score, first_score, found.visited)})
 
-    def _score(self, logits: Tensor, votes: Tensor) -> Tensor:
+    def score(self, logits: Tensor, votes: Tensor) -> Tensor:
+        """Returns the log of the score (B, C), or the logits where the prototypes have no vote."""
         if not self.config.ensemble:
             return logits
         if self.config.task_predictor == "prototypes":
@@ -205,10 +206,10 @@ class MOSModel(nn.Module):
         score = (logits.softmax(dim=1) + votes.softmax(dim=1)) / 2
         return score.clamp_min(torch.finfo(score.dtype).tiny).log()
 
-    def _logits(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.heads(features)
-        is_unseen = self.class_to_task.experience_of < 0
-        return logits.float().masked_fill(is_unseen, UNSEEN_LOGIT)
+    def logits(self, features: Tensor) -> Tensor:
+        """Returns the head's logits (B, C) of features (B, D)."""
+        logits: Tensor = self.heads(features).float()
+        return logits.masked_fill(self.class_to_task.experience_of < 0, UNSEEN_LOGIT)
 
     def merge(self, times: int | Sequence[int]) -> None:
         """Merges the set in training with the mean of the frozen ones."""

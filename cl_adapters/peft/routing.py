@@ -106,7 +106,7 @@ class ExpandableSlot(nn.Module):
             mean_tokens: (B, D). Output: (B, K), rows sum to 1.
         """
         if len(self.adapters) == 1:
-            return mean_tokens.new_ones(len(mean_tokens), 1)
+            return mean_tokens.new_ones(mean_tokens.shape[0], 1)
         if self.discriminant is not None:
             return cast("Tensor", self.discriminant(mean_tokens)).softmax(dim=1)
         return torch.cat([column(mean_tokens) for column in self.columns], dim=1).softmax(dim=1)

@@ -220,7 +220,8 @@ class AdaptedViT(nn.Module):
 
     def count_passes(self, count: int) -> None:
         """Counts images whose features were computed, or read where they had been kept."""
-        self.num_passes += count
+        if not torch.compiler.is_compiling():  # while a graph is made, it is no number
+            self.num_passes += count
 
     def normed(self, tokens: Tensor) -> Tensor:
         """Normalises the tokens that leave the last block, and counts them as passes.
@@ -228,7 +229,7 @@ class AdaptedViT(nn.Module):
         Shape:
             tokens: (B, N, D). Output: (B, N, D).
         """
-        self.count_passes(len(tokens))
+        self.count_passes(tokens.shape[0])
         return cast("Tensor", self.vit.norm(tokens))
 
     def features(self, tokens: Tensor) -> Tensor:
@@ -261,7 +262,7 @@ class AdaptedViT(nn.Module):
         stop = max((each.stop_block for each in filled), default=0)
         shared = self.run(self.tokens(images), 0, start)
         adapted = [self.run(shared, start, stop, adapters=each) for each in sets]
-        if len({each.shape for each in adapted}) > 1:  # some sets keep learned tokens
+        if len({each.shape[1] for each in adapted}) > 1:  # some sets keep learned tokens
             return torch.cat([self.features(self.run(each, stop)) for each in adapted])
         tokens = adapted[0] if len(adapted) == 1 else torch.cat(adapted)
         return self.features(self.run(tokens, stop))

@@ -53,7 +53,7 @@ def inserted(stream: Tensor, rows: Tensor, index: int) -> Tensor:
     Shape:
         stream: (B, N, D). rows: (L, D) or (B, L, D). Output: (B, N + L, D).
     """
-    rows = rows.to(stream.dtype).expand(len(stream), -1, -1)
+    rows = rows.to(stream.dtype).expand(stream.shape[0], -1, -1)
     return torch.cat((stream[:, :index], rows, stream[:, index:]), dim=1)
 
 

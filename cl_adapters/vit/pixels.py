@@ -13,9 +13,13 @@ Triple = tuple[float, float, float]
 def refuse_infinite(images: Tensor) -> None:
     """Looks at every pixel of images (B, C, S, S); a GPU would have to finish its work first.
 
+    A graph that is being made of the network has no pixels to look at.
+
     Raises:
         InputError: If a pixel is not finite.
     """
+    if torch.compiler.is_compiling():
+        return
     if images.is_floating_point() and not bool(torch.isfinite(images).all()):
         worst = int((~torch.isfinite(images)).flatten(1).any(dim=1).nonzero()[0])
         raise InputError(

@@ -23,7 +23,7 @@ def test_official_sets_collapse_into_the_first(
     model = strategy.model.eval()
     with torch.no_grad():
         whole = model(images).logits.argmax(dim=1)
-        alone = torch.stack([model._logits(tiny_vit(images, model.frozen_adapters.choose(0)))])
+        alone = torch.stack([model.logits(tiny_vit(images, model.frozen_adapters.choose(0)))])
         votes = model.task_predictor(tiny_vit(images, model.frozen_adapters.choose(0)))
     score = alone[0].softmax(dim=1) + (3 * votes).softmax(dim=1)
     assert torch.equal(score.argmax(dim=1), whole)

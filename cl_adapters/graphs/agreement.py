@@ -1,0 +1,71 @@
+"""Whether an exported file answers as the model that it was made of."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from cl_adapters.errors import RunError
+
+__all__ = ["CLOSE", "SAME_TOP", "Agreement", "agreement", "require_agreement"]
+
+SAME_TOP: Final = 0.999  # least share of images with the same most likely class
+CLOSE: Final = 1e-4  # largest difference of a probability
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two answers to the same images agree.
+
+    Attributes:
+        images: How many were compared.
+        same_top: Share of them with the same most likely class, in [0, 1].
+        worst: Largest difference of a probability.
+    """
+
+    images: int
+    same_top: float
+    worst: float
+
+    @property
+    def is_good(self) -> bool:
+        """Whether a file with this agreement may be used in place of the model."""
+        return self.images > 0 and self.same_top >= SAME_TOP and self.worst <= CLOSE
+
+
+def agreement(answer: Callable[[Tensor], Tensor], native: Iterable[tuple[Tensor, Tensor]]) -> Agreement:
+    """Compares a file's answers with those of the model.
+
+    Args:
+        answer: From images (B, 3, S, S) uint8 to probabilities (B, C).
+        native: Batches of images, each with the model's own probabilities.
+    """
+    images, same, worst = 0, 0, 0.0
+    for batch, expected in native:
+        found = answer(batch)
+        images += len(batch)
+        same += int((found.argmax(dim=1) == expected.argmax(dim=1)).sum())
+        apart = (found.double() - expected.double()).abs()
+        # A number that is none differs as far as can be.
+        worst = max(worst, float(torch.nan_to_num(apart, nan=torch.inf).max()) if apart.numel() else 0.0)
+    return Agreement(images, same / images if images else 0.0, worst)
+
+
+def require_agreement(found: Agreement, name: str) -> None:
+    """Refuses a file that does not answer as its model.
+
+    Args:
+        found: What was measured.
+        name: The file's.
+
+    Raises:
+        RunError: If it does not; says what was measured.
+    """
+    if not found.is_good:
+        raise RunError(
+            f"{name} must answer as the model does, with the same class for {SAME_TOP:.1%} of the "
+            f"images and probabilities within {CLOSE:g}, got {found.same_top:.2%} and "
+            f"{found.worst:.2g} on {found.images} images: no file was written"
+        )

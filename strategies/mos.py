@@ -201,9 +201,8 @@ class MOSModel(nn.Module):
         """Returns the log of the score (B, C), or the logits where the prototypes have no vote."""
         if not self.config.ensemble:
             return logits
-        if self.config.task_predictor == "prototypes":
-            votes = len(self.frozen_adapters) * votes  # cosines grow sharper with the experiences
-        score = (logits.softmax(dim=1) + votes.softmax(dim=1)) / 2
+        sharper = len(self.frozen_adapters) if self.config.task_predictor == "prototypes" else 1
+        score = (logits.softmax(dim=1) + (sharper * votes).softmax(dim=1)) / 2
         return score.clamp_min(torch.finfo(score.dtype).tiny).log()
 
     def logits(self, features: Tensor) -> Tensor:

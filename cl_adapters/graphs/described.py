@@ -3,35 +3,22 @@
 `examples/service/pixels.py` does it with Pillow and NumPy alone.
 """
 
-from typing import Any, Final, Protocol
+from typing import Any
 
-__all__ = ["LONGEST", "Pixels", "pixels_described"]
+from cl_adapters.images.decoding import MAX_RATIO
+from cl_adapters.images.transforms import Preprocess
 
-# Of longer images (long side over short side) `Preprocess` never resizes the whole.
-LONGEST: Final = 16
-
-
-class Pixels(Protocol):
-    """The part of a `Preprocess` that evaluation uses."""
-
-    image_size: int
-    resize: int | None
-    interpolation: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+__all__ = ["pixels_described"]
 
 
-def pixels_described(pixels: Pixels) -> dict[str, Any]:
+def pixels_described(pixels: Preprocess) -> dict[str, Any]:
     """Returns what `preprocess.json` says.
 
     Args:
         pixels: The pipeline of the run; what it does in training is left out.
 
     Example:
-        >>> from types import SimpleNamespace
-        >>> half = (0.5, 0.5, 0.5)
-        >>> given = dict(image_size=32, resize=None, interpolation="bicubic", mean=half, std=half)
-        >>> found = pixels_described(SimpleNamespace(**given))
+        >>> found = pixels_described(Preprocess(image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3))
         >>> found["short_side"], found["filter"], found["layout"]
         (32, 'bicubic', 'uint8, (batch, 3, 32, 32), red green blue')
     """
@@ -49,7 +36,7 @@ def pixels_described(pixels: Pixels) -> dict[str, Any]:
         "in_the_graph": "(pixel / 255 - mean) / std",
         "mean": list(pixels.mean),
         "std": list(pixels.std),
-        "longest": LONGEST,
+        "longest": MAX_RATIO,
         "longer_images": "beyond this ratio of sides the model itself resizes only what the crop "
         "shows, so that its bytes may differ a little from those of these steps",
     }

@@ -1,9 +1,10 @@
 """What a trained model computes for an image, without a branch that depends on the image.
 
-Shapes: B batch, S image size, C columns = highest label seen + 1, T adapter sets.
+Shapes: B batch, S image size, C classes, T adapter sets.
 """
 
 import copy
+from collections.abc import Sequence
 from functools import singledispatch
 from typing import Protocol, runtime_checkable
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from cl_adapters.errors import InputError
 from cl_adapters.strategies.avalanche_methods import BorrowingClassifier
 from cl_adapters.strategies.core.output import as_output
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.strategies.lae import LAEModel, ensemble
 from cl_adapters.strategies.mos import MOSModel
 from cl_adapters.vit.classifier import AdaptedClassifier
@@ -34,30 +36,52 @@ class HasFixedGraph(Protocol):
 
 
 class GraphModel(nn.Module):
-    """From pixels as they are decoded to probabilities; scales and normalises inside.
+    """From pixels as they are decoded to probabilities; scales, normalises and chooses inside.
 
     Args:
-        model: What was trained; it is copied.
+        strategy: What was trained; its model is copied.
         pixels: Mean and standard deviation a channel, for pixels in [0, 1].
+        labels: The columns that are wanted, in their order; all logits count in the softmax.
 
     Raises:
-        InputError: If the model's inference is no fixed graph.
+        InputError: If the strategy's inference is no fixed graph.
     """
 
-    def __init__(self, model: nn.Module, pixels: tuple[Triple, Triple]) -> None:
+    def __init__(
+        self, strategy: AdapterStrategy, pixels: tuple[Triple, Triple], labels: Sequence[int]
+    ) -> None:
         super().__init__()
-        copied = copy.deepcopy(model).requires_grad_(requires_grad=False).eval()
+        _refuse(strategy)
+        # A classifier in closed form solves its system at its first question, not in the graph.
+        strategy.answer(torch.zeros(1, *strategy.backbone.input_shape))
+        model = copy.deepcopy(strategy.model).requires_grad_(requires_grad=False).cpu().eval()
         self.pixels = pixels
-        self.answer = fixed_graph(copied).eval()
+        self.answer = fixed_graph(model).eval()
+        self.register_buffer("labels", torch.tensor(labels))
+        self.labels: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the probability of each class; 0 where a class was not seen.
+        """Returns the probability of each class.
 
         Shape:
             images: (B, 3, S, S) uint8. Output: (B, C) float32, rows sum to 1.
         """
         logits = as_output(self.answer(scaled(images, self.pixels))).logits
-        return logits.float().softmax(dim=1)
+        return logits.float().softmax(dim=1)[:, self.labels]
+
+
+def _refuse(strategy: AdapterStrategy) -> None:
+    name = type(strategy).__name__
+    if strategy.answers_change_it:
+        raise InputError(
+            f"a model must stay as it is when it answers to be a fixed graph, and {name}'s is "
+            f"changed by each answer; `{strategy.option_that_changes}` says so"
+        )
+    if strategy.query_features() is not None and not isinstance(strategy.model, HasFixedGraph):
+        raise InputError(
+            f"a model that asks for queries must have a `fixed_graph` to be one, and {name}'s "
+            "has none"
+        )
 
 
 @singledispatch
@@ -114,11 +138,6 @@ class _Ensemble(nn.Module):
 
 @fixed_graph.register
 def _(model: MOSModel) -> nn.Module:
-    if model.config.merge_in_evaluation:
-        raise InputError(
-            "a model of MOS must answer without changing itself to be a fixed graph, got "
-            "`merge_in_evaluation`, which merges its stored sets with each batch"
-        )
     return _Exhaustive(model) if len(model.frozen_adapters) else model
 
 

@@ -32,7 +32,6 @@ def traced(model: GraphModel, size: int) -> ExportedProgram:
     """
     images = torch.zeros(2, 3, size, size, dtype=torch.uint8)
     with torch.no_grad(), _quiet():
-        model(images)  # classifiers in closed form solve their systems once, outside the graph
         try:
             program = torch.export.export(
                 model, (images,), dynamic_shapes={"images": {0: Dim("batch")}}, strict=False

@@ -22,13 +22,14 @@ THREE: Final = ((3, 0), (1, 4), (5,))
 NAMES: Final = ("stop", "yield", "never seen", "vorfahrt", "grün", "sixth")
 
 
-def small_vit() -> AdaptedViT:
-    """A ViT of two blocks and width 32 for 16 pixels, random but fixed weights."""
+def small_vit(depth: int = 2) -> AdaptedViT:
+    """A ViT of some blocks and width 32 for 16 pixels, random but fixed weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         vit = timm.create_model(
-            "test_vit", num_classes=0, img_size=SIZE, patch_size=4, embed_dim=32, depth=2, num_heads=2
-        )
+            "test_vit", num_classes=0, img_size=SIZE, patch_size=4, embed_dim=32, depth=depth,
+            num_heads=2,
+        )  # fmt: skip
     return AdaptedViT(vit, pixels=(MEAN, STD))
 
 
@@ -42,19 +43,26 @@ def images(count: int = 24, seed: int = 0) -> Tensor:
 
 @cache
 def learned(
-    name: str, experiences: tuple[tuple[int, ...], ...] = EXPERIENCES, **options: Any
+    name: str,
+    experiences: tuple[tuple[int, ...], ...] = EXPERIENCES,
+    depth: int = 2,
+    **options: Any,
 ) -> LearnedModel:
     """Returns what a strategy has learned from a stream of stripes."""
-    return model_of(find_strategy(name), name, experiences, **options)
+    return model_of(find_strategy(name), name, experiences, depth, **options)
 
 
 def model_of(
-    kind: Any, name: str, experiences: tuple[tuple[int, ...], ...] = EXPERIENCES, **options: Any
+    kind: Any,
+    name: str,
+    experiences: tuple[tuple[int, ...], ...] = EXPERIENCES,
+    depth: int = 2,
+    **options: Any,
 ) -> LearnedModel:
     if name == "sema":
-        options = {"expandable": 2, "policy": "every_experience", **options}
+        options = {"expandable": depth, "policy": "every_experience", **options}
     trial = Trial(kind, options)
-    strategy = trial.build(backbone=small_vit())
+    strategy = trial.build(backbone=small_vit(depth))
     trial.train(strategy, TinyStream(experiences=experiences), only_last=True)
     classes = NAMES[: max(map(max, experiences)) + 1]
     sheet = Sheet(

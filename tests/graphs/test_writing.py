@@ -1,6 +1,7 @@
 """What an exported file holds and answers, and that there is none where it would answer otherwise."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.graphs import onnx_file
-from cl_adapters.graphs.agreement import agreement
+from cl_adapters.graphs.agreement import Agreement, agreement
 from cl_adapters.graphs.onnx_file import OPSET
 from cl_adapters.graphs.writing import export_graph
 from cl_adapters.strategies.simplecil import PrototypeClassifier, SimpleCIL
@@ -22,22 +23,32 @@ from tests.graphs.test_fixed import CASES, WrongGraph, expected
 from tests.marks import by_default
 
 # One for each way that a model is rewritten or a classifier computes.
-SHOWN = [CASES[0], CASES[3], CASES[4], CASES[7], CASES[9], CASES[10], CASES[12]]
+SHOWN = [0, 3, 4, 7, 9, 10, 12]
 
 
 def session_of(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize(("name", "options"), by_default(CASES, SHOWN))
-def test_onnx_runtime_answers_as_the_model(
-    tmp_path: Path, name: str, options: dict[str, Any]
-) -> None:
-    model = learned(name, **options)
-    found = export_graph(model, tmp_path / "out", "onnx", [images(8), images(3, seed=1)])
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Exports a model once; a network of one block, since tracing takes seconds."""
+
+    @cache
+    def export(index: int) -> tuple[Any, Path, Agreement]:
+        name, options = CASES[index]
+        model, out = learned(name, depth=1, **options), tmp_path_factory.mktemp("graph") / "out"
+        return model, out, export_graph(model, out, "onnx", [images(8), images(3, seed=1)])
+
+    return export
+
+
+@pytest.mark.parametrize("case", by_default(range(len(CASES)), SHOWN))
+def test_onnx_runtime_answers_as_the_model(exported: Any, case: int) -> None:
+    model, out, found = exported(case)
     assert (found.images, found.same_top) == (11, 1.0)
     assert found.worst < 1e-4
-    session = session_of(tmp_path / "out" / "model.onnx")
+    session = session_of(out / "model.onnx")
     for count in (1, 5):  # any batch, other images than those that were compared
         batch = images(count, seed=2)
         (answers,) = session.run(None, {"images": batch.numpy()})
@@ -45,19 +56,23 @@ def test_onnx_runtime_answers_as_the_model(
         np.testing.assert_allclose(answers, expected(model, batch), atol=1e-5)
 
 
-def test_a_file_says_what_it_is(tmp_path: Path) -> None:
-    export_graph(learned("simplecil"), tmp_path / "out", "onnx", [images(2)])
-    path = tmp_path / "out" / "model.onnx"
-    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["model.onnx", "preprocess.json"]
-    assert [each.name for each in tmp_path.iterdir()] == ["out"]
+def test_a_file_says_what_it_is(exported: Any) -> None:
+    _, out, _ = exported(0)
+    path = out / "model.onnx"
+    assert sorted(each.name for each in out.iterdir()) == ["model.onnx", "preprocess.json"]
+    assert [each.name for each in out.parent.iterdir()] == ["out"]
     session = session_of(path)
     (given,), (made,) = session.get_inputs(), session.get_outputs()
-    assert (given.name, given.type, given.shape) == ("images", "tensor(uint8)", ["batch", 3, SIZE, SIZE])
-    assert (made.name, made.type, made.shape) == ("probabilities", "tensor(float)", ["batch", 4])
+    assert (given.name, given.type, given.shape) == (
+        "images", "tensor(uint8)", ["batch", 3, SIZE, SIZE],
+    )  # fmt: skip
+    assert (made.name, made.type, made.shape) == (
+        "probabilities", "tensor(float)", ["batch", 4],
+    )  # fmt: skip
     held = session.get_modelmeta().custom_metadata_map
     assert json.loads(held["classes"]) == ["stop", "yield", "vorfahrt", "grün"]
     assert held["strategy"] == "simplecil"
-    described = json.loads((tmp_path / "out" / "preprocess.json").read_text())
+    described = json.loads((out / "preprocess.json").read_text())
     assert json.loads(held["preprocess"]) == described
     assert (described["short_side"], described["filter"]) == (SIZE, "bicubic")
     model = onnx.load(path)
@@ -67,7 +82,7 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
 
 
 def test_a_torch_file_answers_as_the_model(tmp_path: Path) -> None:
-    model = learned("simplecil")
+    model = learned("simplecil", depth=1)
     export_graph(model, tmp_path / "out", "torch-export", [images(8)])
     path = tmp_path / "out" / "model.pt2"
     extra = {"metadata.json": ""}
@@ -79,9 +94,11 @@ def test_a_torch_file_answers_as_the_model(tmp_path: Path) -> None:
     assert b"/cl_adapters/" not in path.read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["onnx", "torch-export"])
+@pytest.mark.parametrize(
+    "kind", ["torch-export", pytest.param("onnx", marks=pytest.mark.slow)]
+)
 def test_a_file_that_answers_otherwise_is_not_written(tmp_path: Path, kind: Any) -> None:
-    model = model_of(WrongGraph, "wrong", ((0, 1),))
+    model = model_of(WrongGraph, "wrong", ((0, 1),), 1)
     with pytest.raises(RunError, match=r"must answer as the model does.*on 6 images: no file"):
         export_graph(model, tmp_path / "out", kind, [images(6)])
     assert list(tmp_path.iterdir()) == []
@@ -101,7 +118,7 @@ class Branching(SimpleCIL):
 
 
 def test_a_model_that_branches_is_no_graph(tmp_path: Path) -> None:
-    model = model_of(Branching, "branching", ((0, 1),))
+    model = model_of(Branching, "branching", ((0, 1),), 1)
     with pytest.raises(InputError, match="without branches on its images.*_Branching cannot be traced"):
         export_graph(model, tmp_path / "out", "torch-export", [images(2)])
     assert list(tmp_path.iterdir()) == []
@@ -110,7 +127,7 @@ def test_a_model_that_branches_is_no_graph(tmp_path: Path) -> None:
 def test_bad_requests_are_refused_before_anything_is_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model: Any = learned("simplecil")
+    model: Any = learned("simplecil", depth=1)
     with pytest.raises(InputError, match="unknown format 'onix'; did you mean 'onnx'"):
         export_graph(model, tmp_path / "out", "onix", [])  # type: ignore[arg-type]
     (tmp_path / "there").mkdir()

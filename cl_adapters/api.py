@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from cl_adapters.benchmarks.api import run as run_all
+from cl_adapters.benchmarks.exporting import export_model_graph, graph_format
 from cl_adapters.bundle.files import load, model_folder, read_learned_model, write_bundle
 from cl_adapters.bundle.sheet import Sheet
-from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
 from cl_adapters.reports.card import CURVE, METRICS, card, curve_picture, measured_so_far
 from cl_adapters.reports.load import Run
@@ -72,23 +73,33 @@ def export(
     format: str = "bundle",  # noqa: A002 - as the command has it
     with_backbone: bool = False,
     weights: str | Path | None = None,
+    check: str | Path | Sequence[str | Path] = (),
 ) -> Path:
-    """Writes a trained model to be used elsewhere, with a card; returns where it is.
+    """Writes a trained model to be used elsewhere; returns where it is.
 
     The model is loaded first, so that nothing is written that could not be used.
 
     Args:
         model: A run directory, at its last finished experience, or a bundle.
-        out: Folder of the bundle, which must not exist.
-        format: `bundle`.
-        with_backbone: Take the frozen backbone's weights along.
+        out: The folder, which must not exist.
+        format: `bundle`, with a card; or a fixed graph that runs without this package, `onnx` or
+            `torch-export`.
+        with_backbone: Take the frozen backbone's weights along; a graph always does.
         weights: File of the frozen backbone where it no longer is where the run had it.
+        check: Images, folders or parquet files on which a graph is compared with the model; by
+            default the run's test images.
 
     Raises:
-        InputError: If the model cannot be loaded, or the folder exists or cannot be written.
+        InputError: If the model cannot be loaded, the folder exists or cannot be written, or the
+            model is no fixed graph.
+        RunError: If a graph does not answer as the model does; none is left then.
     """
     if format != "bundle":
-        raise unknown_name("format", format, ["bundle"])
+        photos = [check] if isinstance(check, str | Path) else check
+        kind = graph_format(format)
+        paths = [Path(each) for each in photos]
+        export_model_graph(Path(model), Path(out), kind, check=paths, weights=weights)
+        return user_path(out)
     source, place = model_folder(user_path(model)), user_path(out)
     if place.exists():
         raise InputError(f"bundle {str(place)!r} must be a new folder, got one that exists")

@@ -16,21 +16,49 @@ def export(
     model: Model,
     out: Annotated[Path, typer.Option(help="Where to write; must not exist.")],
     format_: Annotated[
-        str, typer.Option("--format", help="bundle: a folder that `predict` and Python load.")
+        str,
+        typer.Option(
+            "--format",
+            help="bundle: a folder that `predict` and Python load; onnx or torch-export: a fixed "
+            "graph that runs without this package.",
+        ),
     ] = "bundle",
     with_backbone: Annotated[
         bool,
         typer.Option("--with-backbone", help="Take the frozen backbone's weights along."),
     ] = False,
     weights: Weights = None,
+    check: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Images to compare a graph with the model on; by default the run's test images."
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Writes a trained model."""
     with loading_methods(quiet=quiet):
         from cl_adapters.api import export as write
+        from cl_adapters.benchmarks.exporting import export_model_graph, graph_format
+
+    if format_ != "bundle":
+        kind = graph_format(format_)
+        found = export_model_graph(model, out, kind, check=check or (), weights=weights)
+        if not quiet:
+            same = round(found.same_top * found.images)
+            typer.echo(f"{out}: {_megabytes(out)}, its pixels are described in preprocess.json")
+            typer.echo(
+                f"checked: the model's class for {same:,} of {found.images:,} images, "
+                f"probabilities within {found.worst:.1g}"
+            )
+        return
 
     written = write(model, out, format=format_, with_backbone=with_backbone, weights=weights)
     if not quiet:
-        size = sum(path.stat().st_size for path in written.iterdir())
-        typer.echo(f"{written}: {size / 10**6:,.1f} MB, its card is {written / 'README.md'}")
+        typer.echo(f"{written}: {_megabytes(written)}, its card is {written / 'README.md'}")
         typer.echo(f"use it: cl-adapters predict {written} PHOTOS")
+
+
+def _megabytes(folder: Path) -> str:
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return f"{size / 10**6:,.1f} MB"

@@ -26,7 +26,7 @@ from cl_adapters.graphs.fixed import GraphModel
 from cl_adapters.graphs.onnx_file import check_onnx_installed, read_onnx_graph, write_onnx_graph
 from cl_adapters.graphs.traced import Metadata, read_torch_graph, traced, write_torch_graph
 
-__all__ = ["GRAPH_FORMATS", "GraphFormat", "export_graph", "graph_metadata"]
+__all__ = ["GRAPH_FORMATS", "GraphFormat", "check_request", "export_graph", "graph_metadata"]
 
 GraphFormat = Literal["onnx", "torch-export"]
 GRAPH_FORMATS: Final[tuple[GraphFormat, ...]] = get_args(GraphFormat)
@@ -65,7 +65,11 @@ def export_graph(
             written, the model computes in another precision, or its inference is no fixed graph.
         RunError: If the file does not answer as the model does; no file is left then.
     """
-    _check(model, out, kind)
+    check_request(out, kind)
+    if model.sheet.precision != "fp32":
+        raise InputError(
+            f"a model must be loaded in fp32 to be a fixed graph, got {model.sheet.precision}"
+        )
     pixels = model.preprocess.mean, model.preprocess.std
     labels = sorted({label for each in model.sheet.learned for label in each})
     graph = GraphModel(model.strategy, pixels, labels)
@@ -101,17 +105,18 @@ def graph_metadata(model: LearnedModel) -> dict[str, str]:
     }
 
 
-def _check(model: LearnedModel, out: Path, kind: str) -> None:
+def check_request(out: Path, kind: str) -> None:
+    """Refuses what can be refused before a model is loaded.
+
+    Raises:
+        InputError: If the format is unknown, a package is missing or the folder exists.
+    """
     if kind not in GRAPH_FORMATS:
         raise unknown_name("format", kind, GRAPH_FORMATS)
     if kind == "onnx":
         check_onnx_installed()
     if out.exists():
         raise InputError(f"export {str(out)!r} must be a new folder, got one that exists")
-    if model.sheet.precision != "fp32":
-        raise InputError(
-            f"a model must be loaded in fp32 to be a fixed graph, got {model.sheet.precision}"
-        )
 
 
 def _answered(model: LearnedModel, images: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -25,7 +25,7 @@ from cl_adapters.images.decoding import Pixels
 from cl_adapters.paths import user_path
 from cl_adapters.records.run_record import RunRecord
 
-__all__ = ["COMPARED", "export_model_graph", "graph_format", "test_images"]
+__all__ = ["COMPARED", "export_model_graph", "graph_format", "images_to_compare"]
 
 COMPARED: Final = 1000  # images at most, spread over all of them
 
@@ -71,12 +71,12 @@ def export_model_graph(
     out = user_path(out)
     check_request(out, kind)
     source = model_folder(user_path(model))
-    images = _pictures(check) if check else test_images(source)
+    images = _pictures(check) if check else images_to_compare(source)
     learned = load(source, precision="fp32", weights=weights)
     return export_graph(learned, out, kind, _batches(learned, images))
 
 
-def test_images(folder: Path, most: int = COMPARED) -> Sequence[Pixels]:
+def images_to_compare(folder: Path, most: int = COMPARED) -> Sequence[Pixels]:
     """Returns test images of a run, (H, W, 3) uint8, spread evenly over all that its stream has.
 
     Args:

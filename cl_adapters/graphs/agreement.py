@@ -35,7 +35,9 @@ class Agreement:
         return self.images > 0 and self.same_top >= SAME_TOP and self.worst <= CLOSE
 
 
-def agreement(answer: Callable[[Tensor], Tensor], native: Iterable[tuple[Tensor, Tensor]]) -> Agreement:
+def agreement(
+    answer: Callable[[Tensor], Tensor], native: Iterable[tuple[Tensor, Tensor]]
+) -> Agreement:
     """Compares a file's answers with those of the model.
 
     Args:
@@ -48,8 +50,8 @@ def agreement(answer: Callable[[Tensor], Tensor], native: Iterable[tuple[Tensor,
         images += len(batch)
         same += int((found.argmax(dim=1) == expected.argmax(dim=1)).sum())
         apart = (found.double() - expected.double()).abs()
-        # A number that is none differs as far as can be.
-        worst = max(worst, float(torch.nan_to_num(apart, nan=torch.inf).max()) if apart.numel() else 0.0)
+        # What is no number differs as far as can be.
+        worst = max(worst, float(apart.nan_to_num(torch.inf, torch.inf).max()))
     return Agreement(images, same / images if images else 0.0, worst)
 
 

@@ -19,11 +19,11 @@ app = FastAPI()
 
 
 @app.post("/predict")
-def predict(photo: UploadFile, top: Annotated[int, Query(ge=1)] = 3) -> list[dict[str, str | float]]:
+def predict(photo: UploadFile, top: Annotated[int, Query(ge=1)] = 3) -> list[tuple[str, float]]:
     """Answers the most probable classes of a photo, best first."""
     try:
         image = pixels(Image.open(photo.file), rule)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise HTTPException(422, f"photo must be an image: {error}") from error
     (found,) = session.run(None, {"images": image[None]})[0]
-    return [{"name": names[k], "probability": float(found[k])} for k in np.argsort(-found)[:top]]
+    return [(names[k], float(found[k])) for k in np.argsort(-found)[:top]]

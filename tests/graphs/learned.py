@@ -70,4 +70,6 @@ def model_of(
         learned=experiences, experiences=[], pixels={}, trained_on={}, run={"digest": "abc"},
         backbone={"name": "test_vit", "digest": "123"},
     )  # fmt: skip
-    return LearnedModel(sheet, strategy, Preprocess(image_size=SIZE, mean=MEAN, std=STD, as_bytes=True))
+    return LearnedModel(
+        sheet, strategy, Preprocess(image_size=SIZE, mean=MEAN, std=STD, as_bytes=True)
+    )

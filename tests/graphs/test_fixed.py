@@ -123,7 +123,9 @@ def test_a_model_that_asks_for_queries_says_how_it_is_a_graph() -> None:
     trained = learned("simplecil")
     asking = copy.copy(trained.strategy)
     asking.__class__ = _Asking
-    with pytest.raises(InputError, match="must have a `fixed_graph` to be one, and _Asking's has none"):
+    with pytest.raises(
+        InputError, match="must have a `fixed_graph` to be one, and _Asking's has none"
+    ):
         GraphModel(asking, (MEAN, STD), [0])
 
 

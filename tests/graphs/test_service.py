@@ -65,12 +65,12 @@ def test_a_photo_is_answered_best_first(client: Any) -> None:
     answer = client.post("/predict", files=photo((20, 0, 60)))
     assert answer.status_code == 200
     assert answer.json() == [
-        {"name": "blue", "probability": pytest.approx(0.75)},
-        {"name": "red", "probability": pytest.approx(0.25)},
-        {"name": "green", "probability": 0},
+        ["blue", pytest.approx(0.75)],
+        ["red", pytest.approx(0.25)],
+        ["green", 0],
     ]
     first = client.post("/predict?top=1", files=photo((0, 60, 20))).json()
-    assert first == [{"name": "green", "probability": pytest.approx(0.75)}]
+    assert first == [["green", pytest.approx(0.75)]]
 
 
 def test_what_is_no_photo_is_refused(client: Any) -> None:

@@ -94,9 +94,7 @@ def test_a_torch_file_answers_as_the_model(tmp_path: Path) -> None:
     assert b"/cl_adapters/" not in path.read_bytes()
 
 
-@pytest.mark.parametrize(
-    "kind", ["torch-export", pytest.param("onnx", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("kind", ["torch-export", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_a_file_that_answers_otherwise_is_not_written(tmp_path: Path, kind: Any) -> None:
     model = model_of(WrongGraph, "wrong", ((0, 1),), 1)
     with pytest.raises(RunError, match=r"must answer as the model does.*on 6 images: no file"):
@@ -119,7 +117,9 @@ class Branching(SimpleCIL):
 
 def test_a_model_that_branches_is_no_graph(tmp_path: Path) -> None:
     model = model_of(Branching, "branching", ((0, 1),), 1)
-    with pytest.raises(InputError, match="without branches on its images.*_Branching cannot be traced"):
+    with pytest.raises(
+        InputError, match="without branches on its images.*_Branching cannot be traced"
+    ):
         export_graph(model, tmp_path / "out", "torch-export", [images(2)])
     assert list(tmp_path.iterdir()) == []
 

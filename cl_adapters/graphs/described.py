@@ -37,6 +37,6 @@ def pixels_described(pixels: Preprocess) -> dict[str, Any]:
         "mean": list(pixels.mean),
         "std": list(pixels.std),
         "longest": MAX_RATIO,
-        "longer_images": "beyond this ratio of sides the model itself resizes only what the crop "
-        "shows, so that its bytes may differ a little from those of these steps",
+        "longer_images": "beyond this ratio of sides the model resizes only what the crop shows: "
+        "other rounding, by 0.4 of 255 on average in noise and 2 at most in smooth pictures",
     }

@@ -160,7 +160,8 @@ class _Exhaustive(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         features = self.model.backbone.features_of(images, self.sets)
         votes = self.model.task_predictor(features[: images.shape[0]])
-        logits = self.model.logits(features).unflatten(0, (len(self.sets), -1)).transpose(0, 1)
+        logits = self.model.logits(features)
+        logits = logits.reshape(len(self.sets), -1, logits.shape[1]).transpose(0, 1)  # (B, T, C)
         successors = self.owners[logits.argmax(dim=2)]  # (B, T)
         asked = self.owners[votes.argmax(dim=1)][:, None]  # (B, 1)
         for _ in range(self.moves):

@@ -30,7 +30,7 @@ def check_onnx_installed() -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise InputError(
-            "ONNX files must be written with the packages of `pip install cl-adapters[onnx]`, "
+            "ONNX files must be written with the packages of `pip install 'cl-adapters[onnx]'`, "
             f"missing: {', '.join(missing)}"
         )
 
@@ -70,15 +70,23 @@ def _strip(model: Any) -> None:  # noqa: ANN401 - onnx-ir's model; its types are
         part.metadata_props.clear()
 
 
-def read_onnx_graph(path: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, str]]:
+def read_onnx_graph(
+    path: Path, threads: int = 0
+) -> tuple[Callable[[Tensor], Tensor], dict[str, str]]:
     """Returns what ONNX Runtime computes on the CPU, from images uint8 to probabilities.
+
+    Args:
+        path: The file.
+        threads: How many may compute; 0 for ONNX Runtime's choice.
 
     Returns:
         The function, and the metadata.
     """
     import onnxruntime  # noqa: PLC0415 - an extra of this package
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
 
     def answer(images: Tensor) -> Tensor:
         (found,) = session.run(None, {"images": images.numpy()})

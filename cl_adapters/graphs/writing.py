@@ -80,7 +80,8 @@ def export_graph(
         shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed while it wrote
         temporary.mkdir(parents=True)
         form.write(program, path, graph_metadata(model))
-        found = agreement(form.read(path)[0], _answered(model, images))
+        answer, _ = form.read(path)
+        found = agreement(answer, _answered(model, images))
         require_agreement(found, form.file)
         described = json.dumps(pixels_described(model.preprocess), indent=2)
         (temporary / "preprocess.json").write_text(described + "\n", "utf-8")

@@ -136,7 +136,7 @@ def test_bad_requests_are_refused_before_anything_is_computed(
     with pytest.raises(RunError, match="on 0 images"):
         export_graph(model, tmp_path / "out", "torch-export", [])
     monkeypatch.setattr(onnx_file, "find_spec", lambda name: None if name == "onnxscript" else name)
-    with pytest.raises(InputError, match=r"cl-adapters\[onnx\]`, missing: onnxscript"):
+    with pytest.raises(InputError, match=r"cl-adapters\[onnx\]'`, missing: onnxscript"):
         export_graph(model, tmp_path / "out", "onnx", [])
     assert [each.name for each in tmp_path.iterdir()] == ["there"]
 

@@ -72,3 +72,10 @@ def test_a_photo_is_decoded_as_the_model_decodes_it(mode: str, orientation: int)
     expected = pixels.evaluate(decode_image(file.getvalue(), "it")).numpy()
     found = PLAIN(Image.open(io.BytesIO(file.getvalue())), rule_of(pixels))
     np.testing.assert_array_equal(found, expected)
+
+
+def test_the_guide_shows_the_steps_of_the_example() -> None:
+    example = (ROOT / "examples" / "service" / "pixels.py").read_text("utf-8")
+    steps = example.split("    image = ")[1].strip()
+    guide = (ROOT / "docs" / "guides" / "service.md").read_text("utf-8")
+    assert f"    image = {steps}\n" in guide

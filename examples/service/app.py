@@ -24,6 +24,6 @@ def predict(photo: UploadFile, top: Annotated[int, Query(ge=1)] = 3) -> list[tup
     try:
         image = pixels(Image.open(photo.file), rule)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise HTTPException(422, f"photo must be an image: {error}") from error
+        raise HTTPException(422, "photo must be an image that can be read") from error
     (found,) = session.run(None, {"images": image[None]})[0]
     return [(names[k], float(found[k])) for k in np.argsort(-found)[:top]]

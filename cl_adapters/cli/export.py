@@ -1,5 +1,6 @@
 """`cl-adapters export`: a trained model, to be used elsewhere."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,14 @@ def export(
         bool,
         typer.Option("--with-backbone", help="Take the frozen backbone's weights along."),
     ] = False,
+    calibration: Annotated[
+        bool | None,
+        typer.Option(
+            "--calibration/--no-calibration",
+            help="Take along what `predict --reject` and `--watch` need, which the run's training "
+            "images tell; by default where these are there.",
+        ),
+    ] = None,
     weights: Weights = None,
     quiet: Quiet = False,
 ) -> None:
@@ -29,7 +38,15 @@ def export(
     with loading_methods(quiet=quiet):
         from cl_adapters.api import export as write
 
-    written = write(model, out, format=format_, with_backbone=with_backbone, weights=weights)
+    written = write(
+        model,
+        out,
+        format=format_,
+        with_backbone=with_backbone,
+        calibrated=calibration,
+        weights=weights,
+        say=partial(typer.echo, err=True),
+    )
     if not quiet:
         size = sum(path.stat().st_size for path in written.iterdir())
         typer.echo(f"{written}: {size / 10**6:,.1f} MB, its card is {written / 'README.md'}")

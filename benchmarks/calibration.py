@@ -21,11 +21,13 @@ from cl_adapters.benchmarks.data.images import LabelledImages
 from cl_adapters.benchmarks.running.prepare import PreparedRun, prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.bundle.calibration import Calibration, frozen_view
+from cl_adapters.bundle.files import model_folder
 from cl_adapters.bundle.model import BATCH, LearnedModel
 from cl_adapters.bundle.rejection import DEFAULT_SCORE, Rejection
 from cl_adapters.bundle.watching import FolderWatch, Seen
 from cl_adapters.errors import InputError
 from cl_adapters.heads.unknown import Score, make_score
+from cl_adapters.paths import user_path
 from cl_adapters.records.run_record import RunRecord
 
 __all__ = ["HELD_OUT", "LEAST", "Known", "calibrate", "calibrate_on", "is_held_out", "known_images"]
@@ -71,7 +73,7 @@ def known_images(prepared: PreparedRun, experiences: int) -> list[Known]:
 
 
 def calibrate(
-    folder: Path,
+    run: str | Path,
     model: LearnedModel,
     *,
     score: str = DEFAULT_SCORE,
@@ -84,7 +86,7 @@ def calibrate(
     with images.
 
     Args:
-        folder: The run directory that the model comes from.
+        run: The run directory that the model comes from, or a folder with that run alone.
         model: The model.
         score: One of `cl_adapters.heads.unknown.SCORES`.
         batch_size: Images a forward pass, at least 1.
@@ -95,7 +97,7 @@ def calibrate(
             there are too few of them.
     """
     make_score(score, 1)  # refuses an unknown one before anything is opened
-    known = known_images(_opened(folder), len(model.sheet.learned))
+    known = known_images(_opened(model_folder(user_path(run))), len(model.sheet.learned))
     return calibrate_on(known, model, score=score, batch_size=batch_size, on_image=on_image)
 
 
@@ -143,6 +145,8 @@ def calibrate_on(
 
 def _opened(folder: Path) -> PreparedRun:
     """Opens the images of a run again."""
+    if not (folder / "run.json").exists():
+        raise InputError(f"a calibration must read a run's images, got the bundle {str(folder)!r}")
     record = RunRecord.read(folder)
     try:
         # Nothing is trained: whatever device and compiler the run had need not be here.

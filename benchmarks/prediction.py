@@ -55,7 +55,7 @@ class Prediction:
         table: A row for each image that could be read: `image`, `prediction`, `confidence`, then
             `prediction_2`, `confidence_2` and so on as far as was asked for, `experience` (the one
             that first brought the class), `adapter...` where the method has several, `known` and
-            `strangeness` where images may be rejected, and `label` where it is known.
+            `score` (how strange) where images may be rejected, and `label` where it is known.
         pictures: The images of the rows.
         unreadable: The others.
     """
@@ -139,7 +139,7 @@ def _rows(
         name = "adapter" if where == "all blocks" else f"adapter_{where.replace(' ', '_')}"
         columns[name] = adapters
     if answers.known is not None:
-        columns |= {"known": answers.known, "strangeness": answers.scores}
+        columns |= {"known": answers.known, "score": answers.score}
     if any(each.label is not None for each in pictures):
         columns["label"] = [each.label for each in pictures]
     return pd.DataFrame(columns)

@@ -73,7 +73,7 @@ def export(  # noqa: PLR0913 - each is an option of the command
     *,
     format: str = "bundle",  # noqa: A002 - as the command has it
     with_backbone: bool = False,
-    calibrated: bool | None = None,
+    rejection: bool | None = None,
     weights: str | Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path:
@@ -86,10 +86,10 @@ def export(  # noqa: PLR0913 - each is an option of the command
         out: Folder of the bundle, which must not exist.
         format: `bundle`.
         with_backbone: Take the frozen backbone's weights along.
-        calibrated: Take along what `reject` and `watch` need, which the run's training images tell;
+        rejection: Take along what `reject` and `watch` need, which the run's training images tell;
             None takes it where these are there.
         weights: File of the frozen backbone where it no longer is where the run had it.
-        say: Told, in a sentence, why a calibration is missing.
+        say: Told, in a sentence, why that is missing.
 
     Raises:
         InputError: If the model cannot be loaded or calibrated, or the folder exists or cannot be
@@ -110,14 +110,14 @@ def export(  # noqa: PLR0913 - each is an option of the command
     known = sheet.backbone.get("license") or (license_of(name) if given is None else None)
     sheet = replace(sheet, backbone={**sheet.backbone, "license": known})
     vit = learned.strategy.backbone.vit
-    if calibrated is not False:
-        _calibrate(source, learned, say=None if calibrated else say)
+    if rejection is not False:
+        _calibrate(source, learned, say=None if rejection else say)
     write_bundle(
         place,
         sheet,
         read_learned_model(source).state,
         backbone=vit.state_dict() if with_backbone else None,
-        calibration=None if calibrated is False else learned.calibration,
+        calibration=None if rejection is False else learned.calibration,
         others=_card_files(sheet, run),
     )
     return place

@@ -329,6 +329,11 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
+def _as_json(points: Sequence[Point]) -> str:
+    rows = [json.dumps([*each[:-2], round(each.auroc, 4), round(each.fpr, 4)]) for each in points]
+    return "[\n" + ",\n".join(rows) + "\n]\n"
+
+
 def main(
     data: Path,
     strategies: Annotated[str, typer.Option(help="names, with commas")] = ",".join(STRATEGIES),
@@ -345,7 +350,7 @@ def main(
         typer.echo(f"unknown: {error}", err=True)
         raise typer.Exit(2) from error
     if out is not None:
-        out.write_text(json.dumps([each._asdict() for each in points], indent=0), "utf-8")
+        out.write_text(_as_json(points), "utf-8")
     typer.echo(tables(points))
 
 

@@ -66,11 +66,11 @@ def _answered(model: LearnedModel, images: LabelledImages, seen: Seen | None = N
 
 def rejection_rows(task: Task, strategy: str, model: LearnedModel) -> Iterator[list[str]]:
     """Yields a row of the table of rejection."""
-    known, strange = (_answered(model, each) for each in (task.known.test, task.strangers))
+    scores = [_answered(model, each).score for each in (task.known.test, task.strangers)]
     cells = []
     for rate in RATES:
         threshold = model.threshold(rate)
-        shares = [100 * np.mean(each.scores > threshold) for each in (known, strange)]
+        shares = [100 * np.mean(each > threshold) for each in scores if each is not None]
         cells.append(f"{shares[0]:.1f} / {shares[1]:.0f}")
     held_out = len(model.calibration.rejection.held_out) if model.calibration else 0
     yield [task.name, strategy, str(held_out), *cells]

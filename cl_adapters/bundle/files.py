@@ -2,7 +2,7 @@
 
     bundle.json                the sheet, a format version, SHA-256 of the others and of itself
     learned.safetensors        what was learned, by name
-    calibration.safetensors    what tells unknown images and shifts, where it was measured
+    rejection.safetensors      what tells unknown images and shifts, where it was measured
     backbone.safetensors       the frozen network, where it was asked for
     README.md, accuracy.png    a card for people
 
@@ -44,7 +44,7 @@ __all__ = ["Learned", "load", "model_folder", "read_learned_model", "write_bundl
 _SHEET: Final = "bundle.json"
 _LEARNED: Final = "learned.safetensors"
 _BACKBONE: Final = "backbone.safetensors"
-_CALIBRATION: Final = "calibration.safetensors"
+_REJECTION: Final = "rejection.safetensors"
 _CALIBRATED: Final = "calibration"  # what the sheet says of it
 
 
@@ -198,8 +198,8 @@ def _read_bundle(folder: Path) -> Learned:
     state = _tensors(folder, _LEARNED, values["files"])
     calibration = None
     if _CALIBRATED in sheet.extras:
-        found = _tensors(folder, _CALIBRATION, values["files"])
-        place = str(folder / _CALIBRATION)
+        found = _tensors(folder, _REJECTION, values["files"])
+        place = str(folder / _REJECTION)
         calibration = Calibration.of(sheet.extras[_CALIBRATED], found, place)
     is_there = _BACKBONE in values["files"]
     if is_there:
@@ -275,7 +275,7 @@ def write_bundle(
     tensors = {
         _LEARNED: state,
         _BACKBONE: backbone,
-        _CALIBRATION: None if calibration is None else calibration.state(),
+        _REJECTION: None if calibration is None else calibration.state(),
     }
     parts = {name: _saved(each) for name, each in tensors.items() if each is not None}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}

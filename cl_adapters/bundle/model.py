@@ -61,7 +61,7 @@ class Answers:
             Empty where a method has nothing to choose.
         known: Whether each image is of a known class, (N,); None where nobody asked. Only this
             tells a rejected image from one of a class that is called `unknown`.
-        scores: How strange each image is, (N,), the larger the stranger; None where nobody asked.
+        score: How strange each image is, (N,), the larger the stranger; None where nobody asked.
     """
 
     classes: tuple[str, ...]
@@ -71,7 +71,7 @@ class Answers:
     experience: Numbers
     adapters: Mapping[str, Numbers] = field(default_factory=dict)
     known: Flags | None = None
-    scores: Floats | None = None
+    score: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -108,7 +108,7 @@ class Answers:
         """Returns the answers of several batches, at least one, as one."""
         arrays = {
             name: np.concatenate([getattr(each, name) for each in parts])
-            for name in ("labels", "probabilities", "logits", "experience", "known", "scores")
+            for name in ("labels", "probabilities", "logits", "experience", "known", "score")
             if getattr(parts[0], name) is not None
         }
         adapters = {
@@ -300,7 +300,7 @@ class LearnedModel:
         rule = self._calibrated(reject).rejection
         features = None if view is None else view.features
         scores = rule.scores(logits, features).numpy()
-        return replace(answers, known=scores <= rule.threshold(reject), scores=scores)
+        return replace(answers, known=scores <= rule.threshold(reject), score=scores)
 
     def _view(self, inputs: Tensor, *, is_rejecting: bool, is_watching: bool) -> FrozenView | None:
         """Returns what the frozen backbone makes of images; None where nobody needs it."""

@@ -23,10 +23,10 @@ def export(
         bool,
         typer.Option("--with-backbone", help="Take the frozen backbone's weights along."),
     ] = False,
-    calibration: Annotated[
+    rejection: Annotated[
         bool | None,
         typer.Option(
-            "--calibration/--no-calibration",
+            "--rejection/--no-rejection",
             help="Take along what `predict --reject` and `--watch` need, which the run's training "
             "images tell; by default where these are there.",
         ),
@@ -43,7 +43,7 @@ def export(
         out,
         format=format_,
         with_backbone=with_backbone,
-        calibrated=calibration,
+        rejection=rejection,
         weights=weights,
         say=partial(typer.echo, err=True),
     )

@@ -14,6 +14,7 @@ from cl_adapters.benchmarks.calibration import HELD_OUT, calibrate, is_held_out,
 from cl_adapters.benchmarks.data.images import LabelledImages
 from cl_adapters.benchmarks.data.stores import ArrayStore
 from cl_adapters.benchmarks.running.prepare import PreparedRun
+from cl_adapters.bundle.calibration import frozen_view
 from cl_adapters.bundle.files import load
 from cl_adapters.bundle.model import LearnedModel
 from cl_adapters.bundle.watching import Seen
@@ -99,15 +100,15 @@ def test_known_images_pass_and_others_do_not(
     answers = model.predict(tests, reject=0.1)
     assert answers.known is not None
     assert answers.known.mean() > 0.7
-    assert answers.scores is not None
-    assert ((answers.scores <= model.threshold(0.1)) == answers.known).all()
+    assert answers.score is not None
+    assert ((answers.score <= model.threshold(0.1)) == answers.known).all()
     strange = [np.full((32, 32, 3), value, dtype=np.uint8) for value in (0, 130, 255)]
     others = model.predict(strange, reject=0.1)
     assert others.names == ["unknown"] * 3
     assert others.known is not None
     assert not others.known.any()
     plain = model.predict(tests)
-    assert plain.known is plain.scores is None
+    assert plain.known is plain.score is None
     assert answers.logits.tolist() == plain.logits.tolist()
 
 
@@ -124,6 +125,28 @@ def test_a_class_called_unknown_is_told_from_rejected_images(
         known and name == "unknown"
         for name, known in zip(answers.names, answers.known.tolist(), strict=True)
     )
+
+
+def test_tokens_that_enter_a_block_are_its_mean_tokens(model: LearnedModel) -> None:
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    vit = model.strategy.backbone.vit
+    entered: dict[int, torch.Tensor] = {}
+    hooks = [
+        block.register_forward_pre_hook(
+            lambda _, given, at=index: entered.__setitem__(at, given[0].mean(dim=1))
+        )
+        for index, block in enumerate(vit.blocks)
+    ]
+    with torch.no_grad():
+        scaled = model.strategy.backbone.inputs(images, torch.device("cpu"))
+        features = vit.forward_head(vit.forward_features(scaled), pre_logits=True)
+    for hook in hooks:
+        hook.remove()
+    view = frozen_view(model.strategy, images, (1, 3, 5))
+    assert sorted(view.mean_tokens) == [1, 3, 5]
+    for block, tokens in view.mean_tokens.items():
+        torch.testing.assert_close(tokens, entered[block])
+    torch.testing.assert_close(view.features, features)
 
 
 def watched(model: LearnedModel, paths: list[str], *, change: bool = False) -> list[int]:
@@ -157,17 +180,17 @@ def test_a_bundle_takes_the_calibration_along(
     for place in (bundle, again):
         answers = load(place).predict(tests, reject=0.1)
         assert answers.names == expected.names
-        assert answers.scores is not None
-        assert answers.scores.tolist() == expected.scores.tolist()
+        assert answers.score is not None
+        assert answers.score.tolist() == expected.score.tolist()
         loaded = load(place)
         assert watched(loaded, tests, change=True) == watched(model, tests, change=True)
-    without = export(learned[1], root / "without", calibrated=False)
-    assert not (without / "calibration.safetensors").exists()
+    without = export(learned[1], root / "without", rejection=False)
+    assert not (without / "rejection.safetensors").exists()
     with pytest.raises(InputError, match="must be calibrated to reject images"):
         load(without).predict(tests, reject=0.1)
     with pytest.raises(InputError, match="must hold a calibration to pass on, got none"):
-        export(without, root / "never", calibrated=True)
-    (bundle / "calibration.safetensors").unlink()
+        export(without, root / "never", rejection=True)
+    (bundle / "rejection.safetensors").unlink()
     with pytest.raises(InputError, match="must be there: the bundle is not whole"):
         load(bundle)
 

@@ -54,9 +54,9 @@ def test_images_of_no_known_class_are_answered_unknown(root: Path, tmp_path: Pat
     expected = model.predict(table["image"].tolist(), reject=0.1)
     assert table["prediction"].tolist() == expected.names
     assert expected.known is not None
-    assert expected.scores is not None
+    assert expected.score is not None
     assert table["known"].tolist() == expected.known.tolist()
-    assert table["strangeness"].tolist() == pytest.approx(expected.scores.tolist())
+    assert table["score"].tolist() == pytest.approx(expected.score.tolist())
     rejected = table[~table["known"]]
     assert f"{len(rejected)} of {len(table)} images" in text
     assert set(rejected["prediction"]) == {"unknown"}
@@ -98,7 +98,7 @@ def test_a_bundle_needs_no_images_and_one_without_calibration_says_so(
     assert code == 0
     assert "calibrated" not in text
     assert "3 of 3 images (100.0 %) are of no known class" in text
-    without = ("--out", str(tmp_path / "without"), "--no-calibration")
+    without = ("--out", str(tmp_path / "without"), "--no-rejection")
     assert call("export", str(root / "run"), *without)[0] == 0
     for option in (["--reject", 0.1], ["--watch"]):
         code, text = predict(tmp_path, root / "else", *option, model="without")

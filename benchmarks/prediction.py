@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cl_adapters.benchmarks.data.pictures import Picture
 from cl_adapters.bundle.model import BATCH, Answers, LearnedModel
+from cl_adapters.bundle.rejection import UNKNOWN
 from cl_adapters.errors import InputError, listed, unknown_name
 from cl_adapters.records.files import atomic_path
 
@@ -29,6 +30,7 @@ __all__ = [
     "write_table",
 ]
 
+_REJECTED: Final = f"{UNKNOWN} (rejected)"
 _WRITERS: Final[Mapping[str, Callable[[pd.DataFrame, Path], object]]] = {
     ".csv": lambda table, path: table.to_csv(path, index=False),
     ".parquet": lambda table, path: table.to_parquet(path, index=False),
@@ -52,8 +54,8 @@ class Prediction:
     Attributes:
         table: A row for each image that could be read: `image`, `prediction`, `confidence`, then
             `prediction_2`, `confidence_2` and so on as far as was asked for, `experience` (the one
-            that first brought the class), `adapter...` where the method has several, and `label`
-            where it is known.
+            that first brought the class), `adapter...` where the method has several, `known` and
+            `score` (how strange) where images may be rejected, and `label` where it is known.
         pictures: The images of the rows.
         unreadable: The others.
     """
@@ -70,6 +72,7 @@ def predict(
     top: int = 1,
     batch_size: int = BATCH,
     on_image: Callable[[], object] = lambda: None,
+    answer: Callable[[Tensor], Answers] | None = None,
 ) -> Prediction:
     """Answers images; one that cannot be read stops nothing.
 
@@ -79,16 +82,18 @@ def predict(
         top: How many classes to name for each, at least 1.
         batch_size: Images a forward pass, at least 1.
         on_image: Called after each image.
+        answer: What answers a batch, such as `model.answer` with a rate of rejection; None for
+            `model.answer` alone.
 
     Raises:
-        InputError: If no image can be read.
+        InputError: If no image can be read, or the model is not calibrated for what is asked.
     """
     bad: list[Unreadable] = []
     kept: list[Picture] = []
     frames: list[pd.DataFrame] = []
     with model.as_it_was():
         for part, inputs in _batches(model, pictures, batch_size, bad):
-            frames.append(_rows(model, part, model.answer(inputs), top))
+            frames.append(_rows(model, part, (answer or model.answer)(inputs), top))
             kept += part
             for _ in part:
                 on_image()
@@ -133,6 +138,8 @@ def _rows(
     for where, adapters in answers.adapters.items():
         name = "adapter" if where == "all blocks" else f"adapter_{where.replace(' ', '_')}"
         columns[name] = adapters
+    if answers.known is not None:
+        columns |= {"known": answers.known, "score": answers.score}
     if any(each.label is not None for each in pictures):
         columns["label"] = [each.label for each in pictures]
     return pd.DataFrame(columns)
@@ -175,7 +182,12 @@ class Confusion:
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> "Confusion":
-        """Returns that of a table with the columns `label` and `prediction`."""
+        """Returns that of a table with the columns `label` and `prediction`.
+
+        An image that is rejected is answered wrongly: its class is known.
+        """
+        if "known" in table:  # rejected is not the same as taken for a class called `unknown`
+            table = table.assign(prediction=table["prediction"].where(table["known"], _REJECTED))
         is_right = (table["label"] == table["prediction"]).to_numpy()
         rows = []
         for name, part in table.groupby("label", sort=False):
@@ -209,6 +221,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 def copy_by_class(prediction: Prediction, folder: Path) -> None:
     """Copies each image into a folder named as the class that it is taken for.
 
+    Rejected images go to `unknown`, or to another folder where a class is called so.
     A name that is there already gets a number; nothing is overwritten.
 
     Args:
@@ -218,7 +231,7 @@ def copy_by_class(prediction: Prediction, folder: Path) -> None:
     Raises:
         InputError: If the folder lies where the images lie, or cannot be written.
     """
-    names = prediction.table["prediction"].tolist()
+    names = _folders(prediction.table)
     try:
         for picture, name in zip(prediction.pictures, names, strict=True):
             place = folder / _as_folder(name)
@@ -231,6 +244,14 @@ def copy_by_class(prediction: Prediction, folder: Path) -> None:
                 _free(place, f"row{picture.row:06d}{_suffix(data)}").write_bytes(data)
     except OSError as error:
         raise InputError(f"`--copy-to` must be writable, got: {error}") from error
+
+
+def _folders(table: pd.DataFrame) -> list[str]:
+    names = table["prediction"]
+    if "known" not in table:
+        return [str(name) for name in names]
+    is_class = bool((names[table["known"]] == UNKNOWN).any())
+    return [str(name) for name in names.where(table["known"], _REJECTED if is_class else UNKNOWN)]
 
 
 def _as_folder(name: str) -> str:

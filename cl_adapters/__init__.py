@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cl_adapters.earlier_names import install
 
 if TYPE_CHECKING:
-    from cl_adapters.api import export, load, run
+    from cl_adapters.api import calibrate, export, load, run
     from cl_adapters.bundle.model import Answers, LearnedModel
     from cl_adapters.errors import InputError, RunError
     from cl_adapters.reports.runs import Runs, load_runs
@@ -31,6 +31,7 @@ __all__ = [
     "RunError",
     "Runs",
     "__version__",
+    "calibrate",
     "export",
     "load",
     "load_runs",
@@ -45,6 +46,7 @@ _PLACES: Final = {
     "LearnedModel": "cl_adapters.bundle.model",
     "RunError": "cl_adapters.errors",
     "Runs": "cl_adapters.reports.runs",
+    "calibrate": "cl_adapters.benchmarks.calibration",
     "export": "cl_adapters.api",
     "load": "cl_adapters.bundle.files",
     "load_runs": "cl_adapters.reports.runs",

@@ -1,13 +1,15 @@
 """`import cl_adapters as cla`: runs, what they found, and what they learned, in one call each."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from cl_adapters.benchmarks.api import run as run_all
+from cl_adapters.benchmarks.calibration import calibrate
 from cl_adapters.benchmarks.exporting import export_model_graph, graph_format
 from cl_adapters.bundle.files import load, model_folder, read_learned_model, write_bundle
+from cl_adapters.bundle.model import LearnedModel
 from cl_adapters.bundle.sheet import Sheet
 from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
@@ -17,7 +19,7 @@ from cl_adapters.reports.runs import Runs, load_runs
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.pretrained import license_of
 
-__all__ = ["export", "load", "run"]
+__all__ = ["calibrate", "export", "load", "run"]
 
 
 def run(
@@ -66,14 +68,16 @@ def run(
     return load_runs(folders)
 
 
-def export(
+def export(  # noqa: PLR0913 - each is an option of the command
     model: str | Path,
     out: str | Path,
     *,
     format: str = "bundle",  # noqa: A002 - as the command has it
     with_backbone: bool = False,
+    rejection: bool | None = None,
     weights: str | Path | None = None,
     check: str | Path | Sequence[str | Path] = (),
+    say: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Writes a trained model to be used elsewhere; returns where it is.
 
@@ -85,13 +89,16 @@ def export(
         format: `bundle`, with a card; or a fixed graph that runs without this package, `onnx` or
             `torch-export`.
         with_backbone: Take the frozen backbone's weights along; a graph always does.
+        rejection: Take along in a bundle what `reject` and `watch` need, which the run's training
+            images tell; None takes it where these are there.
         weights: File of the frozen backbone where it no longer is where the run had it.
         check: Images, folders or parquet files on which a graph is compared with the model; by
             default the run's test images.
+        say: Told, in a sentence, why what `reject` needs is missing.
 
     Raises:
-        InputError: If the model cannot be loaded, the folder exists or cannot be written, or the
-            model is no fixed graph.
+        InputError: If the model cannot be loaded or calibrated, the folder exists or cannot be
+            written, or the model is no fixed graph.
         RunError: If a graph does not answer as the model does; none is left then.
     """
     if format != "bundle":
@@ -113,14 +120,33 @@ def export(
     known = sheet.backbone.get("license") or (license_of(name) if given is None else None)
     sheet = replace(sheet, backbone={**sheet.backbone, "license": known})
     vit = learned.strategy.backbone.vit
+    if rejection is not False:
+        _calibrate(source, learned, say=None if rejection else say)
     write_bundle(
         place,
         sheet,
         read_learned_model(source).state,
         backbone=vit.state_dict() if with_backbone else None,
+        calibration=None if rejection is False else learned.calibration,
         others=_card_files(sheet, run),
     )
     return place
+
+
+def _calibrate(source: Path, learned: LearnedModel, say: Callable[[str], None] | None) -> None:
+    if learned.calibration is not None:
+        return
+    if not (source / "run.json").exists():
+        error = InputError(f"bundle {str(source)!r} must hold a calibration to pass on, got none")
+        if say is None:
+            raise error
+        return
+    try:
+        calibrate(source, learned)
+    except InputError as error:
+        if say is None:
+            raise
+        say(f"the bundle knows no unknown images and no shifts: {error}")
 
 
 def _card_files(sheet: Sheet, run: Run | None) -> dict[str, bytes]:

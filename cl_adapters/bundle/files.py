@@ -2,6 +2,7 @@
 
     bundle.json                the sheet, a format version, SHA-256 of the others and of itself
     learned.safetensors        what was learned, by name
+    rejection.safetensors      what tells unknown images and shifts, where it was measured
     backbone.safetensors       the frozen network, where it was asked for
     README.md, accuracy.png    a card for people
 
@@ -23,6 +24,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 from torch import Tensor
 
+from cl_adapters.bundle.calibration import Calibration
 from cl_adapters.bundle.model import LearnedModel
 from cl_adapters.bundle.sheet import BUNDLE_FORMAT, Sheet
 from cl_adapters.errors import InputError, listed
@@ -42,6 +44,8 @@ __all__ = ["Learned", "load", "model_folder", "read_learned_model", "write_bundl
 _SHEET: Final = "bundle.json"
 _LEARNED: Final = "learned.safetensors"
 _BACKBONE: Final = "backbone.safetensors"
+_REJECTION: Final = "rejection.safetensors"
+_CALIBRATED: Final = "calibration"  # what the sheet says of it
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,13 @@ class Learned:
         sheet: What is known of it.
         state: What was learned, by name.
         weights: File of the backbone that the bundle brings along; None if it brings none.
+        calibration: What tells unknown images and shifts; None if nobody measured it.
     """
 
     sheet: Sheet
     state: Mapping[str, Tensor]
     weights: Path | None = None
+    calibration: Calibration | None = None
 
 
 def load(
@@ -99,7 +105,8 @@ def load(
         device=where,
     )
     strategy.restore_to_answer(learned.state, sheet.learned)
-    return LearnedModel(sheet, strategy, replace(preprocess, as_bytes=True))
+    calibration = None if learned.calibration is None else learned.calibration.to(strategy.device)
+    return LearnedModel(sheet, strategy, replace(preprocess, as_bytes=True), calibration)
 
 
 def _with_pixels(backbone: PretrainedViT, preprocess: Preprocess) -> AdaptedViT:
@@ -188,15 +195,25 @@ def _not_at_work(folder: Path) -> Iterator[None]:
 def _read_bundle(folder: Path) -> Learned:
     values = _read_sheet(folder)
     sheet = Sheet.parse(values["sheet"], str(folder / _SHEET))
-    data = _checked(folder, _LEARNED, values["files"])
-    try:
-        state = load_tensors(data)
-    except SafetensorError as error:  # a checksum can be made to fit anything
-        raise InputError(f"{folder / _LEARNED} must hold tensors, got: {error}") from error
+    state = _tensors(folder, _LEARNED, values["files"])
+    calibration = None
+    if _CALIBRATED in sheet.extras:
+        found = _tensors(folder, _REJECTION, values["files"])
+        place = str(folder / _REJECTION)
+        calibration = Calibration.of(sheet.extras[_CALIBRATED], found, place)
     is_there = _BACKBONE in values["files"]
     if is_there:
         _checked(folder, _BACKBONE, values["files"])
-    return Learned(sheet, state, folder / _BACKBONE if is_there else None)
+    return Learned(sheet, state, folder / _BACKBONE if is_there else None, calibration)
+
+
+def _tensors(folder: Path, name: str, files: Mapping[str, Any]) -> dict[str, Tensor]:
+    data = _checked(folder, name, files)
+    try:
+        found: dict[str, Tensor] = load_tensors(data)
+    except SafetensorError as error:  # a checksum can be made to fit anything
+        raise InputError(f"{folder / name} must hold tensors, got: {error}") from error
+    return found
 
 
 def _read_sheet(folder: Path) -> dict[str, Any]:
@@ -235,6 +252,7 @@ def write_bundle(
     state: Mapping[str, Tensor],
     *,
     backbone: Mapping[str, Tensor] | None = None,
+    calibration: Calibration | None = None,
     others: Mapping[str, bytes] | None = None,
 ) -> None:
     """Writes a bundle; nothing is left of one that could not be finished.
@@ -244,6 +262,7 @@ def write_bundle(
         sheet: What is known of the model.
         state: What was learned, by name.
         backbone: The frozen network's tensors, to take along.
+        calibration: What tells unknown images and shifts, to take along.
         others: Further files by name, such as the card.
 
     Raises:
@@ -251,7 +270,14 @@ def write_bundle(
     """
     if out.exists():
         raise InputError(f"bundle {str(out)!r} must be a new folder, got one that exists")
-    parts = {_LEARNED: _saved(state), **({} if backbone is None else {_BACKBONE: _saved(backbone)})}
+    if calibration is not None:
+        sheet = replace(sheet, extras={**sheet.extras, _CALIBRATED: calibration.describe()})
+    tensors = {
+        _LEARNED: state,
+        _BACKBONE: backbone,
+        _REJECTION: None if calibration is None else calibration.state(),
+    }
+    parts = {name: _saved(each) for name, each in tensors.items() if each is not None}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
     values = {"bundle_format": BUNDLE_FORMAT, "sheet": sheet.as_dict(), "files": digests}
     written = json.dumps(add_checksum(values), indent=2, ensure_ascii=False) + "\n"

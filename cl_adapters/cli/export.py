@@ -1,5 +1,6 @@
 """`cl-adapters export`: a trained model, to be used elsewhere."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,14 @@ def export(
         bool,
         typer.Option("--with-backbone", help="Take the frozen backbone's weights along."),
     ] = False,
+    rejection: Annotated[
+        bool | None,
+        typer.Option(
+            "--rejection/--no-rejection",
+            help="Take along what `predict --reject` and `--watch` need, which the run's training "
+            "images tell; by default where these are there.",
+        ),
+    ] = None,
     weights: Weights = None,
     check: Annotated[
         list[Path] | None,
@@ -53,7 +62,15 @@ def export(
             )
         return
 
-    written = write(model, out, format=format_, with_backbone=with_backbone, weights=weights)
+    written = write(
+        model,
+        out,
+        format=format_,
+        with_backbone=with_backbone,
+        rejection=rejection,
+        weights=weights,
+        say=partial(typer.echo, err=True),
+    )
     if not quiet:
         typer.echo(f"{written}: {_megabytes(written)}, its card is {written / 'README.md'}")
         typer.echo(f"use it: cl-adapters predict {written} PHOTOS")

@@ -1,10 +1,12 @@
 """`cl-adapters predict`: what a trained model takes images for."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from cl_adapters.cli.calibrating import calibrate, print_findings
 from cl_adapters.cli.endings import FAILED
 from cl_adapters.cli.shared_options import Quiet
 from cl_adapters.cli.starting import loading_methods
@@ -49,6 +51,20 @@ def predict(
             "--labels", help="Folder names are the true classes: print accuracy and confusions."
         ),
     ] = False,
+    reject: Annotated[
+        float | None,
+        typer.Option(
+            help="Answer images of no known class `unknown`: with a threshold under which this "
+            "share of images of known classes would be, in (0, 1).",
+            metavar="RATE",
+        ),
+    ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Say whether the images look other than those of training, by block."
+        ),
+    ] = False,
     image_column: Annotated[
         str | None, typer.Option(help="Column of a table with images; by default found.")
     ] = None,
@@ -73,8 +89,11 @@ def predict(
         from cl_adapters.benchmarks.prediction import check_labels, check_table_path
         from cl_adapters.benchmarks.prediction import predict as answer
         from cl_adapters.bundle.files import load
+        from cl_adapters.bundle.rejection import check_rate
+        from cl_adapters.bundle.watching import Seen
         from cl_adapters.cli.counting import counted
 
+    check_rate(reject)
     if out is not None:
         check_table_path(out)
     options = ReadOptions(
@@ -88,9 +107,15 @@ def predict(
     if labels:
         check_labels(learned, pictures)
     _say_what(learned, len(pictures), quiet=quiet)
+    calibrate(model, learned, reject=reject, watch=watch, quiet=quiet)
+    seen = Seen() if watch else None
+    ask = partial(learned.answer, reject=reject, seen=seen)
     with counted("answering", len(pictures), quiet=quiet) as on_image:
-        found = answer(learned, pictures, top=top, batch_size=batch_size, on_image=on_image)
+        found = answer(
+            learned, pictures, top=top, batch_size=batch_size, on_image=on_image, answer=ask
+        )
     _hand_out(found, out, copy_to, labelled=labels, quiet=quiet)
+    print_findings(found.table, learned, seen)
     _say_what_is_missing(found, left)
     if found.unreadable:
         raise typer.Exit(FAILED)

@@ -1,0 +1,207 @@
+"""Calibrates a model on the training images of its run: rejection of unknown images, shifts.
+
+Of the images of each class in each experience a fifth, drawn by the images' digests, is held out:
+the score's statistics come from the others, its threshold from the scores of the held-out ones. The
+network that was trained has seen them all; scores of the frozen backbone's features, as the default
+is one, do not depend on it.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cl_adapters.benchmarks.data.images import LabelledImages
+from cl_adapters.benchmarks.running.prepare import PreparedRun, prepare
+from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.bundle.calibration import Calibration, frozen_view
+from cl_adapters.bundle.files import model_folder
+from cl_adapters.bundle.model import BATCH, LearnedModel
+from cl_adapters.bundle.rejection import DEFAULT_SCORE, Rejection
+from cl_adapters.bundle.watching import FolderWatch, Seen
+from cl_adapters.errors import InputError
+from cl_adapters.heads.unknown import Score, make_score
+from cl_adapters.paths import user_path
+from cl_adapters.records.run_record import RunRecord
+
+__all__ = ["HELD_OUT", "LEAST", "Known", "calibrate", "calibrate_on", "is_held_out", "known_images"]
+
+HELD_OUT: Final = 0.2  # of the images of a class in an experience
+LEAST: Final = 10  # held-out images
+
+
+class Known(NamedTuple):
+    """Training images of a run, and the label of each.
+
+    Attributes:
+        images: They, as their experience had them.
+        labels: Their columns in the model's logits, (N,).
+        is_held_out: Which are held out, (N,).
+    """
+
+    images: LabelledImages
+    labels: npt.NDArray[np.int64]
+    is_held_out: npt.NDArray[np.bool_]
+
+
+def is_held_out(images: LabelledImages) -> npt.NDArray[np.bool_]:
+    """Returns which images are held out of a score's statistics, (N,).
+
+    A fifth of each class, rounded, and never all of it: those of the lowest digests, so that the
+    same images are held out under any file name and on any machine.
+    """
+    keys = [hashlib.sha256(b"held out:" + each).digest() for each in images.digests]
+    found = np.zeros(len(images), dtype=bool)
+    for label in np.unique(images.targets):
+        members = np.flatnonzero(images.targets == label).tolist()
+        count = min(round(HELD_OUT * len(members)), len(members) - 1)
+        found[sorted(members, key=keys.__getitem__)[:count]] = True
+    return found
+
+
+def known_images(prepared: PreparedRun, experiences: int) -> list[Known]:
+    """Returns the training images of the first experiences of a run."""
+    plan, train = prepared.plan, prepared.source.train
+    parts = [plan.part(train, "train", each) for each in range(experiences)]
+    return [Known(each, plan.positions(each), is_held_out(each)) for each in parts]
+
+
+def calibrate(
+    run: str | Path,
+    model: LearnedModel,
+    *,
+    score: str = DEFAULT_SCORE,
+    batch_size: int = BATCH,
+    on_image: Callable[[int], object] = lambda _: None,
+) -> Calibration:
+    """Measures what training images tell of images to come, and gives it to the model.
+
+    Each training image passes the network once. What is kept grows with classes and features, not
+    with images.
+
+    Args:
+        run: The run directory that the model comes from, or a folder with that run alone.
+        model: The model.
+        score: One of `cl_adapters.heads.unknown.SCORES`.
+        batch_size: Images a forward pass, at least 1.
+        on_image: Told after each image how many there are in all.
+
+    Raises:
+        InputError: If the score is unknown, the run's images are missing or no longer the same, or
+            there are too few of them.
+    """
+    make_score(score, 1)  # refuses an unknown one before anything is opened
+    known = known_images(_opened(model_folder(user_path(run))), len(model.sheet.learned))
+    return calibrate_on(known, model, score=score, batch_size=batch_size, on_image=on_image)
+
+
+def calibrate_on(
+    known: Sequence[Known],
+    model: LearnedModel,
+    *,
+    score: str = DEFAULT_SCORE,
+    batch_size: int = BATCH,
+    on_image: Callable[[int], object] = lambda _: None,
+) -> Calibration:
+    """Does what `calibrate` does with training images that are at hand.
+
+    Args:
+        known: The training images.
+        model: The model.
+        score: As for `calibrate`, and so are the others.
+        batch_size: Images a forward pass, at least 1.
+        on_image: Told after each image how many there are in all.
+
+    Raises:
+        InputError: If there are too few images.
+    """
+    rule = make_score(score, model.strategy.backbone.embed_dim).to(model.device)
+    _check_number(known)
+    looks = _Looks(model, known, batch_size, on_image)
+    backbone = model.strategy.backbone
+    is_own = model.watch is not None and model.watch.is_own
+    watch = None if is_own else FolderWatch.new(backbone.embed_dim, backbone.num_blocks)
+    blocks, seen = () if watch is None else watch.blocks, Seen()
+    for images, labels in looks.batches(held_out=False):
+        view = frozen_view(model.strategy, images, blocks)
+        rule.add(view.features, labels.to(model.device))
+        if watch is not None:
+            seen.add(view.mean_tokens)
+    if watch is not None:
+        watch.fit(seen)
+    # The statistics are complete before the first held-out image is scored.
+    with model.as_it_was():
+        scores = [_scores(model, rule, images) for images, _ in looks.batches(held_out=True)]
+    rejection = Rejection(score, rule, torch.cat(scores).cpu().sort().values)
+    model.calibration = Calibration(rejection, watch).to(model.device)
+    return model.calibration
+
+
+def _opened(folder: Path) -> PreparedRun:
+    """Opens the images of a run again."""
+    if not (folder / "run.json").exists():
+        raise InputError(f"a calibration must read a run's images, got the bundle {str(folder)!r}")
+    record = RunRecord.read(folder)
+    try:
+        # Nothing is trained: whatever device and compiler the run had need not be here.
+        prepared = prepare(RunConfig.parse({**record.config, "device": "cpu", "compile": False}))
+    except InputError as error:
+        raise InputError(
+            f"a calibration must read the training images of run {str(folder)!r}, but: {error}"
+        ) from error
+    found = prepared.record
+    if (found.fingerprint["data"], found.experiences) != (
+        record.fingerprint.get("data"),
+        record.experiences,
+    ):
+        raise InputError(
+            f"a calibration must read the training images of run {str(folder)!r} as they were, but "
+            "they have changed since"
+        )
+    return prepared
+
+
+def _check_number(known: Sequence[Known]) -> None:
+    count = sum(int(each.is_held_out.sum()) for each in known)
+    if count < LEAST:
+        total = sum(len(each.labels) for each in known)
+        raise InputError(
+            f"a calibration must hold out at least {LEAST} training images, a fifth of each class, "
+            f"got {count} of {total}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Looks:
+    """Batches of training images, as evaluation shows them."""
+
+    model: LearnedModel
+    known: Sequence[Known]
+    size: int
+    on_image: Callable[[int], object]
+
+    def batches(self, *, held_out: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields images (B, 3, S, S) and labels (B,)."""
+        total = sum(len(each.labels) for each in self.known)
+        for each in self.known:
+            rows = np.flatnonzero(each.is_held_out == held_out)
+            for part in np.split(rows, range(self.size, len(rows), self.size)):
+                if len(part):
+                    shown = [self.model.prepared(each.images.read(int(row))) for row in part]
+                    yield torch.stack(shown), torch.from_numpy(each.labels[part])
+                    for _ in part:
+                        self.on_image(total)
+
+
+def _scores(model: LearnedModel, rule: Score, images: Tensor) -> Tensor:
+    if rule.reads == "logits":
+        found: Tensor = rule(model.strategy.answer(images).logits)
+        return found
+    scores: Tensor = rule(frozen_view(model.strategy, images, ()).features)
+    return scores

@@ -40,7 +40,7 @@ from cl_adapters.benchmarks.data.walking import (
 from cl_adapters.errors import InputError, listed
 from cl_adapters.paths import user_path
 
-__all__ = ["folder_source", "left_in"]
+__all__ = ["class_images", "folder_source", "left_in"]
 
 
 def folder_source(
@@ -76,6 +76,26 @@ def folder_source(
         raise InputError(f"image folder {str(root)!r} must be readable, got: {error}") from error
     left.sort(key=lambda each: natural_key(each.path))
     return replace(source, reading=Reading(layout=layout.said, left_out=tuple(left)))
+
+
+def class_images(path: str | Path, options: ReadOptions = AS_IT_IS) -> LabelledImages:
+    """Returns all images of a folder of classes; where it holds a split, those to test on.
+
+    Args:
+        path: The folder.
+        options: What the user says of it.
+
+    Raises:
+        InputError: If the folder has no layout that is understood, or a class has no images.
+    """
+    root = user_path(path)
+    if not root.is_dir():
+        raise InputError(f"image folder {str(root)!r} must exist and be a directory")
+    try:
+        layout = find_layout(root, options)
+        return _Set(layout, layout.parts[-1], options).images
+    except OSError as error:
+        raise InputError(f"image folder {str(root)!r} must be readable, got: {error}") from error
 
 
 class _Set:

@@ -22,7 +22,13 @@ from cl_adapters.benchmarks.data.reading import (
     ReadOptions,
     refuse_options,
 )
-from cl_adapters.benchmarks.data.stores import ArrowStore, FileStore, ImageStore, Pixels
+from cl_adapters.benchmarks.data.stores import (
+    ArrowStore,
+    FileStore,
+    ImageStore,
+    PickedStore,
+    Pixels,
+)
 from cl_adapters.errors import InputError
 
 __all__ = [
@@ -68,7 +74,7 @@ class LabelledImages:
     def read_with_notes(self, index: int) -> tuple[Pixels, int]:
         """Returns an image as `read` does, and which of `decoding.NOTES` hold for it."""
         row = int(self.rows[index])
-        if isinstance(self.store, FileStore | ArrowStore):
+        if isinstance(self.store, FileStore | ArrowStore | PickedStore):
             return self.store.decoded(row)
         return self.store.pixels(row), 0
 
@@ -109,6 +115,8 @@ class ImageSource:
         train: Images to learn from.
         test: Images to evaluate on.
         reading: What the reader took the data for, and what it left out.
+        num_learned: How many of the classes, the first ones, were learned before and need no images
+            any more; all others have some on both sides.
     """
 
     name: str
@@ -116,6 +124,7 @@ class ImageSource:
     train: LabelledImages
     test: LabelledImages
     reading: Reading = field(default=Reading(), repr=False)
+    num_learned: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -128,7 +137,7 @@ class ImageSource:
                 raise InputError(f"class names must differ from each other, got {name!r} {count} x")
         for split, images in (("train", self.train), ("test", self.test)):
             counts = np.bincount(images.targets, minlength=len(self.classes))
-            for index in np.flatnonzero(counts == 0):
+            for index in np.flatnonzero(counts[self.num_learned :] == 0) + self.num_learned:
                 raise InputError(
                     f"class {self.classes[index]!r} of {self.name!r} must have at least one "
                     f"{split} image, got 0"

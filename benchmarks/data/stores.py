@@ -179,3 +179,10 @@ class PickedStore:
         """Returns how to call the image where it was picked."""
         store, place = self.picks[row]
         return store.name(place)
+
+    def decoded(self, row: int) -> tuple[Pixels, int]:
+        """Returns the image, and which of `decoding.NOTES` hold for it, none if unknown."""
+        store, place = self.picks[row]
+        if isinstance(store, FileStore | ArrowStore | PickedStore):
+            return store.decoded(place)
+        return store.pixels(place), 0

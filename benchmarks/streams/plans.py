@@ -71,6 +71,9 @@ class StreamPlan:
         domains: The domain of each experience; empty where the stream has none.
         scenario: What a run's fingerprint says beside the class order and the experiences.
         hidden: Where the experiences are segments that were announced, the stream as it really is.
+        num_absent: How many of the experiences, the first ones, were learned from images that are
+            no longer there.
+        first_sample: Number of the first test image in a run's predictions.
     """
 
     rule: str
@@ -82,6 +85,8 @@ class StreamPlan:
     domains: tuple[ExperienceDomain, ...] = ()
     scenario: Mapping[str, object] = field(default_factory=dict)
     hidden: "HiddenTruth | None" = None
+    num_absent: int = 0
+    first_sample: int = 0
 
     def describe(self) -> dict[str, object]:
         """Returns the plan for a run's fingerprint: equal for all seeds of one rule."""
@@ -153,7 +158,9 @@ class StreamPlan:
     def samples(self, experience: int) -> Indices:
         """Returns the number of each test image of an experience in a run's predictions."""
         indices = self.test[experience]
-        return indices if self.hidden is None else self.hidden.samples(indices, experience)
+        if self.hidden is not None:
+            return self.hidden.samples(indices, experience)
+        return indices + self.first_sample
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -4,13 +4,58 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cl_adapters.benchmarks.running.batch import expand, run_batch
+from cl_adapters.benchmarks.running.continuing import continued_config
+from cl_adapters.benchmarks.running.parent import open_parent
 from cl_adapters.cache.feature_cache import open_cache
 from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
 from cl_adapters.strategies import STRATEGY_NAMES
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 
-__all__ = ["run"]
+__all__ = ["continue_run", "run"]
+
+
+def continue_run(
+    run: str | Path,
+    data: str | Path,
+    *,
+    out: str | Path = "runs",
+    quiet: bool = True,
+    cache: str | Path | None = None,
+    **part: object,
+) -> Path:
+    """Learns further images on top of what a run has learned, and returns the new run's directory.
+
+    The run itself stays as it is. A continued run that was stopped goes on, and a finished one is
+    not repeated.
+
+    Args:
+        run: Run directory of a finished run, or a folder with one run in it.
+        data: The images to learn: a folder or a table.
+        out: Folder of all runs.
+        quiet: Show no progress.
+        cache: Folder for what frozen parts compute, or `off`; None takes the user's cache.
+        **part: `increment`, new classes an experience (by default all at once); `old_test`, class
+            folders with test images of what was learned before, or `none` (by default those that
+            the run was evaluated on, if they are still there); and how the images are read:
+            `class_depth`, `domain_folders`, `image_column`, `label_column`, `max_megapixels`,
+            `test_set`.
+
+    Raises:
+        InputError: If the run cannot be continued, or anything named is missing or does not fit.
+        RunError: If the new run cannot go on.
+    """
+    parent = open_parent(run)
+    config, notes = continued_config(parent, data, part)
+    (folder,) = run_batch(
+        [config],
+        user_path(out),
+        quiet=quiet,
+        cache=open_cache(cache),
+        parent=parent,
+        notes=notes,
+    )
+    return folder
 
 
 def run(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cl_adapters.benchmarks.data.pictures import find_pictures
-from cl_adapters.benchmarks.running.prepare import open_images
+from cl_adapters.benchmarks.running.opening import open_images
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.bundle.files import load, model_folder
 from cl_adapters.bundle.model import BATCH, LearnedModel

@@ -10,12 +10,14 @@ from rich.console import Console
 from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.data.verifying import verified
 from cl_adapters.benchmarks.running.advice import size_advice
+from cl_adapters.benchmarks.running.continuing import go_on_with
 from cl_adapters.benchmarks.running.earlier_options import current_option, has_option
 from cl_adapters.benchmarks.running.logs import check_loggers
+from cl_adapters.benchmarks.running.opening import open_images
+from cl_adapters.benchmarks.running.parent import Parent
 from cl_adapters.benchmarks.running.prepare import (
     PreparedRun,
     open_backbone,
-    open_images,
     prepare,
 )
 from cl_adapters.benchmarks.running.progress import Bars, ctrl_c_is_heard, say
@@ -79,6 +81,8 @@ def run_batch(
     *,
     quiet: bool = False,
     cache: FeatureCache | None = None,
+    parent: Parent | None = None,
+    notes: Sequence[str] = (),
     **running: Unpack[Running],
 ) -> list[Path]:
     """Runs recipes one after the other and returns their run directories.
@@ -90,6 +94,8 @@ def run_batch(
         out: Folder of all runs.
         quiet: Show nothing. Without it, one line a run where the output is not a terminal.
         cache: Where strategies keep what frozen parts compute; None keeps nothing.
+        parent: The run that the one recipe goes on with.
+        notes: What to say before anything else.
         **running: See `cl_adapters.benchmarks.running.runner.run`.
 
     Raises:
@@ -98,9 +104,9 @@ def run_batch(
     console = Console(stderr=True, quiet=quiet)
     check_loggers(running.get("loggers", ()))
     _check(configs, out)
-    source = open_images(configs[0])
-    shared = _Shared(source)
-    _say(console, _protocol_notices(configs[0], source))
+    source = open_images(configs[0], parent)
+    shared = _Shared(source, parent)
+    _say(console, [*notes, *_protocol_notices(configs[0], source)])
     if any(config.task_free for config in configs):
         _say(console, ["task-free: looking at all training images first"])
     for config in configs:
@@ -138,19 +144,20 @@ def _protocol_notices(config: RunConfig, source: ImageSource) -> list[str]:
 class _Shared:
     """What the runs of a batch share: images, each set of weights once, found boundaries."""
 
-    def __init__(self, source: ImageSource) -> None:
-        self.source = source
+    def __init__(self, source: ImageSource, parent: Parent | None) -> None:
+        self.source, self._parent = source, parent
         self._loaded: dict[tuple[object, ...], PretrainedViT] = {}
         self._boundary_detector = BoundaryDetector()
 
     def prepare(self, config: RunConfig, *, cache: FeatureCache | None) -> PreparedRun:
-        return prepare(
+        prepared = prepare(
             config,
             source=self.source,
             backbone=self._backbone(config),
             boundary_detector=self._boundary_detector,
             cache=cache,
         )
+        return prepared if self._parent is None else go_on_with(self._parent, prepared)
 
     def _backbone(self, config: RunConfig) -> PretrainedViT:
         key = (config.backbone, config.weights, config.image_size)

@@ -42,9 +42,15 @@ def _experience_names(config: RunConfig, plan: StreamPlan) -> dict[str, object]:
     if config.task_free is not None:
         return {}
     if config.experiences is not None:
-        return {"experience_names": list(groups_of(config.experiences))}
+        names = [*groups_of(config.experiences), *_names_of_parts(plan)]
+        return {"experience_names": names} if len(names) == len(plan.experiences) else {}
     is_named = bool(config.domain_folders) and len(plan.domains) > 0
     return {"experience_names": [each.name for each in plan.domains]} if is_named else {}
+
+
+def _names_of_parts(plan: StreamPlan) -> list[str]:
+    entries = plan.scenario.get("continued", [])
+    return [name for each in entries for name in each["names"]] if isinstance(entries, list) else []
 
 
 def _names(source: ImageSource, config: RunConfig) -> dict[str, str]:

@@ -90,6 +90,11 @@ class Learner(Network, Protocol):
     ) -> None:
         """Returns to the end of an experience that was trained before."""
 
+    def restore_to_answer(
+        self, state: Mapping[str, Tensor], classes: Sequence[Sequence[int]]
+    ) -> None:
+        """Returns there without images, given the labels that each experience brought."""
+
     def set_checkpointer(self, checkpointer: Checkpointer | None) -> None:
         """Names who keeps states of the experiences that are trained from now on."""
 

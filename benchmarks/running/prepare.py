@@ -12,11 +12,11 @@ import torch
 from avalanche.benchmarks.scenarios import CLScenario
 
 from cl_adapters.benchmarks.data.features import ImageFeatureExtractor
-from cl_adapters.benchmarks.data.images import ImageSource, split_off
-from cl_adapters.benchmarks.data.quick_look import quick_look
-from cl_adapters.benchmarks.data.sources import SOURCE_NAMES, in_text_order, open_source
+from cl_adapters.benchmarks.data.images import ImageSource
+from cl_adapters.benchmarks.data.sources import SOURCE_NAMES
 from cl_adapters.benchmarks.data.stores import Pixels
 from cl_adapters.benchmarks.running.fingerprint import fingerprint_of_images
+from cl_adapters.benchmarks.running.opening import open_images
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.scenarios import plan_segments, plan_stream, stream_name
 from cl_adapters.benchmarks.streams.experiences import make_benchmark
@@ -45,7 +45,6 @@ __all__ = [
     "make_record",
     "method_options",
     "open_backbone",
-    "open_images",
     "prepare",
 ]
 
@@ -244,30 +243,6 @@ def make_record(
             "device": str(find_device(config.device)),
         },
     )
-
-
-def open_images(config: RunConfig) -> ImageSource:
-    """Opens the images of a recipe; under a published protocol in the order its authors' code has.
-
-    That code numbers the classes of a folder by their names as text, `10` before `2`, and so a
-    published class order means something else where the names are bare numbers.
-
-    With `validation`, what is tested on is cut from the training images by their content, and the
-    source no longer leads to its test images.
-    """
-    source = open_source(config.source, config.read_options)
-    source = quick_look(
-        source,
-        config.max_classes,
-        config.max_images_per_class,
-        is_tested=config.validation is None,
-    )
-    if config.protocol:
-        source = in_text_order(source)
-    if config.validation is not None:
-        train, held_out = split_off(source.train, config.validation)
-        source = replace(source, train=train, test=held_out)
-    return source
 
 
 def open_backbone(config: RunConfig) -> PretrainedViT:

@@ -32,11 +32,13 @@ from cl_adapters.benchmarks.running.recipe_nesting import (
     nested,
 )
 from cl_adapters.benchmarks.running.recipe_parts import (
+    NOT_CONTINUED,
     PART_KEYS,
     PARTS,
     AnyPixels,
     AnyScenario,
     ClassIncremental,
+    Continued,
     PlainPixels,
     TaskFree,
 )
@@ -55,7 +57,7 @@ __all__ = ["RECIPE_KEYS", "SHIFT_SUFFIX", "RunConfig", "read_recipe"]
 _OPTIONAL: Final = (
     "protocol", "validation", "class_depth", "domain_folders", "image_column", "label_column",
     "max_megapixels", "test_set", "max_classes", "max_images_per_class", "experiences",
-    "fixed_views", "plugins", "compile",
+    "fixed_views", "plugins", "compile", "continued",
 )  # fmt: skip
 
 
@@ -179,6 +181,11 @@ class RunConfig(BaseModel):
     options: Annotated[dict[str, Any], Group.WHAT] = Field(
         default_factory=dict, description="options of the strategy"
     )
+    continued: Annotated[list[Continued], Group.DATA] = Field(
+        default_factory=list,
+        description="parts learned after the rest, a table each with `data`, `increment`, "
+        "`old_test` and how to read it; what `cl-adapters continue` adds",
+    )
     plugins: Annotated[dict[str, str], Group.WHAT] = Field(
         default_factory=dict, description="SHA-256 of each file that a name here leads to"
     )
@@ -216,11 +223,27 @@ class RunConfig(BaseModel):
             found["options"] = renamed(strategy, options)
         return found
 
+    @model_validator(mode="after")
+    def _refuse_what_cannot_go_on(self) -> Self:
+        said = {
+            "protocol": self.protocol,
+            "task_free": self.task_free,
+            self.scenario: self.scenario,
+        }
+        for name, value in said.items() if self.continued else ():
+            if value is not None and name in NOT_CONTINUED:
+                key = "scenario" if name == value else name
+                raise InputError(
+                    f"a stream with {key} {value!r} must not be continued: {NOT_CONTINUED[name]}"
+                )
+        return self
+
     @model_serializer(mode="wrap")
     def _write_flat(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         flat = upgrade_config(flattened(handler(self)))
         if flat.get("experiences"):
             flat = {name: value for name, value in flat.items() if name not in _SAID_BY_NAMES}
+        flat["continued"] = [_said(part) for part in flat["continued"]]
         # A spoken "no" is not the same as nothing said, and reads again as it was given.
         return {
             name: value
@@ -275,6 +298,10 @@ class RunConfig(BaseModel):
                     "file runs as it is"
                 )
         return self.model_copy(update={"plugins": found})
+
+
+def _said(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 # Optional keys that may say "no".

@@ -176,6 +176,6 @@ def _capitalised(text: str) -> str:
 
 
 def _shown(value: object) -> str:
-    if value is None or value == {}:
+    if value is None or value in ({}, []):
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -4,15 +4,19 @@ A recipe is flat where it is written; here each model holds the keys that belong
 their types, rules, defaults and help. A key of another scenario is refused, not ignored.
 """
 
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validator
 
+from cl_adapters.benchmarks.data.reading import ReadOptions, TestSet, pixels_of
 from cl_adapters.benchmarks.running.recipe_groups import Group
 from cl_adapters.benchmarks.streams.kinds import KIND_NAMES
+from cl_adapters.errors import InputError
 
 __all__ = [
     "CHOICES",
+    "NOT_CONTINUED",
+    "NO_OLD_TEST",
     "PARTS",
     "PART_KEYS",
     "PIXELS",
@@ -24,6 +28,7 @@ __all__ = [
     "ByGroups",
     "ClassDomain",
     "ClassIncremental",
+    "Continued",
     "DomainIncremental",
     "LongTailed",
     "Part",
@@ -33,6 +38,9 @@ __all__ = [
     "Shift",
     "TaskFree",
 ]
+
+
+NO_OLD_TEST: Final = "none"  # what `old_test` says where no old test images are left
 
 
 class Part(BaseModel):
@@ -180,6 +188,51 @@ class TaskFree(Part):
     )
 
 
+class Continued(Part):
+    """What is learned after the rest of a recipe: one part of a stream that goes on."""
+
+    group = Group.DATA
+    data: str = Field(min_length=1, description="image folder, parquet or csv file")
+    increment: int | None = Field(
+        default=None, ge=1, description="new classes an experience; by default all at once"
+    )
+    class_depth: int | None = Field(default=None, ge=1, le=8)
+    domain_folders: bool | None = Field(
+        default=None, description="the folder holds folders of classes, one an experience"
+    )
+    image_column: str | None = None
+    label_column: str | None = None
+    max_megapixels: float | None = Field(default=None, gt=0)
+    test_set: TestSet | None = None
+    old_test: str | None = Field(
+        default=None,
+        min_length=1,
+        description="class folders with test images of what was learned before, in place of those "
+        f"of its data; {NO_OLD_TEST}: there are none any more",
+    )
+
+    @model_validator(mode="after")
+    def _refuse_two_ways_to_cut(self) -> Self:
+        if self.increment is not None and self.domain_folders:
+            raise InputError(
+                "recipe key `increment` of a part must not go with its key `domain_folders`, whose "
+                f"folders are the experiences, got {self.increment}"
+            )
+        return self
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """How the images are to be read."""
+        return ReadOptions(
+            class_depth=self.class_depth,
+            domain_folders=self.domain_folders or None,
+            image_column=self.image_column,
+            label_column=self.label_column,
+            max_pixels=pixels_of(self.max_megapixels),
+            test_set=self.test_set,
+        )
+
+
 class _Pixels(Part):
     group = Group.PIXELS
 
@@ -213,6 +266,15 @@ CHOICES: Final[dict[str, str]] = {
     "scenario": "what an experience brings: new classes, a domain, a shift; classes that leak, "
     "have fewer images each or return; a group of classes in a domain",
     "pipeline": "from image to input: by the keys of the recipe, or as PILOT or LAE do",
+}
+
+# What a stream cannot be that goes on after its end, and why.
+NOT_CONTINUED: Final[dict[str, str]] = {
+    "protocol": "a published setting says all of its experiences",
+    "task_free": "its segments were announced in one flow of all images",
+    "shift": "its changes of pixels were dealt out over a number of experiences",
+    "blurry": "its images leak into each other's experiences",
+    "repetition": "its classes return by chance in a number of experiences",
 }
 
 # The fields of a recipe that hold keys instead of being one, and the models that each may hold.

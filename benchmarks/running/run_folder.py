@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cl_adapters.benchmarks.running.learner import Runnable
+from cl_adapters.benchmarks.running.parent import begin_from_parent
 from cl_adapters.benchmarks.running.progress import Progress
 from cl_adapters.benchmarks.running.reuse import find_begun
 from cl_adapters.errors import InputError
@@ -33,11 +34,12 @@ def refuse_inside_data(folder: Path, planned: RunRecord) -> None:
     Raises:
         InputError: If it lies there.
     """
-    data = planned.config.get("data")
-    if data is not None and folder.resolve().is_relative_to(user_path(data).resolve()):
-        raise InputError(
-            f"--out must lead outside of the data, got {str(folder)!r}, which lies in {data!r}"
-        )
+    parts = planned.config.get("continued", [])
+    for data in (planned.config.get("data"), *(part["data"] for part in parts)):
+        if data is not None and folder.resolve().is_relative_to(user_path(data).resolve()):
+            raise InputError(
+                f"--out must lead outside of the data, got {str(folder)!r}, which lies in {data!r}"
+            )
 
 
 def make_folder(folder: Path) -> None:
@@ -106,6 +108,8 @@ def _continue_from(folder: Path, planned: RunRecord) -> RunRecord:
     if not (folder / "run.json").exists():
         _clear(folder)
         planned.started, planned.files = time_now(), {}
+        if planned.parent is not None:
+            begin_from_parent(folder, planned)
         return planned
     found = RunRecord.read(folder)
     for part in ("config", "fingerprint", "classes"):

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from cl_adapters.benchmarks.data.features import ImageFeatureExtractor
 from cl_adapters.benchmarks.data.images import ImageSource
+from cl_adapters.benchmarks.data.joining import JoinedSource, LearnedSource
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.recipe_parts import (
     Blurry,
@@ -23,6 +24,7 @@ from cl_adapters.benchmarks.streams.class_incremental import (
     split_classes,
 )
 from cl_adapters.benchmarks.streams.class_names import named_order
+from cl_adapters.benchmarks.streams.continued import continued_plan, learned_plan
 from cl_adapters.benchmarks.streams.domains import class_domain_plan, domain_plan
 from cl_adapters.benchmarks.streams.long_tailed import long_tailed_plan
 from cl_adapters.benchmarks.streams.plans import StreamPlan
@@ -40,6 +42,10 @@ def plan_stream(source: ImageSource, config: RunConfig) -> StreamPlan:
     Raises:
         InputError: If the recipe does not fit the source.
     """
+    if isinstance(source, JoinedSource):
+        return continued_plan(plan_stream(source.before, config), source)
+    if isinstance(source, LearnedSource):
+        return learned_plan(source)
     return _PLANNERS[config.scenario](source, config, config.scenario_keys)
 
 

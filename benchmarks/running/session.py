@@ -160,7 +160,16 @@ class Session:
             again = f"from experience {done} on" if done else "from the first experience on"
             self._progress.note(f"{problem}; the run is done again {again}")
             record.experiences_done = done
-        if done:
+        absent = self._prepared.plan.num_absent
+        if done < absent:
+            raise InputError(
+                f"run directory {str(self._folder)!r} must hold what the first {absent} "
+                "experiences left, whose images are no longer there; use --restart"
+            )
+        if absent:
+            classes = [sorted(each) for each in self._prepared.plan.experiences[:done]]
+            self._strategy.restore_to_answer(state, classes)
+        elif done:
             self._strategy.restore(state, list(self._benchmark.train_stream[:done]))
         return done
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.data.verifying import verified
 from cl_adapters.benchmarks.running.checkpoints import CHECKPOINT_MINUTES
-from cl_adapters.benchmarks.running.prepare import PreparedRun, open_backbone, open_images, prepare
+from cl_adapters.benchmarks.running.opening import open_images
+from cl_adapters.benchmarks.running.prepare import PreparedRun, open_backbone, prepare
 from cl_adapters.benchmarks.running.progress import Progress
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.runner import run_stepwise

@@ -17,7 +17,8 @@ from rich.console import Console
 from cl_adapters.benchmarks.data.verifying import verified
 from cl_adapters.benchmarks.running.advice import size_advice
 from cl_adapters.benchmarks.running.batch import expand
-from cl_adapters.benchmarks.running.prepare import method_options, open_images, prepare
+from cl_adapters.benchmarks.running.opening import open_images
+from cl_adapters.benchmarks.running.prepare import method_options, prepare
 from cl_adapters.benchmarks.running.progress import Bars, ctrl_c_is_heard, say
 from cl_adapters.benchmarks.sweeps.space import read_space, space_table
 from cl_adapters.benchmarks.sweeps.tune import Search, Tuning

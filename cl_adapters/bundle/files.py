@@ -12,13 +12,11 @@ It is written beside its place and moved there when it is whole.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
@@ -30,6 +28,7 @@ from cl_adapters.bundle.sheet import BUNDLE_FORMAT, Sheet
 from cl_adapters.errors import InputError, listed
 from cl_adapters.images.transforms import Preprocess
 from cl_adapters.paths import user_path
+from cl_adapters.records.at_work import not_at_work
 from cl_adapters.records.files import add_checksum, has_valid_checksum, read_file
 from cl_adapters.records.learned import read_checkpoint
 from cl_adapters.records.run_record import RunRecord
@@ -155,7 +154,7 @@ def model_folder(folder: Path) -> Path:
 
 
 def _read_run(folder: Path) -> Learned:
-    with _not_at_work(folder):
+    with not_at_work(folder):
         record = RunRecord.read(folder)
         done = record.experiences_done
         if done == 0:
@@ -167,29 +166,6 @@ def _read_run(folder: Path) -> Learned:
         digest = hashlib.sha256((folder / "run.json").read_bytes()).hexdigest()
     classes = found.classes or [tuple(each) for each in record.experiences[:done]]
     return Learned(Sheet.of_run(record, classes, digest), found.state)
-
-
-@contextmanager
-def _not_at_work(folder: Path) -> Iterator[None]:
-    """Refuses a run directory that is being written."""
-    place = folder / ".lock"
-    if not place.exists():
-        yield
-        return
-    lock = FileLock(place, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(
-            f"run {str(folder)!r} must not be at work, but another process writes to it"
-        ) from error
-    except OSError:  # a folder that only may be read has no writer of ours
-        yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _read_bundle(folder: Path) -> Learned:

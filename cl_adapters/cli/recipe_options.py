@@ -10,8 +10,8 @@ from cl_adapters.benchmarks.running.recipe_keys import RecipeKey, recipe_keys
 
 __all__ = ["COMMAND_KEYS", "takes_recipe_keys"]
 
-# What a command has in another form: `--set`, and what only a record says.
-_NOT_ON_THE_COMMAND_LINE = ("options", "plugins")
+# What a command has in another form, `--set` and `continue`, and what only a record says.
+_NOT_ON_THE_COMMAND_LINE = ("options", "plugins", "continued")
 COMMAND_KEYS = tuple(name for name in recipe_keys() if name not in _NOT_ON_THE_COMMAND_LINE)
 
 

@@ -45,6 +45,7 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "role": (str,),
     "files": (dict, type(None)),
     "data": (dict,),
+    "parent": (dict, type(None)),
 }
 
 
@@ -78,6 +79,10 @@ class RunRecord:
         data: What the reader of the images took them for (`layout`), how many files it left out by
             reason (`left_out`) and what it did to images (`images`); says nothing of the protocol.
         format: Version of the run directory's format.
+        parent: Where this run goes on with another one: that one's `path`, the SHA-256 of its
+            `run.json`, its number of `experiences`, the number of the first test image that is not
+            its own (`samples`), and its own `parent` if it has one. None, and not written, for a
+            run that began by itself.
     """
 
     strategy: str
@@ -100,6 +105,7 @@ class RunRecord:
     files: dict[str, dict[str, Any]] | None = None
     data: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT_VERSION
+    parent: dict[str, Any] | None = None
 
     @property
     def directory(self) -> Path:
@@ -110,10 +116,23 @@ class RunRecord:
             / f"seed{self.seed}-{digest(as_named(self.config), 8)}"
         )
 
+    @property
+    def seams(self) -> list[int]:
+        """Numbers of experiences done where this run goes on with another one, ascending."""
+        found: list[int] = []
+        note = self.parent
+        while note:
+            found.insert(0, int(note["experiences"]))
+            note = note.get("parent")
+        return found
+
     def write(self, folder: Path) -> None:
         """Writes `run.json` into `folder`, atomically."""
         with atomic_path(folder / "run.json") as path:
-            values = add_checksum(asdict(self))
+            values = asdict(self)
+            if self.parent is None:
+                del values["parent"]
+            values = add_checksum(values)
             path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
     @classmethod
@@ -141,7 +160,7 @@ class RunRecord:
         values = _from_json(path, data)
         if not isinstance(values, dict):
             raise InputError(f"{path} must hold a run record, got {repr(values)[:60]}")
-        sealed = values
+        sealed, values = values, {"parent": None, **values}
         if isinstance(values.get("format"), int) and values["format"] < FORMAT_VERSION:
             values = upgrade_record(values)
         names = {item.name for item in fields(cls)}
@@ -202,6 +221,27 @@ def _check_kinds(path: Path, values: Mapping[str, Any]) -> None:
     done, whole = values["experiences_done"], len(parts)
     if not 0 <= done <= whole:
         raise InputError(f"{path}: experiences_done must lie in 0 to {whole}, got {done}")
+    _check_parents(path, values["parent"], whole)
+
+
+def _check_parents(path: Path, note: Any, most: int) -> None:  # noqa: ANN401 - whatever it says
+    # Each run that this one goes on with, in turn, had learned fewer experiences.
+    while note is not None:
+        is_whole = isinstance(note, dict) and all(
+            isinstance(note.get(name), kind) and not isinstance(note.get(name), bool)
+            for name, kind in (
+                ("path", str),
+                ("sha256", str),
+                ("experiences", int),
+                ("samples", int),
+            )
+        )
+        if not is_whole or not 0 < note["experiences"] < most:
+            raise InputError(
+                f"{path}: parent must name a run of fewer than {most} experiences, got "
+                f"{repr(note)[:60]}"
+            )
+        most, note = note["experiences"], note.get("parent")
 
 
 def find_runs(roots: Iterable[str | Path]) -> list[Path]:

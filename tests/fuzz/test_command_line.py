@@ -40,7 +40,7 @@ def options() -> dict[str, list[str]]:
 def nothing_is_trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Commands go as far as to where training or measuring would begin."""
 
-    def images(config: Any) -> Any:
+    def images(config: Any, *_: Any) -> Any:
         return SOURCE if config.source == "digits" else opened(config)
 
     opened = batch.open_images

@@ -75,7 +75,9 @@ def try_run(folder: Path, plugin: dict[str, Any]) -> None:
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = batch.open_images
     monkeypatch.setattr(
-        batch, "open_images", lambda config: opened(config) if config.stream == MINE else SOURCE
+        batch,
+        "open_images",
+        lambda config, *_: opened(config) if config.stream == MINE else SOURCE,
     )
 
 

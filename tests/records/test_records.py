@@ -195,3 +195,27 @@ def test_a_record_without_its_checksum_is_refused(tmp_path: Path, seed: int) -> 
     (tmp_path / "run.json").write_text(json.dumps({**values, "seed": seed}))
     with pytest.raises(InputError, match="must match its checksum"):
         RunRecord.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        {},
+        {"path": "runs", "sha256": "ab", "experiences": 2, "samples": 3},  # as many as its own
+        {"path": "runs", "sha256": "ab", "experiences": True, "samples": 3},
+        {"path": "runs", "sha256": "ab", "experiences": 1, "samples": 3, "parent": "runs"},
+    ],
+)
+def test_a_parent_that_is_none_is_refused(parent: dict[str, object], tmp_path: Path) -> None:
+    record(parent=parent).write(tmp_path)
+    with pytest.raises(InputError, match=r"parent must name a run of fewer than \d experiences"):
+        RunRecord.read(tmp_path)
+
+
+def test_a_parent_comes_back_with_those_before_it(tmp_path: Path) -> None:
+    above = {"path": "runs/a", "sha256": "ab", "experiences": 1, "samples": 3}
+    parent = {"path": "runs/b", "sha256": "cd", "experiences": 2, "samples": 6, "parent": above}
+    written = record(experiences=[[0], [1], [0, 1]], parent=parent)
+    written.write(tmp_path)
+    assert RunRecord.read(tmp_path) == written
+    assert written.seams == [1, 2]

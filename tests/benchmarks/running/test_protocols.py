@@ -14,7 +14,8 @@ from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.data.sources import array_source, folder_source, in_text_order
 from cl_adapters.benchmarks.running import protocols
 from cl_adapters.benchmarks.running.batch import expand, run_batch
-from cl_adapters.benchmarks.running.prepare import open_images, prepare
+from cl_adapters.benchmarks.running.opening import open_images
+from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.protocols import (
     PROTOCOLS,
     apply_protocol,

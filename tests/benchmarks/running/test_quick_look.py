@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.data.quick_look import quick_look
 from cl_adapters.benchmarks.data.sources import array_source
-from cl_adapters.benchmarks.running.prepare import open_images
+from cl_adapters.benchmarks.running.opening import open_images
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.sweeps.retries import Workers, _prepared
 from cl_adapters.cli import app

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from cl_adapters.benchmarks.data.sources import open_source
 from cl_adapters.benchmarks.data.stores import FileStore
-from cl_adapters.benchmarks.running.prepare import open_images, prepare
+from cl_adapters.benchmarks.running.opening import open_images
+from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError

@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cl_adapters.benchmarks.running.batch import expand
-from cl_adapters.benchmarks.running.prepare import open_images
+from cl_adapters.benchmarks.running.opening import open_images
 from cl_adapters.benchmarks.running.progress import Bars, ctrl_c_is_heard
 from cl_adapters.benchmarks.sweeps import tune
 from cl_adapters.benchmarks.sweeps.tune import BelowMedian, Search, Tuning, accuracies

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cl_adapters.benchmarks.running.batch import expand, run_batch
-from cl_adapters.benchmarks.running.prepare import open_images
+from cl_adapters.benchmarks.running.opening import open_images
 from cl_adapters.benchmarks.sweeps.engine_local import run_one
 from cl_adapters.benchmarks.sweeps.retries import Workers
 from cl_adapters.benchmarks.sweeps.tune_command import Effort, make_search, run_tune

@@ -1,0 +1,92 @@
+"""Opens the images of a recipe, with those of the parts that come after the rest."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cl_adapters.benchmarks.data.folders import class_images
+from cl_adapters.benchmarks.data.images import ImageSource, split_off
+from cl_adapters.benchmarks.data.joining import LearnedSource, join, learned_source
+from cl_adapters.benchmarks.data.quick_look import quick_look
+from cl_adapters.benchmarks.data.sources import in_text_order, open_source
+from cl_adapters.benchmarks.running.parent import Parent
+from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.benchmarks.running.recipe_parts import NO_OLD_TEST, Continued
+from cl_adapters.errors import InputError
+from cl_adapters.paths import user_path
+
+__all__ = ["open_images"]
+
+
+def open_images(config: RunConfig, parent: Parent | None = None) -> ImageSource:
+    """Opens the images of a recipe; under a published protocol in the order its authors' code has.
+
+    That code numbers the classes of a folder by their names as text, `10` before `2`, and so a
+    published class order means something else where the names are bare numbers.
+
+    With `validation`, what is tested on is cut from the training images by their content, and the
+    source no longer leads to its test images.
+
+    Args:
+        config: The recipe.
+        parent: The run that the recipe continues; needed where a part says that the images of
+            before are no longer there.
+
+    Raises:
+        InputError: If data cannot be read, or a part's classes do not fit what was there before.
+    """
+    parts: Sequence[Continued] = config.continued
+    starts = [number for number, part in enumerate(parts) if part.old_test is not None]
+    if starts:
+        source: ImageSource = _learned(config, starts[-1], parent)
+        parts = parts[starts[-1] :]
+    else:
+        source = _opened(config)
+    for part in parts:
+        source = _continued(source, part, config)
+    return source
+
+
+def _opened(config: RunConfig) -> ImageSource:
+    source = open_source(config.source, config.read_options)
+    source = quick_look(
+        source,
+        config.max_classes,
+        config.max_images_per_class,
+        is_tested=config.validation is None,
+    )
+    if config.protocol:
+        source = in_text_order(source)
+    return _validated(source, config)
+
+
+def _validated(source: ImageSource, config: RunConfig) -> ImageSource:
+    if config.validation is None:
+        return source
+    train, held_out = split_off(source.train, config.validation)
+    return replace(source, train=train, test=held_out)
+
+
+def _continued(source: ImageSource, part: Continued, config: RunConfig) -> ImageSource:
+    if not user_path(part.data).exists():
+        raise InputError(f"data {part.data!r} must be a folder or a file that exists")
+    opened = _validated(open_source(user_path(part.data), part.read_options), config)
+    has_domains = config.scenario in ("domain", "class_domain") and opened.train.domains is not None
+    return join(
+        source,
+        opened,
+        increment=part.increment,
+        by_domain=bool(part.domain_folders) or has_domains,
+    )
+
+
+def _learned(config: RunConfig, number: int, parent: Parent | None) -> LearnedSource:
+    """Returns what stands for all that was learned before a part."""
+    part = config.continued[number]
+    if parent is None:
+        raise InputError(
+            f"recipe key `old_test` of part {part.data!r} must go with the run that it continues: "
+            "`cl-adapters continue`"
+        )
+    before = parent.before(len(config.continued) - 1 - number)
+    is_there = part.old_test is not None and part.old_test != NO_OLD_TEST
+    return learned_source(before, class_images(str(part.old_test)) if is_there else None)

@@ -83,6 +83,11 @@ class Row:
         return seen if brings_classes else list(range(1, len(seen) + 1))
 
     @property
+    def seams(self) -> list[int]:
+        """Number of experiences before each place where a run goes on with another, ascending."""
+        return sorted({seam for run in self.runs for seam in run.record.seams})
+
+    @property
     def experience_names(self) -> list[str]:
         """What each experience is called; empty where the runs differ in it."""
         return experience_names([run.record for run in self.runs])
@@ -261,6 +266,7 @@ def _build(stream: str, slug: str, runs: Sequence[Run]) -> Group:
     ]
     rows.sort(key=lambda row: (-float(row.interval("a_last_micro").mean), row.label))
     notes += _missing_seeds(rows) + _missing_experiences(rows) + _earlier_hits(rows)
+    notes += _other_test_images(rows)
     if len(protocols) > 1:
         slug += "-mixed"
     return Group(
@@ -298,6 +304,21 @@ def _earlier_hits(rows: Sequence[Row]) -> list[str]:
             notes.append(
                 f"{row.label}, seed{plural} {', '.join(map(str, seeds))}: the cache held features "
                 "that earlier runs had computed; its seconds are shorter than those of a first run."
+            )
+    return notes
+
+
+def _other_test_images(rows: Sequence[Row]) -> list[str]:
+    notes = []
+    for row in rows:
+        data = row.runs[0].record.fingerprint.get("data")
+        learned = data.get("learned") if isinstance(data, dict) else None
+        if isinstance(learned, dict) and row.seams:
+            has_others = learned.get("test", {}).get("images")
+            what = "others took their place" if has_others else "only new ones are evaluated since"
+            notes.append(
+                f"{row.label}: test images of before it was continued were no longer there, and "
+                f"{what}: accuracies before and after the line are not over the same images."
             )
     return notes
 

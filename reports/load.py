@@ -1,5 +1,6 @@
 """Finds run directories and turns each into a measured run, an unfinished or a broken one."""
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -81,10 +82,15 @@ class LoadedRuns:
     unfinished: list[tuple[Path, RunRecord]] = field(default_factory=list)
     broken: list[BrokenRun] = field(default_factory=list)
     unchecked: int = 0  # runs that an earlier version wrote, without digests
+    continued: list[tuple[Path, Path]] = field(default_factory=list)  # and by which run each
 
     def notes(self) -> list[str]:
         """Returns what a reader of these runs should know."""
-        return [UNCHECKED.format(number=self.unchecked)] if self.unchecked else []
+        found = [UNCHECKED.format(number=self.unchecked)] if self.unchecked else []
+        return found + [
+            f"Not counted by itself: {folder} is the beginning of {by}, which goes on with it."
+            for folder, by in self.continued
+        ]
 
     def read_all(self, read: Callable[[Run], Value | None]) -> dict[Path, Value]:
         """Returns what is read of each finished run that has it, by its folder.
@@ -132,7 +138,28 @@ def load_runs(folders: Sequence[str | Path]) -> LoadedRuns:
                 loaded.finished.append(measure(folder, record))
         except (OSError, ValueError) as error:
             loaded.broken.append(BrokenRun(folder=folder, reason=str(error)))
+    _leave_out_beginnings(loaded)
     return loaded
+
+
+def _leave_out_beginnings(loaded: LoadedRuns) -> None:
+    """Takes out each run that a finished one goes on with: it is part of that one's curve."""
+    going_on: dict[str, Path] = {}
+    for run in sorted(loaded.finished, key=lambda run: len(run.record.seams)):
+        note = run.record.parent
+        while note:
+            going_on[note["sha256"]] = run.folder  # in the end, of the longest
+            note = note.get("parent")
+    if not going_on:
+        return
+    kept = []
+    for run in loaded.finished:
+        by = going_on.get(hashlib.sha256((run.folder / "run.json").read_bytes()).hexdigest())
+        if by is None:
+            kept.append(run)
+        else:
+            loaded.continued.append((run.folder, by))
+    loaded.finished = kept
 
 
 def measure(folder: Path, record: RunRecord) -> Run:

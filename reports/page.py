@@ -175,6 +175,9 @@ def render_page(
                 {"link": link(run.folder, out), "reason": clean_text(run.reason)}
                 for run in loaded.broken
             ],
+            continued=[
+                {"link": link(folder, out), "by": link(by, out)} for folder, by in loaded.continued
+            ],
             definitions=COLUMNS,
             main_columns=MAIN_COLUMNS,
             boundaries=boundaries,

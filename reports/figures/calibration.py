@@ -17,6 +17,7 @@ from cl_adapters.reports.figures.parts import (
     short_label,
     two_panels,
 )
+from cl_adapters.reports.figures.seams import draw_seams, experience_seams
 from cl_adapters.reports.figures.ticks import data_ticks
 from cl_adapters.reports.groups import Group, Row
 from cl_adapters.reports.looks import COLOURS, CurveStyle
@@ -78,6 +79,7 @@ def calibration_figure(group: Group, row: Row) -> Figure:
     times = data_ticks(range(1, last + 1), 9)
     titles = Titles("Over experiences", "Number of experiences learned", "Test images (%)")
     draw_frame(right, times, _PERCENTS, titles)
+    draw_seams(right, experience_seams([row]))
     legend_below(left, 1)
     legend_below(right, 3)
     return figure

@@ -12,6 +12,7 @@ from cl_adapters.reports.definitions import format_number
 from cl_adapters.reports.figures.end_labels import LINE_HEIGHT, End, end_texts, label_ends
 from cl_adapters.reports.figures.interactive import Chart, ChartPoint, Curve, curve_id
 from cl_adapters.reports.figures.parts import draw_curve, new_figure
+from cl_adapters.reports.figures.seams import draw_seams, progress_seams
 from cl_adapters.reports.figures.ticks import set_progress_ticks
 from cl_adapters.reports.groups import Group, Row
 
@@ -125,6 +126,7 @@ def draw_curves(axes: Axes, group: Group, name: CurveName) -> list[Line2D]:
     axes.set_ylabel(_HEADINGS[name])
     set_progress_ticks(axes, group)
     axes.set_ylim(*((_lowest(group), 101.0) if name == "seen" else (0, None)))
+    draw_seams(axes, progress_seams(group.rows))
     return lines
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cl_adapters.reports.experience_names import experience_label
 from cl_adapters.reports.figures.cells import Scale, draw_scale, inches
 from cl_adapters.reports.figures.parts import mark_mixed, short_label
+from cl_adapters.reports.figures.seams import SEAM, SEAM_LOOK, progress_seams
 from cl_adapters.reports.figures.ticks import data_ticks
 from cl_adapters.reports.groups import Group, Row
 
@@ -114,6 +115,13 @@ def _draw_curves(canvas: Axes, panel: _Panel, row: Row, colours: NDArray[np.floa
         known = ~np.isnan(matrix[t:, t])
         curves.append(np.stack(panel.place(progress[t:][known], matrix[t:, t][known]), axis=1))
     canvas.add_collection(LineCollection(curves, colors=colours, linewidths=1.3), autolim=False)
+    seams = [[panel.place(at, -2), panel.place(at, 102)] for at in progress_seams([row])]
+    if seams:
+        lines = LineCollection(seams, **SEAM_LOOK, zorder=1, gid="seams")
+        canvas.add_collection(lines, autolim=False)
+        for at in progress_seams([row]):
+            x, y = panel.place(at, 4)
+            canvas.text(x, y, SEAM, rotation=90, ha="right", va="bottom", size=6, color="#777777")
     repeated = np.repeat(colours[: len(curves)], [len(curve) for curve in curves], axis=0)
     x, y = np.concatenate(curves).T
     canvas.scatter(x, y, s=2.5**2, c=repeated, zorder=2, linewidths=0)

@@ -14,6 +14,7 @@ from matplotlib.ticker import EngFormatter
 
 from cl_adapters.reports.figures.curves import has_whiskers
 from cl_adapters.reports.figures.parts import draw_curve, new_figure, short_label
+from cl_adapters.reports.figures.seams import draw_seams, experience_seams
 from cl_adapters.reports.figures.ticks import set_experience_ticks
 from cl_adapters.reports.groups import Group
 from cl_adapters.reports.growth import History, linear_growth
@@ -52,6 +53,7 @@ def parameters_figure(group: Group, histories: Mapping[str, Sequence[History]]) 
     longest = max(len(runs[0].added) for runs in histories.values())
     set_experience_ticks(axes, longest, group.experience_names)
     _scale(axes)
+    draw_seams(axes, experience_seams(group.rows))
     return figure
 
 

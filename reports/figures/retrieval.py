@@ -25,6 +25,7 @@ from cl_adapters.reports.figures.parts import (
     new_figure,
     short_label,
 )
+from cl_adapters.reports.figures.seams import SEAM, draw_seams, experience_seams
 from cl_adapters.reports.figures.ticks import set_experience_ticks
 from cl_adapters.reports.groups import Group, Row
 from cl_adapters.reports.looks import COLOURS, CurveStyle
@@ -208,6 +209,8 @@ def correction_figure(group: Group, row: Row, retrievals: Sequence[Retrieval]) -
     lower.set_xlabel("Number of experiences learned")
     set_experience_ticks(lower, retrievals[0].num_experiences)
     figure.align_ylabels()
+    for axes, label in ((upper, SEAM), (lower, "")):
+        draw_seams(axes, experience_seams([row]), label)
     handles, labels = upper.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure

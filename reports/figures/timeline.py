@@ -21,6 +21,7 @@ from matplotlib.textpath import TextPath
 
 from cl_adapters.reports.figures.cells import Scale, draw_scale, inches
 from cl_adapters.reports.figures.parts import MOST_SEEDS, ON_DARK, ON_LIGHT, mark_mixed, short_label
+from cl_adapters.reports.figures.seams import draw_seams, seam_key
 from cl_adapters.reports.groups import Group, Row, clean_text
 from cl_adapters.reports.growth import History, strain
 from cl_adapters.reports.looks import COLOURS
@@ -79,6 +80,7 @@ def timeline_figure(
         box = (_LEFT / _WIDTH, place / height, width / _WIDTH, size / height)
         axes = figure.add_axes(box, label=f"seed {seed}")
         _panel(axes, history, seed, is_last=seed == shown[-1][0])
+        draw_seams(axes, [seam - 0.5 for seam in row.seams], label="")
         if head:
             _name_domains(axes, history, size)
         place -= _GAP
@@ -287,6 +289,8 @@ def _legend(figure: Figure, histories: Sequence[History]) -> None:
     if "_change" in drawn:
         change = Line2D([], [], color="#333333", linewidth=1.1, label="true change of the domain")
         handles.append(change)
+    if "_seam" in drawn:
+        handles.append(seam_key())
     if any(history.domains for history in histories):
         tint = Line2D([], [], color=COLOURS[0], linewidth=7, alpha=0.26, label="one tint a domain")
         handles.append(tint)

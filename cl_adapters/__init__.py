@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cl_adapters.earlier_names import install
 
 if TYPE_CHECKING:
-    from cl_adapters.api import calibrate, export, load, run
+    from cl_adapters.api import calibrate, continue_run, export, load, run
     from cl_adapters.bundle.model import Answers, LearnedModel
     from cl_adapters.errors import InputError, RunError
     from cl_adapters.reports.runs import Runs, load_runs
@@ -32,6 +32,7 @@ __all__ = [
     "Runs",
     "__version__",
     "calibrate",
+    "continue_run",
     "export",
     "load",
     "load_runs",
@@ -47,6 +48,7 @@ _PLACES: Final = {
     "RunError": "cl_adapters.errors",
     "Runs": "cl_adapters.reports.runs",
     "calibrate": "cl_adapters.benchmarks.calibration",
+    "continue_run": "cl_adapters.api",
     "export": "cl_adapters.api",
     "load": "cl_adapters.bundle.files",
     "load_runs": "cl_adapters.reports.runs",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cl_adapters.benchmarks.api import continue_run as continue_one
 from cl_adapters.benchmarks.api import run as run_all
 from cl_adapters.benchmarks.calibration import calibrate
 from cl_adapters.benchmarks.exporting import export_model_graph, graph_format
@@ -19,7 +20,44 @@ from cl_adapters.reports.runs import Runs, load_runs
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.pretrained import license_of
 
-__all__ = ["calibrate", "export", "load", "run"]
+__all__ = ["calibrate", "continue_run", "export", "load", "run"]
+
+
+def continue_run(
+    run: str | Path,
+    data: str | Path,
+    *,
+    out: str | Path = "runs",
+    quiet: bool = True,
+    cache: str | Path | None = None,
+    **part: object,
+) -> Runs:
+    """Learns further images on top of what a run has learned, and returns what was found.
+
+    `cl-adapters continue` from Python. The run itself stays as it is; the new one begins with its
+    curves and its last checkpoint, and ends as one long run over the images of both would. One that
+    was stopped goes on, and a finished one is not repeated.
+
+    Args:
+        run: Run directory of a finished run, or a folder with one run in it.
+        data: The images to learn: new classes, or more images of old ones; a folder or a table.
+        out: Folder of all runs.
+        quiet: Show no progress.
+        cache: Folder for what frozen parts compute, or `off`; None takes the user's cache.
+        **part: `increment`, new classes an experience (by default all at once); `old_test`, class
+            folders with test images of what was learned before, or `none` (by default those that
+            the run was evaluated on, if they are still there); and how the images are read:
+            `class_depth`, `domain_folders`, `image_column`, `label_column`, `max_megapixels`,
+            `test_set`.
+
+    Returns:
+        The new run, whatever else `out` holds; its `folder` can be continued in turn.
+
+    Raises:
+        InputError: If the run cannot be continued, or anything named is missing or does not fit.
+        RunError: If the new run cannot go on.
+    """
+    return load_runs([continue_one(run, data, out=out, quiet=quiet, cache=cache, **part)])
 
 
 def run(

@@ -21,6 +21,14 @@ COMMANDS: Final = {
         "cl_adapters.cli.run:run",
         "Runs strategies on a stream and records everything; finished runs are not repeated.",
     ),
+    "continue": Command(
+        "cl_adapters.cli.continuing:continue_run",
+        "Learns further images on top of what a finished run has learned, as a run of its own.",
+        (
+            "cl-adapters continue runs/photos/mos/seed0-1a2b3c4d --data photos-in-may",
+            "cl-adapters continue RUN --data month2 --increment 5 --old-test kept/test",
+        ),
+    ),
     "report": Command(
         "cl_adapters.cli.report:report",
         "Writes report.html, the figures and the tables of finished runs.",

@@ -95,7 +95,7 @@ def headings_of(text: str) -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize("command", ["run", "sweep", "tune"])
+@pytest.mark.parametrize("command", ["run", "continue", "sweep", "tune"])
 def test_every_option_stands_once_under_the_heading_of_its_group(command: str) -> None:
     result = CliRunner().invoke(app, [command, "--help"], terminal_width=1000)
     found = headings_of(result.output)
@@ -103,7 +103,7 @@ def test_every_option_stands_once_under_the_heading_of_its_group(command: str) -
     flags = [each.opts[0] for each in parameters if each.opts[0][0] == "-" and not each.hidden]
     shown = [each for under in found.values() for each in under]
     assert sorted(shown) == sorted([*flags, "--help"]), "each once"
-    groups = [heading for heading in found if heading not in {"Arguments", "Options"}]
+    groups = [heading for heading in found if heading not in {"Arguments", "Options", "Examples"}]
     assert set(groups) <= set(Group)
     assert groups == sorted(groups, key=list(Group).index)
     assert found["Options"] == ["--help"], "everything else has a group"
@@ -124,7 +124,7 @@ def test_a_command_without_groups_has_plain_options() -> None:
 
 
 def test_only_what_has_another_form_is_no_option_of_run() -> None:
-    assert set(recipe_keys()) - set(COMMAND_KEYS) == {"options", "plugins"}
+    assert set(recipe_keys()) - set(COMMAND_KEYS) == {"options", "plugins", "continued"}
 
 
 def test_a_near_command_is_suggested() -> None:

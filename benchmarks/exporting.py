@@ -49,6 +49,7 @@ def export_model_graph(
     *,
     check: Sequence[Path] = (),
     weights: str | Path | None = None,
+    quantize: str | None = None,
 ) -> Agreement:
     """Loads a trained model and writes it as a fixed graph.
 
@@ -59,6 +60,7 @@ def export_model_graph(
         check: Images, folders and parquet files to compare file and model on; none takes the test
             images of the run. Of many, `COMPARED` are taken.
         weights: File of the frozen backbone where it no longer is where the run had it.
+        quantize: `int8` for weights of 8 bits in an ONNX file.
 
     Returns:
         How far file and model agree.
@@ -69,11 +71,11 @@ def export_model_graph(
         RunError: If the file does not answer as the model does; none is left then.
     """
     out = user_path(out)
-    check_request(out, kind)
+    check_request(out, kind, quantize)
     source = model_folder(user_path(model))
     images = _pictures(check) if check else images_to_compare(source)
     learned = load(source, precision="fp32", weights=weights)
-    return export_graph(learned, out, kind, _batches(learned, images))
+    return export_graph(learned, out, kind, _batches(learned, images), quantize=quantize)
 
 
 def images_to_compare(folder: Path, most: int = COMPARED) -> Sequence[Pixels]:

@@ -115,6 +115,7 @@ def export(  # noqa: PLR0913 - each is an option of the command
     rejection: bool | None = None,
     weights: str | Path | None = None,
     check: str | Path | Sequence[str | Path] = (),
+    quantize: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Writes a trained model to be used elsewhere; returns where it is.
@@ -132,6 +133,7 @@ def export(  # noqa: PLR0913 - each is an option of the command
         weights: File of the frozen backbone where it no longer is where the run had it.
         check: Images, folders or parquet files on which a graph is compared with the model; by
             default the run's test images.
+        quantize: `int8` for weights of 8 bits in an ONNX file.
         say: Told, in a sentence, why what `reject` needs is missing.
 
     Raises:
@@ -143,8 +145,12 @@ def export(  # noqa: PLR0913 - each is an option of the command
         photos = [check] if isinstance(check, str | Path) else check
         kind = graph_format(format)
         paths = [Path(each) for each in photos]
-        export_model_graph(Path(model), Path(out), kind, check=paths, weights=weights)
+        export_model_graph(
+            Path(model), Path(out), kind, check=paths, weights=weights, quantize=quantize
+        )
         return user_path(out)
+    if quantize is not None:
+        raise InputError(f"`quantize` must go with format onnx, got {quantize!r} with bundle")
     source, place = model_folder(user_path(model)), user_path(out)
     if place.exists():
         raise InputError(f"bundle {str(place)!r} must be a new folder, got one that exists")

@@ -43,6 +43,9 @@ def export(
             help="Images to compare a graph with the model on; by default the run's test images."
         ),
     ] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: weights of 8 bits in an ONNX file.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Writes a trained model."""
@@ -52,7 +55,9 @@ def export(
 
     if format_ != "bundle":
         kind = graph_format(format_)
-        found = export_model_graph(model, out, kind, check=check or (), weights=weights)
+        found = export_model_graph(
+            model, out, kind, check=check or (), weights=weights, quantize=quantize
+        )
         if not quiet:
             same = round(found.same_top * found.images)
             typer.echo(f"{out}: {_megabytes(out)}, its pixels are described in preprocess.json")
@@ -69,6 +74,7 @@ def export(
         with_backbone=with_backbone,
         rejection=rejection,
         weights=weights,
+        quantize=quantize,
         say=partial(typer.echo, err=True),
     )
     if not quiet:

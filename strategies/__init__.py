@@ -45,6 +45,7 @@ STRATEGY_NAMES: Final = Registry["type[AdapterStrategy]"](
     "strategy",
     "cl_adapters.strategies",
     {
+        "fecam": "cl_adapters.strategies.fecam:FeCAM",
         "finetune": "cl_adapters.strategies.finetune:Finetune",
         "joint": "cl_adapters.strategies.joint:Joint",
         "lae": "cl_adapters.strategies.lae:LAE",

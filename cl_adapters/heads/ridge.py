@@ -33,6 +33,8 @@ class RidgeHead(GrowingBuffers):
     Args:
         num_features: M; the state holds M x M numbers.
         scale: Factor on the scores before a softmax turns them into a confidence.
+        normalise_columns: Score by cosines between features and each class's weights, another
+            classifier than the regression.
 
     Example:
         >>> head = RidgeHead(2, scale=1.0)
@@ -43,9 +45,12 @@ class RidgeHead(GrowingBuffers):
         [[0.5, 0.4000000059604645]]
     """
 
-    def __init__(self, num_features: int, *, scale: float = 10.0) -> None:
+    def __init__(
+        self, num_features: int, *, scale: float = 10.0, normalise_columns: bool = False
+    ) -> None:
         super().__init__()
         self.scale = scale
+        self.normalise_columns = normalise_columns
         self.register_buffer("gram", torch.zeros(num_features, num_features, dtype=torch.float64))
         self.register_buffer("cross", torch.zeros(num_features, 0, dtype=torch.float64))
         self.register_buffer("weight", torch.zeros(0, num_features))
@@ -123,7 +128,10 @@ class RidgeHead(GrowingBuffers):
         Shape:
             features: (B, M). Output: (B, C), float32.
         """
-        scores = functional.linear(features.float(), self.weight)
+        rows, weight = features.float(), self.weight
+        if self.normalise_columns:
+            rows, weight = (functional.normalize(each, dim=1) for each in (rows, weight))
+        scores = functional.linear(rows, weight)
         return (self.scale * scores).masked_fill(~self.is_seen, UNSEEN_LOGIT)
 
 

@@ -45,6 +45,7 @@ STRATEGY_NAMES: Final = Registry["type[AdapterStrategy]"](
     "strategy",
     "cl_adapters.strategies",
     {
+        "aper": "cl_adapters.strategies.aper:APER",
         "fecam": "cl_adapters.strategies.fecam:FeCAM",
         "finetune": "cl_adapters.strategies.finetune:Finetune",
         "joint": "cl_adapters.strategies.joint:Joint",

@@ -25,7 +25,8 @@ Differs from the authors' code, whatever `fidelity` says:
     one image            a class without spread takes the average covariance of the others, where
                          theirs divides by zero
 Variants: `form="pilot"` is what LAMDA-PILOT computes (covariance of features as they are, 100 I,
-correlations between rows), there after a first session, which `first_session=True` adds.
+correlations between rows), there after a first session, which `first_session=True` adds; its
+adapter's output counts a tenth there, `peft_scale=0.1`, which `official` sets.
 """
 
 from typing import Self
@@ -47,7 +48,7 @@ __all__ = ["FeCAM", "FeCAMConfig"]
 class FeCAMConfig(FirstSessionConfig):
     """Options of FeCAM; those of the first session have no effect without it."""
 
-    first_session: bool = Field(default=False, description="train PEFT modules on experience 0")
+    first_session: bool = Field(default=False, description="adapt the network to experience 0")
     form: Form = Field(
         default="authors", description="authors, or pilot: what LAMDA-PILOT computes"
     )

@@ -21,6 +21,8 @@ experience: with f the features of an image and W a fixed matrix of standard nor
 
 Differs from the authors' code, unless `fidelity="official"`:
     `projections=2000`   they take 10,000, for a backbone of width 768; ours has 192
+    `peft_scale=1.0`     their adapter's output counts a tenth, which learns little in the few steps
+                         of a small first experience
 Without an option: they choose the PEFT module by data set, and train it in phase 1 with batches of
 48 whatever the size later; W is drawn before phase 1, not after it, from a source of its own.
 Variants: `first_session=False` leaves phase 1 out, as their ablation; `normalise_columns=True` is
@@ -63,7 +65,7 @@ class RanPACConfig(FirstSessionConfig):
     @classmethod
     def official(cls) -> Self:
         """Returns the authors' settings."""
-        return cls(projections=10_000)
+        return cls(projections=10_000, peft_scale=0.1)
 
 
 def project(features: Tensor, weight: Tensor) -> Tensor:
@@ -95,7 +97,8 @@ class RanPACModel(FirstSessionModel):
 
     def scores(self, features: Tensor) -> Tensor:
         """Returns the scores (B, C) of features (B, D)."""
-        return super().scores(project(features, self.weight))
+        scores: Tensor = self.head(project(features, self.weight))
+        return scores
 
 
 class RanPAC(FirstSessionStrategy):

@@ -182,12 +182,10 @@ class MahalanobisHead(GrowingBuffers):
         columns = int(self.labels.max()) + 1 if len(self.labels) else 0
         found = torch.full((len(rows), columns), inf, device=rows.device)
         means = functional.normalize(self.means, dim=1) if self.form == "pilot" else self.means
-        with torch.autocast(rows.device.type, enabled=False):  # sums of many squares follow
-            for row, label in enumerate(self.labels.tolist()):
-                if self.counts[row]:
-                    apart = (rows - means[row]).float()
-                    squares = (apart @ self._inverse(row)) * apart
-                    found[:, label] = squares.sum(dim=1).clamp_min(0)
+        for row, label in enumerate(self.labels.tolist()):
+            if self.counts[row]:
+                apart = (rows - means[row]).float()
+                found[:, label] = ((apart @ self._inverse(row)) * apart).sum(dim=1).clamp_min(0)
         return found
 
     def forward(self, features: Tensor) -> Tensor:

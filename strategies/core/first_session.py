@@ -1,11 +1,14 @@
-"""First-session adaptation: PEFT modules trained on the first experience alone, then frozen.
+"""First-session adaptation: a network that is fitted to the first experience alone, then frozen.
 
-They are trained with a cosine head of learned scale and plain cross-entropy, by SGD with momentum
-0.9 along a cosine; the head is not used afterwards. What follows (prototypes, regressions,
-Gaussians) then works on features that fit the data and never change again.
+What is trained is a PEFT module in every block (`variant` adapter, the published default), a gain
+and a shift behind every layer (ssf), learned tokens before the first block or before each
+(vpt_shallow, vpt_deep), or a copy of all weights (finetune). It is trained with a cosine head of
+learned scale and plain cross-entropy, by SGD with momentum 0.9 along a cosine; the head is not used
+afterwards. What follows (prototypes, regressions, Gaussians) then works on features that fit the
+data and never change again.
 
-    FirstSessionConfig     how they are trained, or `first_session=False`: not at all
-    FirstSession           the PEFT modules and the head that they are trained with
+    FirstSessionConfig     what is trained and how, or `first_session=False`: nothing
+    FirstSession           what is trained, and the head that it is trained with
     FirstSessionModel      backbone, first session if any, and a classifier in closed form
     FirstSessionStrategy   what a method with such a model subclasses: it says how the classifier
                            is set, in `end_experience`, and nothing of the training
@@ -19,7 +22,7 @@ Class-Incremental Learning with Pre-Trained Models", IJCV 2024, arXiv:2303.07338
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -27,34 +30,63 @@ from torch import Tensor, nn
 
 from cl_adapters.heads.registry import build_trained_head
 from cl_adapters.peft.registry import Peft
+from cl_adapters.peft.stack import AdapterStack
+from cl_adapters.peft.tokens import VPT_DEEP, VPT_SHALLOW
 from cl_adapters.strategies.core.config import BlockPeftConfig, SGDConfig
 from cl_adapters.strategies.core.features import FeatureExtractor
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
 from cl_adapters.strategies.core.strategy import AdapterStrategy, Phase
 from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.reweighted import OwnWeights, Reweighted, ScaleShift
 
 __all__ = ["FirstSession", "FirstSessionConfig", "FirstSessionModel", "FirstSessionStrategy"]
 
+Variant = Literal["adapter", "ssf", "vpt_shallow", "vpt_deep", "finetune"]
+
 
 class FirstSessionConfig(SGDConfig, BlockPeftConfig):
-    """Options of the first session; the defaults are the published ones."""
+    """Options of the first session; the defaults are the published ones but for `peft_scale`.
 
-    first_session: bool = Field(default=True, description="train PEFT modules on experience 0")
+    An adapter whose output counts a tenth, as published, learns little in the few steps of a small
+    stream.
+    """
+
+    first_session: bool = Field(default=True, description="adapt the network to experience 0")
+    variant: Variant = Field(
+        default="adapter",
+        description="what that trains: adapter (the module `peft`), ssf, vpt_shallow, vpt_deep "
+        "or finetune",
+    )
     batch_size: int = Field(default=48, ge=1, description="images in a training step")
     epochs: int = Field(default=20, ge=1, description="passes over the first experience")
     lr: float = Field(default=0.01, gt=0, description="of SGD, cosine to 0")
     size: int | None = Field(
         default=None,
         ge=1,
-        description="of a PEFT module: width, rank or length; None: its own, 64 of parallel",
+        description="width, rank or length; None: 64 of parallel, 5 tokens, another's own",
     )
-    peft_scale: float = Field(default=0.1, gt=0, description="of a parallel adapter's output")
+    peft_scale: float = Field(default=1.0, gt=0, description="of a parallel adapter's output")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="in a parallel adapter's middle")
 
     @model_validator(mode="after")
     def _check_peft(self) -> Self:
-        self.refuse_beside_parallel({"peft_scale": 0.1, "dropout": 0.1})
+        self.refuse_beside_parallel({"peft_scale": 1.0, "dropout": 0.1})
+        is_adapter = self.variant == "adapter"
+        if not is_adapter and self.peft != "parallel":
+            raise ValueError(
+                f"`peft` must stay at parallel with variant {self.variant!r}, got {self.peft!r}"
+            )
+        if self.variant in {"ssf", "finetune"} and self.size is not None:
+            raise ValueError(
+                f"`size` must be left out with variant {self.variant!r}, which has none, "
+                f"got {self.size}"
+            )
         return self
+
+    @classmethod
+    def official(cls) -> Self:
+        """Returns the authors' settings."""
+        return cls(peft_scale=0.1)
 
     @property
     def chosen(self) -> tuple[Peft, int]:
@@ -62,29 +94,48 @@ class FirstSessionConfig(SGDConfig, BlockPeftConfig):
         peft, size = super().chosen
         return peft, 64 if self.size is None and self.peft == "parallel" else size
 
+    def build_adaptation(self, backbone: AdaptedViT, seed: int) -> AdapterStack | Reweighted:
+        """Returns what the first session trains."""
+        generator = torch.Generator().manual_seed(seed)
+        if self.variant == "finetune":
+            return OwnWeights(backbone)
+        if self.variant == "ssf":
+            return ScaleShift(backbone, generator)
+        if self.variant == "adapter":
+            return self.build_stack(backbone, seed, scale=self.peft_scale, dropout=self.dropout)
+        is_deep = self.variant == "vpt_deep"
+        return AdapterStack.build(
+            VPT_DEEP if is_deep else VPT_SHALLOW,
+            embed_dim=backbone.embed_dim,
+            blocks=backbone.num_blocks if is_deep else 1,
+            size=self.size,
+            generator=generator,
+        )
+
 
 class FirstSession(nn.Module):
-    """The PEFT modules, one in every block, and the head that they are trained with.
+    """What adapts the network, and the head that it is trained with.
 
     Args:
         backbone: The frozen ViT.
-        config: Which PEFT module, and how it is trained.
+        config: What adapts it, and how that is trained.
         seed: Of the initial weights.
 
     Attributes:
-        is_over: Whether the PEFT modules are as they will stay, a number of the state.
+        is_over: Whether all of it is as it will stay; part of the state.
+        is_skipped: Whether there was nothing to train: features are then the backbone's.
     """
 
     def __init__(self, backbone: AdaptedViT, config: FirstSessionConfig, seed: int) -> None:
         super().__init__()
-        self.adapters = config.build_stack(
-            backbone, seed, scale=config.peft_scale, dropout=config.dropout
-        )
+        self.adapters = config.build_adaptation(backbone, seed)
         self.head = build_trained_head(
             "cosine", backbone.embed_dim, init_std=None, scale=1.0, learn_scale=True
         )
         self.register_buffer("is_over", torch.tensor(data=False))
+        self.register_buffer("is_skipped", torch.tensor(data=False))
         self.is_over: Tensor
+        self.is_skipped: Tensor
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Gives the head the classes of the first experience; later ones never reach it."""
@@ -108,6 +159,8 @@ class FirstSession(nn.Module):
         """
         if self.is_due(experiences):
             yield Phase("first session", config.epochs)
+        elif len(experiences) == 1:
+            self.is_skipped.fill_(value=True)
         self.is_over.fill_(value=True)
         self.requires_grad_(requires_grad=False)
         self.eval()
@@ -122,12 +175,17 @@ class FirstSession(nn.Module):
         Shape:
             images: (B, 3, S, S). Output: (B, D).
         """
+        if self.is_skipped:
+            bare: Tensor = backbone(images)
+            return bare
+        if isinstance(self.adapters, Reweighted):
+            return self.adapters.features(backbone, images)
         features: Tensor = backbone(images, self.adapters.adapters())
         return features
 
 
 class FirstSessionModel(nn.Module):
-    """The backbone, the first session's PEFT modules if any, and a classifier in closed form.
+    """The backbone, what the first session makes of it if any, and a classifier in closed form.
 
     Args:
         backbone: The frozen ViT.
@@ -158,8 +216,9 @@ class FirstSessionModel(nn.Module):
         return self.first.features(self.backbone, inputs)
 
     def scores(self, features: Tensor) -> Tensor:
-        """Returns the logits (B, C) of features (B, F)."""
-        logits: Tensor = self.head(features)
+        """Returns the logits (B, C) of features (B, F), in full precision whatever these had."""
+        with torch.autocast(features.device.type, enabled=False):
+            logits: Tensor = self.head(features.float())
         return logits
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -212,13 +271,12 @@ class FirstSessionStrategy(AdapterStrategy):
         return {} if noise is None else {"dropout": noise}
 
     def frozen_features(self) -> FeatureExtractor | None:
-        """Returns backbone and PEFT modules, once these are as they will stay."""
+        """Returns the network as it was adapted, once it is as it will stay."""
         first = self.model.first
-        if first is None:
-            return self.features.feature_extractor(self.backbone, self.backbone)
-        if not first.is_over:
+        if first is not None and not first.is_over:
             return None
-        return self.features.feature_extractor(self.model.features, self.backbone, first.adapters)
+        used = [self.backbone] if first is None else [self.backbone, first.adapters]
+        return self.features.feature_extractor(self.model.features, *used)
 
     def plain_features(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the features (B, F) of the experience's images, not augmented, and labels (B,).

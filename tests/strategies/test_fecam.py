@@ -69,7 +69,7 @@ def test_in_bf16_distances_are_not_rounded_to_eight_bits() -> None:
 
 
 def test_the_authors_settings_are_the_defaults() -> None:
-    assert FeCAMConfig.official() == FeCAMConfig()
+    assert FeCAMConfig.official() == FeCAMConfig(peft_scale=0.1)  # of a first session alone
     assert not FeCAMConfig().first_session
 
 

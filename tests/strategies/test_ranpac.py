@@ -136,5 +136,5 @@ def test_bad_options_are_refused(options: dict[str, float]) -> None:
 
 
 def test_the_authors_width_is_an_option() -> None:
-    assert RanPACConfig.official() == RanPACConfig(projections=10_000)
+    assert RanPACConfig.official() == RanPACConfig(projections=10_000, peft_scale=0.1)
     assert RanPACConfig().first_session

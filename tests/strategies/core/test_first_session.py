@@ -100,7 +100,9 @@ def test_the_head_has_the_classes_of_the_first_experience_alone(tiny_vit: Adapte
 def test_the_published_adapter_is_the_default_and_other_kinds_have_their_own_size() -> None:
     stack = FirstSession(tiny_backbone(), FirstSessionConfig(), 0).adapters
     assert stack.down.shape == (4, 64, 32)
-    assert (stack.template.module.scale, stack.template.dropout) == (0.1, 0.1)
+    assert (stack.template.module.scale, stack.template.dropout) == (1.0, 0.1)
+    official = FirstSession(tiny_backbone(), FirstSessionConfig.official(), 0).adapters
+    assert official.template.module.scale == 0.1
     lora = FirstSession(tiny_backbone(), FirstSessionConfig(peft="lora"), 0).adapters
     assert getattr(lora, "peft-key_down").shape == (4, 5, 32)
     with pytest.raises(InputError, match="`dropout` must stay at 0.1 with peft 'lora'"):

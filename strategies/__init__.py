@@ -50,6 +50,7 @@ STRATEGY_NAMES: Final = Registry["type[AdapterStrategy]"](
         "finetune": "cl_adapters.strategies.finetune:Finetune",
         "joint": "cl_adapters.strategies.joint:Joint",
         "lae": "cl_adapters.strategies.lae:LAE",
+        "loranpac": "cl_adapters.strategies.loranpac:LoRanPAC",
         "mos": "cl_adapters.strategies.mos:MOS",
         "ranpac": "cl_adapters.strategies.ranpac:RanPAC",
         "sema": "cl_adapters.strategies.sema:SEMA",

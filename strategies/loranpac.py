@@ -100,6 +100,8 @@ class LoRanPAC(FirstSessionStrategy):
         rows, labels = zip(*self.plain_features(), strict=True)
         features, targets = torch.cat(rows), torch.cat(labels)
         with self.events.timed("directions", len(features)):
-            for part, known in zip(features.split(chunk), targets.split(chunk), strict=True):
+            for part, known in zip(
+                torch.split(features, chunk), torch.split(targets, chunk), strict=True
+            ):
                 model.head.add(project(part, model.weight), known)
             model.head.solve(self.config.strength)

@@ -28,10 +28,62 @@ from torch.nn import functional
 from cl_adapters.buffers import GrowingBuffers
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 
-__all__ = ["TruncatedHead"]
+__all__ = ["Directions", "TruncatedHead"]
 
 # Of the strongest direction; below it are the roundings of a basis in float32.
 _LEAST: Final = 1e-6
+
+
+class Directions(GrowingBuffers):
+    """The strongest directions of samples, and how strong each is.
+
+    Args:
+        num_features: M.
+        rank: Most directions that are kept.
+        share: Of the samples so far: no more directions than this many of them.
+
+    Attributes:
+        basis: U, (M, K), its columns orthonormal.
+        values: s, (K,), falling.
+        count: N.
+    """
+
+    grows_by_learning = True
+
+    def __init__(self, num_features: int, *, rank: int, share: float) -> None:
+        super().__init__()
+        self.rank, self.share = rank, share
+        self.register_buffer("basis", torch.zeros(num_features, 0))
+        self.register_buffer("values", torch.zeros(0, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.basis: Tensor
+        self.values: Tensor
+        self.count: Tensor
+
+    @torch.no_grad()
+    def add(self, columns: Tensor) -> None:
+        """Adds samples, (M, B) float64."""
+        self.count += columns.shape[1]
+        basis = self.basis.double()
+        known = basis.T @ columns
+        rest = columns - basis @ known
+        rest -= basis @ (basis.T @ rest)  # once more, for what rounding left
+        new, upper = torch.linalg.qr(rest)
+        left, values, _ = torch.linalg.svd(_stacked(self.values, known, upper))
+        most = min(self.rank, round(self.share * int(self.count)))
+        most = max(1, min(most, int((values > _LEAST * values[0]).sum())))
+        self.basis = (torch.cat((basis, new), dim=1) @ left[:, :most]).float()
+        self.values = values[:most]
+
+    def inverse_of(self, cross: Tensor, strength: float) -> Tensor:
+        """Returns U diag(1 / (s^2 + lambda)) U' C.
+
+        Shape:
+            cross: (M, C) float64. Output: (M, C) float64.
+        """
+        basis, damped = self.basis.double(), self.values.square() + strength
+        inverse = torch.where(damped > 0, 1 / damped, 0.0)  # samples of zeros alone say nothing
+        return basis @ (inverse[:, None] * (basis.T @ cross))
 
 
 class TruncatedHead(GrowingBuffers):
@@ -52,22 +104,15 @@ class TruncatedHead(GrowingBuffers):
         [0.5, 0.4]
     """
 
-    grows_by_learning = True
-
     def __init__(
         self, num_features: int, *, rank: int, share: float = 0.75, scale: float = 10.0
     ) -> None:
         super().__init__()
-        self.rank, self.share, self.scale = rank, share, scale
-        self.register_buffer("basis", torch.zeros(num_features, 0))
-        self.register_buffer("values", torch.zeros(0, dtype=torch.float64))
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.scale = scale
+        self.directions = Directions(num_features, rank=rank, share=share)
         self.register_buffer("cross", torch.zeros(num_features, 0, dtype=torch.float64))
         self.register_buffer("weight", torch.zeros(0, num_features))
         self.register_buffer("is_seen", torch.zeros(0, dtype=torch.bool))
-        self.basis: Tensor
-        self.values: Tensor
-        self.count: Tensor
         self.cross: Tensor
         self.weight: Tensor
         self.is_seen: Tensor
@@ -91,17 +136,7 @@ class TruncatedHead(GrowingBuffers):
         columns = features.double().T
         self.cross.index_add_(1, targets, columns.contiguous())
         self.is_seen[targets] = True
-        self.count += len(targets)
-        basis = self.basis.double()
-        known = basis.T @ columns
-        rest = columns - basis @ known
-        rest -= basis @ (basis.T @ rest)  # once more, for what rounding left
-        new, upper = torch.linalg.qr(rest)
-        left, values, _ = torch.linalg.svd(_stacked(self.values, known, upper))
-        most = min(self.rank, round(self.share * int(self.count)))
-        most = max(1, min(most, int((values > _LEAST * values[0]).sum())))
-        self.basis = (torch.cat((basis, new), dim=1) @ left[:, :most]).float()
-        self.values = values[:most]
+        self.directions.add(columns)
 
     @torch.no_grad()
     def solve(self, strength: float) -> None:
@@ -110,10 +145,7 @@ class TruncatedHead(GrowingBuffers):
         Args:
             strength: lambda, not below 0.
         """
-        basis = self.basis.double()
-        damped = self.values.square() + strength
-        inverse = torch.where(damped > 0, 1 / damped, 0.0)  # samples of zeros alone say nothing
-        self.weight = (basis @ (inverse[:, None] * (basis.T @ self.cross))).T.float().contiguous()
+        self.weight = self.directions.inverse_of(self.cross, strength).T.float().contiguous()
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns the scaled scores; `UNSEEN_LOGIT` where there is no sample.

@@ -25,6 +25,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "finetune": {"epochs": 2},
     "joint": {"epochs": 2},
     "lae": {"epochs": 2, "freeze_epochs": 1},
+    "loranpac": {"projections": 100},
     "mos": {"epochs": 2, "alignment_epochs": 2},
     "ranpac": {"projections": 50, "epochs": 2},
     "sema": {"epochs": 1, "descriptor_epochs": 2, "detect_batch_size": 12, "threshold": 0.01},

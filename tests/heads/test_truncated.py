@@ -39,7 +39,7 @@ def test_with_all_directions_it_is_least_squares(size: int, parts: int) -> None:
     head = fitted(rows, targets, parts=parts)
     expected = np.linalg.pinv(rows.double().numpy()) @ one_hot(targets)
     np.testing.assert_allclose(head.weight.T.numpy(), expected, atol=2e-4)
-    assert head.basis.shape == (size, min(40, size))
+    assert head.directions.basis.shape == (size, min(40, size))
 
 
 def test_the_strongest_directions_are_those_of_one_decomposition() -> None:
@@ -50,7 +50,7 @@ def test_the_strongest_directions_are_those_of_one_decomposition() -> None:
     targets = torch.arange(50) % 3
     head = fitted(rows, targets, parts=9, rank=6)
     left, values, right = np.linalg.svd(rows.double().numpy(), full_matrices=False)
-    np.testing.assert_allclose(head.values.numpy(), values[:6], rtol=1e-5)
+    np.testing.assert_allclose(head.directions.values.numpy(), values[:6], rtol=1e-5)
     kept = (right[:6].T / values[:6]) @ left[:, :6].T @ one_hot(targets)
     np.testing.assert_allclose(head.weight.T.numpy(), kept, atol=1e-4)
 
@@ -59,7 +59,9 @@ def test_directions_stay_orthonormal() -> None:
     rows, targets = samples(120, 60)
     rows[30:60] = rows[:30]  # nothing new in them
     head = fitted(rows, targets, parts=10, rank=45)
-    torch.testing.assert_close(head.basis.T @ head.basis, torch.eye(45), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        head.directions.basis.T @ head.directions.basis, torch.eye(45), atol=1e-5, rtol=0
+    )
 
 
 def test_no_more_directions_than_a_share_of_the_samples() -> None:
@@ -69,7 +71,7 @@ def test_no_more_directions_than_a_share_of_the_samples() -> None:
     counts = []
     for some, known in zip(rows.split(20), targets.split(20), strict=True):
         head.add(some, known)
-        counts.append(len(head.values))
+        counts.append(len(head.directions.values))
     assert counts == [15, 25]
 
 
@@ -95,7 +97,7 @@ def test_samples_of_zeros_or_equal_ones_are_taken() -> None:
     for rows in (torch.zeros(3, 5), torch.ones(3, 5)):
         head = fitted(rows, torch.tensor([0, 1, 1]), parts=1)
         assert torch.isfinite(head.weight).all()
-        assert len(head.values) == 1
+        assert len(head.directions.values) == 1
 
 
 def test_a_state_brings_back_directions_and_answers() -> None:

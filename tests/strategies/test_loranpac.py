@@ -33,9 +33,12 @@ def test_with_all_directions_answers_are_least_squares_over_all_images(chunk: in
 
 def test_directions_are_a_share_of_the_images_so_far() -> None:
     run = Trial(LoRanPAC, SMALL).straight
-    sizes = [state["head.basis"].shape for state in run.states]
+    sizes = [state["head.directions.basis"].shape for state in run.states]
     assert sizes == [(200, 18), (200, 36), (200, 63)]  # of 24, 48 and 84 images
-    assert Trial(LoRanPAC, {**SMALL, "rank": 20}).straight.states[-1]["head.basis"].shape[1] == 20
+    assert (
+        Trial(LoRanPAC, {**SMALL, "rank": 20}).straight.states[-1]["head.directions.basis"].shape[1]
+        == 20
+    )
 
 
 def test_a_first_session_moves_the_features_once() -> None:

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from cl_adapters.buffers import GrowingBuffers
 from cl_adapters.earlier_names import earlier_method
-from cl_adapters.errors import InputError
+from cl_adapters.errors import InputError, check_memory
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 
 __all__ = ["STRENGTHS", "RidgeHead", "choose_strength"]
@@ -31,10 +31,13 @@ class RidgeHead(GrowingBuffers):
     """A linear classifier by ridge regression.
 
     Args:
-        num_features: M; the state holds M x M numbers.
+        num_features: M; the state holds M x M numbers of 8 bytes.
         scale: Factor on the scores before a softmax turns them into a confidence.
         normalise_columns: Score by cosines between features and each class's weights, another
             classifier than the regression.
+
+    Raises:
+        InputError: If the machine has not the memory.
 
     Example:
         >>> head = RidgeHead(2, scale=1.0)
@@ -49,6 +52,7 @@ class RidgeHead(GrowingBuffers):
         self, num_features: int, *, scale: float = 10.0, normalise_columns: bool = False
     ) -> None:
         super().__init__()
+        check_memory(f"ridge regression on {num_features:,} features", 8 * num_features**2)
         self.scale = scale
         self.normalise_columns = normalise_columns
         self.register_buffer("gram", torch.zeros(num_features, num_features, dtype=torch.float64))

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cl_adapters.buffers import GrowingBuffers
+from cl_adapters.errors import check_memory
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 
 __all__ = ["Directions", "TruncatedHead"]
@@ -46,12 +47,17 @@ class Directions(GrowingBuffers):
         basis: U, (M, K), its columns orthonormal.
         values: s, (K,), falling.
         count: N.
+
+    Raises:
+        InputError: If the machine has not the memory.
     """
 
     grows_by_learning = True
 
     def __init__(self, num_features: int, *, rank: int, share: float) -> None:
         super().__init__()
+        kept = min(rank, num_features)
+        check_memory(f"{kept:,} directions of {num_features:,} features", 4 * kept * num_features)
         self.rank, self.share = rank, share
         self.register_buffer("basis", torch.zeros(num_features, 0))
         self.register_buffer("values", torch.zeros(0, dtype=torch.float64))

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cl_adapters.errors import InputError
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 from cl_adapters.heads.truncated import TruncatedHead
 
@@ -108,3 +109,8 @@ def test_a_state_brings_back_directions_and_answers() -> None:
         each.add(rows + 1, targets)
         each.solve(0.0)
     assert torch.equal(other.weight, head.weight)
+
+
+def test_more_directions_than_memory_holds_are_refused_with_what_they_take() -> None:
+    with pytest.raises(InputError, match="1,000,000 directions of 8,000,000 .* got 32,000 GB"):
+        TruncatedHead(8_000_000, rank=1_000_000)

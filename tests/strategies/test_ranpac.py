@@ -138,3 +138,10 @@ def test_bad_options_are_refused(options: dict[str, float]) -> None:
 def test_the_authors_width_is_an_option() -> None:
     assert RanPACConfig.official() == RanPACConfig(projections=10_000, peft_scale=0.1)
     assert RanPACConfig().first_session
+
+
+def test_more_projections_than_memory_holds_are_refused_with_what_they_take() -> None:
+    with pytest.raises(
+        InputError, match=r"on 4,000,000 features must fit into .* \d+ GB, got 128,000 GB"
+    ):
+        RanPAC(backbone=tiny_backbone(), config=RanPACConfig(projections=4_000_000))

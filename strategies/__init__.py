@@ -46,6 +46,7 @@ STRATEGY_NAMES: Final = Registry["type[AdapterStrategy]"](
     "cl_adapters.strategies",
     {
         "aper": "cl_adapters.strategies.aper:APER",
+        "ease": "cl_adapters.strategies.ease:EASE",
         "fecam": "cl_adapters.strategies.fecam:FeCAM",
         "finetune": "cl_adapters.strategies.finetune:Finetune",
         "joint": "cl_adapters.strategies.joint:Joint",

@@ -29,10 +29,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cl_adapters.heads.registry import build_trained_head
-from cl_adapters.peft.registry import Peft
 from cl_adapters.peft.stack import AdapterStack
 from cl_adapters.peft.tokens import VPT_DEEP, VPT_SHALLOW
-from cl_adapters.strategies.core.config import BlockPeftConfig, SGDConfig
+from cl_adapters.strategies.core.config import AdapterSGDConfig
 from cl_adapters.strategies.core.features import FeatureExtractor
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
 from cl_adapters.strategies.core.strategy import AdapterStrategy, Phase
@@ -44,12 +43,8 @@ __all__ = ["FirstSession", "FirstSessionConfig", "FirstSessionModel", "FirstSess
 Variant = Literal["adapter", "ssf", "vpt_shallow", "vpt_deep", "finetune"]
 
 
-class FirstSessionConfig(SGDConfig, BlockPeftConfig):
-    """Options of the first session; the defaults are the published ones but for `peft_scale`.
-
-    An adapter whose output counts a tenth, as published, learns little in the few steps of a small
-    stream.
-    """
+class FirstSessionConfig(AdapterSGDConfig):
+    """Options of the first session; the defaults are the published ones but for `peft_scale`."""
 
     first_session: bool = Field(default=True, description="adapt the network to experience 0")
     variant: Variant = Field(
@@ -57,20 +52,9 @@ class FirstSessionConfig(SGDConfig, BlockPeftConfig):
         description="what that trains: adapter (the module `peft`), ssf, vpt_shallow, vpt_deep "
         "or finetune",
     )
-    batch_size: int = Field(default=48, ge=1, description="images in a training step")
-    epochs: int = Field(default=20, ge=1, description="passes over the first experience")
-    lr: float = Field(default=0.01, gt=0, description="of SGD, cosine to 0")
-    size: int | None = Field(
-        default=None,
-        ge=1,
-        description="width, rank or length; None: 64 of parallel, 5 tokens, another's own",
-    )
-    peft_scale: float = Field(default=1.0, gt=0, description="of a parallel adapter's output")
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="in a parallel adapter's middle")
 
     @model_validator(mode="after")
     def _check_peft(self) -> Self:
-        self.refuse_beside_parallel({"peft_scale": 1.0, "dropout": 0.1})
         is_adapter = self.variant == "adapter"
         if not is_adapter and self.peft != "parallel":
             raise ValueError(
@@ -83,17 +67,6 @@ class FirstSessionConfig(SGDConfig, BlockPeftConfig):
             )
         return self
 
-    @classmethod
-    def official(cls) -> Self:
-        """Returns the authors' settings."""
-        return cls(peft_scale=0.1)
-
-    @property
-    def chosen(self) -> tuple[Peft, int]:
-        """The kind of PEFT module and its width, rank or length."""
-        peft, size = super().chosen
-        return peft, 64 if self.size is None and self.peft == "parallel" else size
-
     def build_adaptation(self, backbone: AdaptedViT, seed: int) -> AdapterStack | Reweighted:
         """Returns what the first session trains."""
         generator = torch.Generator().manual_seed(seed)
@@ -102,7 +75,7 @@ class FirstSessionConfig(SGDConfig, BlockPeftConfig):
         if self.variant == "ssf":
             return ScaleShift(backbone, generator)
         if self.variant == "adapter":
-            return self.build_stack(backbone, seed, scale=self.peft_scale, dropout=self.dropout)
+            return self.build_stack(backbone, seed)
         is_deep = self.variant == "vpt_deep"
         return AdapterStack.build(
             VPT_DEEP if is_deep else VPT_SHALLOW,

@@ -21,6 +21,7 @@ from cl_adapters.records.run_record import find_runs
 # SEMA's threshold lets every block grow, so that an experience has several phases.
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "aper": {"epochs": 2},
+    "ease": {"epochs": 2},
     "fecam": {},
     "finetune": {"epochs": 2},
     "joint": {"epochs": 2},

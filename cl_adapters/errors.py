@@ -1,5 +1,6 @@
 """The exceptions that the command turns into one sentence and an exit code, and their words."""
 
+import os
 import unicodedata
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -10,6 +11,7 @@ __all__ = [
     "EarlierNameWarning",
     "InputError",
     "RunError",
+    "check_memory",
     "check_positive",
     "is_out_of_memory",
     "listed",
@@ -135,3 +137,23 @@ def check_positive(name: str, value: int) -> None:
     """Raises `InputError` unless a size is a positive integer."""
     if value < 1:
         raise InputError(f"`{name}` must be a positive integer, got {value}")
+
+
+def check_memory(what: str, size: int) -> None:
+    """Raises `InputError` where numbers that are to be kept cannot fit into the machine's memory.
+
+    Where the system does not say how much it has, nothing is checked.
+
+    Args:
+        what: What is kept.
+        size: How many bytes it takes.
+    """
+    names = getattr(os, "sysconf_names", {})
+    if not {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(names):
+        return
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > memory:
+        raise InputError(
+            f"{what} must fit into the memory of this machine, {memory / 1e9:.0f} GB, got "
+            f"{size / 1e9:,.0f} GB"
+        )

@@ -45,9 +45,13 @@ STRATEGY_NAMES: Final = Registry["type[AdapterStrategy]"](
     "strategy",
     "cl_adapters.strategies",
     {
+        "aper": "cl_adapters.strategies.aper:APER",
+        "ease": "cl_adapters.strategies.ease:EASE",
+        "fecam": "cl_adapters.strategies.fecam:FeCAM",
         "finetune": "cl_adapters.strategies.finetune:Finetune",
         "joint": "cl_adapters.strategies.joint:Joint",
         "lae": "cl_adapters.strategies.lae:LAE",
+        "loranpac": "cl_adapters.strategies.loranpac:LoRanPAC",
         "mos": "cl_adapters.strategies.mos:MOS",
         "ranpac": "cl_adapters.strategies.ranpac:RanPAC",
         "sema": "cl_adapters.strategies.sema:SEMA",

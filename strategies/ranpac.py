@@ -9,7 +9,9 @@ Reference: Mark D. McDonnell, Dong Gong, Amin Parvaneh, Ehsan Abbasnejad, Anton 
 "RanPAC: Random Projections and Pre-trained Models for Continual Learning", NeurIPS 2023,
 arXiv:2307.02251.
 
-With f the features of an image and W a fixed matrix of standard normal numbers, (D, M):
+Phase 1, in the first experience alone: PEFT modules beside the MLP of every block are trained with
+a cosine head, cross-entropy and SGD, then frozen (`core/first_session.py`). Phase 2, in every
+experience: with f the features of an image and W a fixed matrix of standard normal numbers, (D, M):
 
     h = relu(f W)
     G <- G + H' H,  C <- C + H' Y       over the images of each experience, once
@@ -17,28 +19,38 @@ With f the features of an image and W a fixed matrix of standard normal numbers,
                                         among 10^-8 ... 10^8, the regression fitted on the others
     scores = h (G + lambda I)^-1 C      by Cholesky, after each experience
 
-Differs from the authors' code: no first-session adaptation (its phase 1, which trains a PEFT module
-on the first experience), so it stands beside the paper's rows without it; 2,000 projections by
-default, for a backbone of width 192, where the paper takes 10,000 for 768. What it costs: G has M x
-M numbers of 8 bytes, 32 MB for 2,000, in memory and in each checkpoint.
+Differs from the authors' code, unless `fidelity="official"`:
+    `projections=2000`   they take 10,000, for a backbone of width 768; ours has 192
+    `peft_scale=1.0`     their adapter's output counts a tenth, which learns little in the few steps
+                         of a small first experience
+Without an option: they choose the PEFT module by data set, and train it in phase 1 with batches of
+48 whatever the size later; W is drawn before phase 1, not after it, from a source of its own.
+Variants: `first_session=False` leaves phase 1 out, as their ablation; `normalise_columns=True` is
+what LAMDA-PILOT computes, whose ridge weights stand in a cosine layer: h and each class's weights
+have length 1 in the scores, and the answers may be others.
+
+What it costs: G has M x M numbers of 8 bytes, 32 MB for 2,000 and 800 MB for 10,000, in memory and
+in each checkpoint; twice that while it is solved.
 """
 
-from collections.abc import Iterator, Sequence
+from typing import Self
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from cl_adapters.heads.ridge import RidgeHead, choose_strength
-from cl_adapters.strategies.core.config import StrategyConfig
-from cl_adapters.strategies.core.features import FeatureExtractor
-from cl_adapters.strategies.core.strategy import AdapterStrategy, Phase
+from cl_adapters.strategies.core.first_session import (
+    FirstSessionConfig,
+    FirstSessionModel,
+    FirstSessionStrategy,
+)
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["RanPAC", "RanPACConfig", "project"]
 
 
-class RanPACConfig(StrategyConfig):
+class RanPACConfig(FirstSessionConfig):
     """Options of RanPAC."""
 
     projections: int = Field(default=2000, ge=1, description="M, width of the random projection")
@@ -46,6 +58,14 @@ class RanPACConfig(StrategyConfig):
     strength: float = Field(
         default=1.0, gt=0, description="lambda where an experience is too small to choose one"
     )
+    normalise_columns: bool = Field(
+        default=False, description="answer by cosines to the ridge weights, as LAMDA-PILOT does"
+    )
+
+    @classmethod
+    def official(cls) -> Self:
+        """Returns the authors' settings."""
+        return cls(projections=10_000, peft_scale=0.1)
 
 
 def project(features: Tensor, weight: Tensor) -> Tensor:
@@ -62,64 +82,44 @@ def project(features: Tensor, weight: Tensor) -> Tensor:
         return torch.relu(features.float() @ weight)
 
 
-class RanPACModel(nn.Module):
-    """The backbone, the random projection and the regression."""
+class RanPACModel(FirstSessionModel):
+    """The backbone, adapted or not, the random projection and the regression."""
 
     def __init__(self, backbone: AdaptedViT, config: RanPACConfig, seed: int) -> None:
-        super().__init__()
-        self.backbone = backbone
+        head = RidgeHead(
+            config.projections, scale=config.scale, normalise_columns=config.normalise_columns
+        )
+        super().__init__(backbone, config, seed, head)
         generator = torch.Generator().manual_seed(seed)
         weight = torch.randn(backbone.embed_dim, config.projections, generator=generator)
         self.register_buffer("weight", weight)
         self.weight: Tensor
-        self.head = RidgeHead(config.projections, scale=config.scale)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Returns the scores of all classes.
-
-        Shape:
-            inputs: images (B, 3, S, S) or features (B, D). Output: (B, C).
-        """
-        features = inputs if inputs.ndim == 2 else self.backbone(inputs)
+    def scores(self, features: Tensor) -> Tensor:
+        """Returns the scores (B, C) of features (B, D)."""
         scores: Tensor = self.head(project(features, self.weight))
         return scores
 
 
-class RanPAC(AdapterStrategy):
-    """Regresses classes on random projections of the frozen features, in closed form."""
+class RanPAC(FirstSessionStrategy):
+    """Adapts to experience 0, then regresses classes on random projections, in closed form."""
 
     config_class = RanPACConfig
     config: RanPACConfig
     model: RanPACModel
-    learns_by_gradient = False
 
     @classmethod
     def build_model(cls, backbone: AdaptedViT, config: RanPACConfig, seed: int) -> RanPACModel:
         """Returns the backbone, a projection drawn from the run's seed, and no classes yet."""
         return RanPACModel(backbone, config, seed)
 
-    def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:  # noqa: ARG002
-        """Makes room for the new classes."""
-        self.model.head.add_classes(classes)
-
-    def frozen_features(self) -> FeatureExtractor:
-        """Returns the whole backbone: no image passes it twice where there is a cache."""
-        return self.features.feature_extractor(self.backbone, self.backbone)
-
-    def phases(self) -> Iterator[Phase]:
-        """Yields nothing: no epoch is trained."""
-        yield from ()
-
     @torch.no_grad()
     def end_experience(self) -> None:
         """Adds the experience to the regression and solves it."""
-        rows: list[Tensor] = []
-        targets: list[Tensor] = []
-        frozen = self.features.cached_features(self.experience.dataset, self.frozen_features())
-        with self.events.timed("statistics", len(frozen)):
-            for found, labels in frozen.batches():
-                rows.append(project(found.to(self.device), self.model.weight))
-                targets.append(labels.to(self.device))
+        rows, targets = zip(
+            *((project(found, self.model.weight), known) for found, known in self.plain_features()),
+            strict=True,
+        )
         features, labels = torch.cat(rows), torch.cat(targets)
         with self.events.timed("ridge", len(features)):
             chosen = choose_strength(features, labels, self.generator("held out"))

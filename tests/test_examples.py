@@ -31,7 +31,7 @@ def plugins_and_methods() -> list[Path]:
     return [
         *(ROOT / "examples").glob("*/cl_adapters_*/*.py"),
         *(ROOT / "benchmarks" / "templates").glob("my_*.py"),
-        *(methods / f"{name}.py" for name in ("finetune", "joint", "lae", "mos", "ranpac", "sema", "simplecil")),
+        *(methods / f"{name}.py" for name in ("aper", "ease", "fecam", "finetune", "joint", "lae", "loranpac", "mos", "ranpac", "sema", "simplecil")),
     ]  # fmt: skip
 
 

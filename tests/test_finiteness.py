@@ -117,7 +117,7 @@ def poisoned(source: ImageSource, strategy: str, **options: Any) -> Any:
 
 WAYS = {
     "simplecil": ({}, "features must be finite, got nan in experience 0, phase 'train', epoch 0, batch 0"),
-    "ranpac": ({}, "features must be finite, got nan in experience 0, after its last epoch"),
+    "ranpac": ({"first_session": False}, "features must be finite, got nan in experience 0, after its last epoch"),
     "finetune": ({"epochs": 1}, "features must be finite, got nan in experience 0, phase 'train', epoch 0, batch 0"),
     "mos": ({"epochs": 1}, "features must be finite, got nan in experience 0"),
     "sema": ({"epochs": 1}, "features must be finite, got nan in experience 0, phase 'functional'"),

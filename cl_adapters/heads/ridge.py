@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from cl_adapters.buffers import GrowingBuffers
 from cl_adapters.earlier_names import earlier_method
-from cl_adapters.errors import InputError
+from cl_adapters.errors import InputError, check_memory
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 
 __all__ = ["STRENGTHS", "RidgeHead", "choose_strength"]
@@ -31,8 +31,13 @@ class RidgeHead(GrowingBuffers):
     """A linear classifier by ridge regression.
 
     Args:
-        num_features: M; the state holds M x M numbers.
+        num_features: M; the state holds M x M numbers of 8 bytes.
         scale: Factor on the scores before a softmax turns them into a confidence.
+        normalise_columns: Score by cosines between features and each class's weights, another
+            classifier than the regression.
+
+    Raises:
+        InputError: If the machine has not the memory.
 
     Example:
         >>> head = RidgeHead(2, scale=1.0)
@@ -43,9 +48,13 @@ class RidgeHead(GrowingBuffers):
         [[0.5, 0.4000000059604645]]
     """
 
-    def __init__(self, num_features: int, *, scale: float = 10.0) -> None:
+    def __init__(
+        self, num_features: int, *, scale: float = 10.0, normalise_columns: bool = False
+    ) -> None:
         super().__init__()
+        check_memory(f"ridge regression on {num_features:,} features", 8 * num_features**2)
         self.scale = scale
+        self.normalise_columns = normalise_columns
         self.register_buffer("gram", torch.zeros(num_features, num_features, dtype=torch.float64))
         self.register_buffer("cross", torch.zeros(num_features, 0, dtype=torch.float64))
         self.register_buffer("weight", torch.zeros(0, num_features))
@@ -123,7 +132,10 @@ class RidgeHead(GrowingBuffers):
         Shape:
             features: (B, M). Output: (B, C), float32.
         """
-        scores = functional.linear(features.float(), self.weight)
+        rows, weight = features.float(), self.weight
+        if self.normalise_columns:
+            rows, weight = (functional.normalize(each, dim=1) for each in (rows, weight))
+        scores = functional.linear(rows, weight)
         return (self.scale * scores).masked_fill(~self.is_seen, UNSEEN_LOGIT)
 
 

@@ -32,6 +32,7 @@ from cl_adapters.records.upgrade import OPTION_NAMES
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = [
+    "AdapterSGDConfig",
     "AnyHeadConfig",
     "BlockPeftConfig",
     "ClosedHead",
@@ -261,6 +262,46 @@ class BlockPeftConfig(StrategyOptions):
                     f"`{name}` must stay at {default} with peft {self.peft!r}, since only the "
                     f"parallel adapter has it, got {getattr(self, name)}"
                 )
+
+
+class AdapterSGDConfig(SGDConfig, BlockPeftConfig):
+    """A PEFT module in every block, trained by SGD as PILOT's methods train their adapters.
+
+    The defaults are theirs but for `peft_scale`: an adapter whose output counts a tenth learns
+    little in the few steps of a small stream.
+    """
+
+    batch_size: int = Field(default=48, ge=1, description="images in a training step")
+    epochs: int = Field(default=20, ge=1, description="passes over the images of an experience")
+    lr: float = Field(default=0.01, gt=0, description="of SGD, cosine to 0")
+    size: int | None = Field(
+        default=None,
+        ge=1,
+        description="of a module: width, rank or length; None: 64 of parallel, another's own",
+    )
+    peft_scale: float = Field(default=1.0, gt=0, description="of a parallel adapter's output")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="in a parallel adapter's middle")
+
+    @model_validator(mode="after")
+    def _check_parallel(self) -> Self:
+        self.refuse_beside_parallel({"peft_scale": 1.0, "dropout": 0.1})
+        return self
+
+    @classmethod
+    def official(cls) -> Self:
+        """Returns the authors' settings."""
+        return cls(peft_scale=0.1)
+
+    @property
+    def chosen(self) -> tuple[Peft, int]:
+        """The kind of PEFT module and its width, rank or length."""
+        peft, size = super().chosen
+        return peft, 64 if self.size is None and self.peft == "parallel" else size
+
+    def build_stack(self, backbone: AdaptedViT, seed: int, **options: object) -> AdapterStack:
+        """Returns a new module for each block of a backbone, stacked."""
+        given = {"scale": self.peft_scale, "dropout": self.dropout, **options}
+        return super().build_stack(backbone, seed, **given)
 
 
 class PeftConfig(BlockPeftConfig):

@@ -3,11 +3,14 @@
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 
-__all__ = ["AdapterFeatureExtractor", "FeatureExtractor", "extractor_digest"]
+__all__ = ["PROBES", "AdapterFeatureExtractor", "FeatureExtractor", "extractor_digest"]
+
+PROBES: Final = 2  # images that a digest is taken of
 
 
 def _ignore(_: int) -> None:
@@ -56,7 +59,7 @@ class AdapterFeatureExtractor:
 def extractor_digest(
     compute: Callable[[Tensor], Tensor], weights: Iterable[Tensor], shape: Sequence[int]
 ) -> tuple[str, int]:
-    """Returns a digest of a frozen part, of its weights and what it makes of two images.
+    """Returns a digest of a frozen part, of its weights and what it makes of `PROBES` images.
 
     The images stand for what weights do not say: the number of heads, the precision, the machine's
     arithmetic. The second number is the size of an image's features in bytes.
@@ -70,7 +73,7 @@ def extractor_digest(
     for value in weights:
         found.update(str(tuple(value.shape)).encode())
         found.update(_bytes(value))
-    probes = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    probes = torch.rand(PROBES, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         rows = compute(probes)
     found.update(_bytes(rows))

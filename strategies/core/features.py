@@ -16,6 +16,7 @@ from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.peft.bank import AdapterBank
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.extractors import (
+    PROBES,
     AdapterFeatureExtractor,
     FeatureExtractor,
     extractor_digest,
@@ -76,12 +77,12 @@ class Features:
         else:
             passes = self._backbone.num_passes  # the digest's own are no pass of an image
             namespace, size = extractor_digest(rows, weights, self._backbone.input_shape)
-            asked = int(self._backbone.num_passes > passes)
+            asked = (self._backbone.num_passes - passes) // PROBES  # passes an image
             self._backbone.num_passes = passes
         if is_backbone:
             self._known = key, (namespace, size, asked)
         # What a cache answers stands for passes: they are the method's, whoever computed them.
-        answered = self._backbone.count_passes if asked else _count_nothing
+        answered = partial(_count, self._backbone, asked)
         return FeatureExtractor(rows, namespace, self._device, size, answered)
 
     def adapter_feature_extractor(self, bank: AdapterBank) -> AdapterFeatureExtractor:
@@ -129,8 +130,9 @@ class Features:
             yield self._backbone.inputs(images, self._device), labels.to(self._device).long()
 
 
-def _count_nothing(_: int) -> None:
-    """Counts no pass: the features come before the network's end."""
+def _count(backbone: AdaptedViT, passes: int, images: int) -> None:
+    """Counts the passes of each image: none where the features come before the network's end."""
+    backbone.count_passes(passes * images)
 
 
 def _under_one(compute: Callable[[Tensor, Tensor], Tensor], part: int, images: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class Method(ABC):
 
     config: StrategyConfig
     config_class: ClassVar[type[StrategyConfig]] = StrategyConfig
-    learns_by_gradient: ClassVar[bool] = True  # else batches go to `accumulate`
+    learns_by_gradient: bool = True  # else batches go to `accumulate`
     trains_on_features: ClassVar[bool] = False  # needs of an image but its frozen features
     trains_on_all_data: ClassVar[bool] = False  # the images of all experiences so far
     role: ClassVar[str] = "method"  # or lower_bound, baseline, upper_bound: how reports show it

@@ -19,7 +19,7 @@ STRATEGIES = [
     pytest.param(each, marks=[] if each in QUICK else [pytest.mark.slow]) for each in OPTIONS
 ]
 # Points that are kept before the next stop; without training there is one an experience.
-STOPPED_AT_EVERY = {"ranpac": 1}
+STOPPED_AT_EVERY = {"aper": 3, "fecam": 1, "loranpac": 1, "ranpac": 3}
 
 
 def predictions(

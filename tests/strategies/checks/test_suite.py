@@ -26,7 +26,11 @@ OF_ONE_TRIAL = (
 )  # fmt: skip
 NAMES = STRATEGY_NAMES.names()
 # What takes most of a trial's time, made small: what is checked does not depend on it.
-SMALL = {"ranpac": {"projections": 64}, "sema": {"descriptor_epochs": 2}}
+SMALL = {
+    "loranpac": {"projections": 64},
+    "ranpac": {"projections": 64},
+    "sema": {"descriptor_epochs": 2},
+}
 OURS = [name for name in NAMES if not name.startswith("avalanche:") and name != "joint"]
 
 

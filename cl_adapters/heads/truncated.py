@@ -1,0 +1,170 @@
+"""Least squares from features to classes on the strongest directions, one batch after another.
+
+With the rows of H all samples so far and Y their classes as 0 and 1, the strongest k directions of
+H' = U diag(s) V' are kept in place of the Gram matrix H' H, which has M x M numbers, and weaker
+ones are dropped instead of damped. For a batch of rows B:
+
+    P = U' B',  Q R = B' - U P            what is new in the batch, by QR
+    U' diag(s') V'' = [[diag s, P], [0, R]]   by SVD;  U <- [U, Q] U',  s <- s', the first k
+    C <- C + B' Y
+    W = U diag(1 / (s^2 + lambda)) U' C
+
+If nothing is dropped, W is the least squares solution of smallest norm over all samples at once.
+
+Reference: Liangzu Peng, Juan Elenter, Joshua Agterberg, Alejandro Ribeiro, René Vidal, "LoRanPAC:
+Low-rank Random Features and Pre-trained Models for Bridging Theory and Practice in Continual
+Learning", ICLR 2025, arXiv:2410.00645.
+
+Shapes: B batch, N samples, M features, K directions, C columns = highest label seen + 1.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cl_adapters.buffers import GrowingBuffers
+from cl_adapters.errors import check_memory
+from cl_adapters.heads.linear import UNSEEN_LOGIT
+
+__all__ = ["Directions", "TruncatedHead"]
+
+# Of the strongest direction; below it are the roundings of a basis in float32.
+_LEAST: Final = 1e-6
+
+
+class Directions(GrowingBuffers):
+    """The strongest directions of samples, and how strong each is.
+
+    Args:
+        num_features: M.
+        rank: Most directions that are kept.
+        share: Of the samples so far: no more directions than this many of them.
+
+    Attributes:
+        basis: U, (M, K), its columns orthonormal.
+        values: s, (K,), falling.
+        count: N.
+
+    Raises:
+        InputError: If the machine has not the memory.
+    """
+
+    grows_by_learning = True
+
+    def __init__(self, num_features: int, *, rank: int, share: float) -> None:
+        super().__init__()
+        kept = min(rank, num_features)
+        check_memory(f"{kept:,} directions of {num_features:,} features", 4 * kept * num_features)
+        self.rank, self.share = rank, share
+        self.register_buffer("basis", torch.zeros(num_features, 0))
+        self.register_buffer("values", torch.zeros(0, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.basis: Tensor
+        self.values: Tensor
+        self.count: Tensor
+
+    @torch.no_grad()
+    def add(self, columns: Tensor) -> None:
+        """Adds samples, (M, B) float64."""
+        self.count += columns.shape[1]
+        basis = self.basis.double()
+        known = basis.T @ columns
+        rest = columns - basis @ known
+        rest -= basis @ (basis.T @ rest)  # once more, for what rounding left
+        new, upper = torch.linalg.qr(rest)
+        left, values, _ = torch.linalg.svd(_stacked(self.values, known, upper))
+        most = min(self.rank, round(self.share * int(self.count)))
+        most = max(1, min(most, int((values > _LEAST * values[0]).sum())))
+        self.basis = (torch.cat((basis, new), dim=1) @ left[:, :most]).float()
+        self.values = values[:most]
+
+    def inverse_of(self, cross: Tensor, strength: float) -> Tensor:
+        """Returns U diag(1 / (s^2 + lambda)) U' C.
+
+        Shape:
+            cross: (M, C) float64. Output: (M, C) float64.
+        """
+        basis, damped = self.basis.double(), self.values.square() + strength
+        inverse = torch.where(damped > 0, 1 / damped, 0.0)  # samples of zeros alone say nothing
+        return basis @ (inverse[:, None] * (basis.T @ cross))
+
+
+class TruncatedHead(GrowingBuffers):
+    """A linear classifier by least squares on the strongest directions.
+
+    Args:
+        num_features: M.
+        rank: Most directions that are kept; the state holds M x K numbers of 4 bytes.
+        share: Of the samples so far: no more directions than this many of them.
+        scale: Factor on the scores before a softmax turns them into a confidence.
+
+    Example:
+        >>> head = TruncatedHead(2, rank=2, share=1.0, scale=1.0)
+        >>> head.add_classes([0, 1])
+        >>> head.add(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]))
+        >>> head.solve(1.0)
+        >>> [round(each, 4) for each in head(torch.tensor([[1.0, 1.0]]))[0].tolist()]
+        [0.5, 0.4]
+    """
+
+    def __init__(
+        self, num_features: int, *, rank: int, share: float = 0.75, scale: float = 10.0
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.directions = Directions(num_features, rank=rank, share=share)
+        self.register_buffer("cross", torch.zeros(num_features, 0, dtype=torch.float64))
+        self.register_buffer("weight", torch.zeros(0, num_features))
+        self.register_buffer("is_seen", torch.zeros(0, dtype=torch.bool))
+        self.cross: Tensor
+        self.weight: Tensor
+        self.is_seen: Tensor
+
+    def add_classes(self, classes: Sequence[int]) -> None:
+        """Makes room for classes that have no column yet."""
+        missing = max(classes, default=-1) + 1 - len(self.is_seen)
+        if missing > 0:
+            self.cross = functional.pad(self.cross, (0, missing))
+            self.weight = functional.pad(self.weight, (0, 0, 0, missing))
+            self.is_seen = functional.pad(self.is_seen, (0, missing))
+
+    @torch.no_grad()
+    def add(self, features: Tensor, targets: Tensor) -> None:
+        """Adds samples; `solve` lets them count.
+
+        Shape:
+            features: (B, M), of a size that an SVD of (K + B) x (K + B) numbers can take.
+            targets: (B,), labels below C.
+        """
+        columns = features.double().T
+        self.cross.index_add_(1, targets, columns.contiguous())
+        self.is_seen[targets] = True
+        self.directions.add(columns)
+
+    @torch.no_grad()
+    def solve(self, strength: float) -> None:
+        """Sets the classifier from all samples so far.
+
+        Args:
+            strength: lambda, not below 0.
+        """
+        self.weight = self.directions.inverse_of(self.cross, strength).T.float().contiguous()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns the scaled scores; `UNSEEN_LOGIT` where there is no sample.
+
+        Shape:
+            features: (B, M). Output: (B, C), float32.
+        """
+        scores = functional.linear(features.float(), self.weight)
+        return (self.scale * scores).masked_fill(~self.is_seen, UNSEEN_LOGIT)
+
+
+def _stacked(values: Tensor, known: Tensor, upper: Tensor) -> Tensor:
+    """Returns [[diag s, P], [0, R]], (K + R, K + B)."""
+    above = torch.cat((torch.diag(values), known), dim=1)
+    below = functional.pad(upper, (len(values), 0))
+    return torch.cat((above, below))

@@ -1,0 +1,110 @@
+"""A frozen network that runs with other weights than its own, which are learned.
+
+The network itself stays as it is: it is called with the weights of one of these modules in place of
+its own, so that one backbone serves both, and a cache of features sees which weights were used.
+
+    ScaleShift    a gain and a shift for each channel behind every layer, merged into the layer
+    OwnWeights    a copy of all weights, all of them trained
+
+Reference: Dongze Lian, Daquan Zhou, Jiashi Feng, Xinchao Wang, "Scaling & Shifting Your Features: A
+New Baseline for Efficient Model Tuning", NeurIPS 2022, arXiv:2210.08823.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from cl_adapters.vit.adapted_vit import AdaptedViT
+
+__all__ = ["OwnWeights", "Reweighted", "ScaleShift"]
+
+
+class Reweighted(nn.Module, ABC):
+    """What gives a network its weights."""
+
+    noise: torch.Generator | None = None  # nothing is drawn
+
+    @abstractmethod
+    def weights(self, backbone: AdaptedViT) -> dict[str, Tensor]:
+        """Returns the weights that stand in for the network's, by their names in it."""
+
+    def features(self, backbone: AdaptedViT, images: Tensor) -> Tensor:
+        """Returns the network's features under these weights; the network counts the passes.
+
+        Shape:
+            images: (B, C, S, S). Output: (B, D).
+        """
+        found: Tensor = functional_call(backbone, self.weights(backbone), (images,))
+        return found
+
+
+class OwnWeights(Reweighted):
+    """A copy of all weights of a network: full fine-tuning.
+
+    Args:
+        backbone: Whose weights it starts with.
+    """
+
+    def __init__(self, backbone: AdaptedViT) -> None:
+        super().__init__()
+        named = dict(backbone.named_parameters())
+        self._names = list(named)
+        self.values = nn.ParameterDict(
+            {_key(name): nn.Parameter(value.detach().clone()) for name, value in named.items()}
+        )
+
+    def weights(self, backbone: AdaptedViT) -> dict[str, Tensor]:  # noqa: ARG002
+        """Returns the copy."""
+        return {name: self.values[_key(name)] for name in self._names}
+
+
+class ScaleShift(Reweighted):
+    """y -> gain y + shift, by channel, behind every layer of a network that is affine.
+
+    These are the patch projection; in each block both norms, the projection to queries, keys and
+    values, attention's own, and both layers of the MLP; the last norm. For a ViT-B 205,824 numbers.
+
+    Args:
+        backbone: The network.
+        generator: Source of the initial values: gains N(1, 0.02^2), shifts N(0, 0.02^2).
+    """
+
+    def __init__(self, backbone: AdaptedViT, generator: torch.Generator) -> None:
+        super().__init__()
+        self.gains, self.shifts = nn.ParameterDict(), nn.ParameterDict()
+        for name, layer in _affine_layers(backbone):
+            size = len(layer.weight)
+            self.gains[_key(name)] = nn.Parameter(1 + 0.02 * torch.randn(size, generator=generator))
+            self.shifts[_key(name)] = nn.Parameter(0.02 * torch.randn(size, generator=generator))
+
+    def weights(self, backbone: AdaptedViT) -> dict[str, Tensor]:
+        """Returns the layers with gain and shift merged in: W' = gain W, b' = gain b + shift."""
+        found = {}
+        for name, layer in _affine_layers(backbone):
+            gain, shift = self.gains[_key(name)], self.shifts[_key(name)]
+            weight = layer.weight
+            found[f"{name}.weight"] = weight * gain.reshape(-1, *[1] * (weight.ndim - 1))
+            found[f"{name}.bias"] = shift if layer.bias is None else gain * layer.bias + shift
+        return found
+
+
+def _affine_layers(backbone: AdaptedViT) -> Iterator[tuple[str, nn.Linear]]:
+    """Yields name and layer of all that have a weight with a channel in front."""
+    in_blocks = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+    names = [
+        "patch_embed.proj",
+        *(f"blocks.{i}.{each}" for i in range(backbone.num_blocks) for each in in_blocks),
+        "norm",
+        "fc_norm",  # the last norm of a network that pools
+    ]
+    for name in names:
+        layer = backbone.vit.get_submodule(name)
+        if getattr(layer, "weight", None) is not None:
+            yield f"vit.{name}", layer
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "-")  # no dot may stand in the name of a parameter

@@ -89,13 +89,9 @@ class EASEModel(nn.Module):
             logits: Tensor = self.head(self.backbone(images, self.current_adapters.adapters()))
             missing = max(0, self.prototypes.counts.shape[1] - logits.shape[1])
             return functional.pad(logits, (0, missing), value=UNSEEN_LOGIT)
-        tokens = self.backbone.tokens(images)
-
-        def features_under(rows: Tensor, sets: Tensor) -> Tensor:
-            adapters = self.frozen_adapters.choose(int(sets[0]))  # all ask for one
-            return self.backbone.features(self.backbone.run(tokens[rows], adapters=adapters))
-
-        return self.answer(torch.arange(len(images), device=images.device), features_under)
+        sets = [self.frozen_adapters.choose(each) for each in range(len(self.frozen_adapters))]
+        features = self.backbone.features_of(images, sets)
+        return self.scores(features.reshape(len(sets), -1, features.shape[1]))
 
     def answer(self, images: Tensor, features_under: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Returns the scores: the paper's inference.
@@ -105,11 +101,15 @@ class EASEModel(nn.Module):
             features_under: From images (b,) and a frozen set for each (b,) to features (b, D).
         """
         found = [
-            features_under(images, torch.full_like(images, each)).float()
+            features_under(images, torch.full_like(images, each))
             for each in range(len(self.frozen_adapters))
         ]
-        with torch.autocast(images.device.type, enabled=False):
-            scores: Tensor = self.prototypes(torch.stack(found))
+        return self.scores(torch.stack(found))
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Returns the scores (B, C) of features (T, B, D), in full precision."""
+        with torch.autocast(features.device.type, enabled=False):
+            scores: Tensor = self.prototypes(features.float())
         return scores
 
 

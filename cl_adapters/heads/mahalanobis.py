@@ -85,6 +85,7 @@ class MahalanobisHead(GrowingBuffers):
         self.means: Tensor
         self.scatters: Tensor
         self._inverses: dict[int, Tensor] = {}  # by row; of rows that changed there is none
+        self._columns: list[tuple[Tensor, Tensor] | None] | None = None  # by label
 
     def add_classes(self, classes: Sequence[int]) -> None:
         """Makes room for classes that have none yet."""
@@ -94,6 +95,7 @@ class MahalanobisHead(GrowingBuffers):
         self.counts = functional.pad(self.counts, (0, len(new)))
         self.means = functional.pad(self.means, (0, 0, 0, len(new)))
         self.scatters = functional.pad(self.scatters, (0, 0, 0, 0, 0, len(new)))
+        self._columns = None
 
     @torch.no_grad()
     def add(self, features: Tensor, targets: Tensor) -> None:
@@ -124,13 +126,14 @@ class MahalanobisHead(GrowingBuffers):
     def _forget(self) -> None:
         # Classes without a spread look at all others.
         self._inverses = {row: each for row, each in self._inverses.items() if self._spreads(row)}
+        self._columns = None
 
     def _spreads(self, row: int) -> bool:
         return bool(self.scatters[row].trace() > _NO_SPREAD * self.counts[row])
 
     def buffers_loaded(self) -> None:
         """Forgets the inverses of the statistics before."""
-        self._inverses = {}
+        self._inverses, self._columns = {}, None
 
     def covariance(self, row: int) -> Tensor:
         """Returns the unbiased covariance of the class of a row, (D, D) float64; not shrunk yet."""
@@ -178,15 +181,29 @@ class MahalanobisHead(GrowingBuffers):
         Shape:
             features: (B, D). Output: (B, C), float32, at least 0.
         """
-        rows = self._prepared(features, unit=True)
-        columns = int(self.labels.max()) + 1 if len(self.labels) else 0
-        found = torch.full((len(rows), columns), inf, device=rows.device)
-        means = functional.normalize(self.means, dim=1) if self.form == "pilot" else self.means
-        for row, label in enumerate(self.labels.tolist()):
-            if self.counts[row]:
-                apart = (rows - means[row]).float()
-                found[:, label] = ((apart @ self._inverse(row)) * apart).sum(dim=1).clamp_min(0)
-        return found
+        rows, found = self._prepared(features, unit=True), []
+        for column in self._by_label():
+            if column is None:
+                found.append(torch.full_like(rows[:, 0], inf, dtype=torch.float32))
+                continue
+            mean, inverse = column
+            apart = (rows - mean).float()
+            found.append(((apart @ inverse) * apart).sum(dim=1).clamp_min(0))
+        return torch.stack(found, dim=1) if found else rows[:, :0].float()
+
+    def _by_label(self) -> list[tuple[Tensor, Tensor] | None]:
+        """Returns mean and inverse of each class that has samples, None of the others."""
+        known = self._columns
+        seen = [] if known is None else [each for each in known if each is not None]
+        if known is None or (seen and seen[0][0].device != self.means.device):
+            labels = self.labels.tolist()
+            means = functional.normalize(self.means, dim=1) if self.form == "pilot" else self.means
+            known = [None] * (max(labels, default=-1) + 1)
+            for row, label in enumerate(labels):
+                if self.counts[row]:
+                    known[label] = means[row], self._inverse(row)
+            self._columns = known
+        return known
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns the logs of the softmax of -scale d; `UNSEEN_LOGIT` where there is no sample.

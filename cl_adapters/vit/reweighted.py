@@ -10,6 +10,7 @@ Reference: Dongze Lian, Daquan Zhou, Jiashi Feng, Xinchao Wang, "Scaling & Shift
 New Baseline for Efficient Model Tuning", NeurIPS 2022, arXiv:2210.08823.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
@@ -39,6 +40,16 @@ class Reweighted(nn.Module, ABC):
         """
         found: Tensor = functional_call(backbone, self.weights(backbone), (images,))
         return found
+
+    @torch.no_grad()
+    def merged(self, backbone: AdaptedViT) -> AdaptedViT:
+        """Returns a copy of the network that has these weights as its own."""
+        network = copy.deepcopy(backbone)
+        for name, value in self.weights(backbone).items():
+            layer, _, attribute = name.rpartition(".")
+            weight = nn.Parameter(value.detach().clone(), requires_grad=False)
+            network.get_submodule(layer).register_parameter(attribute, weight)
+        return network
 
 
 class OwnWeights(Reweighted):

@@ -107,8 +107,9 @@ class FirstSession(nn.Module):
         )
         self.register_buffer("is_over", torch.tensor(data=False))
         self.register_buffer("is_skipped", torch.tensor(data=False))
-        self.is_over: Tensor
-        self.is_skipped: Tensor
+        self.is_over: Tensor | bool
+        self.is_skipped: Tensor | bool
+        self.merged: AdaptedViT | None = None  # where weights are no longer kept apart
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Gives the head the classes of the first experience; later ones never reach it."""
@@ -133,8 +134,8 @@ class FirstSession(nn.Module):
         if self.is_due(experiences):
             yield Phase("first session", config.epochs)
         elif len(experiences) == 1:
-            self.is_skipped.fill_(value=True)
-        self.is_over.fill_(value=True)
+            cast("Tensor", self.is_skipped).fill_(value=True)
+        cast("Tensor", self.is_over).fill_(value=True)
         self.requires_grad_(requires_grad=False)
         self.eval()
 
@@ -148,6 +149,9 @@ class FirstSession(nn.Module):
         Shape:
             images: (B, 3, S, S). Output: (B, D).
         """
+        if self.merged is not None:
+            merged: Tensor = self.merged(images)
+            return merged
         if self.is_skipped:
             bare: Tensor = backbone(images)
             return bare
@@ -155,6 +159,15 @@ class FirstSession(nn.Module):
             return self.adapters.features(backbone, images)
         features: Tensor = backbone(images, self.adapters.adapters())
         return features
+
+    def settle(self, backbone: AdaptedViT) -> None:
+        """Makes of what may change while it is learned what a fixed graph can hold."""
+        for name in ("is_over", "is_skipped"):
+            value = bool(getattr(self, name))
+            delattr(self, name)
+            setattr(self, name, value)
+        if isinstance(self.adapters, Reweighted) and not self.is_skipped:
+            self.merged = self.adapters.merged(backbone)
 
 
 class FirstSessionModel(nn.Module):
@@ -193,6 +206,12 @@ class FirstSessionModel(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             logits: Tensor = self.head(features.float())
         return logits
+
+    def fixed_graph(self) -> nn.Module:
+        """Returns the model, without what may change while it is learned."""
+        if self.first is not None:
+            self.first.settle(self.backbone)
+        return self
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns the logits: of the trained head while the first session lasts.

@@ -20,7 +20,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "mos": {"epochs": 1, "batch_size": 8},
     "finetune": {"epochs": 1, "batch_size": 8},
     "joint": {"epochs": 1, "batch_size": 8},
-    "ranpac": {"projections": 50},
+    "aper": {"epochs": 1, "batch_size": 8},
+    "ease": {"epochs": 1, "batch_size": 8},
+    "loranpac": {"projections": 50},
+    "ranpac": {"projections": 50, "epochs": 1, "batch_size": 8},
     "simplecil": {},
 }
 

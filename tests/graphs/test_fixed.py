@@ -20,6 +20,14 @@ CASES = [
     ("simplecil", {"head": "discriminant"}),
     ("simplecil", {"head": "ridge"}),
     ("ranpac", {"projections": 50}),
+    ("aper", {}),
+    ("aper", {"variant": "ssf"}),
+    ("aper", {"variant": "vpt_shallow"}),
+    ("aper", {"variant": "finetune"}),
+    ("loranpac", {"projections": 50}),
+    ("fecam", {}),
+    ("fecam", {"form": "pilot", "first_session": True}),
+    ("ease", {}),
     ("finetune", {"peft": "prefix"}),
     ("finetune", {"peft": "lora", "head": "cosine"}),
     ("joint", {"peft": "parallel"}),
@@ -51,7 +59,7 @@ def graph_of(model: Any) -> GraphModel:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    by_default(CASES, [CASES[0], CASES[3], CASES[7], CASES[9], CASES[10], CASES[12], CASES[15]]),
+    by_default(CASES, [CASES[place] for place in (0, 3, 4, 9, 11, 15, 17, 18, 20, 23)]),
 )
 def test_a_graph_answers_as_the_model(name: str, options: dict[str, Any]) -> None:
     model = learned(name, **options)

@@ -2,15 +2,16 @@
 
     python -m cl_adapters.benchmarks.maintenance.graph_speed RUN…
 
-For each run directory the ONNX file is written, and model and file answer the same images in turns,
-one image at a time and 32, in processor time on one thread. A ratio is the median over pairs, so
-that a machine that slows down meanwhile does not decide.
+For each run directory the ONNX file is written and quantised. Model and file answer the same images
+in turns, one image at a time and 32, in processor time on one thread. A ratio, of the file over the
+model, is the median over pairs, so that a machine that slows down meanwhile does not decide.
 """
 
+import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -24,6 +25,7 @@ from cl_adapters.benchmarks.markdown import markdown_table
 from cl_adapters.bundle.files import load
 from cl_adapters.bundle.model import LearnedModel
 from cl_adapters.graphs.onnx_file import read_onnx_graph
+from cl_adapters.graphs.quantized import quantize_file
 
 __all__ = ["Pace", "pace"]
 
@@ -38,7 +40,7 @@ class Pace:
     Attributes:
         batch: Images in it.
         native: Processor seconds of the model, the least.
-        graph: Those of the file.
+        graph: The same of the file.
         ratio: Those of the file over those of the model, the median over pairs.
     """
 
@@ -76,18 +78,21 @@ def _seconds(function: Callable[[Tensor], object], images: Tensor) -> float:
 
 
 def _row(run: Path) -> list[str]:
+    model = load(run, precision="fp32")
+    images = _inputs(model, run)
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "graph"
-        export_model_graph(run, out, "onnx")
-        size = (out / "model.onnx").stat().st_size
-        graph, _ = read_onnx_graph(out / "model.onnx", threads=1)
-        model = load(run, precision="fp32")
-        images = _inputs(model, run)
-        found = [pace(model.strategy.answer, graph, images[:batch]) for batch in BATCHES]
-    cells = [f"{size / 10**6:.1f} of {_size(model) / 10**6:.1f}"]
-    for each in found:
-        cells += [f"{1000 * each.native:.1f}", f"{1000 * each.graph:.1f}", f"{each.ratio:.2f}"]
-    return [model.sheet.strategy, *cells]
+        export_model_graph(run, Path(folder) / "graph", "onnx")
+        plain = Path(folder) / "graph" / "model.onnx"
+        small = plain.with_name("int8.onnx")
+        shutil.copy(plain, small)
+        quantize_file(small)
+        sizes = [_size(model), plain.stat().st_size, small.stat().st_size]
+        cells = [model.sheet.strategy, " / ".join(f"{each / 10**6:.1f}" for each in sizes)]
+        graphs = [read_onnx_graph(path, threads=1)[0] for path in (plain, small)]
+        for batch in BATCHES:
+            found = [pace(model.strategy.answer, graph, images[:batch]) for graph in graphs]
+            cells += [f"{1000 * found[0].native:.1f}", *(f"{each.ratio:.2f}" for each in found)]
+    return cells
 
 
 def _inputs(model: LearnedModel, run: Path) -> Tensor:
@@ -102,9 +107,9 @@ def _size(model: LearnedModel) -> int:
 def main(runs: Annotated[list[Path], typer.Argument(help="Run directories.")]) -> None:
     """Prints the table of the docs."""
     torch.set_num_threads(1)
-    head: Sequence[str] = ["method", "MB, file of model"]
+    head = ["method", "MB: model / ONNX / int8"]
     for batch in BATCHES:
-        head = [*head, f"ms for {batch}: model", "file", "ratio"]
+        head += [f"batch {batch}: model, ms", "ONNX, ratio", "int8, ratio"]
     typer.echo(markdown_table([head, *map(_row, runs)]), nl=False)
 
 

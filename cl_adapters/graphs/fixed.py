@@ -138,11 +138,20 @@ class _Ensemble(nn.Module):
 
 @fixed_graph.register
 def _(model: MOSModel) -> nn.Module:
-    return _Exhaustive(model) if len(model.frozen_adapters) else model
+    bank = model.frozen_adapters
+    if len(bank) == 0:
+        return model
+    # Sets in one product for all images, each with its own, cost a pass a round.
+    is_shorter = bank.template.is_bottleneck and len(bank) > 1 + _rounds(model)
+    return _Unrolled(model) if is_shorter else _Exhaustive(model)
 
 
-class _Exhaustive(nn.Module):
-    """MOS with every image under every frozen set, and the retrieval among what they answer.
+def _rounds(model: MOSModel) -> int:
+    return model.config.rounds if model.config.retrieval else 1
+
+
+class _Retrieving(nn.Module):
+    """MOS without a question whether an image is done.
 
     An adapter that confirms itself is its own successor, so that all images can go all rounds.
     """
@@ -150,21 +159,44 @@ class _Exhaustive(nn.Module):
     def __init__(self, model: MOSModel) -> None:
         super().__init__()
         self.model = model
-        bank, config = model.frozen_adapters, model.config
-        self.sets = [bank.choose(index) for index in range(len(bank))]
-        self.moves = (config.rounds if config.retrieval else 1) - 1
-        owners = model.class_to_task.experience_of.clamp_max(len(bank) - 1)
+        self.bank = model.frozen_adapters
+        self.rounds = _rounds(model)
+        owners = model.class_to_task.experience_of.clamp_max(len(self.bank) - 1)
         self.register_buffer("owners", owners)
         self.owners: Tensor
 
+    def owner(self, logits: Tensor) -> Tensor:
+        """Returns the set in charge of the likeliest class: (...) of logits (..., C)."""
+        return self.owners[logits.argmax(dim=-1)]
+
+
+class _Exhaustive(_Retrieving):
+    """Every image under every set, and the retrieval among what they answer."""
+
     def forward(self, images: Tensor) -> Tensor:
-        features = self.model.backbone.features_of(images, self.sets)
+        count = len(self.bank)
+        sets = [self.bank.choose(index) for index in range(count)]
+        features = self.model.backbone.features_of(images, sets)
         votes = self.model.task_predictor(features[: images.shape[0]])
         logits = self.model.logits(features)
-        logits = logits.reshape(len(self.sets), -1, logits.shape[1]).transpose(0, 1)  # (B, T, C)
-        successors = self.owners[logits.argmax(dim=2)]  # (B, T)
-        asked = self.owners[votes.argmax(dim=1)][:, None]  # (B, 1)
-        for _ in range(self.moves):
+        logits = logits.reshape(count, -1, logits.shape[1]).transpose(0, 1)  # (B, T, C)
+        asked, successors = self.owner(votes)[:, None], self.owner(logits)
+        for _ in range(self.rounds - 1):
             asked = successors.gather(1, asked)
         found = logits.gather(1, asked[:, :, None].expand(-1, -1, logits.shape[2]))[:, 0]
         return self.model.score(found, votes)
+
+
+class _Unrolled(_Retrieving):
+    """A pass a round, in which each image has the set that it asks."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        backbone = self.model.backbone
+        tokens = backbone.tokens(images)
+        first = backbone.features(backbone.run(tokens, adapters=self.bank.choose(0)))
+        votes = self.model.task_predictor(first)
+        logits = votes
+        for _ in range(self.rounds):
+            adapters = self.bank.choose(self.owner(logits))
+            logits = self.model.logits(backbone.features(backbone.run(tokens, adapters=adapters)))
+        return self.model.score(logits, votes)

@@ -15,7 +15,7 @@ from cl_adapters.graphs.agreement import Agreement
 __all__ = ["QUANTIZED_TOP", "quantize_file", "require_quantized_agreement"]
 
 # Least share of images with the model's class. On the streams measured it was 95 %, and accuracy
-# stayed within half a point (docs/guides/service.md): what changes are images that were near a tie.
+# stayed within 0.6 points (docs/guides/service.md): what changes are images that were near a tie.
 QUANTIZED_TOP: Final = 0.9
 
 

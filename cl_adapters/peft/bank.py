@@ -97,6 +97,8 @@ class AdapterBank(GrowingBuffers):
         return self.template.per_sample([self._set(each) for each in asked], rows)
 
     def _check(self, index: Tensor | int, count: int) -> None:
+        if torch.compiler.is_compiling():  # a graph that is being made holds no numbers yet
+            return
         lowest, highest = (
             (index, index) if isinstance(index, int) else map(int, torch.aminmax(index))
         )

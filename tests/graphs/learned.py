@@ -19,6 +19,7 @@ MEAN, STD = (0.5, 0.4, 0.45), (0.5, 0.25, 0.3)
 # Label 2 is never seen: its column is none of the file's.
 EXPERIENCES: Final = ((3, 0), (1, 4))
 THREE: Final = ((3, 0), (1, 4), (5,))
+SIX: Final = ((3,), (0,), (1,), (4,), (5,), (2,))
 NAMES: Final = ("stop", "yield", "never seen", "vorfahrt", "grün", "sixth")
 
 

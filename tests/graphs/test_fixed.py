@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cl_adapters.bundle.model import LearnedModel
 from cl_adapters.errors import InputError
 from cl_adapters.graphs.fixed import GraphModel
+from cl_adapters.graphs.traced import traced
 from cl_adapters.strategies.core.output import as_output
 from cl_adapters.strategies.mos import MOS, MOSModel
 from cl_adapters.strategies.simplecil import PrototypeClassifier, SimpleCIL
-from tests.graphs.learned import MEAN, STD, THREE, images, learned, model_of
+from tests.graphs.learned import MEAN, SIX, STD, THREE, images, learned, model_of
 from tests.marks import by_default
 
 CASES = [
@@ -71,28 +73,57 @@ def test_a_graph_answers_as_the_model(name: str, options: dict[str, Any]) -> Non
     assert found.shape == (24, len(model.classes))
 
 
-@pytest.mark.parametrize("rounds", [1, 2, 3, 4])
-def test_images_move_among_adapters_as_the_retrieval_lets_them(rounds: int) -> None:
-    # Sets and owners of chance, so that images move, come back and go in circles.
-    trained = model_of(MOS, "mos", THREE, rounds=rounds)
+@pytest.mark.parametrize(
+    ("experiences", "rounds", "kind"),
+    [
+        (THREE, 1, "_Unrolled"),
+        (THREE, 2, "_Exhaustive"),
+        (THREE, 3, "_Exhaustive"),
+        (THREE, 4, "_Exhaustive"),
+        (SIX, 2, "_Unrolled"),
+        (SIX, 4, "_Unrolled"),
+        (SIX, 5, "_Exhaustive"),
+    ],
+)
+def test_images_move_among_adapters_as_the_retrieval_lets_them(
+    experiences: Any, rounds: int, kind: str
+) -> None:
+    trained, batch = scattered(experiences, rounds), images(200)
+    mean, std = (torch.tensor(each).reshape(1, 3, 1, 1) for each in (MEAN, STD))
+    with torch.no_grad():
+        model = trained.strategy.model.eval()
+        visited = as_output(model((batch / 255 - mean) / std)).extras["retrieval"].visited
+        graph = graph_of(trained)
+        found = graph(batch)
+    asked = (visited >= 0).sum(dim=1)
+    assert asked.max() == rounds
+    if rounds > 2:
+        assert len(set(asked.tolist())) > 1
+    assert type(graph.answer).__name__ == kind
+    torch.testing.assert_close(found.double(), expected(trained, batch), atol=2e-6, rtol=0)
+
+
+def scattered(experiences: Any, rounds: int) -> LearnedModel:
+    """Returns MOS with sets and owners of chance: images move, come back and go in circles."""
+    trained = model_of(MOS, "mos", experiences, rounds=rounds)
     model: MOSModel = trained.strategy.model
-    generator = torch.Generator().manual_seed(4)
+    generator = torch.Generator().manual_seed(4 if experiences is THREE else 5)
     with torch.no_grad():
         for value in model.frozen_adapters.tensors():
             value.add_(0.4 * torch.randn(value.shape, generator=generator))
         for layer in model.heads.layers:
             layer.weight.add_(torch.randn(layer.weight.shape, generator=generator))
-    model.class_to_task.experience_of = torch.tensor([2, 0, -1, 1, 2, 0])
-    batch = images(200)
-    mean, std = (torch.tensor(each).reshape(1, 3, 1, 1) for each in (MEAN, STD))
-    with torch.no_grad():
-        visited = as_output(model.eval()((batch / 255 - mean) / std)).extras["retrieval"].visited
-        found = graph_of(trained)(batch)
-    asked = (visited >= 0).sum(dim=1)
-    assert set(asked.tolist()) == {1, min(2, rounds), rounds}
-    if rounds == 4:  # some are asked twice by the same image
-        assert any(len(set(row[row >= 0].tolist())) < (row >= 0).sum() for row in visited)
-    torch.testing.assert_close(found.double(), expected(trained, batch), atol=2e-6, rtol=0)
+    owners = [2, 0, -1, 1, 2, 0] if experiences is THREE else [3, 5, 0, 4, 1, 2]
+    model.class_to_task.experience_of = torch.tensor(owners)
+    return trained
+
+
+def test_the_unrolled_retrieval_is_a_graph() -> None:
+    trained = scattered(THREE, 1)
+    graph = graph_of(trained)
+    assert type(graph.answer).__name__ == "_Unrolled"
+    found = traced(graph, 16).module()(images(7))
+    torch.testing.assert_close(found.double(), expected(trained, images(7)), atol=2e-6, rtol=0)
 
 
 def test_the_first_experience_of_lae_has_one_expert() -> None:

@@ -12,7 +12,7 @@ and is calibrated on their training images. Then
 The tasks are those of `maintenance.unknown`, and `photos`: PACS' photos, beside the other domains.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
@@ -34,7 +34,7 @@ from cl_adapters.bundle.sheet import Sheet
 from cl_adapters.bundle.watching import Seen
 from cl_adapters.errors import InputError
 
-__all__ = ["learned_model", "rejection_rows", "watch_rows"]
+__all__ = ["learned_model", "rejection_rows", "side_by_side", "watch_rows"]
 
 RATES: Final = (0.02, 0.05, 0.1)
 _FOLDERS: Final = 50  # that chance draws
@@ -129,6 +129,21 @@ def _changed(task: Task) -> Mapping[str, LabelledImages]:
     }
 
 
+def side_by_side(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Returns a table with a column for each strategy.
+
+    Args:
+        rows: What `watch_rows` yields.
+    """
+    strategies = list(dict.fromkeys(row[1] for row in rows))
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for task, strategy, folder, images, shifted, scores in rows:
+        cell = f"{shifted} ({scores})" if scores else shifted
+        found.setdefault((task, folder, images), {})[strategy] = cell
+    body = [[*key, *(cells.get(each, "") for each in strategies)] for key, cells in found.items()]
+    return [["known", "folder", "images", *strategies], *body]
+
+
 def _photos(data: Path) -> Task:
     drawings = parquet_source(data / "pacs_160.parquet")
     known = quick_look(of_domains(drawings, ("photo",)), None, 60)
@@ -143,7 +158,7 @@ def main(
 ) -> None:
     """Prints both tables."""
     rejection = [["task", "strategy", "held out", *(f"{100 * rate:g} %" for rate in RATES)]]
-    watch = [["task", "strategy", "folder", "images", "shifted blocks", "scores"]]
+    watch: list[list[str]] = []
     try:
         for task in (*tasks(data, seed), _photos(data)):
             for name in strategies.split(","):
@@ -155,7 +170,7 @@ def main(
     except InputError as error:
         typer.echo(f"unknown_rates: {error}", err=True)
         raise typer.Exit(2) from error
-    typer.echo(f"{markdown_table(rejection)}\n{markdown_table(watch)}")
+    typer.echo(f"{markdown_table(rejection)}\n{markdown_table(side_by_side(watch))}")
 
 
 if __name__ == "__main__":

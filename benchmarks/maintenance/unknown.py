@@ -273,7 +273,7 @@ def told_apart(
 
     Example:
         >>> told_apart(np.arange(20.0), np.array([5.0, 18.5, 30.0, 40.0]))
-        (0.8125, 0.25)
+        (0.80625, 0.25)
     """
     targets = np.repeat([0, 1], [len(known), len(strangers)])
     auroc = roc_auc_score(targets, np.concatenate([known, strangers]))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cl_adapters.errors import InputError
+from cl_adapters.errors import InputError, listed
 from cl_adapters.records.event_kinds import Cache, Evaluation, Event, Memory, Phase
 from cl_adapters.records.events import read_events
 from cl_adapters.records.integrity import UNCHECKED, check_files
@@ -87,10 +87,10 @@ class LoadedRuns:
     def notes(self) -> list[str]:
         """Returns what a reader of these runs should know."""
         found = [UNCHECKED.format(number=self.unchecked)] if self.unchecked else []
-        return found + [
-            f"Not counted by itself: {folder} is the beginning of {by}, which goes on with it."
-            for folder, by in self.continued
-        ]
+        for by in dict.fromkeys(by for _, by in self.continued):
+            parts = listed(str(folder) for folder, other in self.continued if other == by)
+            found.append(f"Not counted by itself: {parts}, with which {by} goes on.")
+        return found
 
     def read_all(self, read: Callable[[Run], Value | None]) -> dict[Path, Value]:
         """Returns what is read of each finished run that has it, by its folder.

@@ -1,172 +1,176 @@
-"""EASE: an adapter set for each experience, and class means in the subspaces of all of them.
+"""EASE: a feature space for each experience, and class means in all of them.
 
-Each experience trains adapters of its own, which nothing changes afterwards. What an image looks
-like under each set is a subspace. A class has means in all of them, is scored in its own, and a
-little in the others. Where a class of an earlier experience has no images for a later subspace, its
-mean there is put together from those of the new classes, by how alike they are.
+Each experience trains a fresh PEFT set, then frozen. Class means stand in the features under every
+set; a class whose images are gone gets its mean under a later set from classes that are like it.
 
 Reference: Da-Wei Zhou, Hai-Long Sun, Han-Jia Ye, De-Chuan Zhan, "Expandable Subspace Ensemble for
 Pre-Trained Model-Based Class-Incremental Learning", CVPR 2024, arXiv:2403.12030.
 
-In experience t:
+With f_j the feature under set j, p_{c,j} the mean of class c in that space, i the experience of c:
 
-    train        a fresh adapter set, under a cosine head of the current classes whose scale is
-                 learned, by cross-entropy and SGD along a cosine; the head is thrown away
-    means        p_cj, of the images of each current class c under each set j = 0 ... t
-    mapping      of an earlier class c, of experience i, and each set j > i: p_cj = sum w_k p_kj,
-                 w the softmax of cos(p_ci, p_ki) over the classes k that have images under both
-    answer       argmax of cos(f_i, p_ci) + alpha / t sum over j != i of cos(f_j, p_cj)
+    experience t    a fresh set t is trained with a cosine head over the classes of t, of learned
+                    scale, by cross-entropy; the head is thrown away, the set frozen
+    its classes     p_{c,j} = mean of f_j over the images of c, not augmented, for j = 0 ... t
+    earlier ones    p_{c,j} = sum of w_k p_{k,j} for j > i, over the classes k of j ... t,
+                    w = softmax over k of cos(p_{c,i}, p_{k,i}); made anew after each experience
+    answer          argmax of cos(f_i, p_{c,i}) + alpha / t * sum over j != i of cos(f_j, p_{c,j})
+                    + beta cos(f, p_c), f and p_c of the plain network, where beta is above 0
 
-`cl_adapters/heads/subspaces.py` holds the means. An image takes t + 1 passes, of which a cache of
-features keeps all: each set sees each image once in a stream.
+`cl_adapters/heads/subspaces.py` keeps and maps the means. After experience t an image is passed
+t + 1 times, once more with beta; with a cache, once under each set in the whole stream.
 
 Differs from the authors' code, unless `fidelity="official"`:
-    `peft_scale=1.0`     their adapters' output counts a tenth, which learns little in the few steps
-                         of a small stream
-Whatever it says: `scale` multiplies the score before the softmax that gives the reported
-confidence; means are kept as sums, so that a class that returns has those of all its images; there
-is no subspace of the bare network, which theirs adds on CUB with weights of ImageNet-1k, and no
-option for all subspaces alike. Learning rate, decay and alpha are theirs for CIFAR-100; for
-ImageNet-R they take `lr=0.05`, `batch_size=16`, `weight_decay=0.005`.
+    `peft_scale=1.0`      their adapter's output counts 0.1, and learns little in few steps
+Without an option:
+    `scale`               of the reported confidence; theirs reports none; the answer is the same
+    one class             an experience of one class trains nothing, where theirs decays weights
+    classes that return   belong to their last experience; theirs has no such stream
+Not built in: mapping without `recalc_sim`, which no config has; `moni_adam`, which is APER.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cl_adapters.heads.linear import UNSEEN_LOGIT, cross_entropy_over
 from cl_adapters.heads.registry import build_trained_head
 from cl_adapters.heads.subspaces import SubspacePrototypes
 from cl_adapters.peft.bank import AdapterBank
 from cl_adapters.strategies.core.config import AdapterSGDConfig
-from cl_adapters.strategies.core.extractors import AdapterFeatureExtractor
+from cl_adapters.strategies.core.features import AdapterFeatureExtractor
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
-from cl_adapters.strategies.core.strategy import AdapterStrategy
+from cl_adapters.strategies.core.strategy import AdapterStrategy, Phase
 from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.by_set import FeaturesUnder, features_by_set, features_of_all_sets
 
 __all__ = ["EASE", "EASEConfig", "EASEModel"]
 
 
 class EASEConfig(AdapterSGDConfig):
-    """Options of EASE; the defaults are the authors' for CIFAR-100, but for `peft_scale`."""
+    """Options of EASE."""
 
     lr: float = Field(default=0.025, gt=0, description="of SGD, cosine to 0")
-    alpha: float = Field(default=0.1, ge=0, description="share of subspaces not a class's own")
+    alpha: float = Field(default=0.1, ge=0, description="weight of the other spaces together")
+    beta: float = Field(
+        default=0.0, ge=0, description="weight of the plain network's space; 0: none"
+    )
+    reweight: bool = Field(default=True, description="else one cosine over all spaces joined")
     scale: float = Field(default=10.0, gt=0, description="of the reported confidence")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.refuse_beside_parallel({"beta": 0.0})  # a new one stands for the plain network
+        return self
 
 
 class EASEModel(nn.Module):
-    """The backbone, the set in training with its head, the frozen sets, and class means."""
+    """The backbone, the set in training and its head, the frozen sets, and means under these."""
 
     def __init__(self, backbone: AdaptedViT, config: EASEConfig, seed: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.current_adapters = config.build_stack(backbone, seed)
         self.frozen_adapters = AdapterBank(self.current_adapters)
+        self.renew_head([], torch.Generator())
         self.prototypes = SubspacePrototypes(
-            backbone.embed_dim, alpha=config.alpha, scale=config.scale
+            backbone.embed_dim, config.alpha, config.beta or None, config.scale, config.reweight
         )
-        self.begin(())
 
-    def begin(self, classes: Sequence[int], generator: torch.Generator | None = None) -> None:
-        """Puts a new head in place of the one before, for some classes."""
+    def renew_head(self, classes: Sequence[int], generator: torch.Generator) -> None:
+        """Puts a new head over some classes in the place of the one in training."""
         self.head = build_trained_head(
             "cosine", self.backbone.embed_dim, init_std=None, scale=1.0, learn_scale=True
         )
-        if generator is not None:
-            self.head.add_classes(classes, generator)
+        self.head.add_classes(classes, generator)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the head's logits in train mode, the scores in eval mode.
+        """Returns logits (B, C) of images (B, 3, S, S): of the head in training, else scores."""
+        if self.training or self.prototypes.num_spaces == 0:
+            logits = self.head(self.backbone(images, self.current_adapters.adapters()))
+            missing = len(self.prototypes) - logits.shape[1]
+            return nn.functional.pad(logits, (0, missing), value=UNSEEN_LOGIT)
+        rows = torch.arange(len(images), device=images.device)
+        return self.answer(rows, features_by_set(self.backbone, self.frozen_adapters, images))
 
-        Shape:
-            images: (B, 3, S, S). Output: (B, C).
-        """
-        if self.training or len(self.frozen_adapters) == 0:
-            logits: Tensor = self.head(self.backbone(images, self.current_adapters.adapters()))
-            missing = max(0, self.prototypes.counts.shape[1] - logits.shape[1])
-            return functional.pad(logits, (0, missing), value=UNSEEN_LOGIT)
-        sets = [self.frozen_adapters.choose(each) for each in range(len(self.frozen_adapters))]
-        features = self.backbone.features_of(images, sets)
-        return self.scores(features.reshape(len(sets), -1, features.shape[1]))
-
-    def answer(self, images: Tensor, features_under: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Returns the scores: the paper's inference.
-
-        Args:
-            images: (B,), what `features_under` calls the images.
-            features_under: From images (b,) and a frozen set for each (b,) to features (b, D).
-        """
-        found = [
-            features_under(images, torch.full_like(images, each))
-            for each in range(len(self.frozen_adapters))
-        ]
-        return self.scores(torch.stack(found))
-
-    def scores(self, features: Tensor) -> Tensor:
-        """Returns the scores (B, C) of features (T, B, D), in full precision."""
-        with torch.autocast(features.device.type, enabled=False):
-            scores: Tensor = self.prototypes(features.float())
-        return scores
+    def answer(self, images: Tensor, features_under: FeaturesUnder) -> Tensor:
+        """Returns the scores of all classes, (B, C), for what `features_under` calls images."""
+        found = features_of_all_sets(images, len(self.frozen_adapters), features_under)
+        return self.prototypes.scores(found)
 
 
 class EASE(AdapterStrategy):
-    """Trains an adapter set for each experience and keeps class means under all of them."""
+    """Trains one PEFT set an experience and keeps class means under each of them."""
 
     config_class = EASEConfig
     config: EASEConfig
     model: EASEModel
 
-    @classmethod
-    def build_model(cls, backbone: AdaptedViT, config: EASEConfig, seed: int) -> EASEModel:
-        """Returns the backbone with one adapter set that has learned nothing yet."""
-        return EASEModel(backbone, config, seed)
-
-    def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
-        """Makes a new head for the classes of the experience, and room for its subspace."""
-        self.model.begin(classes, generator)
-        self.model.prototypes.add_classes(classes)
-
+    @torch.no_grad()
     def begin_experience(self) -> None:
-        """Draws fresh adapters."""
-        model, source = self.model, self.generator("adapters")
-        fresh = self.config.build_stack(self.backbone, source.initial_seed())
-        model.current_adapters.load_state_dict(fresh.state_dict())
-        model.current_adapters.noise = self.generator("dropout", self.device)
+        """Draws a fresh set, to be trained with its head; all else is frozen."""
+        adapters, frozen = self.model.current_adapters, self.model.frozen_adapters
+        seed = self.generator("adapters").initial_seed()
+        adapters.load_state_dict(self.config.build_stack(self.backbone, seed).state_dict())
+        if self.config.beta and len(frozen) == 0:
+            frozen.append(adapters.tensors())  # adds nothing yet: it stands for the plain network
+        adapters.noise = self.generator("dropout", self.device)
+        self.learns_by_gradient = len(self.current_classes) > 1
 
-    def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """Returns SGD over the adapters and the head."""
-        return sgd(parameters, self.config.lr, self.config.weight_decay)
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Lowers the learning rate along a cosine that reaches 0 after the experience."""
-        set_cosine_rates(self.optimizer, epoch, self.config.epochs)
+    def phases(self) -> Iterator[Phase]:
+        """Yields the training of the set, unless there is nothing to tell apart."""
+        if self.learns_by_gradient:
+            yield Phase("train", self.config.epochs)
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Returns the cross-entropy over the classes of the experience."""
+        """Returns the cross-entropy over the current classes."""
         return cross_entropy_over(self.current_classes, logits, targets)
 
     @torch.no_grad()
     def end_experience(self) -> None:
-        """Freezes the adapters, and adds the experience to its classes' means in all subspaces."""
-        frozen, passes = self.model.frozen_adapters, len(self.classes_by_experience)
+        """Freezes the set and adds the experience to the means under every set so far."""
+        frozen = self.model.frozen_adapters
         frozen.append(self.model.current_adapters.tensors())
-        with self.events.timed("prototypes", passes * len(self.experience.dataset)):
+        passes = len(frozen) * len(self.experience.dataset)
+        with self.events.timed("prototypes", passes), self.features.autocast():
             for images, labels in self.plain_images():
-                for number in range(passes):
-                    with self.features.autocast():
-                        features = self.backbone(images, frozen.choose(number))
-                    self.model.prototypes.add(number, features, labels)
+                for number in range(len(frozen)):
+                    found = self.backbone(images, frozen.choose(number))
+                    self.model.prototypes.add(number, found, labels)
 
-    def generators(self) -> Mapping[str, torch.Generator]:
+    @classmethod
+    def build_model(cls, backbone: AdaptedViT, config: EASEConfig, seed: int) -> EASEModel:
+        """Returns the backbone with one set that has learned nothing yet."""
+        return EASEModel(backbone, config, seed)
+
+    def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
+        """Makes a new head over these classes, and room for their means."""
+        self.model.renew_head(classes, generator)
+        self.model.prototypes.add_classes(classes)
+
+    def rebuild(self, state: Mapping[str, Tensor]) -> None:
+        """Makes room for the means of a checkpoint."""
+        counts = state.get("prototypes.counts", torch.zeros(0, 0))
+        self.model.prototypes.add_spaces(counts.shape[-1])
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Lowers the learning rate along a cosine."""
+        set_cosine_rates(self.optimizer, epoch, self.config.epochs)
+
+    def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Returns SGD with momentum 0.9."""
+        return sgd(parameters, self.config.lr, self.config.weight_decay)
+
+    def generators(self) -> dict[str, torch.Generator]:
         """Returns what the adapters' dropout draws from."""
         noise = self.model.current_adapters.noise
         return {} if noise is None else {"dropout": noise}
 
     def frozen_adapter_features(self) -> AdapterFeatureExtractor | None:
         """Returns the features under each frozen set."""
-        frozen = self.model.frozen_adapters
-        return self.features.adapter_feature_extractor(frozen) if len(frozen) else None
+        model = self.model
+        if model.prototypes.num_spaces == 0:
+            return None
+        return self.features.adapter_feature_extractor(model.frozen_adapters)

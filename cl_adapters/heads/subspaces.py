@@ -1,20 +1,17 @@
-"""Class means in several subspaces, and those that a class has no images for (EASE).
+"""Class means in several feature spaces at once, with those that no image could give filled in.
 
-Each experience leaves a subspace, the features under its own adapters, and its classes have means
-in it and in all before. A class of an earlier experience has no image left for a later subspace:
-there its mean is put together from those of classes that have both. With i the last subspace in
-which class c has images, j one in which it has none, and k all classes with images in both,
+Each experience trains a feature space of its own. A class has real means in the spaces that were
+there when its images were; in a later space j its mean is put together from those of classes that
+do have one there, by how alike they are in the space i of the class itself:
 
-    w_k = softmax over k of cos(p_ci, p_ki)          p_cj = sum over k of w_k p_kj
+    w = softmax over k of cos(p[c, i], p[k, i])        k: classes with real means in both i and j
+    p[c, j] = sum over k of w[k] p[k, j]
 
-A class is scored in its own subspace, and a little in the others:
+and an image is scored mostly in the class's own space:
 
-    score_c = cos(f_i, p_ci) + alpha / (S - 1) sum over j != i of cos(f_j, p_cj)
+    score[c] = cos(f[i], p[c, i]) + alpha / others * sum over j != i of cos(f[j], p[c, j])
 
-Reference: Da-Wei Zhou, Hai-Long Sun, Han-Jia Ye, De-Chuan Zhan, "Expandable Subspace Ensemble for
-Pre-Trained Model-Based Class-Incremental Learning", CVPR 2024, arXiv:2403.12030.
-
-Shapes: B batch, S subspaces, D features, C columns = highest label seen + 1.
+Shapes: B batch, F features, S spaces, C columns = highest label seen + 1.
 """
 
 from collections.abc import Sequence
@@ -26,93 +23,164 @@ from torch.nn import functional
 from cl_adapters.buffers import GrowingBuffers
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 
-__all__ = ["SubspacePrototypes"]
+__all__ = ["SubspacePrototypes", "mapped_mean"]
+
+
+def mapped_mean(own: Tensor, others_in_own: Tensor, others: Tensor) -> Tensor:
+    """Returns a class's mean in a space where it has none, from those of other classes.
+
+    Shape:
+        own: (..., F), in its own space. others_in_own: (K, F), of the others there. others: (K, F),
+        of the same in the other space. Output: (..., F).
+
+    Example:
+        >>> from torch import tensor
+        >>> there = tensor([[2.0, 0.0], [0.0, 4.0]])
+        >>> mapped_mean(tensor([1.0, 0.0]), tensor([[1.0, 0.0], [0.0, 1.0]]), there)
+        tensor([1.4621, 1.0758])
+    """
+    cosines = functional.normalize(own, dim=-1) @ functional.normalize(others_in_own, dim=-1).T
+    return cosines.softmax(dim=-1) @ others
 
 
 class SubspacePrototypes(GrowingBuffers):
-    """Cosines to class means in each subspace; grows by class and by subspace.
+    """Cosines to class means in every space, reweighted towards the one of the class.
+
+    The space of a class is the last in which it has a real mean. Means are kept as sums and counts
+    in float64, so the result does not depend on how images were split into batches.
 
     Args:
-        num_features: D.
-        alpha: Share of all subspaces but a class's own.
-        scale: Factor on the scores before a softmax turns them into a confidence.
+        num_features: F, of each space.
+        alpha: Weight of the other spaces together.
+        plain: Weight of the first space where that is the untrained network's; None where it is a
+            space like the others.
+        reweight: False takes one cosine over the features of all spaces, joined.
+        scale: Factor on the score before a softmax turns it into a confidence.
+
+    Example:
+        >>> head = SubspacePrototypes(2, alpha=0.1, scale=1.0)
+        >>> head.add_classes([0, 1])
+        >>> east, north = torch.eye(2)[:, None]
+        >>> head.add(0, east, torch.tensor([0]))
+        >>> head.add(0, north, torch.tensor([1]))
+        >>> head.add(1, east, torch.tensor([1]))
+        >>> head(torch.tensor([[[1.0, 0.0], [0.6, 0.8]]]))  # the mean of class 0 is mapped to east
+        tensor([[1.0600, 0.6000]])
     """
 
-    def __init__(self, num_features: int, *, alpha: float = 0.1, scale: float = 10.0) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        alpha: float = 0.1,
+        plain: float | None = None,
+        scale: float = 10.0,
+        reweight: bool = True,  # noqa: FBT001, FBT002 - named where it is long
+    ) -> None:
         super().__init__()
-        self.alpha, self.scale = alpha, scale
+        self.alpha, self.plain, self.reweight, self.scale = alpha, plain, reweight, scale
         self.register_buffer("sums", torch.zeros(0, 0, num_features, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(0, 0, dtype=torch.float64))
         self.sums: Tensor
         self.counts: Tensor
-        self._means: Tensor | None = None
+        self._directions: Tensor | None = None  # of all means: follow from the sums
 
-    def add_classes(self, classes: Sequence[int]) -> None:
-        """Makes room for one more subspace, and for classes that have no column yet."""
-        missing = max(0, max(classes, default=-1) + 1 - self.counts.shape[1])
-        self.sums = functional.pad(self.sums, (0, 0, 0, missing, 0, 1))
-        self.counts = functional.pad(self.counts, (0, missing, 0, 1))
-        self._means = None
-
-    @torch.no_grad()
-    def add(self, subspace: int, features: Tensor, targets: Tensor) -> None:
-        """Adds samples to their classes' means in a subspace.
-
-        Shape:
-            features: (B, D). targets: (B,), labels below C.
-        """
-        self.sums[subspace].index_add_(0, targets, features.double())
-        ones = torch.ones_like(targets, dtype=torch.float64)
-        self.counts[subspace].index_add_(0, targets, ones)
-        self._means = None
-
-    def buffers_loaded(self) -> None:
-        """Forgets the means of the sums before."""
-        self._means = None
+    def __len__(self) -> int:
+        return len(self.counts)
 
     @property
-    def own(self) -> Tensor:
-        """The last subspace in which each class has samples, (C,); -1 where there is none."""
-        order = torch.arange(1, len(self.counts) + 1, device=self.counts.device)
-        has: Tensor = (self.counts > 0) * order[:, None]
-        return has.amax(dim=0) - 1 if len(self.counts) else has.sum(dim=0) - 1
+    def num_spaces(self) -> int:
+        """S, how many spaces there are."""
+        return self.counts.shape[1]
+
+    def buffers_loaded(self) -> None:
+        """Forgets the means of the state before."""
+        self._directions = None
+
+    def add_classes(self, classes: Sequence[int]) -> None:
+        """Makes room for classes that have no column yet."""
+        self._grow(max(classes, default=-1) + 1, self.num_spaces)
+
+    def add_spaces(self, spaces: int) -> None:
+        """Makes room for so many spaces."""
+        self._grow(len(self), spaces)
+
+    def _grow(self, classes: int, spaces: int) -> None:
+        classes, spaces = max(0, classes - len(self)), max(0, spaces - self.num_spaces)
+        if classes or spaces:
+            self.sums = functional.pad(self.sums, (0, 0, 0, spaces, 0, classes))
+            self.counts = functional.pad(self.counts, (0, spaces, 0, classes))
+            self._directions = None
+
+    @torch.no_grad()
+    def add(self, space: int, features: Tensor, targets: Tensor) -> None:
+        """Adds samples to their classes' means in one space.
+
+        Shape:
+            features: (B, F). targets: (B,), labels below C.
+        """
+        self.add_spaces(space + 1)
+        self.sums[:, space].index_add_(0, targets, features.double())
+        ones = torch.ones_like(targets, dtype=torch.float64)
+        self.counts[:, space].index_add_(0, targets, ones)
+        self._directions = None
+
+    def own_spaces(self) -> Tensor:
+        """Returns the space of each class, (C,), -1 where a class has no mean yet."""
+        numbers = torch.arange(1, self.num_spaces + 1, device=self.counts.device)
+        return ((self.counts > 0) * numbers).amax(dim=1) - 1
 
     @torch.no_grad()
     def means(self) -> Tensor:
-        """Returns the means of all classes in all subspaces, (S, C, D) float64.
-
-        Of classes without a sample, and in subspaces without one, they are zeros.
-        """
-        if self._means is None or self._means.device != self.sums.device:
-            found = self.sums / self.counts.clamp_min(1)[..., None]
-            own = self.own
-            for column in range(self.counts.shape[1]):
-                for subspace in range(len(self.counts)):
-                    if own[column] >= 0 and self.counts[subspace, column] == 0:
-                        found[subspace, column] = self._mapped(found, column, subspace)
-            self._means = found
-        return self._means
-
-    def _mapped(self, means: Tensor, column: int, subspace: int) -> Tensor:
-        own = int(self.own[column])
-        both = (self.counts[own] > 0) & (self.counts[subspace] > 0)
-        if not bool(both.any()):
-            return torch.zeros_like(means[subspace, column])
-        near = functional.cosine_similarity(means[own, column], means[own, both], dim=1)
-        return near.softmax(dim=0) @ means[subspace, both]
-
-    @torch.no_grad()
-    def forward(self, features: Tensor) -> Tensor:
-        """Returns the scaled scores; `UNSEEN_LOGIT` where there is no sample.
+        """Returns the means in all spaces, real or mapped; 0 for a class without any.
 
         Shape:
-            features: (S', B, D), of the first S' subspaces, in which all samples so far lie.
-            Output: (B, C), float32.
+            Output: (C, S, F), float64.
         """
-        known = len(features)
-        units = functional.normalize(self.means()[:known], dim=2).float()
-        cosines = functional.normalize(features.float(), dim=2) @ units.transpose(1, 2)
-        own, order = self.own, torch.arange(known, device=features.device)
-        shares = torch.where(order[:, None] == own, 1.0, self.alpha / max(known - 1, 1))
-        scores = (cosines * shares[:, None]).sum(dim=0)
-        return (self.scale * scores).masked_fill(own < 0, UNSEEN_LOGIT)
+        is_real = self.counts > 0
+        real = self.sums / self.counts.clamp_min(1)[:, :, None]
+        means, own = real.clone(), self.own_spaces()
+        for home in range(self.num_spaces):
+            old = own == home
+            for space in range(home + 1, self.num_spaces):
+                known = is_real[:, home] & is_real[:, space]
+                if bool(old.any()) and bool(known.any()):
+                    means[old, space] = mapped_mean(
+                        real[old, home], real[known, home], real[known, space]
+                    )
+        return means
+
+    def weights(self) -> Tensor:
+        """Returns what the cosine of each class in each space counts, (C, S), float32."""
+        own = self.own_spaces()
+        others = self.num_spaces - 1 - (self.plain is not None)
+        weights = torch.full(self.counts.shape, self.alpha / max(1, others), device=own.device)
+        if self.plain is not None and self.num_spaces:
+            weights[:, 0] = self.plain
+        seen = (own >= 0).nonzero()[:, 0]
+        weights[seen, own[seen]] = 1
+        return weights
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns what `scores` does."""
+        return self.scores(features)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Returns the scaled scores; `UNSEEN_LOGIT` where a class has no mean.
+
+        Shape:
+            features: (B, S, F). Output: (B, C), float32.
+        """
+        if self._directions is None or self._directions.device != features.device:
+            self._directions = self._directions_of(self.means()).float()
+        rows = self._directions_of(features.float())
+        if self.reweight:
+            cosines = torch.einsum("bsf,csf->bcs", rows, self._directions)
+            scores = (cosines * self.weights()).sum(dim=2)
+        else:
+            scores = rows.flatten(1) @ self._directions.flatten(1).T
+        return (self.scale * scores).masked_fill(self.own_spaces() < 0, UNSEEN_LOGIT)
+
+    def _directions_of(self, values: Tensor) -> Tensor:
+        if self.reweight:
+            return functional.normalize(values, dim=2)
+        return functional.normalize(values.flatten(1), dim=1).reshape(values.shape)

@@ -18,12 +18,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "lae": {"epochs": 2, "freeze_epochs": 1, "batch_size": 8},
     "sema": {"epochs": 1, "batch_size": 8, "views": 1, "threshold": 0.1},
     "mos": {"epochs": 1, "batch_size": 8},
+    "aper": {"epochs": 1, "size": 4},
+    "ease": {"epochs": 1, "batch_size": 8, "size": 4},
+    "fecam": {},
     "finetune": {"epochs": 1, "batch_size": 8},
     "joint": {"epochs": 1, "batch_size": 8},
-    "aper": {"epochs": 1, "batch_size": 8},
-    "ease": {"epochs": 1, "batch_size": 8},
     "loranpac": {"projections": 50},
-    "ranpac": {"projections": 50, "epochs": 1, "batch_size": 8},
+    "ranpac": {"projections": 50, "epochs": 1, "size": 4},
     "simplecil": {},
 }
 

@@ -31,6 +31,38 @@ def test_with_all_directions_answers_are_least_squares_over_all_images(chunk: in
     np.testing.assert_allclose(run.outputs[-1].numpy(), expected, atol=2e-2)
 
 
+def scores_by_numpy(
+    experiences: list[tuple[np.ndarray, np.ndarray]], asked: np.ndarray, share: float
+) -> np.ndarray:
+    """In double, from one decomposition an experience of all that is kept and all that is new."""
+    kept, cross, count = np.zeros((asked.shape[1], 0)), np.zeros((asked.shape[1], 7)), 0
+    for rows, labels in experiences:
+        count += len(rows)
+        left, values, _ = np.linalg.svd(np.concatenate([kept, rows.T], axis=1), full_matrices=False)
+        most = round(share * count)
+        kept, inverse = left[:, :most] * values[:most], left[:, :most] / values[:most] ** 2
+        cross += rows.T @ np.eye(7)[labels]
+    scores: np.ndarray = asked @ inverse @ left[:, :most].T @ cross
+    return scores
+
+
+@pytest.mark.parametrize(("projections", "share"), [(200, 0.75), (60, 0.5), (500, 1.0)])
+def test_scores_are_those_of_numpy_whatever_is_dropped(projections: int, share: float) -> None:
+    trial, stream = Trial(LoRanPAC, {"projections": projections, "share": share}), TinyStream()
+    strategy = trial.build()
+    run = trial.train(strategy, stream, only_last=True)
+    network, weight = tiny_backbone(), strategy.model.weight
+
+    def rows(images: torch.Tensor) -> np.ndarray:
+        with torch.no_grad():
+            return torch.relu(network(images) @ weight).double().numpy()
+
+    shown = [(rows(each.tensors[0]), each.tensors[1].numpy()) for each in stream.train_sets]
+    asked = np.concatenate([rows(each.tensors[0]) for each in stream.test_sets])
+    expected = scores_by_numpy(shown, asked, share)
+    np.testing.assert_allclose(run.outputs[-1].numpy() / 10, expected, atol=1e-4)
+
+
 def test_directions_are_a_share_of_the_images_so_far() -> None:
     run = Trial(LoRanPAC, SMALL).straight
     sizes = [state["head.directions.basis"].shape for state in run.states]

@@ -15,6 +15,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.strategies.avalanche_methods import BorrowingClassifier
 from cl_adapters.strategies.core.output import as_output
 from cl_adapters.strategies.core.strategy import AdapterStrategy
+from cl_adapters.strategies.ease import EASEModel
 from cl_adapters.strategies.lae import LAEModel, ensemble
 from cl_adapters.strategies.mos import MOSModel
 from cl_adapters.vit.classifier import AdaptedClassifier
@@ -134,6 +135,26 @@ class _Ensemble(nn.Module):
         experts = (self.model.online, self.model.offline)
         logits = self.model.heads(self.model.backbone.features_of(images, experts))
         return ensemble(logits[: images.shape[0]], logits[images.shape[0] :])
+
+
+@fixed_graph.register
+def _(model: EASEModel) -> nn.Module:
+    return _AllSpaces(model) if model.prototypes.num_spaces else model
+
+
+class _AllSpaces(nn.Module):
+    """EASE: every image under every frozen set."""
+
+    def __init__(self, model: EASEModel) -> None:
+        super().__init__()
+        self.model = model
+        bank = model.frozen_adapters
+        self.sets = [bank.choose(index) for index in range(len(bank))]
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.model.backbone.features_of(images, self.sets)
+        by_image = features.reshape(len(self.sets), -1, features.shape[1]).transpose(0, 1)
+        return self.model.prototypes.scores(by_image)
 
 
 @fixed_graph.register

@@ -14,7 +14,7 @@ from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.bundle.files import load, model_folder
 from cl_adapters.bundle.model import BATCH, LearnedModel
 from cl_adapters.errors import InputError, unknown_name
-from cl_adapters.graphs.agreement import Agreement
+from cl_adapters.graphs.agreement import CLOSE, Agreement
 from cl_adapters.graphs.writing import (
     GRAPH_FORMATS,
     GraphFormat,
@@ -42,7 +42,7 @@ def graph_format(name: str) -> GraphFormat:
     raise unknown_name("format", name, ["bundle", *GRAPH_FORMATS])
 
 
-def export_model_graph(
+def export_model_graph(  # noqa: PLR0913 - each is an option of the command
     model: Path,
     out: Path,
     kind: GraphFormat,
@@ -50,6 +50,7 @@ def export_model_graph(
     check: Sequence[Path] = (),
     weights: str | Path | None = None,
     quantize: str | None = None,
+    tolerance: float = CLOSE,
 ) -> Agreement:
     """Loads a trained model and writes it as a fixed graph.
 
@@ -61,6 +62,7 @@ def export_model_graph(
             images of the run. Of many, `COMPARED` are taken.
         weights: File of the frozen backbone where it no longer is where the run had it.
         quantize: `int8` for weights of 8 bits in an ONNX file.
+        tolerance: Largest difference of a probability.
 
     Returns:
         How far file and model agree.
@@ -75,7 +77,8 @@ def export_model_graph(
     source = model_folder(user_path(model))
     images = _pictures(check) if check else images_to_compare(source)
     learned = load(source, precision="fp32", weights=weights)
-    return export_graph(learned, out, kind, _batches(learned, images), quantize=quantize)
+    inputs = _batches(learned, images)
+    return export_graph(learned, out, kind, inputs, quantize=quantize, tolerance=tolerance)
 
 
 def images_to_compare(folder: Path, most: int = COMPARED) -> Sequence[Pixels]:

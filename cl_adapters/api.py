@@ -116,6 +116,7 @@ def export(  # noqa: PLR0913 - each is an option of the command
     weights: str | Path | None = None,
     check: str | Path | Sequence[str | Path] = (),
     quantize: str | None = None,
+    tolerance: float = 1e-4,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Writes a trained model to be used elsewhere; returns where it is.
@@ -134,6 +135,7 @@ def export(  # noqa: PLR0913 - each is an option of the command
         check: Images, folders or parquet files on which a graph is compared with the model; by
             default the run's test images.
         quantize: `int8` for weights of 8 bits in an ONNX file.
+        tolerance: Largest difference of a probability between a graph and the model.
         say: Told, in a sentence, why what `reject` needs is missing.
 
     Raises:
@@ -146,7 +148,13 @@ def export(  # noqa: PLR0913 - each is an option of the command
         kind = graph_format(format)
         paths = [Path(each) for each in photos]
         export_model_graph(
-            Path(model), Path(out), kind, check=paths, weights=weights, quantize=quantize
+            Path(model),
+            Path(out),
+            kind,
+            check=paths,
+            weights=weights,
+            quantize=quantize,
+            tolerance=tolerance,
         )
         return user_path(out)
     if quantize is not None:

@@ -46,6 +46,9 @@ def export(
     quantize: Annotated[
         str | None, typer.Option(help="int8: weights of 8 bits in an ONNX file.")
     ] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="Largest difference of a probability between graph and model.")
+    ] = 1e-4,
     quiet: Quiet = False,
 ) -> None:
     """Writes a trained model."""
@@ -56,7 +59,13 @@ def export(
     if format_ != "bundle":
         kind = graph_format(format_)
         found = export_model_graph(
-            model, out, kind, check=check or (), weights=weights, quantize=quantize
+            model,
+            out,
+            kind,
+            check=check or (),
+            weights=weights,
+            quantize=quantize,
+            tolerance=tolerance,
         )
         if not quiet:
             same = round(found.same_top * found.images)

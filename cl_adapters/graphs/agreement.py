@@ -29,11 +29,6 @@ class Agreement:
     same_top: float
     worst: float
 
-    @property
-    def is_good(self) -> bool:
-        """Whether a file with this agreement may be used in place of the model."""
-        return self.images > 0 and self.same_top >= SAME_TOP and self.worst <= CLOSE
-
 
 def agreement(
     answer: Callable[[Tensor], Tensor], native: Iterable[tuple[Tensor, Tensor]]
@@ -55,19 +50,20 @@ def agreement(
     return Agreement(images, same / images if images else 0.0, worst)
 
 
-def require_agreement(found: Agreement, name: str) -> None:
+def require_agreement(found: Agreement, name: str, close: float = CLOSE) -> None:
     """Refuses a file that does not answer as its model.
 
     Args:
         found: What was measured.
         name: The file's.
+        close: Largest difference of a probability.
 
     Raises:
         RunError: If it does not; says what was measured.
     """
-    if not found.is_good:
+    if not found.images or found.same_top < SAME_TOP or not found.worst <= close:
         raise RunError(
             f"{name} must answer as the model does, with the same class for {SAME_TOP:.1%} of the "
-            f"images and probabilities within {CLOSE:g}, got {found.same_top:.2%} and "
-            f"{found.worst:.2g} on {found.images} images: no file was written"
+            f"images and probabilities within {close:g} (`tolerance`), got {found.same_top:.2%} "
+            f"and {found.worst:.2g} on {found.images} images: no file was written"
         )

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from cl_adapters.errors import InputError
+from cl_adapters.peft.bank import AdapterBank
 from cl_adapters.strategies.avalanche_methods import BorrowingClassifier
 from cl_adapters.strategies.core.output import as_output
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.strategies.ease import EASEModel
 from cl_adapters.strategies.lae import LAEModel, ensemble
 from cl_adapters.strategies.mos import MOSModel
+from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.classifier import AdaptedClassifier
 from cl_adapters.vit.pixels import Triple, scaled
 
@@ -56,6 +58,7 @@ class GraphModel(nn.Module):
         # A classifier in closed form solves its system at its first question, not in the graph.
         strategy.answer(torch.zeros(1, *strategy.backbone.input_shape))
         model = copy.deepcopy(strategy.model).requires_grad_(requires_grad=False).cpu().eval()
+        _settle_flags(model)
         self.pixels = pixels
         self.answer = fixed_graph(model).eval()
         self.register_buffer("labels", torch.tensor(labels))
@@ -69,6 +72,15 @@ class GraphModel(nn.Module):
         """
         logits = as_output(self.answer(scaled(images, self.pixels))).logits
         return logits.float().softmax(dim=1)[:, self.labels]
+
+
+def _settle_flags(model: nn.Module) -> None:
+    """Makes facts, on which a graph may branch, of the flags that a model keeps as tensors."""
+    for module in model.modules():
+        for name, value in list(module.named_buffers(recurse=False)):
+            if value.dtype == torch.bool and value.ndim == 0:
+                delattr(module, name)
+                setattr(module, name, bool(value))
 
 
 def _refuse(strategy: AdapterStrategy) -> None:
@@ -108,20 +120,7 @@ def _(model: BorrowingClassifier) -> nn.Module:
 
 @fixed_graph.register
 def _(model: LAEModel) -> nn.Module:
-    return _Ensemble(model) if bool(model.votes_offline) else _Online(model)
-
-
-class _Online(nn.Module):
-    """LAE in its first experience: the online modules alone."""
-
-    def __init__(self, model: LAEModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.model.backbone.features_of(images, (self.model.online,))
-        logits: Tensor = self.model.heads(features)
-        return logits
+    return _Ensemble(model) if bool(model.votes_offline) else model
 
 
 class _Ensemble(nn.Module):
@@ -135,6 +134,31 @@ class _Ensemble(nn.Module):
         experts = (self.model.online, self.model.offline)
         logits = self.model.heads(self.model.backbone.features_of(images, experts))
         return ensemble(logits[: images.shape[0]], logits[images.shape[0] :])
+
+
+def _under_every_set(backbone: AdaptedViT, bank: AdapterBank, images: Tensor) -> Tensor:
+    """Returns the features of images (B, 3, S, S) under each of T sets: (T * B, D)."""
+    sets = [bank.choose(index) for index in range(len(bank))]
+    return backbone.features_of(images, sets)
+
+
+@fixed_graph.register
+def _(model: EASEModel) -> nn.Module:
+    return _EverySpace(model) if model.prototypes.num_spaces else model
+
+
+class _EverySpace(nn.Module):
+    """EASE's class means under all its sets."""
+
+    def __init__(self, model: EASEModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        bank = self.model.frozen_adapters
+        found = _under_every_set(self.model.backbone, bank, images)
+        by_set = found.reshape(len(bank), -1, found.shape[1]).transpose(0, 1)  # (B, T, D)
+        return self.model.prototypes.scores(by_set)
 
 
 @fixed_graph.register
@@ -195,12 +219,10 @@ class _Exhaustive(_Retrieving):
     """Every image under every set, and the retrieval among what they answer."""
 
     def forward(self, images: Tensor) -> Tensor:
-        count = len(self.bank)
-        sets = [self.bank.choose(index) for index in range(count)]
-        features = self.model.backbone.features_of(images, sets)
+        features = _under_every_set(self.model.backbone, self.bank, images)
         votes = self.model.task_predictor(features[: images.shape[0]])
         logits = self.model.logits(features)
-        logits = logits.reshape(count, -1, logits.shape[1]).transpose(0, 1)  # (B, T, C)
+        logits = logits.reshape(len(self.bank), -1, logits.shape[1]).transpose(0, 1)  # (B, T, C)
         asked, successors = self.owner(votes)[:, None], self.owner(logits)
         for _ in range(self.rounds - 1):
             asked = successors.gather(1, asked)

@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 from cl_adapters import __version__
 from cl_adapters.bundle.model import LearnedModel
 from cl_adapters.errors import InputError, unknown_name
-from cl_adapters.graphs.agreement import Agreement, agreement, require_agreement
+from cl_adapters.graphs.agreement import CLOSE, Agreement, agreement, require_agreement
 from cl_adapters.graphs.described import pixels_described
 from cl_adapters.graphs.fixed import GraphModel
 from cl_adapters.graphs.onnx_file import check_onnx_installed, read_onnx_graph, write_onnx_graph
@@ -53,6 +53,7 @@ def export_graph(
     images: Iterable[Tensor],
     *,
     quantize: str | None = None,
+    tolerance: float = CLOSE,
 ) -> Agreement:
     """Writes a trained model as a fixed graph that runs without this package.
 
@@ -63,6 +64,7 @@ def export_graph(
         images: What the file is compared with the model on, batches of what `model.prepared`
             gives, (B, 3, S, S): the run's test images.
         quantize: `int8` for weights of 8 bits in an ONNX file; None for fp32.
+        tolerance: Largest difference of a probability, in fp32.
 
     Returns:
         How far file and model agree.
@@ -87,7 +89,13 @@ def export_graph(
         shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed while it wrote
         temporary.mkdir(parents=True)
         form.write(program, path, graph_metadata(model))
-        found = _compared(form, path, list(_answered(model, images)), quantize)
+        native = list(_answered(model, images))
+        found = agreement(form.read(path)[0], native)
+        require_agreement(found, form.file, tolerance)
+        if quantize is not None:
+            quantize_file(path)
+            found = agreement(form.read(path)[0], native)
+            require_quantized_agreement(found, form.file)
         described = json.dumps(pixels_described(model.preprocess), indent=2)
         (temporary / "preprocess.json").write_text(described + "\n", "utf-8")
         temporary.rename(out)
@@ -95,22 +103,6 @@ def export_graph(
         raise InputError(f"folder {str(out)!r} must be writable, got: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return found
-
-
-def _compared(
-    form: _Format, path: Path, native: list[tuple[Tensor, Tensor]], quantize: str | None
-) -> Agreement:
-    """Compares the file with the model's answers, then also what quantisation makes of it."""
-    answer, _ = form.read(path)
-    found = agreement(answer, native)
-    require_agreement(found, form.file)
-    if quantize is None:
-        return found
-    quantize_file(path)
-    answer, _ = form.read(path)
-    found = agreement(answer, native)
-    require_quantized_agreement(found, form.file)
     return found
 
 

@@ -42,6 +42,10 @@ CASES = [
     ("mos", {"peft": "lora", "task_predictor": "prototypes", "head": "cosine"}),
     ("mos", {"peft": "prefix", "retrieval": False, "ensemble": False}),
     ("avalanche:EWC", {}),
+    ("ease", {}),
+    ("aper", {}),
+    ("fecam", {}),
+    ("loranpac", {}),
 ]
 
 

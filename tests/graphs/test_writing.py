@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.graphs import onnx_file
-from cl_adapters.graphs.agreement import Agreement, agreement
+from cl_adapters.graphs.agreement import Agreement, agreement, require_agreement
 from cl_adapters.graphs.onnx_file import OPSET
 from cl_adapters.graphs.quantized import require_quantized_agreement
 from cl_adapters.graphs.writing import export_graph
@@ -165,9 +165,17 @@ def test_agreement_counts_classes_and_the_worst_probability() -> None:
     found = agreement(answer, [first, second])
     assert (found.images, found.same_top) == (3, pytest.approx(2 / 3))
     assert found.worst == pytest.approx(0.3)
-    assert not found.is_good
+    with pytest.raises(
+        RunError, match=r"within 0.0001 \(`tolerance`\), got 66.67% and 0.3 on 3 im"
+    ):
+        require_agreement(found, "model.onnx")
+    require_agreement(Agreement(1000, 0.999, 2e-4), "model.onnx", 3e-4)
+    with pytest.raises(RunError, match="got 99.90% and 0.0002"):
+        require_agreement(Agreement(1000, 0.999, 2e-4), "model.onnx")
     lost = agreement(answer, [(torch.tensor([[torch.nan, 1.0]]), torch.tensor([[0.0, 1.0]]))])
     assert lost.worst == float("inf")
+    with pytest.raises(RunError, match="and inf on 1 images"):
+        require_agreement(lost, "model.onnx", 1e9)
 
 
 def test_int8_is_smaller_says_so_and_keeps_the_classes(tmp_path: Path, exported: Any) -> None:

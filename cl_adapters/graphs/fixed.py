@@ -12,14 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from cl_adapters.errors import InputError
-from cl_adapters.peft.bank import AdapterBank
 from cl_adapters.strategies.avalanche_methods import BorrowingClassifier
 from cl_adapters.strategies.core.output import as_output
 from cl_adapters.strategies.core.strategy import AdapterStrategy
-from cl_adapters.strategies.ease import EASEModel
 from cl_adapters.strategies.lae import LAEModel, ensemble
 from cl_adapters.strategies.mos import MOSModel
-from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.classifier import AdaptedClassifier
 from cl_adapters.vit.pixels import Triple, scaled
 
@@ -136,31 +133,6 @@ class _Ensemble(nn.Module):
         return ensemble(logits[: images.shape[0]], logits[images.shape[0] :])
 
 
-def _under_every_set(backbone: AdaptedViT, bank: AdapterBank, images: Tensor) -> Tensor:
-    """Returns the features of images (B, 3, S, S) under each of T sets: (T * B, D)."""
-    sets = [bank.choose(index) for index in range(len(bank))]
-    return backbone.features_of(images, sets)
-
-
-@fixed_graph.register
-def _(model: EASEModel) -> nn.Module:
-    return _EverySpace(model) if model.prototypes.num_spaces else model
-
-
-class _EverySpace(nn.Module):
-    """EASE's class means under all its sets."""
-
-    def __init__(self, model: EASEModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        bank = self.model.frozen_adapters
-        found = _under_every_set(self.model.backbone, bank, images)
-        by_set = found.reshape(len(bank), -1, found.shape[1]).transpose(0, 1)  # (B, T, D)
-        return self.model.prototypes.scores(by_set)
-
-
 @fixed_graph.register
 def _(model: EASEModel) -> nn.Module:
     return _AllSpaces(model) if model.prototypes.num_spaces else model
@@ -219,7 +191,8 @@ class _Exhaustive(_Retrieving):
     """Every image under every set, and the retrieval among what they answer."""
 
     def forward(self, images: Tensor) -> Tensor:
-        features = _under_every_set(self.model.backbone, self.bank, images)
+        sets = [self.bank.choose(index) for index in range(len(self.bank))]
+        features = self.model.backbone.features_of(images, sets)
         votes = self.model.task_predictor(features[: images.shape[0]])
         logits = self.model.logits(features)
         logits = logits.reshape(len(self.bank), -1, logits.shape[1]).transpose(0, 1)  # (B, T, C)

@@ -42,10 +42,6 @@ CASES = [
     ("mos", {"peft": "lora", "task_predictor": "prototypes", "head": "cosine"}),
     ("mos", {"peft": "prefix", "retrieval": False, "ensemble": False}),
     ("avalanche:EWC", {}),
-    ("ease", {}),
-    ("aper", {}),
-    ("fecam", {}),
-    ("loranpac", {}),
 ]
 
 

@@ -15,6 +15,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.strategies.avalanche_methods import BorrowingClassifier
 from cl_adapters.strategies.core.output import as_output
 from cl_adapters.strategies.core.strategy import AdapterStrategy
+from cl_adapters.strategies.ease import EASEModel
 from cl_adapters.strategies.lae import LAEModel, ensemble
 from cl_adapters.strategies.mos import MOSModel
 from cl_adapters.vit.classifier import AdaptedClassifier

@@ -42,19 +42,29 @@ def write_onnx_graph(program: ExportedProgram, path: Path, metadata: Metadata) -
         program: What `traced` returned.
         path: The file.
         metadata: The file's `metadata_props`.
+
+    Raises:
+        InputError: If this torch cannot write it.
     """
     size = program.example_inputs[0][0].shape if program.example_inputs else (2, 3, 1, 1)
     with _quiet():
-        written: Any = torch.onnx.export(
-            program,
-            (torch.zeros(size, dtype=torch.uint8),),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["images"],
-            output_names=["probabilities"],
-            dynamic_shapes={"images": {0: "batch"}},
-            verbose=False,
-        )
+        try:
+            written: Any = torch.onnx.export(
+                program,
+                (torch.zeros(size, dtype=torch.uint8),),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=["probabilities"],
+                dynamic_shapes={"images": {0: "batch"}},
+                verbose=False,
+            )
+        except Exception as error:  # whatever an exporter says of an operation that it lacks
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"torch must write the graph in opset {OPSET}, as 2.15 does, but "
+                f"{torch.__version__} says: {reason}"
+            ) from error
     model = written.model
     _strip(model)
     model.metadata_props.update(metadata)

@@ -221,3 +221,15 @@ def test_other_quantisations_are_refused(tmp_path: Path, quantize: str, kind: An
     model = learned("simplecil", depth=1)
     with pytest.raises(InputError, match="must be int8 and go with format onnx"):
         export_graph(model, tmp_path / "out", kind, [images(2)], quantize=quantize)
+
+
+def test_a_torch_that_cannot_write_the_graph_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacks(*_: Any, **__: Any) -> None:
+        raise NotImplementedError("no opset 20\nand more")
+
+    monkeypatch.setattr(torch.onnx, "export", lacks)
+    with pytest.raises(InputError, match=r"in opset 20, as 2.15 does, but .* says: no opset 20$"):
+        export_graph(learned("simplecil", depth=1), tmp_path / "out", "onnx", [images(2)])
+    assert list(tmp_path.iterdir()) == []

@@ -70,5 +70,7 @@ class PrototypeHead(GrowingBuffers):
         """
         # The direction of a mean is that of the sum: no division by the count is needed.
         prototypes = functional.normalize(self.sums, dim=1).float()
-        cosine = functional.normalize(features.float(), dim=1) @ prototypes.T
+        # In bfloat16 some cosines are equal, and the order of the classes would decide.
+        with torch.autocast(features.device.type, enabled=False):
+            cosine = functional.normalize(features.float(), dim=1) @ prototypes.T
         return (self.scale * cosine).masked_fill(self.counts == 0, UNSEEN_LOGIT)

@@ -135,7 +135,9 @@ class RidgeHead(GrowingBuffers):
         rows, weight = features.float(), self.weight
         if self.normalise_columns:
             rows, weight = (functional.normalize(each, dim=1) for each in (rows, weight))
-        scores = functional.linear(rows, weight)
+        # In bfloat16 some scores are equal, and the order of the classes would decide.
+        with torch.autocast(features.device.type, enabled=False):
+            scores = functional.linear(rows, weight)
         return (self.scale * scores).masked_fill(~self.is_seen, UNSEEN_LOGIT)
 
 

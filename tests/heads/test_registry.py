@@ -44,3 +44,19 @@ def test_a_head_that_does_not_fit_is_refused_with_its_reason() -> None:
     with pytest.raises(InputError, match="unknown head 'lineal'; did you mean 'linear'"):
         check_head("lineal", TRAINED_HEADS, "")
     assert check_head("ridge", CLOSED_HEADS, "") == "ridge"
+
+
+@pytest.mark.parametrize("name", CLOSED_HEADS)
+def test_closed_heads_answer_in_full_precision_under_autocast(name: str) -> None:
+    """Scores of bfloat16 tie, and the order of the classes would decide."""
+    source = torch.Generator().manual_seed(0)
+    head = build_closed_head(name, 16, scale=10.0)
+    head.add_classes(range(40))
+    labels = torch.arange(400) % 40
+    features = torch.randn(400, 16, generator=source) + 0.2 * labels[:, None]
+    head.add(features, labels)
+    if isinstance(head, RidgeHead):
+        head.solve(1.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = head(features)
+    assert (found == head(features)).all()

@@ -42,14 +42,13 @@ def graph_format(name: str) -> GraphFormat:
     raise unknown_name("format", name, ["bundle", *GRAPH_FORMATS])
 
 
-def export_model_graph(  # noqa: PLR0913 - each is an option of the command
+def export_model_graph(
     model: Path,
     out: Path,
     kind: GraphFormat,
     *,
     check: Sequence[Path] = (),
     weights: str | Path | None = None,
-    quantize: str | None = None,
     tolerance: float = CLOSE,
 ) -> Agreement:
     """Loads a trained model and writes it as a fixed graph.
@@ -61,7 +60,6 @@ def export_model_graph(  # noqa: PLR0913 - each is an option of the command
         check: Images, folders and parquet files to compare file and model on; none takes the test
             images of the run. Of many, `COMPARED` are taken.
         weights: File of the frozen backbone where it no longer is where the run had it.
-        quantize: `int8` for weights of 8 bits in an ONNX file.
         tolerance: Largest difference of a probability.
 
     Returns:
@@ -73,12 +71,12 @@ def export_model_graph(  # noqa: PLR0913 - each is an option of the command
         RunError: If the file does not answer as the model does; none is left then.
     """
     out = user_path(out)
-    check_request(out, kind, quantize)
+    check_request(out, kind)
     source = model_folder(user_path(model))
     images = _pictures(check) if check else images_to_compare(source)
     learned = load(source, precision="fp32", weights=weights)
     inputs = _batches(learned, images)
-    return export_graph(learned, out, kind, inputs, quantize=quantize, tolerance=tolerance)
+    return export_graph(learned, out, kind, inputs, tolerance=tolerance)
 
 
 def images_to_compare(folder: Path, most: int = COMPARED) -> Sequence[Pixels]:

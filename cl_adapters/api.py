@@ -115,7 +115,6 @@ def export(  # noqa: PLR0913 - each is an option of the command
     rejection: bool | None = None,
     weights: str | Path | None = None,
     check: str | Path | Sequence[str | Path] = (),
-    quantize: str | None = None,
     tolerance: float = 1e-4,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path:
@@ -134,7 +133,6 @@ def export(  # noqa: PLR0913 - each is an option of the command
         weights: File of the frozen backbone where it no longer is where the run had it.
         check: Images, folders or parquet files on which a graph is compared with the model; by
             default the run's test images.
-        quantize: `int8` for weights of 8 bits in an ONNX file.
         tolerance: Largest difference of a probability between a graph and the model.
         say: Told, in a sentence, why what `reject` needs is missing.
 
@@ -153,12 +151,9 @@ def export(  # noqa: PLR0913 - each is an option of the command
             kind,
             check=paths,
             weights=weights,
-            quantize=quantize,
             tolerance=tolerance,
         )
         return user_path(out)
-    if quantize is not None:
-        raise InputError(f"`quantize` must go with format onnx, got {quantize!r} with bundle")
     source, place = model_folder(user_path(model)), user_path(out)
     if place.exists():
         raise InputError(f"bundle {str(place)!r} must be a new folder, got one that exists")

@@ -21,11 +21,11 @@ import typer
 from torch import Tensor
 
 from cl_adapters.benchmarks.exporting import export_model_graph, images_to_compare
+from cl_adapters.benchmarks.maintenance.quantized import quantize_file
 from cl_adapters.benchmarks.markdown import markdown_table
 from cl_adapters.bundle.files import load
 from cl_adapters.bundle.model import LearnedModel
 from cl_adapters.graphs.onnx_file import read_onnx_graph
-from cl_adapters.graphs.quantized import quantize_file
 
 __all__ = ["Pace", "pace"]
 

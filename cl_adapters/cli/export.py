@@ -43,9 +43,6 @@ def export(
             help="Images to compare a graph with the model on; by default the run's test images."
         ),
     ] = None,
-    quantize: Annotated[
-        str | None, typer.Option(help="int8: weights of 8 bits in an ONNX file.")
-    ] = None,
     tolerance: Annotated[
         float, typer.Option(help="Largest difference of a probability between graph and model.")
     ] = 1e-4,
@@ -64,7 +61,6 @@ def export(
             kind,
             check=check or (),
             weights=weights,
-            quantize=quantize,
             tolerance=tolerance,
         )
         if not quiet:
@@ -83,7 +79,6 @@ def export(
         with_backbone=with_backbone,
         rejection=rejection,
         weights=weights,
-        quantize=quantize,
         say=partial(typer.echo, err=True),
     )
     if not quiet:

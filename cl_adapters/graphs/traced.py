@@ -10,6 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
 from cl_adapters.errors import InputError
 from cl_adapters.graphs.fixed import GraphModel
@@ -42,8 +43,9 @@ def traced(model: GraphModel, size: int) -> ExportedProgram:
                 "a model must answer without branches on its images to be a fixed graph, and "
                 f"{type(model.answer).__name__} cannot be traced: {reason}"
             ) from error
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # lines of files of the machine that it was made on
+    for part in program.graph_module.modules():  # what stands in a context is a graph of its own
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # lines of files of the machine that made it
     return program
 
 

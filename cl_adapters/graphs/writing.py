@@ -24,7 +24,6 @@ from cl_adapters.graphs.agreement import CLOSE, Agreement, agreement, require_ag
 from cl_adapters.graphs.described import pixels_described
 from cl_adapters.graphs.fixed import GraphModel
 from cl_adapters.graphs.onnx_file import check_onnx_installed, read_onnx_graph, write_onnx_graph
-from cl_adapters.graphs.quantized import quantize_file, require_quantized_agreement
 from cl_adapters.graphs.traced import Metadata, read_torch_graph, traced, write_torch_graph
 
 __all__ = ["GRAPH_FORMATS", "GraphFormat", "check_request", "export_graph", "graph_metadata"]
@@ -52,7 +51,6 @@ def export_graph(
     kind: GraphFormat,
     images: Iterable[Tensor],
     *,
-    quantize: str | None = None,
     tolerance: float = CLOSE,
 ) -> Agreement:
     """Writes a trained model as a fixed graph that runs without this package.
@@ -63,8 +61,7 @@ def export_graph(
         kind: The format.
         images: What the file is compared with the model on, batches of what `model.prepared`
             gives, (B, 3, S, S): the run's test images.
-        quantize: `int8` for weights of 8 bits in an ONNX file; None for fp32.
-        tolerance: Largest difference of a probability, in fp32.
+        tolerance: Largest difference of a probability.
 
     Returns:
         How far file and model agree.
@@ -74,7 +71,7 @@ def export_graph(
             written, the model computes in another precision, or its inference is no fixed graph.
         RunError: If the file does not answer as the model does; no file is left then.
     """
-    check_request(out, kind, quantize)
+    check_request(out, kind)
     if model.sheet.precision != "fp32":
         raise InputError(
             f"a model must be loaded in fp32 to be a fixed graph, got {model.sheet.precision}"
@@ -89,13 +86,8 @@ def export_graph(
         shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed while it wrote
         temporary.mkdir(parents=True)
         form.write(program, path, graph_metadata(model))
-        native = list(_answered(model, images))
-        found = agreement(form.read(path)[0], native)
+        found = agreement(form.read(path)[0], _answered(model, images))
         require_agreement(found, form.file, tolerance)
-        if quantize is not None:
-            quantize_file(path)
-            found = agreement(form.read(path)[0], native)
-            require_quantized_agreement(found, form.file)
         described = json.dumps(pixels_described(model.preprocess), indent=2)
         (temporary / "preprocess.json").write_text(described + "\n", "utf-8")
         temporary.rename(out)
@@ -119,19 +111,14 @@ def graph_metadata(model: LearnedModel) -> dict[str, str]:
     }
 
 
-def check_request(out: Path, kind: str, quantize: str | None = None) -> None:
+def check_request(out: Path, kind: str) -> None:
     """Refuses what can be refused before a model is loaded.
 
     Raises:
-        InputError: If the format is unknown or is not quantised so, a package is missing or the
-            folder exists.
+        InputError: If the format is unknown, a package is missing or the folder exists.
     """
     if kind not in GRAPH_FORMATS:
         raise unknown_name("format", kind, GRAPH_FORMATS)
-    if quantize is not None and (quantize != "int8" or kind != "onnx"):
-        raise InputError(
-            f"`quantize` must be int8 and go with format onnx, got {quantize!r} with {kind}"
-        )
     if kind == "onnx":
         check_onnx_installed()
     if out.exists():

@@ -73,10 +73,6 @@ def test_bad_input_is_one_sentence_and_writes_nothing(root: Path, tmp_path: Path
     for arguments, sentence in (
         (["onix"], "unknown format 'onix'; did you mean 'onnx'? Known: bundle, onnx, torch-export"),
         (
-            ["bundle", "--quantize", "int8"],
-            "`quantize` must go with format onnx, got 'int8' with b",
-        ),
-        (
             ["torch-export", "--check", str(tmp_path / "none")],
             "must be a file or a folder that exi",
         ),

@@ -10,14 +10,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto
 from torch import Tensor
 
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.graphs import onnx_file
 from cl_adapters.graphs.agreement import Agreement, agreement, require_agreement
 from cl_adapters.graphs.onnx_file import OPSET
-from cl_adapters.graphs.quantized import require_quantized_agreement
 from cl_adapters.graphs.writing import export_graph
 from cl_adapters.strategies.simplecil import PrototypeClassifier, SimpleCIL
 from tests.graphs.learned import SIZE, images, learned, model_of
@@ -38,7 +36,6 @@ SHOWN = [
         ("mos", {}),
     )
 ]
-LAE = CASES.index(("lae", {}))
 
 
 def session_of(path: Path) -> Any:
@@ -176,51 +173,6 @@ def test_agreement_counts_classes_and_the_worst_probability() -> None:
     assert lost.worst == float("inf")
     with pytest.raises(RunError, match="and inf on 1 images"):
         require_agreement(lost, "model.onnx", 1e9)
-
-
-def test_int8_is_smaller_says_so_and_keeps_the_classes(tmp_path: Path, exported: Any) -> None:
-    model, plain, _ = exported(LAE)  # its experts share the network's weights
-    found = export_graph(model, tmp_path / "out", "onnx", [images(40)], quantize="int8")
-    path = tmp_path / "out" / "model.onnx"
-    assert [each.name for each in sorted(path.parent.iterdir())] == [
-        "model.onnx",
-        "preprocess.json",
-    ]
-    written, before = onnx.load(path), onnx.load(plain / "model.onnx")
-    integers = [each for each in written.graph.initializer if each.data_type == TensorProto.INT8]
-    assert max(each.dims[0] for each in integers) >= 32
-    large = [
-        each
-        for each in written.graph.initializer
-        if each.data_type == TensorProto.FLOAT and np.prod(each.dims) > 2000
-    ]
-    assert large == []
-    assert len([each for each in before.graph.initializer if np.prod(each.dims) > 2000]) > 3
-    onnx.checker.check_model(written)
-    assert {each.domain for each in written.opset_import} == {""}
-    session = session_of(path)
-    held = session.get_modelmeta().custom_metadata_map
-    assert held["quantized"] == "int8"
-    assert json.loads(held["classes"]) == list(model.classes)
-    batch = images(40)
-    (answers,) = session.run(None, {"images": batch.numpy()})
-    same = answers.argmax(axis=1) == expected(model, batch).argmax(dim=1).numpy()
-    assert same.mean() == pytest.approx(found.same_top)
-    assert found.same_top >= 0.9
-    assert 1e-7 < found.worst < 0.1
-
-
-def test_int8_that_answers_otherwise_is_refused() -> None:
-    require_quantized_agreement(Agreement(100, 0.9, 0.5), "model.onnx")
-    with pytest.raises(RunError, match=r"for 90% of the images, got 89.0% of 100: no file"):
-        require_quantized_agreement(Agreement(100, 0.89, 0.0), "model.onnx")
-
-
-@pytest.mark.parametrize(("quantize", "kind"), [("int4", "onnx"), ("int8", "torch-export")])
-def test_other_quantisations_are_refused(tmp_path: Path, quantize: str, kind: Any) -> None:
-    model = learned("simplecil", depth=1)
-    with pytest.raises(InputError, match="must be int8 and go with format onnx"):
-        export_graph(model, tmp_path / "out", kind, [images(2)], quantize=quantize)
 
 
 def test_a_torch_that_cannot_write_the_graph_is_named(

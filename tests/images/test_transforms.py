@@ -24,7 +24,7 @@ from cl_adapters.images.transforms import (
 )
 from cl_adapters.records.files import digest
 
-CIFAR = Path(__file__).parents[4] / "shared" / "data" / "cifar100_mini.parquet"
+CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar100_mini.parquet"
 HALF = (0.5, 0.5, 0.5)
 MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
 BICUBIC = reference.InterpolationMode.BICUBIC

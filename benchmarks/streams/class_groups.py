@@ -29,11 +29,11 @@ def groups_text(value: object) -> str:
         found = _parsed(value) if is_line else _read(value)
         what = what if is_line else f"experiences file {value!r}"
     if not isinstance(found, Mapping) or not found:
-        raise InputError(f"{what} {_RULE}, got {found!r}")
+        raise InputError(f"{what} {_RULE}, got {repr(found)[:60]}")
     for name, classes in found.items():
         is_list = isinstance(classes, Sequence) and not isinstance(classes, str) and classes
         if not is_list or not all(isinstance(each, str) and each for each in classes):
-            raise InputError(f"{what} {_RULE}, got {classes!r} for {name!r}")
+            raise InputError(f"{what} {_RULE}, got {repr(classes)[:60]} for {name!r}")
     return json.dumps({name: list(classes) for name, classes in found.items()}, ensure_ascii=False)
 
 

@@ -113,7 +113,7 @@ def _batches(
         try:
             inputs.append(model.prepared(picture.pixels()))
         except InputError as error:
-            bad.append(Unreadable(picture.name, str(error)))
+            bad.append(Unreadable(_as_text(picture.name), _as_text(str(error))))
             continue
         part.append(picture)
         if len(part) == size:
@@ -127,7 +127,7 @@ def _rows(
     model: LearnedModel, pictures: Sequence[Picture], answers: Answers, top: int
 ) -> pd.DataFrame:
     best = answers.top(min(top, len(answers.classes)))
-    columns: dict[str, object] = {"image": [each.name for each in pictures]}
+    columns: dict[str, object] = {"image": [_as_text(each.name) for each in pictures]}
     # The first is the answer itself, however close the second is.
     columns |= {"prediction": answers.names, "confidence": answers.confidence}
     for place in range(1, len(best[0])):
@@ -143,6 +143,11 @@ def _rows(
     if any(each.label is not None for each in pictures):
         columns["label"] = [each.label for each in pictures]
     return pd.DataFrame(columns)
+
+
+def _as_text(name: str) -> str:
+    # Bytes of a file's name that are no UTF-8 stand in it as halves of characters.
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def check_labels(model: LearnedModel, pictures: Sequence[Picture]) -> None:
@@ -213,9 +218,18 @@ def check_table_path(path: Path) -> None:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Writes a table as csv, parquet or json, by the file's name; whole or not at all."""
-    with atomic_path(path) as temporary:
-        _WRITERS[path.suffix.lower()](table, temporary)
+    """Writes a table as csv, parquet or json, by the file's name; whole or not at all.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            _WRITERS[path.suffix.lower()](table, temporary)
+    except OSError as error:
+        raise InputError(
+            f"`--out` must be a file that can be written, got {str(path)!r}: {error.strerror}"
+        ) from error
 
 
 def copy_by_class(prediction: Prediction, folder: Path) -> None:
@@ -255,7 +269,7 @@ def _folders(table: pd.DataFrame) -> list[str]:
 
 
 def _as_folder(name: str) -> str:
-    plain = "".join("_" if char in "/\\\0" else char for char in name)
+    plain = "".join(f"%{ord(char):02X}" if char in "/\\\0%" else char for char in name)
     return plain.strip() if plain.strip() not in ("", ".", "..") else "_"
 
 

@@ -14,6 +14,7 @@ from cl_adapters.bundle.model import LearnedModel
 from cl_adapters.bundle.sheet import Sheet
 from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
+from cl_adapters.records.files import read_file
 from cl_adapters.reports.card import CURVE, METRICS, card, curve_picture, measured_so_far
 from cl_adapters.reports.load import Run
 from cl_adapters.reports.runs import Runs, load_runs
@@ -175,7 +176,7 @@ def export(  # noqa: PLR0913 - each is an option of the command
         read_learned_model(source).state,
         backbone=vit.state_dict() if with_backbone else None,
         calibration=None if rejection is False else learned.calibration,
-        others=_card_files(sheet, run),
+        others=_card_files(sheet, run, source),
     )
     return place
 
@@ -196,9 +197,13 @@ def _calibrate(source: Path, learned: LearnedModel, say: Callable[[str], None] |
         say(f"the bundle knows no unknown images and no shifts: {error}")
 
 
-def _card_files(sheet: Sheet, run: Run | None) -> dict[str, bytes]:
-    curve = {} if run is None else {CURVE: curve_picture(run)}
-    return {"README.md": card(sheet, run).encode(), **curve}
+def _card_files(sheet: Sheet, run: Run | None, source: Path) -> dict[str, bytes]:
+    if run is not None:
+        return {"README.md": card(sheet, run).encode(), CURVE: curve_picture(run)}
+    # Of a bundle: what was measured is known to its card alone.
+    files = {name: read_file(source / name) for name in ("README.md", CURVE)}
+    held = {name: data for name, data in files.items() if data is not None}
+    return held or {"README.md": card(sheet, None).encode()}
 
 
 def _metrics(run: Run) -> dict[str, float]:

@@ -97,7 +97,9 @@ def table_pictures(
     likely = [each.name for each in schema if _is_bytes(each.type)]
     image, label = find_picture_columns(schema.names, options, repr(str(path)), likely=likely)
     table = _table(path, {image, label})
-    column = _image_column(table[image], image, path) if table.num_rows else _NO_IMAGES
+    column = (
+        _image_column(table[image], image, path, or_empty=True) if table.num_rows else _NO_IMAGES
+    )
     store = ArrowStore(path, column, options.max_pixels)
     if not labelled or label is None or not table.num_rows:
         return store, None
@@ -187,7 +189,9 @@ def _read_folder(folder: Path, options: ReadOptions) -> tuple[pa.Table, npt.NDAr
     return table.replace_schema_metadata(metadata), np.array(splits, dtype=np.str_)
 
 
-def _image_column(column: pa.ChunkedArray, name: str, path: Path) -> pa.LargeBinaryArray:
+def _image_column(
+    column: pa.ChunkedArray, name: str, path: Path, *, or_empty: bool = False
+) -> pa.LargeBinaryArray:
     if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
         column = pc.struct_field(column, "bytes")
     if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
@@ -195,6 +199,8 @@ def _image_column(column: pa.ChunkedArray, name: str, path: Path) -> pa.LargeBin
             f"column {name!r} of {str(path)!r} must hold encoded images as bytes, got "
             f"{str(column.type)[:200]}{_where_they_may_be(column.type)}"
         )
+    if column.null_count and or_empty:  # such an image is then unreadable, and the others are not
+        column = column.fill_null(b"")
     if column.null_count:
         row = pc.index(column.is_null(), pa.scalar(value=True)).as_py()
         raise InputError(f"image in row {row} of {str(path)!r} must not be empty, got null")

@@ -1,8 +1,10 @@
 """Images to be answered, not learned: files, folders and parquet files, with labels or without."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from cl_adapters.benchmarks.data.parquet import table_pictures
 from cl_adapters.benchmarks.data.reading import AS_IT_IS, LeftOut, ReadOptions
@@ -75,11 +77,29 @@ def find_pictures(
             found += _in_table(place, options, labelled=labelled)
         else:
             found += _files(place.parent, [place.name], options)
+    if any(getattr(options, name) for name in _OF_TABLES) and not _has_table(several):
+        raise InputError("`--image-column` and `--label-column` must go with a parquet file")
+    found = _each_once(found)
     if not found:
         names = ", ".join(repr(str(each)) for each in several)
         others = f", but {len(left)} files that are none" if left else ""
         raise InputError(f"{names} must hold images, got none{others}")
     return found, left
+
+
+_OF_TABLES: Final = ("image_column", "label_column")
+
+
+def _has_table(paths: Iterable[Path]) -> bool:
+    return any(path.suffix.lower() == ".parquet" for path in paths)
+
+
+def _each_once(pictures: Iterable[Picture]) -> list[Picture]:
+    """Leaves out images that were reached by more than one of the paths."""
+    known: dict[str, Picture] = {}
+    for each in pictures:
+        known.setdefault(os.path.abspath(each.name), each)  # noqa: PTH100 - no disk is asked
+    return list(known.values())
 
 
 def _in_folder(folder: Path, options: ReadOptions) -> tuple[list[Picture], list[LeftOut]]:

@@ -28,6 +28,7 @@ from cl_adapters.bundle.sheet import BUNDLE_FORMAT, Sheet
 from cl_adapters.errors import InputError, listed
 from cl_adapters.images.transforms import Preprocess
 from cl_adapters.paths import user_path
+from cl_adapters.plugins.digests import source_digests
 from cl_adapters.records.at_work import not_at_work
 from cl_adapters.records.files import add_checksum, has_valid_checksum, read_file
 from cl_adapters.records.learned import read_checkpoint
@@ -90,6 +91,7 @@ def load(
     sheet = replace(sheet, precision=sheet.precision if precision is None else precision)
     if sheet.precision not in ("fp32", "bf16"):
         raise InputError(f"precision must be fp32 or bf16, got {sheet.precision!r}")
+    _check_plugins(sheet)
     # All that is cheap is looked at before the network is built.
     preprocess = Preprocess.of(sheet.pixels)
     config = options_of(sheet.strategy, sheet.fidelity, sheet.options)
@@ -106,6 +108,18 @@ def load(
     strategy.restore_to_answer(learned.state, sheet.learned)
     calibration = None if learned.calibration is None else learned.calibration.to(strategy.device)
     return LearnedModel(sheet, strategy, replace(preprocess, as_bytes=True), calibration)
+
+
+def _check_plugins(sheet: Sheet) -> None:
+    """Refuses a file of code that is not the one the model was trained with."""
+    found = source_digests(*sheet.plugins)
+    for name, digest in sheet.plugins.items():
+        if found.get(name) != digest:
+            raise InputError(
+                f"plugin {name!r} must be as it was when the model was trained, SHA-256 "
+                f"{str(digest)[:8]}, got {found.get(name, 'no file')[:8]}; it is looked for from "
+                "the folder where the command runs"
+            )
 
 
 def _with_pixels(backbone: PretrainedViT, preprocess: Preprocess) -> AdaptedViT:

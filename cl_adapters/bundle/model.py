@@ -96,7 +96,12 @@ class Answers:
 
         Args:
             count: How many, at least 1; all classes where there are fewer.
+
+        Raises:
+            InputError: If it is less.
         """
+        if count < 1:
+            raise InputError(f"top must be asked for at least 1 class, got {count}")
         order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :count]
         return [
             [(self.classes[each], float(row[each])) for each in best.tolist()]
@@ -190,6 +195,8 @@ class LearnedModel:
             InputError: If an image cannot be read, or there is none, or the model is not calibrated
                 for the share.
         """
+        if not _is_one(images) and not isinstance(images, Iterable):
+            raise InputError(f"images must be one or several, got {images!r}")
         several = [cast("AnyImage", images)] if _is_one(images) else images
         parts = list(
             self.predict_batches(

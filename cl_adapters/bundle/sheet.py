@@ -34,6 +34,7 @@ class Sheet:
             network, and its `license` as far as it is known.
         trained_on: Name of the stream and digests of its images.
         run: Digest of the record that the model comes from, its state and its experiences in all.
+        plugins: SHA-256 of each file that a name leads to, such as that of a method of one's own.
         metrics: What was measured, in percent; empty where nobody measured.
         versions: Of Python and of the packages that matter, when it was trained.
         extras: What others add under their own name, such as a rule of rejection.
@@ -51,6 +52,7 @@ class Sheet:
     backbone: Mapping[str, Any]
     trained_on: Mapping[str, Any]
     run: Mapping[str, Any]
+    plugins: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
@@ -86,7 +88,7 @@ class Sheet:
             experiences=given_names(record)[: len(learned)],
             pixels=known["pixels"],
             backbone={
-                "name": known.get("backbone", config.get("backbone")),
+                "name": _backbone_name(config, known),
                 "weights": config.get("weights"),
                 "image_size": config.get("image_size"),
                 "digest": known.get("weights"),
@@ -97,6 +99,7 @@ class Sheet:
                 "state": record.state,
                 "experiences": len(record.experiences),
             },
+            plugins=config.get("plugins", {}),
             versions=record.versions,
         )
 
@@ -124,10 +127,16 @@ class Sheet:
         return asdict(self)
 
 
+def _backbone_name(config: Mapping[str, Any], known: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    # With its tag, which is explicit; but of one from a file what leads there.
+    asked = config.get("backbone")
+    return asked if asked in config.get("plugins", {}) else known.get("backbone", asked)
+
+
 def _check(sheet: Sheet, place: str) -> None:
     """Refuses what no model could be made of: a checksum can be made to fit anything."""
     texts = ("strategy", "fidelity", "precision")
-    tables = ("options", "pixels", "backbone", "trained_on", "run", "metrics", "extras")
+    tables = ("options", "pixels", "backbone", "trained_on", "run", "plugins", "metrics", "extras")
     rules: list[tuple[Sequence[str], type]] = [
         (texts, str),
         (tables, dict),

@@ -86,11 +86,12 @@ def refused(sentence: str) -> typer.Exit:
 
 
 def _is_continued(command: Callable[..., None]) -> bool:
-    return command.__name__ in {"run", "sweep", "tune"}
+    return command.__name__ in {"run", "sweep", "tune", "continue_run"}
 
 
 # Of a path that no disk will ever take: to do the same again is no way out.
 _BAD_PATH: Final = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
+_STOPPED: Final = "stopped; the same command continues from the last checkpoint"
 _KEPT: Final = "; what was finished is kept, the same command continues"
 
 
@@ -99,7 +100,7 @@ def _one_sentence(*, is_continued: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        _say("stopped; the same command continues from the last checkpoint")
+        _say(_STOPPED if is_continued else "stopped")
         raise typer.Exit(FAILED) from error
     except (typer.Exit, typer.Abort):
         raise

@@ -1,5 +1,7 @@
 """`cl-adapters export`: a trained model, to be used elsewhere."""
 
+import shlex
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -44,8 +46,11 @@ def export(
         ),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(help="Largest difference of a probability between graph and model.")
-    ] = 1e-4,
+        float | None,
+        typer.Option(
+            help="Largest difference of a probability between graph and model; by default 0.0001."
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Writes a trained model."""
@@ -53,15 +58,22 @@ def export(
         from cl_adapters.api import export as write
         from cl_adapters.benchmarks.exporting import export_model_graph, graph_format
 
-    if format_ != "bundle":
-        kind = graph_format(format_)
+    is_graph = format_ != "bundle"
+    kind = graph_format(format_) if is_graph else None
+    _check_options(
+        format_,
+        {"with-backbone": with_backbone, "rejection": rejection is not None}
+        if is_graph
+        else {"check": bool(check), "tolerance": tolerance is not None},
+    )
+    if kind is not None:
         found = export_model_graph(
             model,
             out,
             kind,
             check=check or (),
             weights=weights,
-            tolerance=tolerance,
+            **({} if tolerance is None else {"tolerance": tolerance}),
         )
         if not quiet:
             same = round(found.same_top * found.images)
@@ -79,11 +91,19 @@ def export(
         with_backbone=with_backbone,
         rejection=rejection,
         weights=weights,
-        say=partial(typer.echo, err=True),
+        say=partial(typer.echo, err=True) if not quiet else lambda _: None,
     )
     if not quiet:
         typer.echo(f"{written}: {_megabytes(written)}, its card is {written / 'README.md'}")
-        typer.echo(f"use it: cl-adapters predict {written} PHOTOS")
+        typer.echo(f"use it: cl-adapters predict {shlex.quote(str(written))} PHOTOS")
+
+
+def _check_options(format_: str, given: Mapping[str, bool]) -> None:
+    from cl_adapters.errors import InputError
+
+    for name, is_given in given.items():
+        if is_given:
+            raise InputError(f"`--{name}` must go with another format, got `--format {format_}`")
 
 
 def _megabytes(folder: Path) -> str:

@@ -130,12 +130,12 @@ def _hand_out(
     table = found.table if labelled else found.table.drop(columns="label", errors="ignore")
     if out is not None:
         write_table(table, out)
-    if copy_to is not None:
-        copy_by_class(found, copy_to)
     if not quiet:
         _print_answers(table, out)
     if labelled:
         _print_confusion(Confusion.of(table))
+    if copy_to is not None:  # last: a full disk then loses no answer
+        copy_by_class(found, copy_to)
 
 
 def _check_copies(copy_to: Path | None, paths: list[Path]) -> None:
@@ -143,6 +143,8 @@ def _check_copies(copy_to: Path | None, paths: list[Path]) -> None:
 
     if copy_to is None:
         return
+    if copy_to.exists() and not copy_to.is_dir():
+        raise InputError(f"`--copy-to` must be a folder, got the file {str(copy_to)!r}")
     for path in paths:
         if path.is_dir() and copy_to.resolve().is_relative_to(path.resolve()):
             raise InputError(

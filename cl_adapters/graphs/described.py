@@ -25,7 +25,8 @@ def pixels_described(pixels: Preprocess) -> dict[str, Any]:
     size = pixels.image_size
     return {
         "format_version": 1,
-        "decoding": "RGB, 8 bits a channel, upright by its EXIF orientation, alpha dropped",
+        "decoding": "RGB, 8 bits a channel, upright by its EXIF orientation, alpha dropped; of 16 "
+        "bits a value the upper 8, floats and 32 bits scaled by their range",
         "size": size,
         "short_side": pixels.resize or size,
         "long_side": "short_side * long // short",

@@ -72,6 +72,8 @@ def export_graph(
         RunError: If the file does not answer as the model does; no file is left then.
     """
     check_request(out, kind)
+    if not tolerance > 0:
+        raise InputError(f"tolerance must be above 0, got {tolerance:g}")
     if model.sheet.precision != "fp32":
         raise InputError(
             f"a model must be loaded in fp32 to be a fixed graph, got {model.sheet.precision}"

@@ -5,7 +5,9 @@ from PIL import Image, ImageOps
 
 
 def pixels(photo: Image.Image, rule: dict) -> np.ndarray:
-    """Returns a photo as bytes (3, S, S), red green blue."""
+    """Returns a photo as bytes (3, S, S), red green blue; of 8 bits a value alone."""
+    if photo.mode[0] in "IF":
+        raise ValueError(f"8 bits a value, got mode {photo.mode}")
     image = ImageOps.exif_transpose(photo).convert("RGB")
     size, short = rule["size"], min(image.size)
     wide, high = (rule["short_side"] * side // short for side in image.size)

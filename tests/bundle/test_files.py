@@ -17,6 +17,7 @@ from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.runner import run_stepwise
 from cl_adapters.bundle.files import load, read_learned_model
 from cl_adapters.errors import InputError
+from cl_adapters.plugins.references import forget_plugins
 from cl_adapters.records.files import add_checksum
 from cl_adapters.records.run_record import RunRecord
 from tests.bundle.runs import config, learn, shared, write_pictures
@@ -176,3 +177,41 @@ def test_nothing_of_a_parent_changes(run: Path, tmp_path: Path) -> None:
     load(run).predict(torch.zeros(1, 8, 8, 3, dtype=torch.uint8).numpy())
     cla.export(run, tmp_path / "bundle")
     assert digests() == before
+
+
+OWN = """
+from cl_adapters.strategies.simplecil import SimpleCIL
+
+
+class Mine(SimpleCIL):
+    \"\"\"Class means under a name of my own.\"\"\"
+"""
+
+
+def test_code_that_has_changed_since_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle names the file of a method of one's own, and runs no other."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(OWN)
+    data = write_pictures(tmp_path / "data")
+    _, folder = learn(data, tmp_path / "runs", "mine.py:Mine")
+    bundle = cla.export(folder, tmp_path / "bundle")
+    paths = sorted(data.rglob("*.png"))[:4]
+    before = load(bundle).predict(paths).probabilities
+    assert (load(folder).predict(paths).probabilities == before).all()
+    Path("mine.py").write_text(OWN + "raise RuntimeError('this ran')\n")
+    forget_plugins()
+    for place in (bundle, folder):
+        with pytest.raises(InputError, match="plugin 'mine.py:Mine' must be as it was when"):
+            load(place)
+    Path("mine.py").unlink()
+    with pytest.raises(InputError, match="got no file; it is looked for from the folder where"):
+        load(bundle)
+
+
+def test_a_bundle_of_a_bundle_keeps_the_card(bundle: Path, tmp_path: Path) -> None:
+    again = cla.export(bundle, tmp_path / "again")
+    for name in ("README.md", "accuracy.png"):
+        assert (again / name).read_bytes() == (bundle / name).read_bytes()
+    assert load(again).sheet == load(bundle).sheet

@@ -94,6 +94,8 @@ def test_grey_pixels_are_those_of_a_grey_picture(model: LearnedModel) -> None:
         ("missing.jpg", "image 'missing.jpg' must exist"),
         (b"no image", "image of the bytes given must be a JPEG"),
         ([], "images must be at least one, got none"),
+        (None, "images must be one or several, got None"),
+        (7, "images must be one or several, got 7"),
     ],
 )
 def test_what_is_no_image_is_refused(model: LearnedModel, image: object, sentence: str) -> None:
@@ -109,6 +111,8 @@ def test_batches_do_not_matter_and_top_is_sorted(model: LearnedModel, tmp_path: 
         assert [each for _, each in names] == sorted(row.tolist(), reverse=True)
         assert names[0][0] == first
         assert len(names) == 4
+    with pytest.raises(InputError, match="top must be asked for at least 1 class, got 0"):
+        whole.top(0)
     with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
         model.predict(paths, batch_size=0)
 

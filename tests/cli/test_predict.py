@@ -1,6 +1,7 @@
 """`cl-adapters predict` and `export` from outside: tables, labels, copies, bad input."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cl_adapters.benchmarks.prediction import _as_folder
 from cl_adapters.bundle.files import load
 from tests.bundle.runs import CLASSES, learn, write_pictures
 from tests.cli.test_cli import call
@@ -128,6 +130,8 @@ def test_bad_input_is_one_sentence_and_writes_nothing(root: Path, tmp_path: Path
         ([new, "--device", "abacus"], "device must be one that torch can use here"),
         ([new, "--precision", "fp8"], "precision must be fp32 or bf16, got 'fp8'"),
         ([new, "--max-megapixels", "0"], "`max_megapixels` must be a finite number above 0"),
+        ([new, "--copy-to", new / "notes.txt"], "`--copy-to` must be a folder, got the file"),
+        ([new, "--image-column", "x"], "must go with a parquet file"),
     ):
         code, text = predict(root, *arguments)
         assert code == 2, (arguments, text)
@@ -150,3 +154,50 @@ def test_a_bundle_is_written_and_answers(root: Path, tmp_path: Path) -> None:
     code, text = call("export", str(root / "run"), "--out", str(tmp_path / "bundle"))
     assert code == 2
     assert "must be a new folder, got one that exists" in text
+
+
+def test_one_bad_image_stops_no_other(root: Path, tmp_path: Path) -> None:
+    """Neither a name that is no text nor a row without an image."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    data = (root / "new" / "ant" / "00.png").read_bytes()
+    (folder / "good.png").write_bytes(data)
+    with open(os.fsencode(folder) + b"/bad\xff.png", "wb") as file:  # noqa: PTH123
+        file.write(data)
+    code, text = predict(root, folder, "--out", tmp_path / "answers.csv")
+    assert code == 0, text
+    assert sorted(pd.read_csv(tmp_path / "answers.csv")["image"].str[-8:]) == [
+        "bad\ufffd.png"[-8:],
+        "good.png",
+    ]
+    table = tmp_path / "images.parquet"
+    pq.write_table(pa.table({"image": [data, None, data]}), table)
+    code, text = predict(root, table, "--out", tmp_path / "answers.json")
+    assert code == 1
+    assert "1 image could not be read" in text
+    rows = json.loads((tmp_path / "answers.json").read_text("utf-8"))
+    assert [row["image"] for row in rows] == [f"{table}:0", f"{table}:2"]
+
+
+def test_an_image_that_is_reached_twice_counts_once(root: Path, tmp_path: Path) -> None:
+    ants = root / "new" / "ant"
+    out = tmp_path / "answers.csv"
+    assert predict(root, ants, ants / "00.png", root / "new" / "." / "ant", "--out", out)[0] == 0
+    assert len(pd.read_csv(out)) == 6
+
+
+def test_classes_that_differ_in_a_slash_have_folders_of_their_own() -> None:
+    assert len({_as_folder(name) for name in ("a/b", "a_b", "a\\b", "a%2Fb")}) == 4
+
+
+def test_export_refuses_options_of_another_format(root: Path, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    for arguments, sentence in (
+        (["--check", str(root)], "`--check` must go with another format, got `--format bundle`"),
+        (["--format", "onnx", "--with-backbone"], "`--with-backbone` must go with another format"),
+        (["--format", "onnx", "--tolerance", "-1"], "tolerance must be above 0, got -1"),
+    ):
+        code, text = call("export", str(root / "run"), *out, *arguments)
+        assert code == 2, text
+        assert sentence in text
+    assert not (tmp_path / "out").exists()

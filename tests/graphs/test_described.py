@@ -79,3 +79,9 @@ def test_the_guide_shows_the_steps_of_the_example() -> None:
     steps = example.split("    image = ")[1].strip()
     guide = (ROOT / "docs" / "guides" / "service.md").read_text("utf-8")
     assert f"    image = {steps}\n" in guide
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_values_of_more_than_8_bits_are_refused_by_the_plain_steps(mode: str) -> None:
+    with pytest.raises(ValueError, match=f"8 bits a value, got mode {mode}"):
+        PLAIN(Image.new(mode, (9, 9)), rule_of(preprocess(image_size=8)))

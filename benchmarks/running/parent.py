@@ -13,7 +13,7 @@ from typing import Any, Final
 from cl_adapters.benchmarks.data.joining import Before
 from cl_adapters.errors import InputError, listed
 from cl_adapters.paths import user_path
-from cl_adapters.records.at_work import not_at_work
+from cl_adapters.records.at_work import check_not_at_work
 from cl_adapters.records.event_kinds import Domain
 from cl_adapters.records.events import read_events
 from cl_adapters.records.files import atomic_path, read_file
@@ -101,13 +101,13 @@ def open_parent(run: str | Path) -> Parent:
             it is missing or damaged.
     """
     folder = _only_run(user_path(run))
-    with not_at_work(folder):
-        record, sha256 = _record(folder)
-        _check_is_finished(folder, record)
-        check_files(folder)
-        read_checkpoint(folder / "checkpoints", record.experiences_done - 1)
-        predictions = read_predictions(folder)
-        names = {e.experience: e.domain for e in read_events(folder) if isinstance(e, Domain)}
+    check_not_at_work(folder)
+    record, sha256 = _record(folder)
+    _check_is_finished(folder, record)
+    check_files(folder)
+    read_checkpoint(folder / "checkpoints", record.experiences_done - 1)
+    predictions = read_predictions(folder)
+    names = {e.experience: e.domain for e in read_events(folder) if isinstance(e, Domain)}
     return Parent(
         folder=folder,
         record=record,
@@ -161,17 +161,17 @@ def begin_from_parent(folder: Path, planned: RunRecord) -> None:
     """
     note = planned.parent or {}
     parent = user_path(note["path"])
-    with not_at_work(parent):
-        record, sha256 = _record(parent)
-        if sha256 != note["sha256"]:
-            raise InputError(f"run {str(parent)!r} must not change while it is being continued")
-        for name in _TAKEN_OVER:
-            data = read_checked(parent, name)
-            if data is not None:
-                with atomic_path(folder / name) as path:
-                    path.write_bytes(data)
-        last = record.experiences_done - 1
-        learned = read_checkpoint(parent / "checkpoints", last)
+    check_not_at_work(parent)
+    record, sha256 = _record(parent)
+    if sha256 != note["sha256"]:
+        raise InputError(f"run {str(parent)!r} must not change while it is being continued")
+    for name in _TAKEN_OVER:
+        data = read_checked(parent, name)
+        if data is not None:
+            with atomic_path(folder / name) as path:
+                path.write_bytes(data)
+    last = record.experiences_done - 1
+    learned = read_checkpoint(parent / "checkpoints", last)
     classes = learned.classes or record.experiences[: last + 1]
     write_checkpoint(folder / "checkpoints", last, learned.state, classes)
     planned.experiences_done = record.experiences_done

@@ -14,9 +14,10 @@ from cl_adapters.bundle.model import LearnedModel
 from cl_adapters.bundle.sheet import Sheet
 from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
-from cl_adapters.reports.card import CURVE, METRICS, card, curve_picture, measured_so_far
+from cl_adapters.reports.card import CURVE, METRICS, UNTESTED, card, curve_picture, measured_so_far
 from cl_adapters.reports.load import Run
 from cl_adapters.reports.runs import Runs, load_runs
+from cl_adapters.reports.tested import untested_classes
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.pretrained import license_of
 
@@ -161,7 +162,9 @@ def export(  # noqa: PLR0913 - each is an option of the command
     sheet, run = learned.sheet, None
     if (source / "run.json").exists():
         run = measured_so_far(source)
-        sheet = replace(sheet, metrics=_metrics(run))
+        left = untested_classes(run)
+        extras = {**sheet.extras, **({UNTESTED: left} if left else {})}
+        sheet = replace(sheet, metrics=_metrics(run), extras=extras)
     name = sheet.backbone["name"]
     given = sheet.backbone.get("weights")
     known = sheet.backbone.get("license") or (license_of(name) if given is None else None)

@@ -28,7 +28,7 @@ from cl_adapters.reports.looks import CurveStyle, Method, method_looks
 from cl_adapters.reports.seeds import Interval, mean_interval
 from cl_adapters.reports.tested import old_image_notes
 
-__all__ = ["Group", "Row", "clean_text", "file_name", "group_runs"]
+__all__ = ["Group", "Row", "clean_text", "file_name", "group_runs", "stream_names"]
 
 # Settings beside the options that make another method of the same strategy; absent means None.
 _VARIANT_KEYS: Final = ("fidelity", "precision", "augment")
@@ -243,6 +243,15 @@ def group_runs(runs: Iterable[Run], *, force: bool = False) -> list[Group]:
     return [
         replace(group, looks={row.label: looks[_method(row)] for row in group.rows})
         for group in built
+    ]
+
+
+def stream_names(groups: Sequence[Group]) -> list[str]:
+    """Returns what each group's stream is called: with its protocol where two have one name."""
+    streams = [group.stream for group in groups]
+    return [
+        name if streams.count(name) == 1 else f"{name} @{next(iter(group.protocols))}"
+        for name, group in zip(streams, groups, strict=True)
     ]
 
 

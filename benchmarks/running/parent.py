@@ -6,7 +6,7 @@ its tables, its events and its last checkpoint. The other one is never written t
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from cl_adapters.records.learned import read_checkpoint, write_checkpoint
 from cl_adapters.records.run_record import RunRecord, find_runs
 from cl_adapters.records.tables import read_predictions
 
-__all__ = ["NETWORK_KEYS", "Parent", "begin_from_parent", "open_parent"]
+__all__ = ["NETWORK_KEYS", "Parent", "begin_from_parent", "noted_parent", "open_parent"]
 
 # What a fingerprint says that is not of the images.
 NETWORK_KEYS: Final = ("backbone", "weights", "pixels")
@@ -39,6 +39,7 @@ class Parent:
         sha256: Of its `run.json`.
         samples: Number of the first test image that its predictions do not hold.
         domains: Name of the domain of each of its experiences; empty where the stream has none.
+        is_noted: Whether this is only what a run that continues it holds of it; see `noted_parent`.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class Parent:
     sha256: str
     samples: int
     domains: Sequence[str]
+    is_noted: bool = False
 
     def note(self) -> dict[str, Any]:
         """Returns what the record of a run that continues it says; see `RunRecord.parent`."""
@@ -107,14 +109,61 @@ def open_parent(run: str | Path) -> Parent:
     check_files(folder)
     read_checkpoint(folder / "checkpoints", record.experiences_done - 1)
     predictions = read_predictions(folder)
-    names = {e.experience: e.domain for e in read_events(folder) if isinstance(e, Domain)}
     return Parent(
         folder=folder,
         record=record,
         sha256=sha256,
         samples=int(predictions["sample"].max()) + 1,
-        domains=[names[each] for each in sorted(names)],
+        domains=_domains(folder),
     )
+
+
+def noted_parent(child: Path) -> Parent | None:
+    """Returns the run that another one continues, as far as that one holds what it was.
+
+    It says what was learned before, also where the continued run is gone; of its protocol only
+    what the other one's record repeats.
+
+    Args:
+        child: Run directory of the run that continues it.
+
+    Returns:
+        It; None for a run that began by itself.
+
+    Raises:
+        InputError: If there is no sound record.
+    """
+    record = RunRecord.read(child)
+    note = record.parent
+    if note is None:
+        return None
+    parts, done = record.config.get("continued", []), note["experiences"]
+    known = {name: record.fingerprint[name] for name in NETWORK_KEYS}
+    learned = record.fingerprint["data"].get("learned")
+    if learned is not None:
+        is_last = parts[-1].get("old_test") is not None
+        known |= learned["before"] if is_last else {"data": {"learned": learned}}
+    before = replace(
+        record,
+        config={**record.config, "continued": parts[:-1]},
+        fingerprint=known,
+        experiences=record.experiences[:done],
+        experiences_done=done,
+        parent=note.get("parent"),
+    )
+    return Parent(
+        folder=Path(note["path"]),
+        record=before,
+        sha256=note["sha256"],
+        samples=note["samples"],
+        domains=_domains(child)[:done],
+        is_noted=True,
+    )
+
+
+def _domains(folder: Path) -> list[str]:
+    names = {e.experience: e.domain for e in read_events(folder) if isinstance(e, Domain)}
+    return [names[each] for each in sorted(names)]
 
 
 def _record(folder: Path) -> tuple[RunRecord, str]:

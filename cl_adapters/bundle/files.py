@@ -36,7 +36,7 @@ from cl_adapters.strategies import find_strategy, options_of
 from cl_adapters.strategies.core.silent import silent
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.device import find_device
-from cl_adapters.vit.pretrained import PretrainedViT, load_backbone
+from cl_adapters.vit.pretrained import PretrainedViT, check_weights_are_there, load_backbone
 
 __all__ = ["Learned", "load", "model_folder", "read_learned_model", "write_bundle"]
 
@@ -114,6 +114,8 @@ def _with_pixels(backbone: PretrainedViT, preprocess: Preprocess) -> AdaptedViT:
 
 def _backbone(sheet: Sheet, weights: str | Path | None) -> PretrainedViT:
     known = sheet.backbone
+    if weights is None:
+        check_weights_are_there(known.get("weights"), f"{sheet.strategy}'s model")
     found = load_backbone(
         known["name"],
         weights=known.get("weights") if weights is None else weights,

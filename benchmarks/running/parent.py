@@ -169,7 +169,11 @@ def _domains(folder: Path) -> list[str]:
 def _record(folder: Path) -> tuple[RunRecord, str]:
     path = folder / "run.json"
     data = read_file(path)
-    return RunRecord.parse(path, data), hashlib.sha256(data or b"").hexdigest()
+    try:
+        record = RunRecord.parse(path, data)
+    except InputError as error:  # to begin the new run again would mend nothing
+        raise InputError(str(error).removesuffix("; use --restart")) from error
+    return record, hashlib.sha256(data or b"").hexdigest()
 
 
 def _only_run(folder: Path) -> Path:
@@ -190,9 +194,12 @@ def _check_is_finished(folder: Path, record: RunRecord) -> None:
         )
     done, every = record.experiences_done, len(record.experiences)
     if record.state != "finished" or done < every:
+        hint = "; the command that began it goes on with it"
+        if record.state == "failed":
+            hint = f", since: {record.error}"
         raise InputError(
             f"run {str(folder)!r} must be finished to be continued, got {record.state} with {done} "
-            f"of {every} experiences done; the command that began it goes on with it"
+            f"of {every} experiences done{hint}"
         )
 
 

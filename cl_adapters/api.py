@@ -31,6 +31,7 @@ def continue_run(
     out: str | Path = "runs",
     quiet: bool = True,
     cache: str | Path | None = None,
+    weights: str | Path | None = None,
     **part: object,
 ) -> Runs:
     """Learns further images on top of what a run has learned, and returns what was found.
@@ -45,6 +46,7 @@ def continue_run(
         out: Folder of all runs.
         quiet: Show no progress.
         cache: Folder for what frozen parts compute, or `off`; None takes the user's cache.
+        weights: File of the frozen backbone where it no longer is where the run had it.
         **part: `increment`, new classes an experience (by default all at once); `old_test`, class
             folders with test images of what was learned before, or `none` (by default those that
             the run was evaluated on, if they are still there); and how the images are read:
@@ -58,7 +60,8 @@ def continue_run(
         InputError: If the run cannot be continued, or anything named is missing or does not fit.
         RunError: If the new run cannot go on.
     """
-    return load_runs([continue_one(run, data, out=out, quiet=quiet, cache=cache, **part)])
+    folder = continue_one(run, data, out=out, quiet=quiet, cache=cache, weights=weights, **part)
+    return load_runs([folder])
 
 
 def run(

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cl_adapters.benchmarks.running.batch import expand, run_batch
-from cl_adapters.benchmarks.running.continuing import continued_config
-from cl_adapters.benchmarks.running.parent import open_parent
+from cl_adapters.benchmarks.running.continuing import to_go_on
 from cl_adapters.cache.feature_cache import open_cache
 from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
@@ -22,6 +21,7 @@ def continue_run(
     out: str | Path = "runs",
     quiet: bool = True,
     cache: str | Path | None = None,
+    weights: str | Path | None = None,
     **part: object,
 ) -> Path:
     """Learns further images on top of what a run has learned, and returns the new run's directory.
@@ -35,6 +35,7 @@ def continue_run(
         out: Folder of all runs.
         quiet: Show no progress.
         cache: Folder for what frozen parts compute, or `off`; None takes the user's cache.
+        weights: File of the frozen backbone where it no longer is where the run had it.
         **part: `increment`, new classes an experience (by default all at once); `old_test`, class
             folders with test images of what was learned before, or `none` (by default those that
             the run was evaluated on, if they are still there); and how the images are read:
@@ -45,8 +46,7 @@ def continue_run(
         InputError: If the run cannot be continued, or anything named is missing or does not fit.
         RunError: If the new run cannot go on.
     """
-    parent = open_parent(run)
-    config, notes = continued_config(parent, data, part)
+    parent, config, notes = to_go_on(run, data, part, out=user_path(out), weights=weights)
     (folder,) = run_batch(
         [config],
         user_path(out),

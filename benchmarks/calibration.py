@@ -20,6 +20,7 @@ from torch import Tensor
 from cl_adapters.benchmarks.data.images import LabelledImages
 from cl_adapters.benchmarks.running.prepare import PreparedRun, prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.benchmarks.running.whole import has_trained_on, with_old_images
 from cl_adapters.bundle.calibration import Calibration, frozen_view
 from cl_adapters.bundle.files import model_folder
 from cl_adapters.bundle.model import BATCH, LearnedModel
@@ -148,18 +149,18 @@ def _opened(folder: Path) -> PreparedRun:
     if not (folder / "run.json").exists():
         raise InputError(f"a calibration must read a run's images, got the bundle {str(folder)!r}")
     record = RunRecord.read(folder)
+    without = any(each.get("old_test") is not None for each in record.config.get("continued", []))
     try:
         # Nothing is trained: whatever device and compiler the run had need not be here.
-        prepared = prepare(RunConfig.parse({**record.config, "device": "cpu", "compile": False}))
+        whole = with_old_images({**record.config, "device": "cpu", "compile": False})
+        prepared = prepare(RunConfig.parse(whole))
     except InputError as error:
+        why = ", which was continued without its old images" if without else ""
         raise InputError(
-            f"a calibration must read the training images of run {str(folder)!r}, but: {error}"
+            f"a calibration must read the training images of run {str(folder)!r}{why}, but: {error}"
         ) from error
-    found = prepared.record
-    if (found.fingerprint["data"], found.experiences) != (
-        record.fingerprint.get("data"),
-        record.experiences,
-    ):
+    is_same = prepared.record.experiences == record.experiences
+    if not is_same or not has_trained_on(record, prepared.source):
         raise InputError(
             f"a calibration must read the training images of run {str(folder)!r} as they were, but "
             "they have changed since"

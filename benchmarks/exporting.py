@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cl_adapters.benchmarks.data.pictures import find_pictures
 from cl_adapters.benchmarks.running.opening import open_images
+from cl_adapters.benchmarks.running.parent import noted_parent
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.bundle.files import load, model_folder
 from cl_adapters.bundle.model import BATCH, LearnedModel
@@ -95,7 +96,8 @@ def images_to_compare(folder: Path, most: int = COMPARED) -> Sequence[Pixels]:
             "none: `--check PHOTOS` names some"
         )
     try:
-        test = open_images(RunConfig.model_validate(RunRecord.read(folder).config)).test
+        config = RunConfig.model_validate(RunRecord.read(folder).config)
+        test = open_images(config, noted_parent(folder)).test
     except InputError as error:
         raise InputError(f"{error}; `--check PHOTOS` names other images") from error
     return [test.read(index) for index in _spread(len(test), most)]

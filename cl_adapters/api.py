@@ -15,9 +15,10 @@ from cl_adapters.bundle.sheet import Sheet
 from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
 from cl_adapters.records.files import read_file
-from cl_adapters.reports.card import CURVE, METRICS, card, curve_picture, measured_so_far
+from cl_adapters.reports.card import CURVE, METRICS, UNTESTED, card, curve_picture, measured_so_far
 from cl_adapters.reports.load import Run
 from cl_adapters.reports.runs import Runs, load_runs
+from cl_adapters.reports.tested import untested_classes
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.pretrained import license_of
 
@@ -31,6 +32,7 @@ def continue_run(
     out: str | Path = "runs",
     quiet: bool = True,
     cache: str | Path | None = None,
+    weights: str | Path | None = None,
     **part: object,
 ) -> Runs:
     """Learns further images on top of what a run has learned, and returns what was found.
@@ -45,6 +47,7 @@ def continue_run(
         out: Folder of all runs.
         quiet: Show no progress.
         cache: Folder for what frozen parts compute, or `off`; None takes the user's cache.
+        weights: File of the frozen backbone where it no longer is where the run had it.
         **part: `increment`, new classes an experience (by default all at once); `old_test`, class
             folders with test images of what was learned before, or `none` (by default those that
             the run was evaluated on, if they are still there); and how the images are read:
@@ -58,7 +61,8 @@ def continue_run(
         InputError: If the run cannot be continued, or anything named is missing or does not fit.
         RunError: If the new run cannot go on.
     """
-    return load_runs([continue_one(run, data, out=out, quiet=quiet, cache=cache, **part)])
+    folder = continue_one(run, data, out=out, quiet=quiet, cache=cache, weights=weights, **part)
+    return load_runs([folder])
 
 
 def run(
@@ -162,7 +166,9 @@ def export(  # noqa: PLR0913 - each is an option of the command
     sheet, run = learned.sheet, None
     if (source / "run.json").exists():
         run = measured_so_far(source)
-        sheet = replace(sheet, metrics=_metrics(run))
+        left = untested_classes(run)
+        extras = {**sheet.extras, **({UNTESTED: left} if left else {})}
+        sheet = replace(sheet, metrics=_metrics(run), extras=extras)
     name = sheet.backbone["name"]
     given = sheet.backbone.get("weights")
     known = sheet.backbone.get("license") or (license_of(name) if given is None else None)

@@ -14,11 +14,13 @@ from typing import Any, Final
 import numpy as np
 
 from cl_adapters.bundle.sheet import Sheet
+from cl_adapters.errors import listed
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.reports.groups import group_runs
 from cl_adapters.reports.load import Run, measure
+from cl_adapters.reports.tested import untested_classes
 
-__all__ = ["CURVE", "METRICS", "card", "curve_picture", "measured_so_far"]
+__all__ = ["CURVE", "METRICS", "UNTESTED", "card", "curve_picture", "measured_so_far"]
 
 CURVE: Final = "accuracy.png"  # beside the card
 
@@ -28,6 +30,9 @@ METRICS: Final = (
     ("forgetting_from_best", "forgetting: fall from the best accuracy of an experience", "points"),
     ("ece", "calibration error: gap between confidence and accuracy", "%"),
 )
+# What a sheet's extras say where classes were learned and not tested: their labels.
+UNTESTED: Final = "untested"
+_OVER: Final = ("over all classes", "over the classes that were tested")
 _MOST_CLASSES: Final = 1000  # listed with their accuracy
 _ALWAYS: Final = (
     (
@@ -66,6 +71,8 @@ def card(sheet: Sheet, run: Run | None) -> str:
         sheet: What is known of the model.
         run: What was measured; None where nothing was.
     """
+    if run is not None:
+        sheet = replace(sheet, extras={**sheet.extras, UNTESTED: untested_classes(run)})
     parts = [_metadata(sheet), _head(sheet), _training(sheet)]
     if run is not None:
         parts += [_results(sheet, run), _classes(sheet, run)]
@@ -108,10 +115,14 @@ def _metadata(sheet: Sheet) -> str:
             if name in sheet.metrics:
                 lines += [
                     f"    - type: {name}",
-                    f"      name: {_quoted(meaning)}",
+                    f"      name: {_quoted(_meant(meaning, sheet))}",
                     f"      value: {sheet.metrics[name]:.4g}",
                 ]
     return "\n".join([*lines, "---"])
+
+
+def _meant(meaning: str, sheet: Sheet) -> str:
+    return meaning.replace(*_OVER) if sheet.extras.get(UNTESTED) else meaning
 
 
 def _quoted(text: object) -> str:
@@ -168,13 +179,28 @@ def _results(sheet: Sheet, run: Run) -> str:
     for name, meaning, unit in METRICS:
         value = run.values.get(name, math.nan)
         if not math.isnan(value):
-            rows.append([meaning, f"{value:.2f} {unit}"])
+            rows.append([_meant(meaning, sheet), f"{value:.2f} {unit}"])
     names = [name or str(place) for place, name in enumerate(sheet.experiences)]
-    curve = [["after experience", "accuracy over all classes so far", "forgetting so far"]]
+    over = _meant("accuracy over all classes", sheet)
+    curve = [["after experience", f"{over} so far", "forgetting so far"]]
     for name, seen, lost in zip(names, run.seen, run.forgetting, strict=False):
         curve.append([name, f"{seen:.2f} %", "" if math.isnan(lost) else f"{lost:.2f} points"])
-    picture = f"![Accuracy over all classes so far, after each experience]({CURVE})"
-    return "\n\n".join(["## What it can do", _table(rows), picture, _table(curve)])
+    picture = f"![{over.capitalize()} so far, after each experience]({CURVE})"
+    told = _not_tested(sheet)
+    parts = ["## What it can do", told, _table(rows), picture, _table(curve)]
+    return "\n\n".join(filter(None, parts))
+
+
+def _not_tested(sheet: Sheet) -> str:
+    left = sheet.extras.get(UNTESTED, ())
+    if not left:
+        return ""
+    every = sum(1 for _ in _known(sheet))
+    names = _plain(listed(sheet.classes[label] for label in left))
+    return (
+        f"{len(left)} of the {every} classes were not tested after the last experience, as no test "
+        f"image of theirs was there: {names}. The numbers are over the others."
+    )
 
 
 def _classes(sheet: Sheet, run: Run) -> str:
@@ -191,6 +217,8 @@ def _limits(sheet: Sheet) -> str:
     points = list(_ALWAYS)
     if sheet.run.get("state") != "finished":
         points.append("Its run is not finished: later experiences are missing.")
+    if sheet.extras.get(UNTESTED):
+        points.append(_not_tested(sheet))
     if not sheet.metrics:
         points.append("Nothing was measured of it.")
     return "\n\n".join(["## What it cannot do", "\n".join(f"- {each}" for each in points)])

@@ -26,8 +26,9 @@ from cl_adapters.reports.experience_names import (
 from cl_adapters.reports.load import Run
 from cl_adapters.reports.looks import CurveStyle, Method, method_looks
 from cl_adapters.reports.seeds import Interval, mean_interval
+from cl_adapters.reports.tested import old_image_notes
 
-__all__ = ["Group", "Row", "clean_text", "file_name", "group_runs"]
+__all__ = ["Group", "Row", "clean_text", "file_name", "group_runs", "stream_names"]
 
 # Settings beside the options that make another method of the same strategy; absent means None.
 _VARIANT_KEYS: Final = ("fidelity", "precision", "augment")
@@ -245,6 +246,15 @@ def group_runs(runs: Iterable[Run], *, force: bool = False) -> list[Group]:
     ]
 
 
+def stream_names(groups: Sequence[Group]) -> list[str]:
+    """Returns what each group's stream is called: with its protocol where two have one name."""
+    streams = [group.stream for group in groups]
+    return [
+        name if streams.count(name) == 1 else f"{name} @{next(iter(group.protocols))}"
+        for name, group in zip(streams, groups, strict=True)
+    ]
+
+
 def _method(row: Row) -> Method:
     return Method(row.strategy, row.label)
 
@@ -266,7 +276,7 @@ def _build(stream: str, slug: str, runs: Sequence[Run]) -> Group:
     ]
     rows.sort(key=lambda row: (-float(row.interval("a_last_micro").mean), row.label))
     notes += _missing_seeds(rows) + _missing_experiences(rows) + _earlier_hits(rows)
-    notes += _other_test_images(rows)
+    notes += old_image_notes(rows)
     if len(protocols) > 1:
         slug += "-mixed"
     return Group(
@@ -304,21 +314,6 @@ def _earlier_hits(rows: Sequence[Row]) -> list[str]:
             notes.append(
                 f"{row.label}, seed{plural} {', '.join(map(str, seeds))}: the cache held features "
                 "that earlier runs had computed; its seconds are shorter than those of a first run."
-            )
-    return notes
-
-
-def _other_test_images(rows: Sequence[Row]) -> list[str]:
-    notes = []
-    for row in rows:
-        data = row.runs[0].record.fingerprint.get("data")
-        learned = data.get("learned") if isinstance(data, dict) else None
-        if isinstance(learned, dict) and row.seams:
-            has_others = learned.get("test", {}).get("images")
-            what = "others took their place" if has_others else "only new ones are evaluated since"
-            notes.append(
-                f"{row.label}: test images of before it was continued were no longer there, and "
-                f"{what}: accuracies before and after the line are not over the same images."
             )
     return notes
 

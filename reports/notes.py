@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from cl_adapters.errors import InputError
-from cl_adapters.reports.groups import Group, clean_text
+from cl_adapters.reports.groups import Group, clean_text, stream_names
 from cl_adapters.reports.load import LoadedRuns
 
 __all__ = ["check_any_is_whole", "reader_notes"]
@@ -25,10 +25,10 @@ def check_any_is_whole(loaded: LoadedRuns) -> None:
 
 def reader_notes(groups: Sequence[Group], loaded: LoadedRuns) -> Iterator[str]:
     """Yields a sentence on each difference between runs, and on each run that was left out."""
-    for group in groups:
-        yield from (f"{group.stream}: {note}" for note in group.notes)
+    for stream, group in zip(stream_names(groups), groups, strict=True):
+        yield from (f"{stream}: {note}" for note in group.notes)
         if group.mixed:
-            yield f"{group.stream}: {group.mixed}"
+            yield f"{stream}: {group.mixed}"
     yield from loaded.notes()
     for folder, record in loaded.unfinished:
         done = f"{record.experiences_done} of {len(record.experiences)} experiences"

@@ -26,7 +26,7 @@ from cl_adapters.reports.figures.files import (
 from cl_adapters.reports.figures.interactive import chart_data
 from cl_adapters.reports.figures.paper import save_paper_figures
 from cl_adapters.reports.figures.parts import MOST_SEEDS
-from cl_adapters.reports.groups import Group, group_runs
+from cl_adapters.reports.groups import Group, group_runs, stream_names
 from cl_adapters.reports.growth import History
 from cl_adapters.reports.load import LoadedRuns, load_runs
 from cl_adapters.reports.notes import check_any_is_whole, reader_notes
@@ -134,7 +134,7 @@ def write_report(
     files += _write_paper_figures(contexts, paper, out / "figures", kinds)
     files += _write_tables(boundaries.files(), out)
     page = _write_page(render_page(contexts, loaded, out, boundaries), out)
-    told = chain.from_iterable(context["sentences"] for context in contexts)
+    told = chain.from_iterable(map(_told, stream_names(groups), groups, contexts))
     return ReportSummary(
         html=page,
         files=(page, *files),
@@ -143,6 +143,12 @@ def write_report(
         notes=(*reader_notes(groups, loaded), *([_BRIEF_NOTE] if is_brief else [])),
         num_finished=len(loaded.finished),
     )
+
+
+def _told(stream: str, group: Group, context: Mapping[str, Any]) -> list[str]:
+    # Two groups of one stream may say the same of the same method.
+    start = "" if stream == group.stream else f"{stream}: "
+    return [f"{start}{sentence}" for sentence in context["sentences"]]
 
 
 def _folder(out: str | Path) -> Path:

@@ -173,7 +173,7 @@ def learned_source(before: Before, test: LabelledImages | None = None) -> Learne
 
 
 def check_spelling(names: Sequence[str], known: Sequence[str], where: str) -> None:
-    """Refuses a class whose name is that of a known one but for case, spaces or Unicode form.
+    """Refuses a class whose name is a known one's but for case, spaces, hyphens or Unicode form.
 
     Args:
         names: Names of classes.
@@ -202,4 +202,4 @@ def check_spelling(names: Sequence[str], known: Sequence[str], where: str) -> No
 
 def _bare(name: str) -> str:
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return re.sub(r"[\s_]+", " ", folded).strip()
+    return re.sub(r"[\s_\-\u2010-\u2015]+", " ", folded).strip()

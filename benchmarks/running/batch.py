@@ -8,9 +8,10 @@ from typing import Any, Final, Unpack
 from rich.console import Console
 
 from cl_adapters.benchmarks.data.images import ImageSource
+from cl_adapters.benchmarks.data.joining import JoinedSource
 from cl_adapters.benchmarks.data.verifying import verified
 from cl_adapters.benchmarks.running.advice import size_advice
-from cl_adapters.benchmarks.running.continuing import go_on_with
+from cl_adapters.benchmarks.running.continuing import coverage_notes, go_on_with
 from cl_adapters.benchmarks.running.earlier_options import current_option, has_option
 from cl_adapters.benchmarks.running.logs import check_loggers
 from cl_adapters.benchmarks.running.opening import open_images
@@ -24,6 +25,8 @@ from cl_adapters.benchmarks.running.progress import Bars, ctrl_c_is_heard, say
 from cl_adapters.benchmarks.running.protocols import apply_protocol, check_images, find_protocol
 from cl_adapters.benchmarks.running.recipe import RunConfig, read_recipe
 from cl_adapters.benchmarks.running.runner import Running, run
+from cl_adapters.benchmarks.running.scenarios import plan_stream
+from cl_adapters.benchmarks.streams.repeated import repeated_images
 from cl_adapters.benchmarks.streams.watch import BoundaryDetector
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
@@ -106,6 +109,8 @@ def run_batch(
     _check(configs, out)
     source = open_images(configs[0], parent)
     shared = _Shared(source, parent)
+    if parent is not None:
+        notes = [*notes, *coverage_notes(source), *_repeated(source, configs[0])]
     _say(console, [*notes, *_protocol_notices(configs[0], source)])
     if any(config.task_free for config in configs):
         _say(console, ["task-free: looking at all training images first"])
@@ -139,6 +144,12 @@ def _say(console: Console, notices: Iterable[str]) -> None:
 
 def _protocol_notices(config: RunConfig, source: ImageSource) -> list[str]:
     return check_images(find_protocol(config.protocol), source) if config.protocol else []
+
+
+def _repeated(source: ImageSource, config: RunConfig) -> list[str]:
+    if not isinstance(source, JoinedSource):
+        return []
+    return repeated_images(source, plan_stream(source.before, config))
 
 
 class _Shared:

@@ -6,14 +6,14 @@ its tables, its events and its last checkpoint. The other one is never written t
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from cl_adapters.benchmarks.data.joining import Before
 from cl_adapters.errors import InputError, listed
 from cl_adapters.paths import user_path
-from cl_adapters.records.at_work import not_at_work
+from cl_adapters.records.at_work import check_not_at_work
 from cl_adapters.records.event_kinds import Domain
 from cl_adapters.records.events import read_events
 from cl_adapters.records.files import atomic_path, read_file
@@ -22,7 +22,7 @@ from cl_adapters.records.learned import read_checkpoint, write_checkpoint
 from cl_adapters.records.run_record import RunRecord, find_runs
 from cl_adapters.records.tables import read_predictions
 
-__all__ = ["NETWORK_KEYS", "Parent", "begin_from_parent", "open_parent"]
+__all__ = ["NETWORK_KEYS", "Parent", "begin_from_parent", "noted_parent", "open_parent"]
 
 # What a fingerprint says that is not of the images.
 NETWORK_KEYS: Final = ("backbone", "weights", "pixels")
@@ -39,6 +39,7 @@ class Parent:
         sha256: Of its `run.json`.
         samples: Number of the first test image that its predictions do not hold.
         domains: Name of the domain of each of its experiences; empty where the stream has none.
+        is_noted: Whether this is only what a run that continues it holds of it; see `noted_parent`.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class Parent:
     sha256: str
     samples: int
     domains: Sequence[str]
+    is_noted: bool = False
 
     def note(self) -> dict[str, Any]:
         """Returns what the record of a run that continues it says; see `RunRecord.parent`."""
@@ -101,26 +103,77 @@ def open_parent(run: str | Path) -> Parent:
             it is missing or damaged.
     """
     folder = _only_run(user_path(run))
-    with not_at_work(folder):
-        record, sha256 = _record(folder)
-        _check_is_finished(folder, record)
-        check_files(folder)
-        read_checkpoint(folder / "checkpoints", record.experiences_done - 1)
-        predictions = read_predictions(folder)
-        names = {e.experience: e.domain for e in read_events(folder) if isinstance(e, Domain)}
+    check_not_at_work(folder)
+    record, sha256 = _record(folder)
+    _check_is_finished(folder, record)
+    check_files(folder)
+    read_checkpoint(folder / "checkpoints", record.experiences_done - 1)
+    predictions = read_predictions(folder)
     return Parent(
         folder=folder,
         record=record,
         sha256=sha256,
         samples=int(predictions["sample"].max()) + 1,
-        domains=[names[each] for each in sorted(names)],
+        domains=_domains(folder),
     )
+
+
+def noted_parent(child: Path) -> Parent | None:
+    """Returns the run that another one continues, as far as that one holds what it was.
+
+    It says what was learned before, also where the continued run is gone; of its protocol only
+    what the other one's record repeats.
+
+    Args:
+        child: Run directory of the run that continues it.
+
+    Returns:
+        It; None for a run that began by itself.
+
+    Raises:
+        InputError: If there is no sound record.
+    """
+    record = RunRecord.read(child)
+    note = record.parent
+    if note is None:
+        return None
+    parts, done = record.config.get("continued", []), note["experiences"]
+    known = {name: record.fingerprint[name] for name in NETWORK_KEYS}
+    learned = record.fingerprint["data"].get("learned")
+    if learned is not None:
+        is_last = parts[-1].get("old_test") is not None
+        known |= learned["before"] if is_last else {"data": {"learned": learned}}
+    before = replace(
+        record,
+        config={**record.config, "continued": parts[:-1]},
+        fingerprint=known,
+        experiences=record.experiences[:done],
+        experiences_done=done,
+        parent=note.get("parent"),
+    )
+    return Parent(
+        folder=Path(note["path"]),
+        record=before,
+        sha256=note["sha256"],
+        samples=note["samples"],
+        domains=_domains(child)[:done],
+        is_noted=True,
+    )
+
+
+def _domains(folder: Path) -> list[str]:
+    names = {e.experience: e.domain for e in read_events(folder) if isinstance(e, Domain)}
+    return [names[each] for each in sorted(names)]
 
 
 def _record(folder: Path) -> tuple[RunRecord, str]:
     path = folder / "run.json"
     data = read_file(path)
-    return RunRecord.parse(path, data), hashlib.sha256(data or b"").hexdigest()
+    try:
+        record = RunRecord.parse(path, data)
+    except InputError as error:  # to begin the new run again would mend nothing
+        raise InputError(str(error).removesuffix("; use --restart")) from error
+    return record, hashlib.sha256(data or b"").hexdigest()
 
 
 def _only_run(folder: Path) -> Path:
@@ -141,9 +194,12 @@ def _check_is_finished(folder: Path, record: RunRecord) -> None:
         )
     done, every = record.experiences_done, len(record.experiences)
     if record.state != "finished" or done < every:
+        hint = "; the command that began it goes on with it"
+        if record.state == "failed":
+            hint = f", since: {record.error}"
         raise InputError(
             f"run {str(folder)!r} must be finished to be continued, got {record.state} with {done} "
-            f"of {every} experiences done; the command that began it goes on with it"
+            f"of {every} experiences done{hint}"
         )
 
 
@@ -161,17 +217,17 @@ def begin_from_parent(folder: Path, planned: RunRecord) -> None:
     """
     note = planned.parent or {}
     parent = user_path(note["path"])
-    with not_at_work(parent):
-        record, sha256 = _record(parent)
-        if sha256 != note["sha256"]:
-            raise InputError(f"run {str(parent)!r} must not change while it is being continued")
-        for name in _TAKEN_OVER:
-            data = read_checked(parent, name)
-            if data is not None:
-                with atomic_path(folder / name) as path:
-                    path.write_bytes(data)
-        last = record.experiences_done - 1
-        learned = read_checkpoint(parent / "checkpoints", last)
+    check_not_at_work(parent)
+    record, sha256 = _record(parent)
+    if sha256 != note["sha256"]:
+        raise InputError(f"run {str(parent)!r} must not change while it is being continued")
+    for name in _TAKEN_OVER:
+        data = read_checked(parent, name)
+        if data is not None:
+            with atomic_path(folder / name) as path:
+                path.write_bytes(data)
+    last = record.experiences_done - 1
+    learned = read_checkpoint(parent / "checkpoints", last)
     classes = learned.classes or record.experiences[: last + 1]
     write_checkpoint(folder / "checkpoints", last, learned.state, classes)
     planned.experiences_done = record.experiences_done

@@ -14,6 +14,7 @@ from cl_adapters.benchmarks.running.progress import Progress
 from cl_adapters.benchmarks.running.reuse import find_begun
 from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
+from cl_adapters.records.at_work import WRITER_WAITS
 from cl_adapters.records.integrity import check_files
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions
@@ -60,12 +61,13 @@ def only_writer(folder: Path, patience: float = 0) -> Iterator[None]:
 
     Args:
         folder: The run directory.
-        patience: Seconds to wait for another writer to end.
+        patience: Seconds to wait for another writer to end; at least so long as readers take to
+            look for one.
 
     Raises:
         InputError: If there is another writer, or the folder cannot be written to.
     """
-    lock = FileLock(folder / ".lock", timeout=patience)
+    lock = FileLock(folder / ".lock", timeout=max(patience, WRITER_WAITS))
     try:
         lock.acquire()
     except Timeout as error:

@@ -29,7 +29,7 @@ from cl_adapters.errors import InputError, listed
 from cl_adapters.images.transforms import Preprocess
 from cl_adapters.paths import user_path
 from cl_adapters.plugins.digests import source_digests
-from cl_adapters.records.at_work import not_at_work
+from cl_adapters.records.at_work import check_not_at_work
 from cl_adapters.records.files import add_checksum, has_valid_checksum, read_file
 from cl_adapters.records.learned import read_checkpoint
 from cl_adapters.records.run_record import RunRecord
@@ -37,7 +37,7 @@ from cl_adapters.strategies import find_strategy, options_of
 from cl_adapters.strategies.core.silent import silent
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.device import find_device
-from cl_adapters.vit.pretrained import PretrainedViT, load_backbone
+from cl_adapters.vit.pretrained import PretrainedViT, check_weights_are_there, load_backbone
 
 __all__ = ["Learned", "load", "model_folder", "read_learned_model", "write_bundle"]
 
@@ -128,6 +128,8 @@ def _with_pixels(backbone: PretrainedViT, preprocess: Preprocess) -> AdaptedViT:
 
 def _backbone(sheet: Sheet, weights: str | Path | None) -> PretrainedViT:
     known = sheet.backbone
+    if weights is None:
+        check_weights_are_there(known.get("weights"), f"{sheet.strategy}'s model")
     found = load_backbone(
         known["name"],
         weights=known.get("weights") if weights is None else weights,
@@ -168,16 +170,16 @@ def model_folder(folder: Path) -> Path:
 
 
 def _read_run(folder: Path) -> Learned:
-    with not_at_work(folder):
-        record = RunRecord.read(folder)
-        done = record.experiences_done
-        if done == 0:
-            raise InputError(
-                f"run {str(folder)!r} must have learned an experience, got a run that has "
-                "finished none"
-            )
-        found = read_checkpoint(folder / "checkpoints", done - 1)
-        digest = hashlib.sha256((folder / "run.json").read_bytes()).hexdigest()
+    check_not_at_work(folder)
+    data = read_file(folder / "run.json")
+    record = RunRecord.parse(folder / "run.json", data)
+    done = record.experiences_done
+    if done == 0:
+        raise InputError(
+            f"run {str(folder)!r} must have learned an experience, got a run that has finished none"
+        )
+    found = read_checkpoint(folder / "checkpoints", done - 1)
+    digest = hashlib.sha256(data or b"").hexdigest()
     classes = found.classes or [tuple(each) for each in record.experiences[:done]]
     return Learned(Sheet.of_run(record, classes, digest), found.state)
 

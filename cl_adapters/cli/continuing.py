@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cl_adapters.benchmarks.running.recipe_groups import Group
+from cl_adapters.cli.predict import Weights
 from cl_adapters.cli.recipe_options import takes_recipe_keys
 from cl_adapters.cli.shared_options import (
     Cache,
@@ -56,6 +57,7 @@ def continue_run(
             rich_help_panel=Group.DATA,
         ),
     ] = None,
+    weights: Weights = None,
     out: RunsFolder = Path("runs"),
     restart: Annotated[
         bool,
@@ -73,14 +75,12 @@ def continue_run(
     """Learns further images on top of what a run has learned."""
     with loading_methods(quiet=quiet):
         from cl_adapters.benchmarks.running.batch import run_batch
-        from cl_adapters.benchmarks.running.continuing import continued_config
-        from cl_adapters.benchmarks.running.parent import open_parent
+        from cl_adapters.benchmarks.running.continuing import to_go_on
         from cl_adapters.cache.feature_cache import open_cache
         from cl_adapters.cli.printing import print_ending
 
-    parent = open_parent(run)
     part = {**given, "increment": increment, "old_test": old_test}
-    config, notes = continued_config(parent, data, part)
+    parent, config, notes = to_go_on(run, data, part, out=out, weights=weights, restart=restart)
     folders = run_batch(
         [config],
         out,

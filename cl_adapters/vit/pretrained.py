@@ -32,6 +32,7 @@ __all__ = [
     "BACKBONE_NAMES",
     "RANDOM_WEIGHTS",
     "PretrainedViT",
+    "check_weights_are_there",
     "frozen_backbone",
     "license_of",
     "load_backbone",
@@ -169,6 +170,23 @@ def load_backbone(
     return PretrainedViT(
         model, full_name, source, state_digest(vit), tuple(config.mean), tuple(config.std), notices
     )
+
+
+def check_weights_are_there(weights: str | None, owner: str) -> None:
+    """Refuses a file of weights that is no longer where something had it.
+
+    Args:
+        weights: Its path; `random` and None name no file.
+        owner: What had it, for the message.
+
+    Raises:
+        InputError: If there is none; says how to name another place.
+    """
+    if weights not in (None, RANDOM_WEIGHTS) and not user_path(str(weights)).exists():
+        raise InputError(
+            f"backbone of {owner} must find its weights, {weights!r}, but there is no such file "
+            "any more; `--weights` (`weights=`) names where it is now"
+        )
 
 
 def license_of(name: str) -> str | None:

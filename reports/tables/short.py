@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Final
 
 from cl_adapters.reports.definitions import COLUMNS, MAIN_COLUMNS
-from cl_adapters.reports.groups import Group, Row
+from cl_adapters.reports.groups import Group, Row, stream_names
 from cl_adapters.reports.tables.comparison import comparison_table
 
 __all__ = ["short_rows"]
@@ -23,10 +23,7 @@ def short_rows(groups: Sequence[Group]) -> Iterator[tuple[str, ...]]:
     columns = [known[name] for name in MAIN_COLUMNS if not name.endswith("_seconds")]
     headings = (f"{item.heading} ({item.unit})" if item.unit else item.heading for item in columns)
     yield ("Stream", "Method", "Seeds", *headings, "Minutes")
-    streams = [group.stream for group in groups]
-    for group in groups:
-        is_alone = streams.count(group.stream) == 1
-        stream = group.stream if is_alone else f"{group.stream} @{next(iter(group.protocols))}"
+    for stream, group in zip(stream_names(groups), groups, strict=True):
         table = comparison_table(group)
         by_column = [table.cells(column) for column in columns]
         for number, row in enumerate(group.rows):

@@ -15,6 +15,7 @@ from cl_adapters.reports.figures.experiences import experience_figure
 from cl_adapters.reports.figures.files import figure_style
 from cl_adapters.reports.groups import Group, group_runs
 from cl_adapters.reports.load import load_runs
+from cl_adapters.reports.report import write_report
 from cl_adapters.reports.runs import load_runs as open_runs
 from tests.reports.conftest import MakeRun
 
@@ -70,6 +71,22 @@ def test_a_run_that_was_begun_again_since_is_another_one(chain: list[Path]) -> N
     record.seconds += 1
     record.write(chain[0])
     assert len(load_runs(chain[:2]).finished) == 2
+
+
+def test_two_protocols_of_one_stream_are_told_apart_in_what_a_report_says(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    folders = [make_run("lae", folder=tmp_path / name) for name in ("one", "two")]
+    record = RunRecord.read(folders[1])
+    record.fingerprint["stream"] = "another"
+    record.write(folders[1])
+    said = write_report(folders, tmp_path / "report", formats=["svg"])
+    assert len(said.sentences) == 2
+    for sentence, group in zip(
+        said.sentences, group_runs(load_runs(folders).finished), strict=True
+    ):
+        assert sentence.startswith(f"{group.stream} @{next(iter(group.protocols))}: lae reaches")
+    assert len(set(said.sentences)) == 2
 
 
 def seams(figure: Figure) -> list[list[float]]:

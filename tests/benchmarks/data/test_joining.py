@@ -43,6 +43,8 @@ def test_digests_are_those_of_the_images_wherever_they_lie() -> None:
         ("Cat", "cat"),
         ("STRASSE", "straße"),
         ("stop_sign", "stop sign"),
+        ("stop-sign", "stop sign"),
+        ("Stop\u2010sign", "stop_sign"),
         ("stop  sign", "stop_sign"),
         (" cat ", "cat"),
         ("e\u0301tang", "\u00e9tang"),

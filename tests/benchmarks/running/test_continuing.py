@@ -229,7 +229,8 @@ class TestWithoutOldImages:
         assert last.groupby("target_experience").size().to_dict() == {0: 4, 1: 4, 2: 4}
         assert last["sample"].min() == 8
         (group,) = load_runs([child]).groups
-        assert any("no longer there, and others took their place" in each for each in group.notes)
+        replaced = f"were replaced by those of {kept};"
+        assert any(replaced in each for each in group.notes)
         again = go_on(child, photos / "2026-03", tmp_path)  # its parent's folder of old images
         rows = read_predictions(again)
         last = rows[rows["experience"] == 3]

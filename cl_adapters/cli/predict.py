@@ -133,7 +133,7 @@ def _hand_out(
     if copy_to is not None:
         copy_by_class(found, copy_to)
     if not quiet:
-        _print_answers(table, out)
+        _print_answers(table.assign(prediction=found.called), out)
     if labelled:
         _print_confusion(Confusion.of(table))
 
@@ -172,6 +172,8 @@ def _print_answers(table: "pd.DataFrame", out: Path | None) -> None:
         for name in shown.columns:
             if name.startswith("confidence"):
                 shown[name] = shown[name].map("{:.1%}".format)
+        if "score" in shown:
+            shown["score"] = shown["score"].map(_rounded)
         headings = [name.replace("_", " ") for name in shown.columns]
         print_table([headings, *shown.astype(str).to_numpy().tolist()])
         return
@@ -179,6 +181,10 @@ def _print_answers(table: "pd.DataFrame", out: Path | None) -> None:
     print_table([["class", "images"], *[[str(name), f"{n:,}"] for name, n in counts.items()]])
     where = f"every answer: {out}" if out is not None else "every answer: `--out answers.csv`"
     typer.echo(where)
+
+
+def _rounded(score: float) -> str:
+    return f"{float(f'{score:.3g}'):g}"  # three digits that count, 1230 rather than 1.23e+03
 
 
 def _print_confusion(confusion: "Confusion") -> None:

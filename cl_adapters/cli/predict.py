@@ -54,8 +54,8 @@ def predict(
     reject: Annotated[
         float | None,
         typer.Option(
-            help="Answer images of no known class `unknown`: with a threshold under which this "
-            "share of images of known classes would be, in (0, 1).",
+            help="Answer images of no known class `unknown`: those whose score lies above a "
+            "threshold that this share of images of known classes exceeds, in (0, 1).",
             metavar="RATE",
         ),
     ] = None,

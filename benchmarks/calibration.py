@@ -25,10 +25,12 @@ from cl_adapters.bundle.calibration import Calibration, frozen_view
 from cl_adapters.bundle.files import model_folder
 from cl_adapters.bundle.model import BATCH, LearnedModel
 from cl_adapters.bundle.rejection import DEFAULT_SCORE, Rejection
+from cl_adapters.bundle.sheet import Sheet
 from cl_adapters.bundle.watching import FolderWatch, Seen
 from cl_adapters.errors import InputError
 from cl_adapters.heads.unknown import Score, make_score
 from cl_adapters.paths import user_path
+from cl_adapters.records.files import read_file
 from cl_adapters.records.run_record import RunRecord
 
 __all__ = ["HELD_OUT", "LEAST", "Known", "calibrate", "calibrate_on", "is_held_out", "known_images"]
@@ -87,18 +89,21 @@ def calibrate(
     with images.
 
     Args:
-        run: The run directory that the model comes from, or a folder with that run alone.
+        run: The run directory that the model comes from, as it was when the model was taken from
+            it, or a folder with that run alone.
         model: The model.
         score: One of `cl_adapters.heads.unknown.SCORES`.
         batch_size: Images a forward pass, at least 1.
         on_image: Told after each image how many there are in all.
 
     Raises:
-        InputError: If the score is unknown, the run's images are missing or no longer the same, or
-            there are too few of them.
+        InputError: If the score is unknown, the model comes from another run or from another state
+            of it, the run's images are missing or no longer the same, or there are too few of them.
     """
     make_score(score, 1)  # refuses an unknown one before anything is opened
-    known = known_images(_opened(model_folder(user_path(run))), len(model.sheet.learned))
+    folder = model_folder(user_path(run))
+    _check_origin(folder, model.sheet)
+    known = known_images(_opened(folder), len(model.sheet.learned))
     return calibrate_on(known, model, score=score, batch_size=batch_size, on_image=on_image)
 
 
@@ -144,10 +149,26 @@ def calibrate_on(
     return model.calibration
 
 
+def _check_origin(folder: Path, sheet: Sheet) -> None:
+    """Refuses a run whose record is not the one that the model was taken from."""
+    data = read_file(folder / "run.json")
+    if data is None:
+        raise InputError(f"a calibration must read a run's images, got the bundle {str(folder)!r}")
+    if hashlib.sha256(data).hexdigest() == sheet.run.get("digest"):
+        return
+    found = Sheet.of_run(RunRecord.read(folder), sheet.learned, "")
+    same = ("strategy", "fidelity", "options", "seed", "classes", "trained_on")
+    if all(getattr(found, name) == getattr(sheet, name) for name in same):
+        which = "which has another state than when the model was taken from it; load it again"
+    else:
+        which = "which is another one"
+    raise InputError(
+        f"a calibration must read the run that the model comes from, got {str(folder)!r}, {which}"
+    )
+
+
 def _opened(folder: Path) -> PreparedRun:
     """Opens the images of a run again."""
-    if not (folder / "run.json").exists():
-        raise InputError(f"a calibration must read a run's images, got the bundle {str(folder)!r}")
     record = RunRecord.read(folder)
     without = any(each.get("old_test") is not None for each in record.config.get("continued", []))
     try:

@@ -58,11 +58,24 @@ class Prediction:
             `score` (how strange) where images may be rejected, and `label` where it is known.
         pictures: The images of the rows.
         unreadable: The others.
+        classes: Names of all classes that the model knows.
     """
 
     table: pd.DataFrame
     pictures: Sequence[Picture]
     unreadable: Sequence[Unreadable]
+    classes: Sequence[str]
+
+    @property
+    def called(self) -> list[str]:
+        """What each image is called where a rejected one must not be taken for one of a class.
+
+        As in the table, but rejected ones are `unknown (rejected)` where a class is `unknown`.
+        """
+        names = self.table["prediction"]
+        if "known" in self.table and UNKNOWN in self.classes:
+            names = names.where(self.table["known"], _REJECTED)
+        return [str(name) for name in names]
 
 
 def predict(
@@ -101,7 +114,7 @@ def predict(
         raise InputError(
             f"at least one of {len(pictures)} images must be readable, got: {bad[0].reason}"
         )
-    return Prediction(pd.concat(frames, ignore_index=True), kept, bad)
+    return Prediction(pd.concat(frames, ignore_index=True), kept, bad, model.classes)
 
 
 def _batches(
@@ -235,7 +248,8 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 def copy_by_class(prediction: Prediction, folder: Path) -> None:
     """Copies each image into a folder named as the class that it is taken for.
 
-    Rejected images go to `unknown`, or to another folder where a class is called so.
+    Rejected images go to `unknown`, or to another folder where the model has a class of that name,
+    whether or not an image was taken for it.
     A name that is there already gets a number; nothing is overwritten.
 
     Args:
@@ -245,9 +259,8 @@ def copy_by_class(prediction: Prediction, folder: Path) -> None:
     Raises:
         InputError: If the folder lies where the images lie, or cannot be written.
     """
-    names = _folders(prediction.table)
     try:
-        for picture, name in zip(prediction.pictures, names, strict=True):
+        for picture, name in zip(prediction.pictures, prediction.called, strict=True):
             place = folder / _as_folder(name)
             place.mkdir(parents=True, exist_ok=True)
             source = Path(picture.name)
@@ -258,14 +271,6 @@ def copy_by_class(prediction: Prediction, folder: Path) -> None:
                 _free(place, f"row{picture.row:06d}{_suffix(data)}").write_bytes(data)
     except OSError as error:
         raise InputError(f"`--copy-to` must be writable, got: {error}") from error
-
-
-def _folders(table: pd.DataFrame) -> list[str]:
-    names = table["prediction"]
-    if "known" not in table:
-        return [str(name) for name in names]
-    is_class = bool((names[table["known"]] == UNKNOWN).any())
-    return [str(name) for name in names.where(table["known"], _REJECTED if is_class else UNKNOWN)]
 
 
 def _as_folder(name: str) -> str:

@@ -53,6 +53,8 @@ class Rejection:
     def threshold(self, rate: float) -> float:
         """Returns the score above which an image is rejected.
 
+        Never below the least held-out score, which a rate close to 1 asks for.
+
         Args:
             rate: Share of images of known classes that may be rejected, in (0, 1).
 
@@ -62,11 +64,12 @@ class Rejection:
         check_rate(rate)
         # A whole number may come out a rounding error below itself.
         above = math.floor(rate * (len(self.held_out) + 1) + 1e-9)
+        above = min(above, len(self.held_out))
         if above < 1:
+            least = math.ceil(1 / max(rate, 1e-15) - 1e-9) - 1  # of 1e-310 the inverse is infinite
             raise InputError(
-                f"rejecting a share of {rate:g} must be calibrated on at least "
-                f"{math.ceil(1 / rate - 1e-9) - 1:,} held-out training images, got "
-                f"{len(self.held_out):,}"
+                f"rejecting a share of {rate:g} must be calibrated on at least {least:,} held-out "
+                f"training images, got {len(self.held_out):,}"
             )
         return float(self.held_out[len(self.held_out) - above])
 

@@ -1,9 +1,10 @@
 """Whether many images together look other than the training images, and in which blocks.
 
 A detector a block judges the mean tokens that enter it: SEMA's own, or one that was fitted on the
-frozen backbone's tokens of training images. All images of a folder are one window; they are judged
-again in windows of `WINDOW` images, drawn at random, which says how often a part of them would be
-enough to see it.
+frozen backbone's tokens of training images. Where a block has several, each image counts by the one
+that knows it best: a folder may mix all that was learned. All images of a folder are one window;
+they are judged again in windows of `WINDOW` images, drawn at random, which says how often a part of
+them would be enough to see it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 
 from cl_adapters.errors import InputError
-from cl_adapters.shift.bank import DetectorBank, Verdicts
+from cl_adapters.shift.bank import DetectorBank
+from cl_adapters.shift.base import Verdict
 from cl_adapters.strategies.core.detection import DetectorConfig
 
 __all__ = ["MIN_SHIFT", "WATCHED", "WINDOW", "BlockVerdict", "FolderWatch", "Seen"]
@@ -75,13 +77,15 @@ class BlockVerdict:
 
     Attributes:
         block: Which, counted from 0.
-        all: What they say of all images as one window.
+        images: How many were judged.
+        all: What they say of these as one window.
         windows: How many windows they were dealt into.
         fired: How many of these look shifted.
     """
 
     block: int
-    all: Verdicts
+    images: int
+    all: Verdict
     windows: int
     fired: int
 
@@ -158,8 +162,9 @@ class FolderWatch:
     def _judge_block(self, block: int, seen: Seen) -> BlockVerdict:
         device = next(iter(self.bank.state_dict().values())).device
         rows = seen.tokens(block).to(device)
-        parts = [self.bank.judge(block, part.to(device)).fired for part in seen.windows(block)]
-        return BlockVerdict(block, self.bank.judge(block, rows), len(parts), sum(parts))
+        judge = self.bank.judge_mixed
+        parts = [judge(block, part.to(device)).fired for part in seen.windows(block)]
+        return BlockVerdict(block, len(rows), judge(block, rows), len(parts), sum(parts))
 
     def state(self) -> dict[str, Tensor]:
         """Returns their tensors by name."""

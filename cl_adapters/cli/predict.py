@@ -54,8 +54,8 @@ def predict(
     reject: Annotated[
         float | None,
         typer.Option(
-            help="Answer images of no known class `unknown`: with a threshold under which this "
-            "share of images of known classes would be, in (0, 1).",
+            help="Answer images of no known class `unknown`: those whose score lies above a "
+            "threshold that this share of images of known classes exceeds, in (0, 1).",
             metavar="RATE",
         ),
     ] = None,
@@ -131,7 +131,7 @@ def _hand_out(
     if out is not None:
         write_table(table, out)
     if not quiet:
-        _print_answers(table, out)
+        _print_answers(table.assign(prediction=found.called), out)
     if labelled:
         _print_confusion(Confusion.of(table))
     if copy_to is not None:  # last: a full disk then loses no answer
@@ -174,6 +174,8 @@ def _print_answers(table: "pd.DataFrame", out: Path | None) -> None:
         for name in shown.columns:
             if name.startswith("confidence"):
                 shown[name] = shown[name].map("{:.1%}".format)
+        if "score" in shown:
+            shown["score"] = shown["score"].map(_rounded)
         headings = [name.replace("_", " ") for name in shown.columns]
         print_table([headings, *shown.astype(str).to_numpy().tolist()])
         return
@@ -181,6 +183,10 @@ def _print_answers(table: "pd.DataFrame", out: Path | None) -> None:
     print_table([["class", "images"], *[[str(name), f"{n:,}"] for name, n in counts.items()]])
     where = f"every answer: {out}" if out is not None else "every answer: `--out answers.csv`"
     typer.echo(where)
+
+
+def _rounded(score: float) -> str:
+    return f"{float(f'{score:.3g}'):g}"  # three digits that count, 1230 rather than 1.23e+03
 
 
 def _print_confusion(confusion: "Confusion") -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from cl_adapters.shift.base import Detector, Verdict
@@ -100,6 +101,31 @@ class DetectorBank(nn.ModuleDict):
         """
         verdicts = tuple(detector.check(features) for detector in self.of(block))
         return Verdicts(len(features), verdicts)
+
+    def judge_mixed(self, block: int, features: Tensor) -> Verdict:
+        """Asks the detectors of a block about data that may mix the references of several.
+
+        Each sample counts by the detector that knows it best, by the distance to its threshold. In
+        a mixture of what they were fitted on these are at most the scores of each sample's own
+        detector, so that no more windows fire than the detectors allow; and where this fires, so
+        does each detector. Where one has no scores of samples, it fires where all fire.
+
+        Shape:
+            features: (B, D).
+
+        Returns:
+            The mean score, and the mean of the thresholds for B samples, of the detectors chosen.
+        """
+        verdicts = self.judge(block, features)
+        scores = [detector.sample_scores(features) for detector in self.of(block)]
+        known = [each for each in scores if each is not None]
+        if len(known) < len(scores) or len(scores) == 1:
+            return Verdict(verdicts.score, verdicts.threshold)
+        table = torch.stack(known, dim=1).double()
+        thresholds = table.new_tensor(verdicts.thresholds)
+        best = (table - thresholds).argmin(dim=1)
+        score = table.gather(1, best[:, None]).mean().item()
+        return Verdict(score, thresholds[best].mean().item())
 
     def cost(self, block: int) -> int:
         """Returns the numbers that the first detector of a block holds."""

@@ -82,6 +82,18 @@ class Detector(nn.Module, ABC):
             InputError: If a number is not finite, the width differs or nothing was fitted.
         """
 
+    def sample_scores(self, features: Tensor) -> Tensor | None:
+        """Returns how strange each sample is, where the mean of these is the score of a window.
+
+        None, as here, where a detector has no score for a single sample. With it windows can be
+        judged that mix the references of several detectors.
+
+        Shape:
+            features: (n, D). Output: (n,).
+        """
+        del features
+        return None
+
     @abstractmethod
     def reset(self) -> None:
         """Forgets the reference."""

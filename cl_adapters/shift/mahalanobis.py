@@ -111,6 +111,10 @@ class Mahalanobis(Detector):
         """
         return self._distance(self.checked(features))
 
+    def sample_scores(self, features: Tensor) -> Tensor:
+        """Returns the distances, whose mean is the score of a window."""
+        return self.distance(features)
+
     def check(self, features: Tensor) -> Verdict:
         """Compares the mean distance of a window with the threshold for its size."""
         if not int(self.count):

@@ -213,6 +213,10 @@ class DescriptorZScore(Detector):
         """
         return self._z(self.errors(features))
 
+    def sample_scores(self, features: Tensor) -> Tensor:
+        """Returns the z-scores, whose mean is the score of a window."""
+        return self.z_scores(features)
+
     def _z(self, errors: Tensor) -> Tensor:
         records = self.records[: int(self.count)]
         if len(records) <= 2:

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from cl_adapters.bundle.rejection import Rejection, check_rate
 from cl_adapters.errors import InputError
@@ -33,6 +35,26 @@ def test_a_threshold_is_the_lowest_that_keeps_the_rate(count: int, rate: float) 
             rule(values).threshold(rate)
         return
     assert rule(values).threshold(rate) == min(keeping)
+
+
+@given(
+    st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=60),
+    st.tuples(*2 * [st.floats(0, 1, exclude_min=True, exclude_max=True)]),
+)
+@example([1.0, 2.0, 3.0], (0.5, 0.999999999999))
+@example([1.0, 2.0, 3.0], (0.75, math.nextafter(1, 0)))
+def test_a_higher_rate_rejects_no_fewer(values: list[float], rates: tuple[float, float]) -> None:
+    known = rule(values)
+    shares = []
+    for rate in sorted(rates):
+        try:
+            threshold = known.threshold(rate)
+        except InputError:  # too few images for so small a rate
+            threshold = math.inf
+        shares.append(sum(value > threshold for value in values))
+    assert shares == sorted(shares)
+    # The largest rate rejects all but those at the lowest score.
+    assert known.threshold(math.nextafter(1, 0)) == min(values)
 
 
 def test_so_many_new_images_are_rejected_as_was_asked() -> None:

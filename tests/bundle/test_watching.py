@@ -1,11 +1,21 @@
 """Detectors of folders: what they are shown, and which blocks they name."""
 
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from cl_adapters.benchmarks.running import runner
+from cl_adapters.benchmarks.running.prepare import prepare
+from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.bundle.files import load
 from cl_adapters.bundle.watching import MIN_SHIFT, WINDOW, FolderWatch, Seen
 from cl_adapters.errors import InputError
+from tests.bundle.runs import TINY
 
 SIZE = 6
 
@@ -45,7 +55,7 @@ def test_a_shift_is_seen_in_the_blocks_that_have_it(watch: FolderWatch) -> None:
     verdicts = watch.judge(seen(tokens(300, seed=1, moved={2: 1.0})))
     assert [each.block for each in verdicts if each.is_shifted] == [2]
     (shifted,) = (each for each in verdicts if each.block == 2)
-    assert shifted.all.images == 300
+    assert shifted.images == 300
     assert shifted.fired == shifted.windows == 2
     assert shifted.all.score > shifted.all.threshold >= MIN_SHIFT
 
@@ -101,3 +111,39 @@ def test_too_few_images_are_refused(watch: FolderWatch) -> None:
         FolderWatch.new(SIZE, num_blocks=4).fit(seen(tokens(9, seed=0)))
     with pytest.raises(InputError, match="at least one to be judged, got none"):
         watch.judge(Seen())
+
+
+def photos(month: int, seed: int, count: int) -> list[npt.NDArray[np.uint8]]:
+    """Noise with a slope: dark ones, the same in negative, and grey stripes without noise."""
+    source = np.random.default_rng([month, seed])
+    slope = np.linspace(0, 80, 40)[:, None, None]
+    noise = source.integers(0, 60, (count, 40, 40, 3)) + slope * source.random((count, 1, 1, 1))
+    stripes = 120 + 80 * np.sign(np.sin(np.arange(40) * source.uniform(1, 3, (count, 1))))
+    third = np.broadcast_to(stripes[:, None, :, None], noise.shape)
+    return list((noise, 255 - noise, third)[month].astype(np.uint8))
+
+
+def test_photos_of_all_months_together_look_like_those_of_training(tmp_path: Path) -> None:
+    for month in (0, 1):
+        for name in ("ant", "bee"):
+            folder = tmp_path / "data" / f"2026-0{month + 1}" / name
+            folder.mkdir(parents=True)
+            for index, pixels in enumerate(photos(month, len(name) + (name == "bee"), 40)):
+                Image.fromarray(pixels).save(folder / f"{index:02d}.png")
+    recipe = {"strategy": "sema", "data": str(tmp_path / "data"), "domain_folders": True, **TINY}
+    few = {"epochs": 1, "views": 1}
+    config = RunConfig.parse({**recipe, "scenario": "domain", "options": few})
+    model = load(runner.run(prepare(config), tmp_path / "runs"))
+    assert model.watch is not None
+    assert max(len(model.watch.bank.of(block)) for block in model.watch.blocks) > 1
+
+    def shifted(*parts: list[npt.NDArray[np.uint8]]) -> list[int]:
+        kept = Seen()
+        images = [model.prepared(each) for part in parts for each in part]
+        model.answer(torch.stack(images), seen=kept)
+        assert model.watch is not None
+        return [each.block for each in model.watch.judge(kept) if each.is_shifted]
+
+    first, second = photos(0, 9, 30), photos(1, 9, 30)
+    assert shifted(first) == shifted(second) == shifted(first, second) == []
+    assert shifted(photos(2, 9, 30)) != []

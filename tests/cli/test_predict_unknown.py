@@ -67,6 +67,38 @@ def test_images_of_no_known_class_are_answered_unknown(root: Path, tmp_path: Pat
     assert len(rejected) == len(list((tmp_path / "sorted" / "unknown (rejected)").iterdir()))
 
 
+def test_rejected_images_are_not_of_a_class_called_unknown_that_no_image_is_taken_for(
+    root: Path, tmp_path: Path
+) -> None:
+    """The model knows the class; that no image of this call was taken for it changes nothing."""
+    options = ("--reject", 0.1, "--copy-to", tmp_path / "sorted")
+    code, text = predict(root, root / "else", *options)
+    assert code == 0
+    assert [each.name for each in (tmp_path / "sorted").iterdir()] == ["unknown (rejected)"]
+    rows = [line.split() for line in text.splitlines() if ".png" in line]
+    assert len(rows) == 3
+    assert all(row[1:3] == ["unknown", "(rejected)"] for row in rows)
+    score = load_scores(root)
+    assert [float(row[-1]) for row in rows] == pytest.approx(score, rel=0.005)
+    assert all(len(row[-1].replace(".", "").strip("0")) <= 3 for row in rows)
+    code, text = predict(root, root / "else", "--reject", 0.1, "--out", tmp_path / "answers.csv")
+    assert code == 0
+    (line,) = (line for line in text.splitlines() if line.startswith("unknown"))
+    assert line.split() == ["unknown", "(rejected)", "3"]
+    # Files keep all digits, and the name that `known` tells apart.
+    table = pd.read_csv(tmp_path / "answers.csv")
+    assert set(table["prediction"]) == {"unknown"}
+    assert table["score"].tolist() == pytest.approx(score, rel=1e-9)
+
+
+def load_scores(root: Path) -> list[float]:
+    model = load(root / "run")
+    calibrate(root / "run", model)
+    score = model.predict(sorted((root / "else").iterdir()), reject=0.1).score
+    assert score is not None
+    return [float(each) for each in score]
+
+
 def test_rejected_images_of_known_classes_are_wrong_answers(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "answers.json"
     code, text = predict(root, root / "new", "--reject", 0.3, "--labels", "--out", out, "--quiet")

@@ -122,6 +122,8 @@ def _number(given: Any) -> float | None:
     if isinstance(given, str):
         plain = r"\s*[+-]?(\d+(_\d+)*\.?\d*|\.\d+)(e[+-]?\d+)?\s*"
         is_plain = re.fullmatch(plain, given, flags=re.IGNORECASE | re.ASCII)
+        if re.fullmatch(r"\s*[+-]?\d+\s*", given, flags=re.ASCII):
+            return int(given)  # exact, however many digits it has
         return float(given) if is_plain else None
     return given if isinstance(given, int | float) else None
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from cl_adapters.benchmarks.running.recipe_groups import Group
-from cl_adapters.cli.predict import Weights
 from cl_adapters.cli.recipe_options import takes_recipe_keys
 from cl_adapters.cli.shared_options import (
     Cache,
@@ -57,7 +56,13 @@ def continue_run(
             rich_help_panel=Group.DATA,
         ),
     ] = None,
-    weights: Weights = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the frozen backbone, if it is no longer where the run had it.",
+            rich_help_panel=Group.PIXELS,
+        ),
+    ] = None,
     out: RunsFolder = Path("runs"),
     restart: Annotated[
         bool,

@@ -69,7 +69,7 @@ def test_a_bundle_goes_on_without_the_run_and_its_weights(tmp_path: Path) -> Non
     before = load(folder).predict(paths).probabilities
     moved = weights.rename(tmp_path / "moved.safetensors")
     assert (load(alone).predict(paths).probabilities == before).all()
-    with pytest.raises(InputError, match="weights must be 'random' or an existing file"):
+    with pytest.raises(InputError, match="there is no such file any more; `--weights`"):
         load(without)
     assert (load(without, weights=moved).predict(paths).probabilities == before).all()
     save_file({name: value + 0.02 for name, value in changed.items()}, moved)

@@ -125,7 +125,9 @@ def draw_curves(axes: Axes, group: Group, name: CurveName) -> list[Line2D]:
     axes.set_xlabel(group.progress_heading)
     axes.set_ylabel(_HEADINGS[name])
     set_progress_ticks(axes, group)
-    axes.set_ylim(*((_lowest(group), 101.0) if name == "seen" else (0, None)))
+    # Room above the highest marker, which would be cut in half.
+    top = 101.0 if name == "seen" else 1.04 * axes.get_ylim()[1]
+    axes.set_ylim(_lowest(group) if name == "seen" else 0.0, top)
     draw_seams(axes, progress_seams(group.rows))
     return lines
 

@@ -44,6 +44,7 @@ def nothing_is_trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return SOURCE if config.source == "digits" else opened(config)
 
     opened = batch.open_images
+    monkeypatch.setattr(retries, "_LAST", {})  # a process keeps what it opened last
     for module in (batch, retries, tune_command):
         monkeypatch.setattr(module, "open_images", images)
     monkeypatch.setattr(batch, "run", lambda prepared, out, **_: out / prepared.record.directory)

@@ -33,6 +33,7 @@ GRID = {**RECIPE, "strategy": ["simplecil", "lae"], "seeds": 2,
 @pytest.fixture(autouse=True)
 def of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_local, "get_context", lambda _: get_context("fork"))
+    monkeypatch.setattr(retries, "_LAST", {})  # a process keeps what it opened last
     for module in (retries, tune_command):
         monkeypatch.setattr(module, "open_images", lambda _: SOURCE)
 

@@ -30,18 +30,16 @@ from typing import Self
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from cl_adapters.heads.truncated import TruncatedHead
 from cl_adapters.strategies.core.first_session import (
     FirstSessionConfig,
-    FirstSessionModel,
     FirstSessionStrategy,
 )
-from cl_adapters.strategies.ranpac import project
+from cl_adapters.strategies.ranpac import ProjectedModel, project
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
-__all__ = ["LoRanPAC", "LoRanPACConfig", "LoRanPACModel"]
+__all__ = ["LoRanPAC", "LoRanPACConfig"]
 
 
 class LoRanPACConfig(FirstSessionConfig):
@@ -63,35 +61,20 @@ class LoRanPACConfig(FirstSessionConfig):
         return cls(projections=100_000, rank=10_000, chunk=10_000, peft_scale=0.1)
 
 
-class LoRanPACModel(FirstSessionModel):
-    """The backbone, adapted or not, the random projection and the classifier."""
-
-    def __init__(self, backbone: AdaptedViT, config: LoRanPACConfig, seed: int) -> None:
-        head = TruncatedHead(
-            config.projections, rank=config.rank, share=config.share, scale=config.scale
-        )
-        super().__init__(backbone, config, seed, head)
-        generator = torch.Generator().manual_seed(seed)
-        weight = torch.randn(backbone.embed_dim, config.projections, generator=generator)
-        self.register_buffer("weight", weight)
-        self.weight: Tensor
-
-    def scores(self, features: Tensor) -> Tensor:
-        """Returns the scores (B, C) of features (B, D)."""
-        return super().scores(project(features, self.weight))
-
-
 class LoRanPAC(FirstSessionStrategy):
     """Regresses classes on the strongest directions of many random projections, in closed form."""
 
     config_class = LoRanPACConfig
     config: LoRanPACConfig
-    model: LoRanPACModel
+    model: ProjectedModel
 
     @classmethod
-    def build_model(cls, backbone: AdaptedViT, config: LoRanPACConfig, seed: int) -> LoRanPACModel:
+    def build_model(cls, backbone: AdaptedViT, config: LoRanPACConfig, seed: int) -> ProjectedModel:
         """Returns the backbone, a projection drawn from the run's seed, and no classes yet."""
-        return LoRanPACModel(backbone, config, seed)
+        head = TruncatedHead(
+            config.projections, rank=config.rank, share=config.share, scale=config.scale
+        )
+        return ProjectedModel(backbone, config, seed, head, config.projections)
 
     @torch.no_grad()
     def end_experience(self) -> None:

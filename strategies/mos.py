@@ -44,7 +44,7 @@ of classes need not be known (`num_classes` makes the head at once, as theirs, w
 then decay); a class that returns belongs to its last experience and keeps the statistics of all.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, Self
 
@@ -66,6 +66,7 @@ from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
 from cl_adapters.strategies.core.statistics import AlignmentConfig, collect_features
 from cl_adapters.strategies.core.strategy import AdapterStrategy, Output
 from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.by_set import FeaturesUnder, features_by_set
 
 __all__ = ["MOS", "MOSConfig", "MOSModel", "orthogonality_loss"]
 
@@ -159,16 +160,11 @@ class MOSModel(nn.Module):
             with self.merged_pass(training=self.training):
                 features = self.backbone(images, self.current_adapters.adapters())
             return Output(self.logits(features), {"features": features})
-        tokens = self.backbone.tokens(images)
-
-        def features_under(rows: Tensor, sets: Tensor) -> Tensor:
-            adapters = self.frozen_adapters.choose(sets)
-            return self.backbone.features(self.backbone.run(tokens[rows], adapters=adapters))
-
+        features_under = features_by_set(self.backbone, self.frozen_adapters, images)
         with self.merged_pass(training=False):
             return self.answer(torch.arange(len(images), device=images.device), features_under)
 
-    def answer(self, images: Tensor, features_under: Callable[[Tensor, Tensor], Tensor]) -> Output:
+    def answer(self, images: Tensor, features_under: FeaturesUnder) -> Output:
         """Returns the log of the score: the paper's inference.
 
         Args:

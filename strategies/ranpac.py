@@ -37,7 +37,7 @@ from typing import Self
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from cl_adapters.heads.ridge import RidgeHead, choose_strength
 from cl_adapters.strategies.core.first_session import (
@@ -47,7 +47,7 @@ from cl_adapters.strategies.core.first_session import (
 )
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
-__all__ = ["RanPAC", "RanPACConfig", "project"]
+__all__ = ["ProjectedModel", "RanPAC", "RanPACConfig", "project"]
 
 
 class RanPACConfig(FirstSessionConfig):
@@ -82,23 +82,34 @@ def project(features: Tensor, weight: Tensor) -> Tensor:
         return torch.relu(features.float() @ weight)
 
 
-class RanPACModel(FirstSessionModel):
-    """The backbone, adapted or not, the random projection and the regression."""
+class ProjectedModel(FirstSessionModel):
+    """The backbone, adapted or not, a random projection, and a classifier on what it gives.
 
-    def __init__(self, backbone: AdaptedViT, config: RanPACConfig, seed: int) -> None:
-        head = RidgeHead(
-            config.projections, scale=config.scale, normalise_columns=config.normalise_columns
-        )
+    Args:
+        backbone: The frozen ViT.
+        config: Whether there is a first session, and which.
+        seed: Of the projection, and of the initial weights.
+        head: As for `FirstSessionModel`, on M features.
+        projections: M.
+    """
+
+    def __init__(
+        self,
+        backbone: AdaptedViT,
+        config: FirstSessionConfig,
+        seed: int,
+        head: nn.Module,
+        projections: int,
+    ) -> None:
         super().__init__(backbone, config, seed, head)
         generator = torch.Generator().manual_seed(seed)
-        weight = torch.randn(backbone.embed_dim, config.projections, generator=generator)
+        weight = torch.randn(backbone.embed_dim, projections, generator=generator)
         self.register_buffer("weight", weight)
         self.weight: Tensor
 
     def scores(self, features: Tensor) -> Tensor:
         """Returns the scores (B, C) of features (B, D)."""
-        scores: Tensor = self.head(project(features, self.weight))
-        return scores
+        return super().scores(project(features, self.weight))
 
 
 class RanPAC(FirstSessionStrategy):
@@ -106,12 +117,15 @@ class RanPAC(FirstSessionStrategy):
 
     config_class = RanPACConfig
     config: RanPACConfig
-    model: RanPACModel
+    model: ProjectedModel
 
     @classmethod
-    def build_model(cls, backbone: AdaptedViT, config: RanPACConfig, seed: int) -> RanPACModel:
+    def build_model(cls, backbone: AdaptedViT, config: RanPACConfig, seed: int) -> ProjectedModel:
         """Returns the backbone, a projection drawn from the run's seed, and no classes yet."""
-        return RanPACModel(backbone, config, seed)
+        head = RidgeHead(
+            config.projections, scale=config.scale, normalise_columns=config.normalise_columns
+        )
+        return ProjectedModel(backbone, config, seed, head, config.projections)
 
     @torch.no_grad()
     def end_experience(self) -> None:

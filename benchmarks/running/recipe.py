@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from cl_adapters.benchmarks.data.reading import ReadOptions, TestSet, pixels_of
+from cl_adapters.benchmarks.data.reading import ReadOptions, TestSet
 from cl_adapters.benchmarks.running.earlier_options import renamed
 from cl_adapters.benchmarks.running.recipe_groups import Group
 from cl_adapters.benchmarks.running.recipe_nesting import (
@@ -41,6 +41,7 @@ from cl_adapters.benchmarks.running.recipe_parts import (
     Continued,
     PlainPixels,
     TaskFree,
+    read_options_of,
 )
 from cl_adapters.benchmarks.streams.class_groups import groups_text
 from cl_adapters.benchmarks.streams.class_names import order_text
@@ -265,14 +266,7 @@ class RunConfig(BaseModel):
     @property
     def read_options(self) -> ReadOptions:
         """How the images are to be read."""
-        return ReadOptions(
-            class_depth=self.class_depth,
-            domain_folders=self.domain_folders or None,
-            image_column=self.image_column,
-            label_column=self.label_column,
-            max_pixels=pixels_of(self.max_megapixels),
-            test_set=self.test_set,
-        )
+        return read_options_of(self)
 
     def identified(self) -> Self:
         """Returns the recipe with the digests of the files that its names lead to.

@@ -4,7 +4,7 @@ A recipe is flat where it is written; here each model holds the keys that belong
 their types, rules, defaults and help. A key of another scenario is refused, not ignored.
 """
 
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validator
 
@@ -37,6 +37,7 @@ __all__ = [
     "Repetition",
     "Shift",
     "TaskFree",
+    "read_options_of",
 ]
 
 
@@ -188,6 +189,18 @@ class TaskFree(Part):
     )
 
 
+def read_options_of(keys: Any) -> ReadOptions:  # noqa: ANN401 - a recipe or a part of one
+    """Returns how images are to be read, as the keys of a recipe or of a continued part say it."""
+    return ReadOptions(
+        class_depth=keys.class_depth,
+        domain_folders=keys.domain_folders or None,
+        image_column=keys.image_column,
+        label_column=keys.label_column,
+        max_pixels=pixels_of(keys.max_megapixels),
+        test_set=keys.test_set,
+    )
+
+
 class Continued(Part):
     """What is learned after the rest of a recipe: one part of a stream that goes on."""
 
@@ -223,14 +236,7 @@ class Continued(Part):
     @property
     def read_options(self) -> ReadOptions:
         """How the images are to be read."""
-        return ReadOptions(
-            class_depth=self.class_depth,
-            domain_folders=self.domain_folders or None,
-            image_column=self.image_column,
-            label_column=self.label_column,
-            max_pixels=pixels_of(self.max_megapixels),
-            test_set=self.test_set,
-        )
+        return read_options_of(self)
 
 
 class _Pixels(Part):

@@ -177,11 +177,11 @@ def choose_strength(
     is_short = len(rows) < rows.shape[1]
     system = rows @ rows.T if is_short else rows.T @ rows
     right, left = (known, held_out @ rows.T) if is_short else (rows.T @ known, held_out)
-    identity = torch.eye(len(system)).to(system)
+    values, directions = torch.linalg.eigh(system)  # once, for all strengths
+    left, right = left @ directions, directions.T @ right
     errors: dict[float, float] = {}
     for strength in strengths:
-        factor, failed = torch.linalg.cholesky_ex(system + strength * identity)
-        if not bool(failed):
-            found = left @ torch.cholesky_solve(right, factor)
-            errors[strength] = float(((found - wanted) ** 2).mean())
+        damped = values + strength
+        if float(damped.min()) > 0:  # else the system is not definite, for rounding
+            errors[strength] = float(((left / damped @ right - wanted) ** 2).mean())
     return min(errors, key=lambda each: errors[each]) if errors else None

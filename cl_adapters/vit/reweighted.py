@@ -5,6 +5,7 @@ its own, so that one backbone serves both, and a cache of features sees which we
 
     ScaleShift    a gain and a shift for each channel behind every layer, merged into the layer
     OwnWeights    a copy of all weights, all of them trained
+    updated       low-rank updates merged into the projections to queries, keys and values
 
 Reference: Dongze Lian, Daquan Zhou, Jiashi Feng, Xinchao Wang, "Scaling & Shifting Your Features: A
 New Baseline for Efficient Model Tuning", NeurIPS 2022, arXiv:2210.08823.
@@ -12,15 +13,68 @@ New Baseline for Efficient Model Tuning", NeurIPS 2022, arXiv:2210.08823.
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from cl_adapters.peft.adapter_set import AdapterSet
+from cl_adapters.peft.low_rank import LowRankUpdate
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
-__all__ = ["OwnWeights", "Reweighted", "ScaleShift"]
+__all__ = ["OwnWeights", "Reweighted", "ScaleShift", "features_under", "updated", "with_weights"]
+
+
+def features_under(
+    backbone: AdaptedViT,
+    weights: Mapping[str, Tensor],
+    images: Tensor,
+    adapters: AdapterSet | None = None,
+) -> Tensor:
+    """Returns a network's features under other weights than its own; it counts the passes.
+
+    Args:
+        backbone: The network, which stays as it is.
+        weights: What stands in for its own, by their names in it.
+        images: (B, C, S, S).
+        adapters: What it runs with.
+
+    Shape:
+        Output: (B, D).
+    """
+    found: Tensor = functional_call(backbone, dict(weights), (images, adapters))
+    return found
+
+
+@torch.no_grad()
+def with_weights(backbone: AdaptedViT, weights: Mapping[str, Tensor]) -> AdaptedViT:
+    """Returns a copy of a network that has other weights as its own.
+
+    Args:
+        backbone: The network, which stays as it is.
+        weights: As for `features_under`.
+    """
+    network = copy.deepcopy(backbone)
+    for name, value in weights.items():
+        layer, _, attribute = name.rpartition(".")
+        weight = nn.Parameter(value.detach().clone(), requires_grad=False)
+        network.get_submodule(layer).register_parameter(attribute, weight)
+    return network
+
+
+def updated(backbone: AdaptedViT, update: LowRankUpdate) -> dict[str, Tensor]:
+    """Returns the weights of a network's projections with a low-rank update merged in.
+
+    Args:
+        backbone: The network.
+        update: Of some of its blocks.
+    """
+    layers = {block: backbone.vit.blocks[block].attn.qkv for block in update.blocks}
+    return {
+        f"vit.blocks.{block}.attn.qkv.weight": layers[block].weight + added
+        for block, added in update.weights().items()
+    }
 
 
 class Reweighted(nn.Module, ABC):
@@ -38,18 +92,11 @@ class Reweighted(nn.Module, ABC):
         Shape:
             images: (B, C, S, S). Output: (B, D).
         """
-        found: Tensor = functional_call(backbone, self.weights(backbone), (images,))
-        return found
+        return features_under(backbone, self.weights(backbone), images)
 
-    @torch.no_grad()
     def merged(self, backbone: AdaptedViT) -> AdaptedViT:
         """Returns a copy of the network that has these weights as its own."""
-        network = copy.deepcopy(backbone)
-        for name, value in self.weights(backbone).items():
-            layer, _, attribute = name.rpartition(".")
-            weight = nn.Parameter(value.detach().clone(), requires_grad=False)
-            network.get_submodule(layer).register_parameter(attribute, weight)
-        return network
+        return with_weights(backbone, self.weights(backbone))
 
 
 class OwnWeights(Reweighted):

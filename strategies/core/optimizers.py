@@ -1,6 +1,6 @@
 """Optimisers and their schedules, as several methods have them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -36,16 +36,22 @@ def sgd(
     return torch.optim.SGD(groups, momentum=0.9, weight_decay=weight_decay, fused=True)
 
 
-def set_cosine_rates(optimizer: torch.optim.Optimizer, epoch: int, epochs: int) -> None:
-    """Lowers learning rates along a cosine that reaches 0 after the last epoch.
+def set_cosine_rates(
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    epochs: int,
+    share: Callable[[int, int], float] = cosine,
+) -> None:
+    """Lowers learning rates along a cosine that reaches 0 after the last epoch, or another curve.
 
     Args:
         optimizer: Whose groups have an `initial_lr`, as those of `sgd`.
         epoch: The epoch that begins, from 0.
         epochs: Number of epochs.
+        share: From an epoch and the number of epochs to a share of the rate.
     """
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * cosine(epoch, epochs)
+        group["lr"] = group["initial_lr"] * share(epoch, epochs)
 
 
 def no_optimizer() -> torch.optim.Optimizer:

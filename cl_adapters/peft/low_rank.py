@@ -210,7 +210,8 @@ class LowRankBank(GrowingBuffers):
         Shape:
             Output: (L, P).
         """
-        return self.down.norm(dim=(2, 3)) * self.up.norm(dim=(2, 3))
+        found: Tensor = self.down.norm(dim=(2, 3)) * self.up.norm(dim=(2, 3))
+        return found
 
     def _update(self, down: Tensor, up: Tensor) -> LowRankUpdate:
         return LowRankUpdate(down, up, self.blocks, self.projections)

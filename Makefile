@@ -20,8 +20,8 @@ test-oldest: $(OLDEST)/.ready
 	$(OLDEST)/bin/python -m pytest $(SPLIT)
 
 slow: $(READY)
-	$(BIN)/python -m pytest $(SPLIT) -m "slow and not alone"
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest $(SPLIT) --durations 20 -m "slow and not alone"
+	$(BIN)/python -m pytest --durations 10 -m alone
 
 # Small wrong changes, which the tests must notice; SAMPLE="--sample 20 --seed COMMIT" tries some.
 mutants: $(READY)

@@ -229,21 +229,18 @@ class Tuning:
         self.folder.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with FileLock(self.folder / "next.lock"):
-            self._storage = optuna.storages.RDBStorage(f"sqlite:///{self.folder / 'study.db'}")
-            self._study = optuna.create_study(
-                storage=self._storage,
-                study_name="tune",
-                direction="maximize",
-                pruner=BelowMedian(),
-                load_if_exists=True,
+            path = self.folder / "study.db"
+            if not path.exists():  # it appears whole: Optuna makes its tables one after another
+                with atomic_path(path) as new:
+                    _begin(new, search.now())
+            self._storage = _open_storage(path)
+            self._study = optuna.load_study(
+                storage=self._storage, study_name="tune", pruner=BelowMedian()
             )
-            if not self._study.get_trials(deepcopy=False) and search.now():
-                self._study.enqueue_trial(search.now())  # what a search has to beat
 
     def close(self) -> None:
         """Lets go of the storage."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+        _close_storage(self._storage)
 
     def trials(self) -> list[FrozenTrial]:
         """Returns the trials that ended well or early, the best first."""
@@ -290,11 +287,26 @@ class Tuning:
         raise RunError(f"strategy must take some combination, it refused {_REFUSALS}: {refusal}")
 
     def _ask_again_for_lost(self) -> None:
-        for each in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            with _free(self._lock(each.number)) as is_lost:
-                if is_lost:
-                    self._study.tell(each.number, state=TrialState.FAIL)
-                    self._study.enqueue_trial(each.params)
+        for number in self._in(TrialState.RUNNING):
+            with _free(self._lock(number)) as is_lost:
+                # Asked again under the lock: it may have ended since, as any trial should.
+                lost = self._in(TrialState.RUNNING).get(number) if is_lost else None
+                if lost is None:
+                    continue
+                given = lost.system_attrs.get("fixed_params", {})
+                waiting = [
+                    each.system_attrs.get("fixed_params")
+                    for each in self._in(TrialState.WAITING).values()
+                ]
+                # Of one that was lost while its options were drawn, the same ones are drawn again.
+                params = lost.params if len(lost.params) == len(self.search.space) else given
+                if params and params not in waiting:
+                    self._study.enqueue_trial(params)
+                self._study.tell(number, state=TrialState.FAIL)
+
+    def _in(self, state: TrialState) -> dict[int, FrozenTrial]:
+        found = self._study.get_trials(deepcopy=False, states=(state,))
+        return {each.number: each for each in found}
 
     def _lock(self, number: int) -> FileLock:
         return FileLock(self.folder / f"trial{number}.lock")
@@ -364,6 +376,24 @@ class Tuning:
             steps = str(len(each.intermediate_values))
             found.append([str(each.number), f"{_value(each):.2f}", steps, _text(each.params)])
         return found
+
+
+def _open_storage(path: Path) -> optuna.storages.RDBStorage:
+    return optuna.storages.RDBStorage(f"sqlite:///{path}")
+
+
+def _close_storage(storage: optuna.storages.RDBStorage) -> None:
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def _begin(path: Path, now: dict[str, Any]) -> None:
+    """Writes a study whose first trial has today's options: what a search has to beat."""
+    storage = _open_storage(path)
+    study = optuna.create_study(storage=storage, study_name="tune", direction="maximize")
+    if now:
+        study.enqueue_trial(now)
+    _close_storage(storage)
 
 
 def _value(trial: FrozenTrial) -> float:

@@ -1,9 +1,12 @@
 """Runs of every built-in strategy on a tiny stream, in processes that may be killed at any moment."""
 
+import faulthandler
 import json
 import os
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -106,9 +109,14 @@ def forked(work: Callable[[], Any]) -> int:
     if child:
         return child
     code = 1
+    # One that hangs says where, and ends; pytest would wait for it, and never know.
+    faulthandler.dump_traceback_later(240, exit=True, file=sys.__stderr__)
     try:
         work()
         code = 0
+    except BaseException:
+        traceback.print_exc()
+        raise
     finally:
         os._exit(code)
 

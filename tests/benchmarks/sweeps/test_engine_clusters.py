@@ -77,7 +77,7 @@ def wait_for(process: "subprocess.Popen[str]", out: Path, number: int) -> None:
 
 
 def until(claim: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 1800
+    deadline = time.monotonic() + 240
     while not claim():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -102,6 +102,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone  # a cluster takes both cores
 @pytest.mark.filterwarnings("ignore")
 def test_a_node_dies_and_both_engines_have_the_same_tables(
     alone: Path, cluster: Any, tmp_path: Path
@@ -131,6 +132,7 @@ def test_a_node_dies_and_both_engines_have_the_same_tables(
 
 
 @pytest.mark.slow
+@pytest.mark.alone  # a cluster takes both cores
 @pytest.mark.filterwarnings("ignore")
 def test_a_sweep_on_ray_that_is_stopped_again_and_again_ends_the_same(
     alone: Path, cluster: Any, tmp_path: Path
@@ -152,6 +154,7 @@ def test_a_sweep_on_ray_that_is_stopped_again_and_again_ends_the_same(
 
 
 @pytest.mark.slow
+@pytest.mark.alone  # a cluster takes both cores
 @pytest.mark.filterwarnings("ignore")
 def test_nodes_that_do_not_see_the_folder_of_runs_send_them(
     alone: Path, cluster: Any, tmp_path: Path

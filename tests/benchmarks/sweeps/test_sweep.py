@@ -343,7 +343,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_runs_one_by_one(tmp_path
             os.kill(process.pid, stop)
             process.communicate(timeout=120)
     with sweep_process(tmp_path) as process:
-        errors = process.communicate(timeout=600)[1]
+        errors = process.communicate(timeout=240)[1]
     assert process.returncode == 0, errors
     assert "6 of 6 runs are finished" in errors
     found, expected = predictions(tmp_path / "runs"), predictions(tmp_path / "alone")

@@ -196,6 +196,63 @@ def test_a_trial_at_which_another_process_works_is_not_taken(data: Path, tmp_pat
 
 
 @pytest.mark.slow
+def test_a_trial_that_ends_while_another_process_looks_is_not_lost(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was running when the list was made, and let go of its lock before that was tried."""
+    search = search_of(data, tmp_path)
+    tuning = Tuning(search, 3, open_images(search.config))
+    found = tuning._next()
+    assert found is not None
+    trial, _, lock = found
+    free = tune._free
+
+    def late(each: FileLock) -> Any:
+        tuning._study.tell(trial, 50.0)
+        lock.release()
+        return free(each)
+
+    monkeypatch.setattr(tune, "_free", late)
+    tuning._ask_again_for_lost()
+    assert [each.state for each in tuning._study.get_trials()] == [TrialState.COMPLETE]
+    tuning.close()
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_a_lost_trial_is_asked_for_once_and_one_without_options_drawn_anew(
+    data: Path, tmp_path: Path, drawn: bool
+) -> None:
+    search = search_of(data, tmp_path)
+    tuning = Tuning(search, 3, open_images(search.config))
+    tuning._study.get_trials()
+    while waiting := tuning._in(TrialState.WAITING):  # today's options come first
+        tuning._study.tell(tuning._study.ask(), 10.0, skip_if_finished=True)
+        assert len(tuning._in(TrialState.WAITING)) < len(waiting)
+    trial = tuning._study.ask(search.space if drawn else {})
+    if drawn:  # killed between asking again and saying that it failed
+        tuning._study.enqueue_trial(trial.params)
+    tuning._ask_again_for_lost()
+    asked = [each.system_attrs["fixed_params"] for each in tuning._in(TrialState.WAITING).values()]
+    assert asked == ([trial.params] if drawn else [])
+    assert tuning._in(TrialState.RUNNING) == {}
+    tuning.close()
+
+
+def test_a_study_appears_whole(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed while it begins one leaves none behind."""
+    search = search_of(data, tmp_path)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna, "create_study", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Tuning(search, 1, open_images(search.config))
+    assert not (search.folder / "study.db").exists()
+    assert len(work(search, 1)) == 1
+
+
 def test_what_the_strategy_refuses_is_not_counted(data: Path, tmp_path: Path) -> None:
     space = ["epochs=1:2", "freeze_epochs=0,1"]
     search = search_of(data, tmp_path, *space, strategy="lae", prune=False)

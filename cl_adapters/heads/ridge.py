@@ -15,19 +15,17 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from cl_adapters.buffers import GrowingBuffers
 from cl_adapters.earlier_names import earlier_method
 from cl_adapters.errors import InputError, check_memory
-from cl_adapters.heads.linear import UNSEEN_LOGIT
+from cl_adapters.heads.least_squares import LeastSquaresHead
 
 __all__ = ["STRENGTHS", "RidgeHead", "choose_strength"]
 
 STRENGTHS: Final = tuple(10.0**power for power in range(-8, 9))
 
 
-class RidgeHead(GrowingBuffers):
+class RidgeHead(LeastSquaresHead):
     """A linear classifier by ridge regression.
 
     Args:
@@ -51,26 +49,10 @@ class RidgeHead(GrowingBuffers):
     def __init__(
         self, num_features: int, *, scale: float = 10.0, normalise_columns: bool = False
     ) -> None:
-        super().__init__()
         check_memory(f"ridge regression on {num_features:,} features", 8 * num_features**2)
-        self.scale = scale
-        self.normalise_columns = normalise_columns
+        super().__init__(num_features, scale=scale, normalise_columns=normalise_columns)
         self.register_buffer("gram", torch.zeros(num_features, num_features, dtype=torch.float64))
-        self.register_buffer("cross", torch.zeros(num_features, 0, dtype=torch.float64))
-        self.register_buffer("weight", torch.zeros(0, num_features))
-        self.register_buffer("is_seen", torch.zeros(0, dtype=torch.bool))
         self.gram: Tensor
-        self.cross: Tensor
-        self.weight: Tensor
-        self.is_seen: Tensor
-
-    def add_classes(self, classes: Sequence[int]) -> None:
-        """Makes room for classes that have no column yet."""
-        missing = max(classes, default=-1) + 1 - len(self.is_seen)
-        if missing > 0:
-            self.cross = functional.pad(self.cross, (0, missing))
-            self.weight = functional.pad(self.weight, (0, 0, 0, missing))
-            self.is_seen = functional.pad(self.is_seen, (0, missing))
 
     grow = earlier_method("grow", "add_classes")
 
@@ -81,10 +63,9 @@ class RidgeHead(GrowingBuffers):
         Shape:
             features: (B, M). targets: (B,), labels below C.
         """
+        super().add(features, targets)
         rows = features.double()
         self.gram += rows.T @ rows
-        self.cross.index_add_(1, targets, rows.T.contiguous())
-        self.is_seen[targets] = True
 
     def solve_from(self, strength: float) -> float:
         """Solves with the first of `strength`, ten times that and so on that is large enough.
@@ -125,20 +106,6 @@ class RidgeHead(GrowingBuffers):
         if bool(failed):
             raise InputError(f"ridge strength must make the system definite, got {strength:g}")
         self.weight = torch.cholesky_solve(self.cross, factor).T.float().contiguous()
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Returns the scaled scores; `UNSEEN_LOGIT` where there is no sample.
-
-        Shape:
-            features: (B, M). Output: (B, C), float32.
-        """
-        rows, weight = features.float(), self.weight
-        if self.normalise_columns:
-            rows, weight = (functional.normalize(each, dim=1) for each in (rows, weight))
-        # In bfloat16 some scores are equal, and the order of the classes would decide.
-        with torch.autocast(features.device.type, enabled=False):
-            scores = functional.linear(rows, weight)
-        return (self.scale * scores).masked_fill(~self.is_seen, UNSEEN_LOGIT)
 
 
 def choose_strength(

@@ -18,7 +18,6 @@ Learning", ICLR 2025, arXiv:2410.00645.
 Shapes: B batch, N samples, M features, K directions, C columns = highest label seen + 1.
 """
 
-from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -27,7 +26,7 @@ from torch.nn import functional
 
 from cl_adapters.buffers import GrowingBuffers
 from cl_adapters.errors import check_memory
-from cl_adapters.heads.linear import UNSEEN_LOGIT
+from cl_adapters.heads.least_squares import LeastSquaresHead
 
 __all__ = ["Directions", "TruncatedHead"]
 
@@ -92,7 +91,7 @@ class Directions(GrowingBuffers):
         return basis @ (inverse[:, None] * (basis.T @ cross))
 
 
-class TruncatedHead(GrowingBuffers):
+class TruncatedHead(LeastSquaresHead):
     """A linear classifier by least squares on the strongest directions.
 
     Args:
@@ -113,23 +112,8 @@ class TruncatedHead(GrowingBuffers):
     def __init__(
         self, num_features: int, *, rank: int, share: float = 0.75, scale: float = 10.0
     ) -> None:
-        super().__init__()
-        self.scale = scale
+        super().__init__(num_features, scale=scale)
         self.directions = Directions(num_features, rank=rank, share=share)
-        self.register_buffer("cross", torch.zeros(num_features, 0, dtype=torch.float64))
-        self.register_buffer("weight", torch.zeros(0, num_features))
-        self.register_buffer("is_seen", torch.zeros(0, dtype=torch.bool))
-        self.cross: Tensor
-        self.weight: Tensor
-        self.is_seen: Tensor
-
-    def add_classes(self, classes: Sequence[int]) -> None:
-        """Makes room for classes that have no column yet."""
-        missing = max(classes, default=-1) + 1 - len(self.is_seen)
-        if missing > 0:
-            self.cross = functional.pad(self.cross, (0, missing))
-            self.weight = functional.pad(self.weight, (0, 0, 0, missing))
-            self.is_seen = functional.pad(self.is_seen, (0, missing))
 
     @torch.no_grad()
     def add(self, features: Tensor, targets: Tensor) -> None:
@@ -139,10 +123,8 @@ class TruncatedHead(GrowingBuffers):
             features: (B, M), of a size that an SVD of (K + B) x (K + B) numbers can take.
             targets: (B,), labels below C.
         """
-        columns = features.double().T
-        self.cross.index_add_(1, targets, columns.contiguous())
-        self.is_seen[targets] = True
-        self.directions.add(columns)
+        super().add(features, targets)
+        self.directions.add(features.double().T)
 
     @torch.no_grad()
     def solve(self, strength: float) -> None:
@@ -152,15 +134,6 @@ class TruncatedHead(GrowingBuffers):
             strength: lambda, not below 0.
         """
         self.weight = self.directions.inverse_of(self.cross, strength).T.float().contiguous()
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Returns the scaled scores; `UNSEEN_LOGIT` where there is no sample.
-
-        Shape:
-            features: (B, M). Output: (B, C), float32.
-        """
-        scores = functional.linear(features.float(), self.weight)
-        return (self.scale * scores).masked_fill(~self.is_seen, UNSEEN_LOGIT)
 
 
 def _stacked(values: Tensor, known: Tensor, upper: Tensor) -> Tensor:

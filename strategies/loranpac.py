@@ -11,8 +11,9 @@ Learning", ICLR 2025, arXiv:2410.00645.
 With f the features of an image and R a fixed matrix of standard normal numbers, (D, M):
 
     h = relu(f R)
-    H' = U diag(s) V'                          the strongest k directions over all images so far,
-                                               k = min(share N, rank), by chunks of `chunk` images
+    H' = U diag(s) V'                          the strongest k directions over all images,
+                                               k = min(share N, share M, rank), N the images so
+                                               far, by chunks of `chunk` images
     C <- C + H' Y
     scores = h U diag(1 / (s^2 + lambda)) U' C        lambda = 0 by default
 
@@ -49,7 +50,7 @@ class LoRanPACConfig(FirstSessionConfig):
     projections: int = Field(default=10_000, ge=1, description="M, width of the projection")
     rank: int = Field(default=1000, ge=1, description="most directions that are kept")
     share: float = Field(
-        default=0.75, gt=0, le=1, description="of the images so far, most directions as well"
+        default=0.75, gt=0, le=1, description="of the images so far, and of M: most directions"
     )
     strength: float = Field(default=0.0, ge=0, description="lambda, damps what is kept")
     chunk: int = Field(default=1000, ge=1, description="images of an update")

@@ -4,6 +4,7 @@ With the rows of H all samples so far and Y their classes as 0 and 1, the strong
 H' = U diag(s) V' are kept in place of the Gram matrix H' H, which has M x M numbers, and weaker
 ones are dropped instead of damped. For a batch of rows B:
 
+    U <- 1.5 U - 0.5 U U' U               orthonormal again: U is kept in float32
     P = U' B',  Q R = B' - U P            what is new in the batch, by QR
     U' diag(s') V'' = [[diag s, P], [0, R]]   by SVD;  U <- [U, Q] U',  s <- s', the first k
     C <- C + B' Y
@@ -40,7 +41,7 @@ class Directions(GrowingBuffers):
     Args:
         num_features: M.
         rank: Most directions that are kept.
-        share: Of the samples so far: no more directions than this many of them.
+        share: Of the samples so far, and of M: no more directions than this many of either.
 
     Attributes:
         basis: U, (M, K), its columns orthonormal.
@@ -55,7 +56,7 @@ class Directions(GrowingBuffers):
 
     def __init__(self, num_features: int, *, rank: int, share: float) -> None:
         super().__init__()
-        kept = min(rank, num_features)
+        kept = min(rank, round(share * num_features))
         check_memory(f"{kept:,} directions of {num_features:,} features", 4 * kept * num_features)
         self.rank, self.share = rank, share
         self.register_buffer("basis", torch.zeros(num_features, 0))
@@ -69,13 +70,13 @@ class Directions(GrowingBuffers):
     def add(self, columns: Tensor) -> None:
         """Adds samples, (M, B) float64."""
         self.count += columns.shape[1]
-        basis = self.basis.double()
+        basis = _orthonormal(self.basis.double())
         known = basis.T @ columns
         rest = columns - basis @ known
         rest -= basis @ (basis.T @ rest)  # once more, for what rounding left
         new, upper = torch.linalg.qr(rest)
         left, values, _ = torch.linalg.svd(_stacked(self.values, known, upper))
-        most = min(self.rank, round(self.share * int(self.count)))
+        most = min(self.rank, *(round(self.share * each) for each in (len(basis), int(self.count))))
         most = max(1, min(most, int((values > _LEAST * values[0]).sum())))
         self.basis = (torch.cat((basis, new), dim=1) @ left[:, :most]).float()
         self.values = values[:most]
@@ -97,7 +98,7 @@ class TruncatedHead(LeastSquaresHead):
     Args:
         num_features: M.
         rank: Most directions that are kept; the state holds M x K numbers of 4 bytes.
-        share: Of the samples so far: no more directions than this many of them.
+        share: Of the samples so far, and of M: no more directions than this many of either.
         scale: Factor on the scores before a softmax turns them into a confidence.
 
     Example:
@@ -134,6 +135,11 @@ class TruncatedHead(LeastSquaresHead):
             strength: lambda, not below 0.
         """
         self.weight = self.directions.inverse_of(self.cross, strength).T.float().contiguous()
+
+
+def _orthonormal(basis: Tensor) -> Tensor:
+    """Returns the nearest orthonormal columns to some that are nearly so, by one step of Newton."""
+    return basis @ (1.5 * torch.eye(basis.shape[1]).to(basis) - 0.5 * basis.T @ basis)
 
 
 def _stacked(values: Tensor, known: Tensor, upper: Tensor) -> Tensor:

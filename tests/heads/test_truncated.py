@@ -7,7 +7,8 @@ from torch import Tensor
 
 from cl_adapters.errors import InputError
 from cl_adapters.heads.linear import UNSEEN_LOGIT
-from cl_adapters.heads.truncated import TruncatedHead
+from cl_adapters.heads.ridge import RidgeHead, choose_strength
+from cl_adapters.heads.truncated import Directions, TruncatedHead
 
 
 def samples(count: int = 40, size: int = 60) -> tuple[Tensor, Tensor]:
@@ -65,6 +66,37 @@ def test_directions_stay_orthonormal() -> None:
     )
 
 
+def test_directions_stay_orthonormal_over_many_updates() -> None:
+    # Weak samples turn them little, and each update rounds them once more.
+    generator = torch.Generator().manual_seed(2)
+    directions = Directions(24, rank=12, share=1.0)
+    directions.add(torch.rand(24, 24, generator=generator).double())
+    for _ in range(600):
+        directions.add(1e-3 * torch.rand(24, 1, generator=generator).double())
+    apart = directions.basis.T @ directions.basis - torch.eye(12)
+    assert apart.abs().max() < 3e-7  # 8e-7 if roundings add up
+
+
+def test_with_many_projections_it_is_no_worse_than_a_ridge_whose_strength_is_chosen() -> None:
+    # Overlapping classes, more projections than samples: plain least squares would fit the noise.
+    draws = torch.Generator().manual_seed(3)
+    centres, weight = torch.randn(5, 16, generator=draws), torch.randn(16, 2000, generator=draws)
+    targets = torch.arange(700) % 5
+    rows = torch.relu((centres[targets] + 1.5 * torch.randn(700, 16, generator=draws)) @ weight)
+    truncated, ridge = TruncatedHead(2000, rank=1000, share=0.75), RidgeHead(2000)
+    for head in (truncated, ridge):
+        head.add_classes(range(5))
+        head.add(rows[:200], targets[:200])
+    truncated.solve(0.0)
+    ridge.solve(choose_strength(rows[:200], targets[:200], draws) or 1.0)
+    right = [
+        float((head(rows[200:]).argmax(dim=1) == targets[200:]).float().mean())
+        for head in (truncated, ridge)
+    ]
+    assert min(right) > 0.5
+    assert right[0] > right[1] - 0.1
+
+
 def test_no_more_directions_than_a_share_of_the_samples() -> None:
     rows, targets = samples()
     head = TruncatedHead(60, rank=25, share=0.75)
@@ -74,6 +106,8 @@ def test_no_more_directions_than_a_share_of_the_samples() -> None:
         head.add(some, known)
         counts.append(len(head.directions.values))
     assert counts == [15, 25]
+    few = fitted(rows[:, :20], targets, parts=10, share=0.75)  # 40 samples of 20 features
+    assert few.directions.basis.shape == (20, 15)
 
 
 def test_a_strength_damps_what_is_kept() -> None:

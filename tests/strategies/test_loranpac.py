@@ -1,5 +1,6 @@
 """LoRanPAC against plain formulas; the conformance suite runs in `checks/test_suite.py`."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def scores_by_numpy(
     for rows, labels in experiences:
         count += len(rows)
         left, values, _ = np.linalg.svd(np.concatenate([kept, rows.T], axis=1), full_matrices=False)
-        most = round(share * count)
+        most = min(round(share * count), round(share * len(kept)))
         kept, inverse = left[:, :most] * values[:most], left[:, :most] / values[:most] ** 2
         cross += rows.T @ np.eye(7)[labels]
     scores: np.ndarray = asked @ inverse @ left[:, :most].T @ cross
@@ -82,6 +83,24 @@ def test_a_first_session_moves_the_features_once() -> None:
     assert not torch.allclose(run.outputs[0], Trial(LoRanPAC, SMALL).straight.outputs[0])
     names = ["answers", "declares", "resumes", "resumes_inside", "small"]
     assert check_strategy(LoRanPAC, options=options, checks=names) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"rank": 500}, "500 directions of 1,000,000,000 features .* 8 GB, got 2,000 GB"),
+        ({"rank": 1}, "1,000,000,000 projections of 32 features .* 8 GB, got 128 GB"),
+    ],
+)
+def test_more_projections_than_memory_holds_are_refused_with_what_they_take(
+    options: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = {"SC_PHYS_PAGES": 2 * 10**6, "SC_PAGE_SIZE": 4000}
+    ask = os.sysconf
+    monkeypatch.setattr(os, "sysconf", lambda name: memory.get(name) or ask(name))
+    config = LoRanPACConfig().override({"projections": 10**9, **options})
+    with pytest.raises(InputError, match=sentence):
+        LoRanPAC(backbone=tiny_backbone(), config=config)
 
 
 def test_the_authors_sizes_are_an_option() -> None:

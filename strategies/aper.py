@@ -16,8 +16,8 @@ With f the frozen and g the adapted network, both the class token after the last
     every one        mean of [f(x); g(x)], (2 D,), over the images of each class, not augmented
     answer           argmax of cos([f(x); g(x)], mean) over the classes seen
 
-One cosine over both halves, whose lengths so decide which of them counts more; it is not the mean
-of two cosines.
+One cosine over both halves, whose lengths so decide which of them counts more. Variant:
+`branches="mean_cosine"` answers by the mean of two cosines, one to each half of the mean.
 
 `variant` is what of g is trained: `adapter`, `ssf`, `vpt_shallow`, `vpt_deep` or `finetune`
 (`core/first_session.py`). The defaults are the authors' for the first three on CIFAR-100. Theirs
@@ -31,6 +31,8 @@ Differs from the authors' code, unless `fidelity="official"`:
 Whatever it says: `cosine_scale` multiplies the cosines before the softmax that gives the reported
 confidence; the argmax is the same.
 """
+
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -50,6 +52,9 @@ __all__ = ["APER", "APERConfig", "APERModel"]
 class APERConfig(FirstSessionConfig):
     """Options of APER."""
 
+    branches: Literal["concatenate", "mean_cosine"] = Field(
+        default="concatenate", description="one cosine over both halves, or the mean of two"
+    )
     cosine_scale: float = Field(default=10.0, gt=0, description="of the reported confidence")
 
 
@@ -57,7 +62,8 @@ class APERModel(FirstSessionModel):
     """The frozen and the adapted network, and class means of their features side by side."""
 
     def __init__(self, backbone: AdaptedViT, config: APERConfig, seed: int) -> None:
-        head = PrototypeHead(2 * backbone.embed_dim, scale=config.cosine_scale)
+        branches = 2 if config.branches == "mean_cosine" else 1
+        head = PrototypeHead(2 * backbone.embed_dim, scale=config.cosine_scale, branches=branches)
         super().__init__(backbone, config, seed, head)
 
     def features(self, inputs: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ class PrototypeHead(GrowingBuffers):
         num_features: F.
         scale: Factor on the cosine before a softmax turns it into a confidence. The argmax does not
             depend on it.
+        branches: How many vectors of equal size a feature joins; the score is the mean of their
+            cosines. With 1 it is one cosine, in which the longer of joined vectors counts more.
 
     Example:
         >>> head = PrototypeHead(2, scale=1.0)
@@ -35,9 +37,9 @@ class PrototypeHead(GrowingBuffers):
         [[1.0, 0.0]]
     """
 
-    def __init__(self, num_features: int, *, scale: float = 10.0) -> None:
+    def __init__(self, num_features: int, *, scale: float = 10.0, branches: int = 1) -> None:
         super().__init__()
-        self.scale = scale
+        self.scale, self.branches = scale, branches
         self.register_buffer("sums", torch.zeros(0, num_features, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(0, dtype=torch.float64))
         self.sums: Tensor
@@ -69,8 +71,12 @@ class PrototypeHead(GrowingBuffers):
             features: (B, F). Output: (B, C), float32.
         """
         # The direction of a mean is that of the sum: no division by the count is needed.
-        prototypes = functional.normalize(self.sums, dim=1).float()
+        prototypes = self._directions(self.sums).float()
         # In bfloat16 some cosines are equal, and the order of the classes would decide.
         with torch.autocast(features.device.type, enabled=False):
-            cosine = functional.normalize(features.float(), dim=1) @ prototypes.T
+            cosine = self._directions(features.float()) @ prototypes.T / self.branches
         return (self.scale * cosine).masked_fill(self.counts == 0, UNSEEN_LOGIT)
+
+    def _directions(self, rows: Tensor) -> Tensor:
+        parts = rows.reshape(len(rows), self.branches, rows.shape[1] // self.branches)
+        return functional.normalize(parts, dim=2).flatten(1)

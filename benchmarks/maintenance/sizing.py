@@ -119,10 +119,10 @@ def methods(stream: Stream) -> dict[str, Work]:
     sema = STEP["sema"] * EPOCHS * first + GROWN_STEP * EPOCHS * later
     sema += (DESCRIPTOR + SCAN) * train + LAST_BLOCKS * seen
     images = stream.train + stream.test
-    rows = FEATURES * (train + seen)
+    ranpac = STEP["finetune"] * 20 * first + EVALUATION["adapted"] * images  # epochs; then once
     return {
-        "simplecil": Work(0, rows, fill=images),
-        "ranpac": Work(0, rows, measured=False),
+        "simplecil": Work(0, FEATURES * (train + seen), fill=images),
+        "ranpac": Work(ranpac, FEATURES * (seen - stream.test), measured=False),
         "finetune": Work(step + adapted),
         "joint": Work(STEP["joint"] * EPOCHS * train + EVALUATION["adapted"] * stream.test),
         "lae adapter": Work(lae),

@@ -39,6 +39,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from cl_adapters.errors import check_memory
 from cl_adapters.heads.ridge import RidgeHead, choose_strength
 from cl_adapters.strategies.core.first_session import (
     FirstSessionConfig,
@@ -91,6 +92,9 @@ class ProjectedModel(FirstSessionModel):
         seed: Of the projection, and of the initial weights.
         head: As for `FirstSessionModel`, on M features.
         projections: M.
+
+    Raises:
+        InputError: If the machine has not the memory.
     """
 
     def __init__(
@@ -102,8 +106,10 @@ class ProjectedModel(FirstSessionModel):
         projections: int,
     ) -> None:
         super().__init__(backbone, config, seed, head)
+        width = backbone.embed_dim
+        check_memory(f"{projections:,} projections of {width} features", 4 * width * projections)
         generator = torch.Generator().manual_seed(seed)
-        weight = torch.randn(backbone.embed_dim, projections, generator=generator)
+        weight = torch.randn(width, projections, generator=generator)
         self.register_buffer("weight", weight)
         self.weight: Tensor
 

@@ -101,7 +101,7 @@ class ExperienceCheckpoint:
             "random": random_states(),
             "observer": dict(plugin),
         }
-        self._keep(strategy.learned_state(), {"trained": metadata})
+        self._keep(strategy.checkpoint_state(), {"trained": metadata})
 
     def _keep(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         common = {"experience": self._experience, "seconds": self.seconds}

@@ -74,6 +74,9 @@ class Learner(Network, Protocol):
     def augmentation(self) -> Augmentation:
         """Which views training shows."""
 
+    def checkpoint_state(self) -> dict[str, Tensor]:
+        """Returns what `restore` needs of it, as it is written."""
+
     def add_plugin(self, plugin: ResumablePlugin, *, first: bool = False) -> None:
         """Lets a plugin watch; `first` calls it before those that are there."""
 

@@ -60,7 +60,7 @@ def store_experience(
     write_checkpoint(
         folder / "checkpoints",
         experience,
-        strategy.learned_state(),
+        strategy.checkpoint_state(),
         strategy.classes_by_experience,
     )
 

@@ -4,7 +4,7 @@ The network itself stays as it is: it is called with the weights of one of these
 its own, so that one backbone serves both, and a cache of features sees which weights were used.
 
     ScaleShift    a gain and a shift for each channel behind every layer, merged into the layer
-    OwnWeights    a copy of all weights, all of them trained
+    OwnWeights    a copy of all weights, all of them trained; stored as what differs
     updated       low-rank updates merged into the projections to queries, keys and values
 
 Reference: Dongze Lian, Daquan Zhou, Jiashi Feng, Xinchao Wang, "Scaling & Shifting Your Features: A
@@ -13,17 +13,32 @@ New Baseline for Efficient Model Tuning", NeurIPS 2022, arXiv:2210.08823.
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.low_rank import LowRankUpdate
 from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.differences import difference, summed
 
-__all__ = ["OwnWeights", "Reweighted", "ScaleShift", "features_under", "updated", "with_weights"]
+__all__ = [
+    "OwnWeights",
+    "Reweighted",
+    "ScaleShift",
+    "as_differences",
+    "features_under",
+    "from_differences",
+    "updated",
+    "with_weights",
+]
+
+_DIFFERENCE: Final = "difference"
 
 
 def features_under(
@@ -118,6 +133,31 @@ class OwnWeights(Reweighted):
         """Returns the copy."""
         return {name: self.values[_key(name)] for name in self._names}
 
+    def packed(self, backbone: AdaptedViT) -> Tensor:
+        """Returns the copy as its difference to the network's own weights, exact: (P,) bytes."""
+        values = _flat(self.values[_key(name)] for name in self._names)
+        data = difference(values, self._base(backbone))
+        return torch.from_numpy(np.frombuffer(data, np.uint8).copy())
+
+    def unpacked(self, backbone: AdaptedViT, packed: Tensor) -> dict[str, Tensor]:
+        """Returns the state that `packed` was made from.
+
+        Raises:
+            InputError: If the network's own weights are others than they were then, or the bytes
+                are not what `packed` returned.
+        """
+        flat = torch.from_numpy(summed(packed.cpu().numpy().tobytes(), self._base(backbone)))
+        shapes = {f"values.{_key(name)}": self.values[_key(name)].shape for name in self._names}
+        parts = torch.split(flat, [shape.numel() for shape in shapes.values()])
+        return {
+            name: part.reshape(shape)
+            for (name, shape), part in zip(shapes.items(), parts, strict=True)
+        }
+
+    def _base(self, backbone: AdaptedViT) -> NDArray[np.float32]:
+        named = dict(backbone.named_parameters())
+        return _flat(named[name] for name in self._names)
+
 
 class ScaleShift(Reweighted):
     """y -> gain y + shift, by channel, behind every layer of a network that is affine.
@@ -162,6 +202,53 @@ def _affine_layers(backbone: AdaptedViT) -> Iterator[tuple[str, nn.Linear]]:
         layer = backbone.vit.get_submodule(name)
         if getattr(layer, "weight", None) is not None:
             yield f"vit.{name}", layer
+
+
+def as_differences(
+    model: nn.Module, backbone: AdaptedViT, state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Returns a model's state with copies of all weights as their difference to the network's own.
+
+    Args:
+        model: Whose state it is, at the moment.
+        backbone: The network.
+        state: Tensors by name; those of copies stand under one name afterwards.
+    """
+    found = dict(state)
+    for prefix, part in _copies(model):
+        for name in part.state_dict():
+            del found[f"{prefix}{name}"]
+        found[f"{prefix}{_DIFFERENCE}"] = part.packed(backbone)
+    return found
+
+
+def from_differences(
+    model: nn.Module, backbone: AdaptedViT, state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Returns the state that `as_differences` was given; one without differences as it is.
+
+    Raises:
+        InputError: As of `OwnWeights.unpacked`.
+    """
+    found = dict(state)
+    for prefix, part in _copies(model):
+        packed = found.pop(f"{prefix}{_DIFFERENCE}", None)
+        if packed is not None:
+            own = part.unpacked(backbone, packed)
+            found.update({f"{prefix}{name}": value for name, value in own.items()})
+    return found
+
+
+def _copies(model: nn.Module) -> Iterator[tuple[str, OwnWeights]]:
+    for name, part in model.named_modules():
+        if isinstance(part, OwnWeights):
+            yield f"{name}." if name else "", part
+
+
+def _flat(values: Iterable[Tensor]) -> NDArray[np.float32]:
+    numbers: NDArray[np.float32]
+    numbers = torch.cat([each.detach().cpu().flatten() for each in values]).numpy()
+    return numbers
 
 
 def _key(name: str) -> str:

@@ -14,7 +14,7 @@ data and never change again.
                            is set, in `end_experience`, and nothing of the training
 
 A first experience of one class has nothing to tell apart: it trains nothing, and features stay
-those of the backbone.
+those of the backbone; or it is refused, with `one_class="refuse"`.
 
 References: Mark D. McDonnell et al., "RanPAC: Random Projections and Pre-trained Models for
 Continual Learning", NeurIPS 2023, arXiv:2307.02251, phase 1. Da-Wei Zhou et al., "Revisiting
@@ -22,17 +22,20 @@ Class-Incremental Learning with Pre-Trained Models", IJCV 2024, arXiv:2303.07338
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Self, cast
+from typing import Any, Final, Literal, Self, cast
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from cl_adapters.errors import InputError
 from cl_adapters.heads.registry import build_trained_head
 from cl_adapters.peft.stack import AdapterStack
 from cl_adapters.peft.tokens import VPT_DEEP, VPT_SHALLOW
+from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.config import AdapterSGDConfig
 from cl_adapters.strategies.core.features import FeatureExtractor
+from cl_adapters.strategies.core.labels import classes_of
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
 from cl_adapters.strategies.core.strategy import AdapterStrategy, Phase
 from cl_adapters.vit.adapted_vit import AdaptedViT
@@ -40,6 +43,7 @@ from cl_adapters.vit.reweighted import OwnWeights, Reweighted, ScaleShift
 
 __all__ = ["FirstSession", "FirstSessionConfig", "FirstSessionModel", "FirstSessionStrategy"]
 
+_LEAST: Final = 2  # classes that a head can be trained to tell apart
 Variant = Literal["adapter", "ssf", "vpt_shallow", "vpt_deep", "finetune"]
 
 
@@ -51,6 +55,11 @@ class FirstSessionConfig(AdapterSGDConfig):
         default="adapter",
         description="what that trains: adapter (the module `peft`), ssf, vpt_shallow, vpt_deep "
         "or finetune",
+    )
+    one_class: Literal["skip", "refuse"] = Field(
+        default="skip",
+        description="what becomes of a first experience of one class: it trains nothing, or is "
+        "refused",
     )
 
     @model_validator(mode="after")
@@ -122,7 +131,7 @@ class FirstSession(nn.Module):
         Args:
             experiences: Those that have begun, the current one last.
         """
-        return len(experiences) == 1 and len(self.head.classes) > 1
+        return len(experiences) == 1 and len(self.head.classes) >= _LEAST
 
     def phases(self, experiences: Sequence[object], config: FirstSessionConfig) -> Iterator[Phase]:
         """Yields the training of the first experience; freezes everything after it.
@@ -230,6 +239,17 @@ class FirstSessionStrategy(AdapterStrategy):
 
     config: FirstSessionConfig
     model: FirstSessionModel
+
+    def check_experience(self, dataset: AvalancheDataset) -> None:
+        """Refuses a first experience that has nothing to tell apart, where that is asked for."""
+        is_asked = self.config.first_session and self.config.one_class == "refuse"
+        is_first = not self.classes_by_experience
+        if is_asked and is_first and (count := len(classes_of(dataset))) < _LEAST:
+            raise InputError(
+                f"the first experience must hold at least {_LEAST} classes to train a first "
+                f"session, got {count}; `one_class=skip` goes on without, `first_session=false` "
+                "never trains one"
+            )
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Makes room for the new classes, in the trained head for those of experience 0 alone."""

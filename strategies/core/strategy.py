@@ -34,6 +34,7 @@ from cl_adapters.strategies.core.optimizers import no_optimizer
 from cl_adapters.strategies.core.output import logits_from, of_kind
 from cl_adapters.strategies.core.views import Augmentation, Views
 from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.reweighted import as_differences, from_differences
 
 __all__ = ["AdapterStrategy", "Output", "Phase"]
 
@@ -173,13 +174,17 @@ class AdapterStrategy(Loop):
         state = self.model.state_dict()
         return {name: value for name, value in state.items() if not name.startswith("backbone.")}
 
+    def checkpoint_state(self) -> dict[str, Tensor]:
+        """Returns `learned_state` as checkpoints hold it: of a copy of all weights what differs."""
+        return as_differences(self.model, self.backbone, self.learned_state())
+
     def restore(
         self, state: Mapping[str, Tensor], experiences: Sequence[AvalancheExperience]
     ) -> None:
         """Returns to the end of an experience that was trained before.
 
         Args:
-            state: What `learned_state` gave then.
+            state: What `learned_state` or `checkpoint_state` gave then.
             experiences: The training experiences up to and including that one.
 
         Raises:
@@ -196,7 +201,7 @@ class AdapterStrategy(Loop):
         """Returns to the end of an experience without any image: to answer, not to train on.
 
         Args:
-            state: What `learned_state` gave then.
+            state: What `learned_state` or `checkpoint_state` gave then.
             classes: What `classes_by_experience` was then.
 
         Raises:
@@ -209,7 +214,7 @@ class AdapterStrategy(Loop):
     def _load(self, state: Mapping[str, Tensor], experiences: int) -> None:
         self.rebuild(state)
         known = self.learned_state()
-        state = add_new_tensors(state, known)
+        state = add_new_tensors(from_differences(self.model, self.backbone, state), known)
         # Buffers take any size that a state has; but what grew with the classes has to fit.
         free = learned_sizes(self.model)
         fits = set(known) == set(state) and all(

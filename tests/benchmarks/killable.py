@@ -35,6 +35,23 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "sema": {"epochs": 1, "descriptor_epochs": 2, "detect_batch_size": 12, "threshold": 0.01},
     "simplecil": {},
 }
+# Other forms of a method, which keep something else in their checkpoints.
+VARIANTS: Final[dict[str, dict[str, Any]]] = {
+    **{
+        f"aper {each}": {"strategy": "aper", "options": {"epochs": 2, "variant": each}}
+        for each in ("ssf", "vpt_shallow", "vpt_deep", "finetune")
+    },
+    "ease beta": {"strategy": "ease", "options": {"beta": 0.5, "reweight": False}},
+    "fecam first session": {"strategy": "fecam", "options": {"first_session": True, "epochs": 2}},
+    "loranpac first session": {
+        "strategy": "loranpac",
+        "options": {"projections": 100, "first_session": True, "epochs": 2},
+    },
+    "ranpac alone": {
+        "strategy": "ranpac",
+        "options": {"projections": 50, "first_session": False},
+    },
+}
 
 
 def stripes(*, train: int, test: int, noise: int = 90, row: int = 150) -> ImageSource:

@@ -7,10 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+from cl_adapters.benchmarks.running.prepare import PreparedRun
 from cl_adapters.bundle.files import load
 from cl_adapters.bundle.model import LearnedModel, adapters_of, pixels_of_image
 from cl_adapters.errors import InputError
 from cl_adapters.peft.retrieval import Retrieval
+from cl_adapters.records.learned import read_checkpoint
 from cl_adapters.records.tables import read_predictions, read_retrieval
 from cl_adapters.strategies import STRATEGIES
 from cl_adapters.strategies.core.output import Output
@@ -25,7 +27,21 @@ def model(tiny_runs: Path) -> LearnedModel:
 
 @pytest.mark.parametrize("strategy", by_default(STRATEGIES, ["lae", "mos", "sema", "simplecil"]))
 def test_answers_are_those_of_the_run_bit_for_bit(tiny_runs: Path, strategy: str) -> None:
-    prepared, folder = shared(tiny_runs, strategy)
+    answers_alike(*shared(tiny_runs, strategy))
+
+
+def test_a_copy_of_all_weights_is_loaded_from_what_differs(tmp_path: Path) -> None:
+    data = write_pictures(tmp_path / "pictures", each=4)
+    options = {"variant": "finetune", "epochs": 1, "lr": 1e-4}
+    prepared, folder = learn(data, tmp_path / "runs", "aper", options=options)
+    state = read_checkpoint(folder / "checkpoints", 1).state
+    backbone = sum(value.numel() for value in prepared.strategy.backbone.parameters())
+    assert state["first.adapters.difference"].numel() < 0.7 * 4 * backbone
+    assert not any(name.startswith("first.adapters.values.") for name in state)
+    answers_alike(prepared, folder)
+
+
+def answers_alike(prepared: PreparedRun, folder: Path) -> None:
     loaded = load(folder)
     assert sorted(loaded.classes) == sorted(CLASSES)
     rows = read_predictions(folder)

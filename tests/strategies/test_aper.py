@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
-from cl_adapters.heads.prototypes import PrototypeHead
 from cl_adapters.strategies.aper import APER, APERConfig
+from cl_adapters.strategies.checks.probes import changed
 from cl_adapters.strategies.checks.suite import check_strategy
 from cl_adapters.strategies.checks.trial import Run, TinyStream, Trial
 from cl_adapters.strategies.simplecil import SimpleCIL
@@ -19,25 +19,34 @@ from cl_adapters.vit.checks import tiny_backbone
 VARIANTS = ("adapter", "ssf", "vpt_shallow", "vpt_deep", "finetune")
 
 
-def trained(variant: str, stream: TinyStream | None = None) -> Run:
-    trial = Trial(APER, {"variant": variant, "lr": 0.3, "epochs": 2})
+def trained(variant: str, stream: TinyStream | None = None, **options: Any) -> Run:
+    trial = Trial(APER, {"variant": variant, "lr": 0.3, "epochs": 2, **options})
     return trial.train(trial.build(), stream or TinyStream())
 
 
-def test_one_cosine_over_both_halves() -> None:
+@pytest.mark.parametrize(
+    ("branches", "expected"), [("concatenate", 3 / (26 * 5) ** 0.5), ("mean_cosine", 0.3)]
+)
+def test_one_cosine_over_both_halves_or_the_mean_of_two(branches: str, expected: float) -> None:
     # Frozen (3, 4), adapted (1, 0); the class mean is (1, 0, 0, 2).
-    head = PrototypeHead(4, scale=1.0)
+    config = APERConfig().override({"branches": branches, "cosine_scale": 1.0})
+    head = APER.build_model(tiny_backbone(), config, 0).head
+    head.sums = torch.zeros(0, 4).double()
     head.add_classes([0])
     head.add(torch.tensor([[1.0, 0.0, 0.0, 2.0]]), torch.tensor([0]))
     found = head(torch.tensor([[3.0, 4.0, 1.0, 0.0]])).item()
-    assert found == pytest.approx(3 / (26**0.5 * 5**0.5), abs=1e-6)
-    assert found == pytest.approx(0.263, abs=5e-4)  # the mean of two cosines is 0.300
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert found == pytest.approx({"concatenate": 0.263, "mean_cosine": 0.300}[branches], abs=5e-4)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_answers_are_cosines_to_the_means_of_frozen_and_adapted_features(variant: str) -> None:
+@pytest.mark.parametrize(
+    ("variant", "branches"), [*((each, "concatenate") for each in VARIANTS), ("ssf", "mean_cosine")]
+)
+def test_answers_are_cosines_to_the_means_of_frozen_and_adapted_features(
+    variant: str, branches: str
+) -> None:
     stream = TinyStream()
-    run = trained(variant, stream)
+    run = trained(variant, stream, branches=branches)
     images, labels, tested = (
         torch.cat([each.tensors[part] for each in sets])
         for sets, part in ((stream.train_sets, 0), (stream.train_sets, 1), (stream.test_sets, 0))
@@ -53,17 +62,34 @@ def test_answers_are_cosines_to_the_means_of_frozen_and_adapted_features(variant
     for image, answer in zip(asked, run.outputs[-1].double(), strict=True):
         for label in range(7):
             mean = rows[labels == label].mean(dim=0)
-            cosine = functional.cosine_similarity(image, mean, dim=0)
-            assert answer[label].item() == pytest.approx(10 * cosine.item(), abs=1e-4)
+            halves = [slice(None)] if branches == "concatenate" else [slice(32), slice(32, None)]
+            cosines = [functional.cosine_similarity(image[h], mean[h], dim=0) for h in halves]
+            expected = 10 * float(sum(cosines)) / len(cosines)
+            assert answer[label].item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_with_nothing_adapted_it_answers_as_simplecil() -> None:
-    options = {"first_session": False, "batch_size": 64}
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"first_session": False},
+        {"lr": 1e-30},  # trained, but an adapter's output stays at 0
+        {"lr": 1e-30, "branches": "mean_cosine"},
+    ],
+)
+def test_with_nothing_adapted_it_answers_as_simplecil(options: dict[str, Any]) -> None:
     one, two = (
-        trial.train(trial.build(), TinyStream()).outputs[-1]
-        for trial in (Trial(APER, options), Trial(SimpleCIL, {"batch_size": 64}))
+        trial.train(trial.build(), TinyStream(), only_last=True).outputs[-1]
+        for trial in (Trial(APER, {"batch_size": 64, **options}), Trial(SimpleCIL))
     )
     torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+
+
+def test_finetuning_leaves_the_frozen_half_as_it_is() -> None:
+    model, images = trained("finetune").strategy.model.eval(), torch.randn(4, 3, 16, 16)
+    with torch.no_grad():
+        frozen, tuned = model.features(images).split(32, dim=1)
+        assert torch.equal(frozen, tiny_backbone()(images))
+    assert not torch.allclose(frozen, tuned, atol=1e-2)
 
 
 def test_later_experiences_may_come_in_any_parts() -> None:
@@ -104,6 +130,40 @@ def test_every_variant_is_sound(variant: str) -> None:
     assert check_strategy(APER, options={"variant": variant}, checks=names) == []
 
 
+def test_a_copy_of_all_weights_is_stored_as_what_differs_and_comes_back_bit_for_bit(
+    tmp_path: Path,
+) -> None:
+    trial, stream = Trial(APER, {"variant": "finetune", "lr": 1e-3}), TinyStream()
+    strategy, cache = trial.build(cache=FeatureCache(tmp_path)), FeatureCache(tmp_path)
+    fresh = strategy.features.feature_extractor(
+        strategy.model.features, strategy.backbone, strategy.model.first.adapters
+    ).namespace
+    seen = list(stream.benchmark.train_stream[:2])
+    for experience in seen:
+        strategy.train(experience)
+    whole, stored = strategy.learned_state(), strategy.checkpoint_state()
+    sizes = [sum(value.nbytes for value in state.values()) for state in (whole, stored)]
+    assert sizes[1] < 0.75 * sizes[0]
+    answers = trial.evaluate(strategy, stream)
+    for state in (whole, stored):  # as earlier versions wrote it, and as it is written
+        again = trial.build(cache=cache)
+        again.restore(state, seen)
+        assert changed(whole, again.learned_state()) == []
+        assert torch.equal(trial.evaluate(again, stream), answers)
+        # The cache knows the weights by a digest of what they are, not of what they were.
+        names = [each.frozen_features().namespace for each in (strategy, again)]
+        assert names[0] == names[1] != fresh
+
+
+def test_a_copy_of_all_weights_of_another_backbone_is_refused() -> None:
+    trial = Trial(APER, {"variant": "finetune"})
+    state = trial.build().checkpoint_state()
+    other = tiny_backbone()
+    other.vit.norm.weight.data += 1
+    with pytest.raises(InputError, match="the backbone is not the one of the checkpoint"):
+        trial.build(backbone=other).restore(state, [])
+
+
 def test_two_passes_an_image_with_and_without_the_cache(tmp_path: Path) -> None:
     for cache in (None, FeatureCache(tmp_path)):
         strategy = Trial(APER).build(cache=cache)
@@ -126,6 +186,7 @@ def test_two_passes_an_image_with_and_without_the_cache(tmp_path: Path) -> None:
         ({"variant": "ssf", "peft": "lora"}, "`peft` must stay at parallel with variant 'ssf'"),
         ({"variant": "finetune", "size": 3}, "`size` must be left out with variant 'finetune'"),
         ({"cosine_scale": 0}, "option `cosine_scale`: "),
+        ({"branches": "sum"}, "option `branches`: .*'concatenate' or 'mean_cosine', got 'sum'"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], sentence: str) -> None:

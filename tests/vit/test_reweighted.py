@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from cl_adapters.vit.adapted_vit import AdaptedViT
-from cl_adapters.vit.reweighted import OwnWeights, ScaleShift
+from cl_adapters.vit.reweighted import (
+    OwnWeights,
+    ScaleShift,
+    as_differences,
+    from_differences,
+)
 
 
 def images() -> Tensor:
@@ -84,6 +89,26 @@ def test_own_weights_are_trained_and_the_network_s_stay(tiny_vit: AdaptedViT) ->
     assert not torch.allclose(expected, tiny_vit(images()))
     assert all(torch.equal(value, before[name]) for name, value in tiny_vit.state_dict().items())
     assert all(value.grad is None for value in tiny_vit.parameters())
+
+
+def test_states_of_copies_are_stored_as_differences_and_others_as_they_are(
+    tiny_vit: AdaptedViT,
+) -> None:
+    model = nn.ModuleDict({"own": OwnWeights(tiny_vit), "head": nn.Linear(3, 2)})
+    draws = torch.Generator().manual_seed(2)
+    for value in model["own"].parameters():
+        value.data += 1e-4 * torch.randn(value.shape, generator=draws)
+    state = model.state_dict()
+    stored = as_differences(model, tiny_vit, state)
+    assert sorted(stored) == ["head.bias", "head.weight", "own.difference"]
+    assert len(stored["own.difference"]) < 0.75 * sum(each.nbytes for each in state.values())
+    fresh = nn.ModuleDict({"own": OwnWeights(tiny_vit), "head": nn.Linear(3, 2)})
+    for given in (stored, state):
+        found = from_differences(fresh, tiny_vit, given)
+        assert found.keys() == state.keys()
+        assert all(torch.equal(found[name], state[name]) for name in state)
+    alone = OwnWeights(tiny_vit)
+    assert list(as_differences(alone, tiny_vit, alone.state_dict())) == ["difference"]
 
 
 def test_the_network_counts_the_passes(tiny_vit: AdaptedViT) -> None:

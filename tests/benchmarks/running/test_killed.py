@@ -12,6 +12,7 @@ import pytest
 from tests.benchmarks.killable import (
     OPTIONS,
     STREAMS,
+    VARIANTS,
     forked,
     kill_after,
     killed_at_write,
@@ -43,6 +44,20 @@ def test_a_run_of_another_stream_survives_as_well(
     work = partial(run, **STREAMS[stream])
     survived = killed_again_and_again(work, tmp_path, KILLS_OF_STREAMS, stream)
     record_property("reliability: kills survived", survived)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_a_variant_killed_in_its_first_experience_ends_bit_for_bit_as_the_straight_one(
+    variant: str, tmp_path: Path, record_property: Record
+) -> None:
+    work = partial(run, **VARIANTS[variant])
+    work(out=tmp_path / "straight", minutes=10)
+    again = partial(work, out=tmp_path / "killed")
+    assert killed_at_write(14, partial(again, minutes=0))
+    again(minutes=10)
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "straight")
+    record_property("reliability: kills survived", 1)
 
 
 def killed_again_and_again(work: Callable[..., object], place: Path, most: int, name: str) -> int:

@@ -122,6 +122,19 @@ def test_a_first_experience_of_one_class_trains_nothing() -> None:
         assert torch.equal(strategy.model.eval().features(images), tiny_backbone()(images))
 
 
+def test_a_first_experience_of_one_class_is_refused_where_that_is_asked_for() -> None:
+    trial = Trial(AdaptedMeans, {"one_class": "refuse"})
+    strategy, stream = trial.build(), TinyStream(experiences=((2,), (0, 1)))
+    with pytest.raises(InputError, match="at least 2 classes to train a first session, got 1;"):
+        strategy.train(stream.benchmark.train_stream[0])
+    assert strategy.classes_seen == []
+    # A later one of one class is none of its business, nor is any without a first session.
+    trial.train(trial.build(), TinyStream(experiences=((0, 1), (2,))), only_last=True)
+    options = {"one_class": "refuse", "first_session": False}
+    trial = Trial(AdaptedMeans, options)
+    trial.train(trial.build(), stream, only_last=True)
+
+
 def test_the_trained_head_answers_until_the_session_is_over() -> None:
     strategy, images = Trial(AdaptedMeans).build(), torch.randn(4, 3, 16, 16)
     model = strategy.model.eval()

@@ -20,10 +20,10 @@ One cosine over both halves, whose lengths so decide which of them counts more. 
 `branches="mean_cosine"` answers by the mean of two cosines, one to each half of the mean.
 
 `variant` is what of g is trained: `adapter`, `ssf`, `vpt_shallow`, `vpt_deep` or `finetune`
-(`core/first_session.py`). The defaults are the authors' for the first three on CIFAR-100. Theirs
-differ for `vpt_deep` (`epochs=5`, `lr=0.05`, `batch_size=16`), for `finetune` (`epochs=5`,
-`lr=0.01`, `batch_size=128`), and for adapters on ImageNet-R (`lr=0.05`, `batch_size=24`,
-`weight_decay=0.005`).
+(`core/first_session.py`); of the last, a checkpoint holds what differs from f, bit for bit. The
+defaults are the authors' for the first three on CIFAR-100. Theirs differ for `vpt_deep`
+(`epochs=5`, `lr=0.05`, `batch_size=16`), for `finetune` (`epochs=5`, `lr=0.01`, `batch_size=128`),
+and for adapters on ImageNet-R (`lr=0.05`, `batch_size=24`, `weight_decay=0.005`).
 
 Differs from the authors' code, unless `fidelity="official"`:
     `peft_scale=1.0`     their adapter's output counts a tenth, which learns little in the few steps

@@ -21,9 +21,11 @@ def test_every_bit_comes_back(bits: list[tuple[int, int]]) -> None:
     assert found.tobytes() == values.tobytes()
 
 
-def test_a_sum_of_floats_would_not_bring_them_back() -> None:
-    base, values = trained(1.0)  # where a weight changes less than twofold, it would
-    assert (base + (values - base) != values).any()
+def test_it_is_exact_where_a_difference_of_floats_is_not() -> None:
+    base, values = np.float32([1.0, 3e38]), np.float32([1e-9, -3e38])
+    with np.errstate(over="ignore"):
+        assert (base + (values - base) != values).all()
+    assert (summed(difference(values, base), base) == values).all()
 
 
 def trained(share: float) -> tuple[np.ndarray, np.ndarray]:

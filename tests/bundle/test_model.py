@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cl_adapters.api import export
 from cl_adapters.benchmarks.running.prepare import PreparedRun
 from cl_adapters.bundle.files import load
 from cl_adapters.bundle.model import LearnedModel, adapters_of, pixels_of_image
@@ -27,7 +28,8 @@ def model(tiny_runs: Path) -> LearnedModel:
 
 @pytest.mark.parametrize("strategy", by_default(STRATEGIES, ["lae", "mos", "sema", "simplecil"]))
 def test_answers_are_those_of_the_run_bit_for_bit(tiny_runs: Path, strategy: str) -> None:
-    answers_alike(*shared(tiny_runs, strategy))
+    prepared, folder = shared(tiny_runs, strategy)
+    answers_alike(prepared, folder, load(folder))
 
 
 def test_a_copy_of_all_weights_is_loaded_from_what_differs(tmp_path: Path) -> None:
@@ -38,11 +40,11 @@ def test_a_copy_of_all_weights_is_loaded_from_what_differs(tmp_path: Path) -> No
     backbone = sum(value.numel() for value in prepared.strategy.backbone.parameters())
     assert state["first.adapters.difference"].numel() < 0.7 * 4 * backbone
     assert not any(name.startswith("first.adapters.values.") for name in state)
-    answers_alike(prepared, folder)
+    for place in (folder, export(folder, tmp_path / "bundle", rejection=False)):
+        answers_alike(prepared, folder, load(place))
 
 
-def answers_alike(prepared: PreparedRun, folder: Path) -> None:
-    loaded = load(folder)
+def answers_alike(prepared: PreparedRun, folder: Path, loaded: LearnedModel) -> None:
     assert sorted(loaded.classes) == sorted(CLASSES)
     rows = read_predictions(folder)
     last = rows[rows["experience"] == 1]

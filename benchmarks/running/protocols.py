@@ -93,7 +93,7 @@ class Protocol(_Table):
     other_backbones: tuple[str, ...] = Field(default=(), description="also in published tables")
     image_size: int = Field(ge=1)
     input_range: str = Field(description="pilot_01, timm or imagenet")
-    pipeline: Literal["pilot", "lae"]
+    pipeline: Literal["pilot", "lae", "ranpac"]
     train: TrainTransform
     test: EvaluationTransform
     metrics: Metrics
@@ -159,7 +159,8 @@ def _transforms(pipeline: str, size: int) -> tuple[TrainTransform, EvaluationTra
         interpolation=settings.get("train_interpolation", kind),
         flip=0.5,
     )
-    return train, EvaluationTransform(resize=settings["resize"], interpolation=kind, crop=size)
+    resize = settings["resize"] or size
+    return train, EvaluationTransform(resize=resize, interpolation=kind, crop=size)
 
 
 def read_protocol(path: Path) -> Protocol:

@@ -258,20 +258,22 @@ class PlainPixels(_Pixels):
 class PublishedPixels(_Pixels):
     """From image to input as the authors' code does, which settles everything."""
 
-    pipeline: Literal["pilot", "lae"]
+    pipeline: Literal["pilot", "lae", "ranpac"]
 
 
 PIXELS: Final[dict[str, type[Part]]] = {
     "plain": PlainPixels,
     "pilot": PublishedPixels,
     "lae": PublishedPixels,
+    "ranpac": PublishedPixels,
 }
 AnyPixels = Annotated[PlainPixels | PublishedPixels, Discriminator("pipeline")]
 # What the choice itself means: each model above holds one of its values.
 CHOICES: Final[dict[str, str]] = {
     "scenario": "what an experience brings: new classes, a domain, a shift; classes that leak, "
     "have fewer images each or return; a group of classes in a domain",
-    "pipeline": "from image to input: by the keys of the recipe, or as PILOT or LAE do",
+    "pipeline": "from image to input: by the keys of the recipe, or as PILOT, LAE or, on CIFAR, "
+    "RanPAC do",
 }
 
 # What a stream cannot be that goes on after its end, and why.

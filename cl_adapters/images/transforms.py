@@ -50,14 +50,17 @@ FILTERS: Final = {
 }
 # Published pipelines by name, as settings of `Preprocess`; `plain` takes the recipe's own. PILOT
 # names bicubic for the test only: its random crop has torchvision's default filter, bilinear.
+# RanPAC's code does the same, but for the images of CIFAR, of which its test cuts off no border.
+_PILOT: Final[dict[str, Any]] = {
+    "interpolation": "bicubic",
+    "train_interpolation": "bilinear",
+    "augment": "crop_flip",
+    "scale": (0.05, 1.0),
+}
 PIPELINES: Final[dict[str, dict[str, Any]]] = {
     "plain": {},
-    "pilot": {
-        "interpolation": "bicubic",
-        "train_interpolation": "bilinear",
-        "augment": "crop_flip",
-        "scale": (0.05, 1.0),
-    },
+    "pilot": _PILOT,
+    "ranpac": {**_PILOT, "resize": None},
     "lae": {"interpolation": "bilinear", "augment": "crop_flip", "scale": (0.08, 1.0)},
 }
 
@@ -74,7 +77,7 @@ def pipeline_settings(name: str, image_size: int) -> dict[str, Any]:
         256
     """
     settings = PIPELINES[name]
-    return {**settings, "resize": int(256 / 224 * image_size)} if settings else {}
+    return {"resize": int(256 / 224 * image_size), **settings} if settings else {}
 
 
 @dataclass(frozen=True, kw_only=True)

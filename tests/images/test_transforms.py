@@ -183,6 +183,18 @@ PUBLISHED: dict[str, tuple[Any, Any]] = {
             [reference.Resize(256, BICUBIC), reference.CenterCrop(224), reference.ToTensor()]
         ),
     ),
+    "ranpac": (  # of CIFAR's images alone
+        reference.Compose(
+            [
+                reference.RandomResizedCrop(224, scale=(0.05, 1.0), ratio=(3.0 / 4.0, 4.0 / 3.0)),
+                reference.RandomHorizontalFlip(p=0.5),
+                reference.ToTensor(),
+            ]
+        ),
+        reference.Compose(
+            [reference.Resize(224, BICUBIC), reference.CenterCrop(224), reference.ToTensor()]
+        ),
+    ),
     "lae": (
         reference.Compose(
             [
@@ -272,8 +284,8 @@ def test_a_step_of_vit_tiny_hardly_waits_for_its_images(name: str) -> None:
 
 
 def test_pipelines_tell_themselves_apart_in_the_fingerprint() -> None:
-    descriptions = [published(name).describe() for name in PUBLISHED]
-    assert descriptions[0] == {
+    descriptions = {name: published(name).describe() for name in PUBLISHED}
+    assert descriptions["pilot"] == {
         "image_size": 224,
         "mean": [0.0, 0.0, 0.0],
         "std": [1.0, 1.0, 1.0],
@@ -283,8 +295,9 @@ def test_pipelines_tell_themselves_apart_in_the_fingerprint() -> None:
         "resize": 256,
         "train_interpolation": "bilinear",
     }
-    assert descriptions[1]["scale"] == [0.08, 1.0]
-    assert descriptions[1]["interpolation"] == "bilinear"
+    assert descriptions["lae"]["scale"] == [0.08, 1.0]
+    assert descriptions["lae"]["interpolation"] == "bilinear"
+    assert descriptions["ranpac"].keys() == descriptions["pilot"].keys() - {"resize"}
     assert set(PIPELINES) == {"plain", *PUBLISHED}
     assert pipeline_settings("plain", 224) == {}
 

@@ -63,7 +63,10 @@ def test_an_empty_key_of_another_scenario_is_no_key() -> None:
         ({"window": 30}, "key `window` must go with key `task_free`, got 30 alone"),
         ({"task_free": "ks", "window": 3}, "recipe key `window`: .*greater than or equal to 20"),
         ({"pipeline": "lae", "augment": "crop"}, "`augment` must go with pipeline 'plain', got"),
-        ({"pipeline": "pilto"}, "`pipeline`: Input should be 'plain', 'pilot' or 'lae', got 'pil"),
+        (
+            {"pipeline": "pilto"},
+            "`pipeline`: Input should be 'plain', 'pilot', 'lae' or 'ranpac', got 'pil",
+        ),
         ({"scenario": 3}, "`scenario`: Input should be 'class', .* or 'class_domain', got 3"),
         ({"crop_scale": 2}, "recipe key `crop_scale`: .*less than or equal to 1, got 2"),
         ({"stream": "digits-shift", "scenario": "class"}, "must be 'shift', got 'class'"),

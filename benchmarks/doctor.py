@@ -9,7 +9,6 @@ import platform
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -20,6 +19,7 @@ import torch
 from filelock import FileLock
 from packaging.requirements import Requirement
 
+from cl_adapters.benchmarks.running.machine import least_seconds, matmul_seconds
 from cl_adapters.errors import InputError
 from cl_adapters.vit.embedded import EMBEDDED
 from cl_adapters.vit.pretrained import load_backbone
@@ -125,23 +125,9 @@ def _devices() -> Iterator[Finding]:
 
 
 def _half_precision() -> Iterator[Finding]:
-    ratio = _matmul_seconds(torch.float32) / _matmul_seconds(torch.bfloat16)
+    ratio = matmul_seconds(torch.float32) / matmul_seconds(torch.bfloat16)
     worth = "worth --precision bf16" if ratio > 1.2 else "stay with --precision fp32"
     yield Finding("bf16", f"matrices are {ratio:.2g} times as fast as in fp32: {worth}")
-
-
-def _matmul_seconds(dtype: torch.dtype) -> float:
-    rows, weights = (torch.ones(size, 768, dtype=dtype) for size in (1024, 768))
-    return _seconds(lambda: rows @ weights)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    taken = []
-    for _ in range(5):  # the first warms up, others may be disturbed
-        since = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - since)
-    return min(taken)
 
 
 def _backbone() -> Iterator[Finding]:
@@ -156,7 +142,7 @@ def _backbone() -> Iterator[Finding]:
         with torch.no_grad():
             loaded.model.features(loaded.model.run(loaded.model.tokens(images)))
 
-    rate = len(images) / _seconds(forward)
+    rate = len(images) / least_seconds(forward)
     yield Finding("backbone", f"{EMBEDDED} loads, {rate:.0f} images/s forward")
 
 

@@ -1,43 +1,26 @@
 """Runs against published results: ours, theirs, the gap, and whether it is within tolerance.
 
-A run is compared with a published number only if its fingerprint is that of the number's protocol;
-any other run is listed with the parts that differ. Metrics come measured, so that this module and
-the reports cannot disagree about one.
+A run is compared with a published number only if its fingerprint is that of the number's protocol
+and it has the options that the number is of; any other run is listed with the parts that differ.
+Metrics come measured, so that this module and the reports cannot disagree about one.
 """
 
-import csv
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from cl_adapters.benchmarks.running.protocols import Protocol as Published
 from cl_adapters.benchmarks.running.protocols import find_protocol, protocol_names
+from cl_adapters.benchmarks.running.references import Reference, other_options, references
 from cl_adapters.benchmarks.streams.class_incremental import class_order, split_classes
-from cl_adapters.errors import InputError
 from cl_adapters.records.files import digest
 from cl_adapters.records.run_record import RunRecord
 
-__all__ = [
-    "REFERENCE",
-    "Cell",
-    "Measured",
-    "Reference",
-    "Verification",
-    "differences",
-    "read_references",
-    "references",
-    "verify",
-]
+__all__ = ["Cell", "Measured", "Verification", "differences", "verify"]
 
-REFERENCE: Final = Path(__file__).parent.parent / "reference"
-METRICS: Final = (
-    "a_last_micro", "a_last_task_mean", "a_avg_micro", "a_avg_task_mean", "forgetting_from_best",
-    "forgetting_from_best_before", "forgetting_from_first",
-)  # fmt: skip
 # Of a run's fingerprint: all that a protocol says, and two names that say nothing about the result.
 _KNOWN: Final = frozenset(
     {"stream", "data", "class_order", "class_names", "experiences", "backbone", "weights", "pixels"}
@@ -58,35 +41,6 @@ class Measured(Protocol):
     @property
     def values(self) -> Mapping[str, float]:
         """Metrics by name, in percent."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reference:
-    """One published number.
-
-    Attributes:
-        method: The method as its authors call it.
-        strategy: Our strategy that does the same, empty if none does.
-        protocol: Its protocol, empty if none of ours describes its setting.
-        backbone: timm architecture and tag, empty where it is not stated.
-        metric: Column of the report that it means.
-        value: The number in percent.
-        tolerance: Largest gap that still counts as the same result, in points.
-        source: Where it was read.
-        unverified: What about it is not certain; such a number is shown and decides nothing.
-        note: What a reader should know.
-    """
-
-    method: str
-    strategy: str
-    protocol: str
-    backbone: str
-    metric: str
-    value: float
-    tolerance: float
-    source: str
-    unverified: str
-    note: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,52 +109,6 @@ class Verification:
             gap = (f"{cell.gap:+.2f}", f"{theirs.tolerance:g}", cell.verdict, theirs.source)
             rows.append([theirs.protocol, tag, cell.label, theirs.metric, *numbers, *gap])
         return rows
-
-
-@cache
-def references() -> tuple[Reference, ...]:
-    """Returns every published number that the package ships."""
-    return tuple(row for path in sorted(REFERENCE.glob("*.csv")) for row in read_references(path))
-
-
-def read_references(path: Path) -> list[Reference]:
-    """Reads and checks published numbers from a CSV file.
-
-    Raises:
-        InputError: If the file cannot be read, or a row breaks a rule; the text names the line.
-    """
-    names = [field.name for field in fields(Reference)]
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"references {str(path)!r} must be a CSV file, got: {error}") from error
-    if reader.fieldnames != names:
-        raise InputError(
-            f"references {str(path)!r} must have the columns {', '.join(names)}, "
-            f"got {reader.fieldnames}"
-        )
-    return [_reference(row, f"line {line} of {path.name}") for line, row in enumerate(rows, 2)]
-
-
-def _reference(row: Mapping[str, str], place: str) -> Reference:
-    if row["protocol"] and row["protocol"] not in protocol_names():
-        raise InputError(f"{place}: protocol must exist, got {row['protocol']!r}")
-    if row["metric"] not in METRICS:
-        raise InputError(f"{place}: metric must be one of {', '.join(METRICS)}, got {row}")
-    if not row["source"] or not row["method"]:
-        raise InputError(f"{place}: method and source must not be empty")
-    try:
-        value, tolerance = float(row["value"]), float(row["tolerance"])
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{place}: value and tolerance must be numbers, got {error}") from error
-    if not (0 <= value <= 100 and 0 < tolerance <= 100):
-        raise InputError(
-            f"{place}: value must lie in 0 to 100 and tolerance be positive, "
-            f"got {value} and {tolerance}"
-        )
-    return Reference(**{**row, "value": value, "tolerance": tolerance})  # type: ignore[arg-type]
 
 
 def differences(record: RunRecord, protocol: Published) -> list[str]:
@@ -274,7 +182,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def verify(runs: Sequence[Measured]) -> Verification:
-    """Compares runs with every published number of their protocol, strategy and backbone.
+    """Compares runs with every published number of their protocol, strategy, options and backbone.
 
     Args:
         runs: Finished runs.
@@ -305,8 +213,7 @@ def _why_not(record: RunRecord, matching: Sequence[str]) -> str:
         parts = differences(record, find_protocol(named))
         return f"is not as its protocol {named}: {'; '.join(parts)}"
     if matching:
-        known = any(_fits(row, record, name) for name in matching for row in references())
-        return "" if known else f"no published result of {record.strategy} for {matching[0]}"
+        return _no_row(record, matching)
     near = min(protocol_names(), key=lambda name: len(differences(record, find_protocol(name))))
     if find_protocol(near).classes != len(record.classes):
         return "follows no protocol"
@@ -314,9 +221,28 @@ def _why_not(record: RunRecord, matching: Sequence[str]) -> str:
     return f"follows no protocol; the nearest, {near}, differs in {'; '.join(parts)}"
 
 
-def _fits(row: Reference, record: RunRecord, protocol: str) -> bool:
+def _no_row(record: RunRecord, matching: Sequence[str]) -> str:
+    """Returns why a run that follows protocols meets no published number; else nothing."""
+    rows = [row for name in matching for row in references() if _is_of(row, record, name)]
+    if not rows:
+        return f"no published result of {record.strategy} for {matching[0]}"
+    near = min(rows, key=lambda row: len(other_options(row, record)))
+    parts = other_options(near, record)
+    if not parts:
+        return ""
+    return (
+        f"no published result of {record.strategy} with its options for {near.protocol}; "
+        f"the nearest, {near.method}, differs in {'; '.join(parts)}"
+    )
+
+
+def _is_of(row: Reference, record: RunRecord, protocol: str) -> bool:
     is_same = (row.strategy, row.protocol) == (record.strategy, protocol)
     return is_same and row.backbone in ("", record.fingerprint["backbone"])
+
+
+def _fits(row: Reference, record: RunRecord, protocol: str) -> bool:
+    return _is_of(row, record, protocol) and not other_options(row, record)
 
 
 def _variant(record: RunRecord) -> str:

@@ -56,8 +56,12 @@ COMMANDS: Final = {
         ),
     ),
     "verify": Command(
-        "cl_adapters.cli.report:verify",
+        "cl_adapters.cli.verifying:verify",
         "Compares runs with published results; exit code 1 if a gap is outside its tolerance.",
+        (
+            "cl-adapters verify runs",
+            "cl-adapters verify --rows --strategy ranpac,aper --data cifar100/",
+        ),
     ),
     "data": Command("cl_adapters.cli.data:app", "Looks at images before a run does."),
     "sweep": Command(

@@ -1,4 +1,4 @@
-"""`cl-adapters report` and `verify`: what finished runs say."""
+"""`cl-adapters report`: what finished runs say."""
 
 import webbrowser
 from pathlib import Path
@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cl_adapters.cli.endings import FAILED
 from cl_adapters.cli.shared_options import Runs, names_in
-from cl_adapters.cli.starting import loading, loading_figures
+from cl_adapters.cli.starting import loading_figures
 from cl_adapters.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from cl_adapters.reports.paper import Paper
 
-__all__ = ["report", "verify"]
+__all__ = ["report"]
 
 
 def report(
@@ -85,31 +84,3 @@ def _is_shown(page: Path) -> bool:
         return webbrowser.open(page.resolve().as_uri())
     except (OSError, webbrowser.Error):
         return False
-
-
-def verify(runs: Runs) -> None:
-    """Compares runs with published results."""
-    with loading():
-        from cl_adapters.benchmarks.running.verify import verify as compare
-        from cl_adapters.cli.printing import print_table
-        from cl_adapters.reports.load import load_runs
-
-    loaded = load_runs(runs)
-    found = compare(loaded.finished)
-    left_out = [
-        *found.left_out,
-        *((folder, f"is {record.state}") for folder, record in loaded.unfinished),
-        *((broken.folder, f"is broken: {broken.reason}") for broken in loaded.broken),
-    ]
-    if found.cells:
-        print_table(found.table())
-    for note in loaded.notes():
-        typer.echo(f"note: {note}")
-    for folder, reason in left_out:
-        typer.echo(f"not compared: {folder}: {reason}")
-    if not found.cells:
-        raise InputError(
-            "run folders must hold a finished run with a published result to compare with, got none"
-        )
-    if not found.is_good:
-        raise typer.Exit(FAILED)

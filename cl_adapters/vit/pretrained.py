@@ -32,6 +32,7 @@ __all__ = [
     "BACKBONE_NAMES",
     "RANDOM_WEIGHTS",
     "PretrainedViT",
+    "are_weights_cached",
     "check_weights_are_there",
     "frozen_backbone",
     "license_of",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 RANDOM_WEIGHTS: Final = "random"
+_WEIGHT_FILES: Final = ("model.safetensors", "pytorch_model.bin")  # of timm's hub
 # timm's own table, for which it has no public name.
 _OLD_NAMES: Final[Mapping[str, str]] = getattr(_registry, "_deprecated_models", {})
 
@@ -187,6 +189,26 @@ def check_weights_are_there(weights: str | None, owner: str) -> None:
             f"backbone of {owner} must find its weights, {weights!r}, but there is no such file "
             "any more; `--weights` (`weights=`) names where it is now"
         )
+
+
+def are_weights_cached(name: str) -> bool:
+    """Says whether timm's weights of a name lie on this machine already; nothing is fetched.
+
+    Args:
+        name: timm architecture with tag.
+    """
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - comes with timm
+
+    config = get_pretrained_cfg(name)
+    repository, _, revision = (config.hf_hub_id or "").partition("@")
+    files = [config.hf_hub_filename] if config.hf_hub_filename else _WEIGHT_FILES
+    if repository and any(
+        isinstance(try_to_load_from_cache(repository, file, revision=revision or None), str)
+        for file in files
+    ):
+        return True
+    file = (config.url or "").rpartition("/")[2]
+    return bool(file) and (Path(torch.hub.get_dir()) / "checkpoints" / file).is_file()
 
 
 def license_of(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Published numbers against field.md."""
+"""Published numbers against field.md and zoo.md."""
 
 import csv
 import re
@@ -7,15 +7,19 @@ from pathlib import Path
 import pytest
 
 from cl_adapters.benchmarks.running.protocols import find_protocol
-from cl_adapters.benchmarks.running.verify import (
+from cl_adapters.benchmarks.running.references import (
     REFERENCE,
     read_references,
     references,
 )
 from cl_adapters.errors import InputError
+from cl_adapters.strategies import options_of
 from tests.benchmarks.running.known_runs import CIFAR, IN21K, ROOT
 
 FIELD = ROOT.parent / "shared" / "field.md"
+ZOO = FIELD.with_name("zoo.md")
+# Read in RanPAC's repository itself: paper_tables/Table_data_main_cars.csv.
+CARS = {"66.0", "37.7"}
 
 
 # The published numbers.
@@ -49,13 +53,16 @@ def test_cells_of_the_fields_tables(
 def test_every_number_stands_in_the_fields_notes_and_none_is_missing() -> None:
     text = FIELD.read_text("utf-8")
     part = text[text.index("### 3.6") : text.index("## 4. Avalanche")]
-    numbers = set(re.findall(r"\d+\.\d+", part))
+    zoo = ZOO.read_text("utf-8")
+    third = zoo[zoo.index("## 17. Third-party") : zoo.index("SD-LoRA's table 2")]
+    numbers = set(re.findall(r"\d+\.\d+", part + third)) | CARS
     ours = {
         row["value"]
         for path in REFERENCE.glob("*.csv")
         for row in csv.DictReader(path.read_text("utf-8").splitlines())
     }
     assert ours <= numbers
+    assert set(re.findall(r"\d+\.\d+", third)) <= ours
     pairs = re.findall(r"(\d+\.\d+)(?:±[\d.]+)?/(\d+\.\d+)", part[: part.index("**(f) Others**")])
     missing = {each for pair in pairs for each in pair} - ours
     # "Growth (its Tables 5-6)" counts parameters, not accuracy.
@@ -70,7 +77,7 @@ def test_every_number_has_a_source_a_tolerance_and_its_doubts() -> None:
         assert row.source
         assert 0.2 < row.tolerance <= 3
         assert row.protocol or row.note, "what has no protocol says why"
-        is_doubtful = "SSIAT" in row.source or row.source == "SEMA paper, Table 1"
+        is_doubtful = row.source.startswith(("SSIAT", "SPIE", "SEMA paper, Table 1"))
         assert bool(row.unverified) >= is_doubtful
         if row.protocol and not row.backbone:
             assert row.unverified, "a number without stated weights decides nothing"
@@ -100,5 +107,101 @@ def test_a_bad_row_is_refused(tmp_path: Path, change: tuple[str, str], message: 
     path.write_text(text, "utf-8")
     assert read_references(path)[0].value == 81.28
     path.write_text(text.replace(*change), "utf-8")
+    with pytest.raises(InputError, match=message):
+        read_references(path)
+
+
+# The options under which a method computes a number.
+
+
+def by_hand(text: str) -> object:
+    """A value as it stands in a CSV file."""
+    if text in {"true", "false"}:
+        return text == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+@pytest.mark.parametrize("options", sorted({(row.strategy, row.options) for row in references()
+                                            if row.options}))  # fmt: skip
+def test_the_options_of_a_row_are_those_of_its_strategy(options: tuple[str, str]) -> None:
+    strategy, text = options
+    settings = dict(pair.split("=") for pair in text.split(" "))
+    found = options_of(strategy, "official", settings)
+    assert {name: getattr(found, name) for name in settings} == {
+        name: by_hand(value) for name, value in settings.items()
+    }
+
+
+SGD = {"epochs": "20", "lr": "0.01", "batch_size": "48", "weight_decay": "0.0005"}
+
+
+@pytest.mark.parametrize(
+    ("method", "protocol", "tag", "strategy", "expected"),
+    [  # zoo.md 2.1, 6.2 and 7.1
+        ("RanPAC", "ranpac-cifar100-b0inc10", "", "ranpac", {**SGD, "variant": "adapter"}),
+        ("RanPAC", "pilot-imagenet-r-b0inc20", "_ft_in1k", "ranpac", {**SGD, "variant": "ssf"}),
+        ("RanPAC", "pilot-omnibenchmark-b0inc30", "", "ranpac", {**SGD, "variant": "vpt_deep"}),
+        ("RanPAC, no phase 1", "pilot-cub-b0inc20", "_ft_in1k", "ranpac",
+         {"first_session": "false", "projections": "10000"}),
+        ("RanPAC", "ranpac-cars-b16inc20", "", "ranpac", {**SGD, "variant": "vpt_deep"}),
+        ("APER-Adapter", "pilot-cub-b0inc10", "", "aper", {**SGD, "peft_scale": "0.1"}),
+        ("APER-Adapter", "pilot-imagenet-r-b0inc5", "", "aper",
+         {"epochs": "20", "lr": "0.05", "batch_size": "24", "weight_decay": "0.005"}),
+        ("APER-SSF", "pilot-imagenet-r-b0inc5", "", "aper", {**SGD, "variant": "ssf"}),
+        ("APER-VPT-deep", "pilot-vtab-b0inc10", "", "aper",
+         {"epochs": "5", "lr": "0.05", "batch_size": "16", "weight_decay": "0.0005"}),
+        ("APER-VPT-deep", "pilot-objectnet-b0inc10", "", "aper", {**SGD, "batch_size": "128"}),
+        ("APER-VPT-deep", "pilot-omnibenchmark-b0inc30", "", "aper", SGD),
+        ("APER-Finetune", "pilot-cifar100-b0inc5", "", "aper",
+         {"variant": "finetune", "epochs": "5", "lr": "0.01", "batch_size": "128"}),
+        ("EASE", "pilot-cifar100-b0inc5", "_ft_in1k", "ease", {**SGD, "lr": "0.025"}),
+        ("EASE", "pilot-cub-b0inc10", "_ft_in1k", "ease",
+         {"lr": "0.005", "batch_size": "16", "alpha": "0.005", "beta": "1.0"}),
+        ("EASE", "pilot-cub-b0inc10", "", "ease",
+         {"lr": "0.008", "batch_size": "32", "alpha": "0.05", "beta": "0.0"}),
+        ("EASE", "pilot-vtab-b0inc10", "", "ease", {"size": "16", "epochs": "45", "lr": "0.03"}),
+        ("EASE", "pilot-objectnet-b0inc10", "", "ease", {"epochs": "25", "alpha": "0.2"}),
+        ("EASE", "pilot-objectnet-b0inc10", "_ft_in1k", "", {}),  # Adam
+        ("EASE", "pilot-omnibenchmark-b0inc30", "", "aper", {"batch_size": "16"}),
+    ],
+)  # fmt: skip
+def test_rows_carry_the_published_settings(
+    method: str, protocol: str, tag: str, strategy: str, expected: dict[str, str]
+) -> None:
+    key = (method, protocol, IN21K + tag)
+    rows = [row for row in references() if (row.method, row.protocol, row.backbone) == key]
+    assert rows
+    for row in rows:
+        assert row.strategy == strategy
+        assert row.settings.items() >= expected.items()
+
+
+def test_what_official_gives_need_not_be_set() -> None:
+    rows = {(row.method, row.protocol): row for row in references() if row.backbone == IN21K}
+    assert rows["RanPAC", "ranpac-cifar100-b0inc10"].unset == {}
+    assert rows["APER-Adapter", "pilot-imagenet-r-b0inc5"].unset == {
+        "lr": "0.05", "batch_size": "24", "weight_decay": "0.005",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "message"),
+    [
+        ("mos", "epochs", "line 2 of few.csv: options must be name=value, each name once"),
+        ("mos", "epochs=", "options must be name=value, each name once"),
+        ("mos", "epochs=5 epochs=6", "each name once, separated by spaces, got 'epochs=5 epochs=6'"),
+        ("", "epochs=5", "line 2 of few.csv: options must belong to a strategy, got 'epochs=5'"),
+    ],
+)  # fmt: skip
+def test_bad_options_are_refused(tmp_path: Path, strategy: str, options: str, message: str) -> None:
+    path = tmp_path / "few.csv"
+    path.write_text(
+        "method,strategy,options,protocol,backbone,metric,value,tolerance,source,unverified,note\n"
+        f"MOS,{strategy},{options},{CIFAR},b.t,a_last_micro,81.28,0.3,the log,,\n",
+        "utf-8",
+    )
     with pytest.raises(InputError, match=message):
         read_references(path)

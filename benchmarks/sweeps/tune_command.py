@@ -20,8 +20,9 @@ from cl_adapters.benchmarks.running.batch import expand
 from cl_adapters.benchmarks.running.opening import open_images
 from cl_adapters.benchmarks.running.prepare import method_options, prepare
 from cl_adapters.benchmarks.running.progress import Bars, ctrl_c_is_heard, say
+from cl_adapters.benchmarks.sweeps.search import Search
 from cl_adapters.benchmarks.sweeps.space import read_space, space_table
-from cl_adapters.benchmarks.sweeps.tune import Search, Tuning
+from cl_adapters.benchmarks.sweeps.tune import Tuning
 from cl_adapters.cache.feature_cache import open_cache
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.records.data_notes import data_sentences

@@ -19,7 +19,8 @@ from cl_adapters.benchmarks.running.batch import expand
 from cl_adapters.benchmarks.running.opening import open_images
 from cl_adapters.benchmarks.running.progress import Bars, ctrl_c_is_heard
 from cl_adapters.benchmarks.sweeps import tune
-from cl_adapters.benchmarks.sweeps.tune import BelowMedian, Search, Tuning, accuracies
+from cl_adapters.benchmarks.sweeps.search import Search
+from cl_adapters.benchmarks.sweeps.tune import BelowMedian, Tuning, accuracies
 from cl_adapters.benchmarks.sweeps.tune_command import make_search
 from cl_adapters.cli import app
 from cl_adapters.records.run_record import RunRecord, find_runs

@@ -78,5 +78,5 @@ class PrototypeHead(GrowingBuffers):
         return (self.scale * cosine).masked_fill(self.counts == 0, UNSEEN_LOGIT)
 
     def _directions(self, rows: Tensor) -> Tensor:
-        parts = rows.reshape(len(rows), self.branches, rows.shape[1] // self.branches)
-        return functional.normalize(parts, dim=2).flatten(1)
+        parts = torch.chunk(rows, self.branches, dim=1)
+        return torch.cat([functional.normalize(each, dim=1) for each in parts], dim=1)

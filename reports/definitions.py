@@ -264,6 +264,7 @@ PHASES: Final = {
     "statistics": "what a head needs of the features, such as class means and spreads, is taken",
     "prototypes": "class means are taken as the first adapter sees them",
     "ridge": "the strength of the ridge regression is chosen and the regression solved",
+    "moments": "what the inputs of each block span is taken, before training and after it",
     "alignment": "the head is trained on features drawn from the statistics of all classes",
     "evaluation": "prediction of the test images, after every experience",
 }

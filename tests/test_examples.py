@@ -14,6 +14,7 @@ from cl_adapters.benchmarks.conformance import check_plugin
 from cl_adapters.benchmarks.scaffold import KINDS, new_files
 from cl_adapters.cli import app
 from cl_adapters.errors import InputError
+from cl_adapters.strategies import STRATEGIES
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--backbone", "test_vit", "--weights", "random", "--image-size", "32", "--quiet"]
@@ -31,7 +32,7 @@ def plugins_and_methods() -> list[Path]:
     return [
         *(ROOT / "examples").glob("*/cl_adapters_*/*.py"),
         *(ROOT / "benchmarks" / "templates").glob("my_*.py"),
-        *(methods / f"{name}.py" for name in ("aper", "ease", "fecam", "finetune", "joint", "lae", "loranpac", "mos", "ranpac", "sema", "simplecil")),
+        *(methods / f"{name}.py" for name in STRATEGIES),
     ]  # fmt: skip
 
 

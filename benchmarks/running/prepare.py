@@ -121,7 +121,10 @@ def prepare(
     detector = boundary_detector or _earlier(announcer) or BoundaryDetector()
     plan = plan_segments(source, plan, config, extractor, detector)
     views = _fixed_views(config, preprocess)
-    strategy = build_strategy(config, backbone, fixed_views=views, cache=cache)
+    # Of segments that were found, and of a run that goes on with another, nobody knows how many.
+    is_known = config.task_free is None and not config.continued
+    total = len(plan.experiences) if is_known else None
+    strategy = build_strategy(config, backbone, fixed_views=views, cache=cache, total=total)
     fingerprint = {
         **fingerprint_of_images(source, config, plan),
         "backbone": backbone.name,
@@ -189,6 +192,7 @@ def build_strategy(
     fixed_views: bool | Views,
     cache: FeatureCache | None = None,
     kind: type[AdapterStrategy] | None = None,
+    total: int | None = None,
 ) -> AdapterStrategy:
     """Returns the strategy of a recipe, as it begins.
 
@@ -199,11 +203,16 @@ def build_strategy(
             them shows.
         cache: Where it keeps what frozen parts compute; None keeps nothing.
         kind: Class in place of the strategy's own, with its options.
+        total: Experiences of the stream, for methods that want to know and are not told by an
+            option; None where nobody knows.
     """
+    options = method_options(config)
+    if total is not None and getattr(options, "experiences_total", total) is None:
+        options = options.override({"experiences_total": total})
     return silent(
         kind or find_strategy(config.strategy),
         backbone=backbone.model,
-        config=method_options(config),
+        config=options,
         seed=config.seed,
         precision=config.precision,
         fixed_views=fixed_views,

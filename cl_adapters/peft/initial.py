@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["scale_parameter", "uniform_rows"]
+from cl_adapters.errors import InputError
+
+__all__ = ["orthonormal_rows", "scale_parameter", "uniform_rows"]
 
 
 def scale_parameter(value: float | None) -> Tensor:
@@ -18,3 +20,17 @@ def uniform_rows(rows: int, columns: int, generator: torch.Generator) -> nn.Para
     weight = torch.empty(rows, columns)
     nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
     return nn.Parameter(weight)
+
+
+def orthonormal_rows(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """Returns orthonormal rows (rows, columns), from the QR decomposition of a uniform draw.
+
+    Raises:
+        InputError: If there are more rows than columns.
+    """
+    if rows > columns:
+        raise InputError(
+            f"orthonormal rows must be at most as many as columns, {columns}, got {rows}"
+        )
+    drawn = torch.rand(columns, rows, generator=generator)
+    return torch.linalg.qr(drawn)[0].T.contiguous()

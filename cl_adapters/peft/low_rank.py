@@ -22,7 +22,7 @@ from cl_adapters.errors import InputError, check_positive
 from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.lora import Projection
 
-__all__ = ["LowRankBank", "LowRankUpdate"]
+__all__ = ["LowRankBank", "LowRankUpdate", "rescaled_rows"]
 
 _ORDER: Final[tuple[Projection, ...]] = get_args(Projection)
 
@@ -102,6 +102,22 @@ class _Added:
         }
         none = torch.zeros_like(inputs, dtype=output.dtype)
         return torch.cat([found.get(name, none) for name in _ORDER], dim=-1)
+
+
+def rescaled_rows(up: Tensor, previous: Tensor) -> Tensor:
+    """Returns B as it is, with gradients that count more in rows that were long before.
+
+    The gradient of row j is multiplied by D ||b_j|| / sum over k of ||b_k||, b the rows of the
+    previous B; by 1 where all of these are 0.
+
+    Shape:
+        up, previous: (..., D, R). Output: the same.
+    """
+    lengths = previous.norm(dim=-1, keepdim=True)
+    total = lengths.mean(dim=-2, keepdim=True)
+    share = torch.where(total > 0, lengths / total.clamp_min(torch.finfo(up.dtype).tiny), 1.0)
+    # Its value is that of `up` to the last bit, whatever the share.
+    return up.detach() + share * (up - up.detach())
 
 
 class LowRankBank(GrowingBuffers):

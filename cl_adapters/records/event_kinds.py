@@ -16,6 +16,7 @@ __all__ = [
     "EVENT_KINDS",
     "Active",
     "Cache",
+    "Directions",
     "Domain",
     "Drift",
     "Evaluation",
@@ -272,6 +273,15 @@ class Ridge(Event):
     strength: float = Field(description="what is added to the diagonal")
 
 
+class Directions(Event):
+    """What of the inputs of each block later updates have to leave alone."""
+
+    event: Literal["directions"] = "directions"
+    threshold: float = Field(description="share of the inputs' energy that is kept from change")
+    experiences: Count = Field(description="experiences of the stream, as they were counted on")
+    used: Counts = Field(description="directions that are kept from change, by block")
+
+
 class Reused(Event):
     """The training of this experience was taken from another run."""
 
@@ -283,6 +293,6 @@ EVENT_KINDS: Final[dict[str, type[Event]]] = {
     kind.model_fields["event"].default: kind
     for kind in (
         Phase, Evaluation, Parameters, Memory, Cache, Domain, Segment, Scan, Growth, Active,
-        Router, Votes, Drift, Statistics, Ridge, Reused,
+        Router, Votes, Drift, Statistics, Ridge, Directions, Reused,
     )
 }  # fmt: skip

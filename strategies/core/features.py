@@ -123,7 +123,14 @@ class Features:
 
     def plain_images(self, dataset: AvalancheDataset) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields images on the device, not augmented and in order, and labels (B,)."""
-        shown: Any = dataset.eval()
+        return self.images(dataset.eval())
+
+    def images(self, shown: Any) -> Iterator[tuple[Tensor, Tensor]]:  # noqa: ANN401 - a dataset
+        """Yields the images of a dataset as it shows them, on the device and in order, and labels.
+
+        Shape:
+            Output: (B, 3, S, S) and (B,) each.
+        """
         # A loader draws a number for its workers: from a generator of its own, not torch's global.
         batches: Any = DataLoader(shown, batch_size=_PLAIN_BATCH, generator=torch.Generator())
         for images, labels, *_ in batches:

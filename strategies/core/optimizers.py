@@ -7,7 +7,7 @@ from torch import nn
 
 from cl_adapters.schedule import cosine
 
-__all__ = ["no_optimizer", "set_cosine_rates", "sgd"]
+__all__ = ["adam", "no_optimizer", "set_cosine_rates", "sgd"]
 
 
 def sgd(
@@ -17,6 +17,7 @@ def sgd(
     *,
     slower: nn.Module | None = None,
     share: float = 1.0,
+    fused: bool = True,
 ) -> torch.optim.Optimizer:
     """Returns SGD with momentum 0.9.
 
@@ -26,6 +27,8 @@ def sgd(
         weight_decay: Of all parameters.
         slower: Whose parameters, among these, learn at another rate; None if all learn at one.
         share: That rate, as a share of `lr`.
+        fused: All parameters in one operation, which fails where some had no gradient in the first
+            step and have one in a later one.
     """
     own = {id(value) for value in slower.parameters()} if slower is not None else set()
     groups = [
@@ -33,7 +36,18 @@ def sgd(
         for is_own, rate in ([(False, lr), (True, lr * share)] if own else [(False, lr)])
     ]
     groups = [{**group, "initial_lr": group["lr"]} for group in groups]
-    return torch.optim.SGD(groups, momentum=0.9, weight_decay=weight_decay, fused=True)
+    return torch.optim.SGD(groups, momentum=0.9, weight_decay=weight_decay, fused=fused)
+
+
+def adam(parameters: Sequence[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """Returns Adam without weight decay, whose rate can be lowered.
+
+    Args:
+        parameters: What is trained.
+        lr: Learning rate at the start.
+    """
+    groups = [{"params": list(parameters), "lr": lr, "initial_lr": lr}]
+    return torch.optim.Adam(groups, fused=True)
 
 
 def set_cosine_rates(
@@ -45,7 +59,7 @@ def set_cosine_rates(
     """Lowers learning rates along a cosine that reaches 0 after the last epoch, or another curve.
 
     Args:
-        optimizer: Whose groups have an `initial_lr`, as those of `sgd`.
+        optimizer: Whose groups have an `initial_lr`, as those of `sgd` and `adam`.
         epoch: The epoch that begins, from 0.
         epochs: Number of epochs.
         share: From an epoch and the number of epochs to a share of the rate.

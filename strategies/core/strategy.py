@@ -128,6 +128,15 @@ class AdapterStrategy(Loop):
         """
         return self.features.plain_images(self.experience.dataset)
 
+    def training_images(self, moment: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the images of the current experience as training shows them, in order, and labels.
+
+        Args:
+            moment: Of the experience, whose views are shown where something says which.
+        """
+        self.set_augmentation_seed(moment)
+        return self.features.images(self.experience.dataset.train())
+
     @property
     def answers_change_it(self) -> bool:
         """Whether each answer changes what is learned."""

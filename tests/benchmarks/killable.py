@@ -24,14 +24,17 @@ from cl_adapters.records.run_record import find_runs
 # SEMA's threshold lets every block grow, so that an experience has several phases.
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "aper": {"epochs": 2},
+    "cl_lora": {"epochs": 2, "kd_step": "separate_forward"},
     "ease": {"epochs": 2},
     "fecam": {},
     "finetune": {"epochs": 2},
+    "inflora": {"epochs": 2, "rank": 4},
     "joint": {"epochs": 2},
     "lae": {"epochs": 2, "freeze_epochs": 1},
     "loranpac": {"projections": 100},
     "mos": {"epochs": 2, "alignment_epochs": 2},
     "ranpac": {"projections": 50, "epochs": 2},
+    "sd_lora": {"epochs": 2},
     "sema": {"epochs": 1, "descriptor_epochs": 2, "detect_batch_size": 12, "threshold": 0.01},
     "simplecil": {},
 }

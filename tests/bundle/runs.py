@@ -19,12 +19,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sema": {"epochs": 1, "batch_size": 8, "views": 1, "threshold": 0.1},
     "mos": {"epochs": 1, "batch_size": 8},
     "aper": {"epochs": 1, "size": 4},
+    "cl_lora": {"epochs": 1, "batch_size": 8},
     "ease": {"epochs": 1, "batch_size": 8, "size": 4},
     "fecam": {},
     "finetune": {"epochs": 1, "batch_size": 8},
+    "inflora": {"epochs": 1, "batch_size": 8, "rank": 4},
     "joint": {"epochs": 1, "batch_size": 8},
     "loranpac": {"projections": 50},
     "ranpac": {"projections": 50, "epochs": 1, "size": 4},
+    "sd_lora": {"epochs": 1, "batch_size": 8},
     "simplecil": {},
 }
 

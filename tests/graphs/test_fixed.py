@@ -42,6 +42,9 @@ CASES = [
     ("mos", {"peft": "lora", "task_predictor": "prototypes", "head": "cosine"}),
     ("mos", {"peft": "prefix", "retrieval": False, "ensemble": False}),
     ("avalanche:EWC", {}),
+    ("inflora", {"rank": 3}),
+    ("sd_lora", {}),
+    ("cl_lora", {}),
 ]
 
 
@@ -61,7 +64,7 @@ def graph_of(model: Any) -> GraphModel:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    by_default(CASES, [CASES[place] for place in (0, 3, 4, 9, 11, 15, 17, 18, 20, 23)]),
+    by_default(CASES, [CASES[place] for place in (0, 3, 4, 9, 11, 15, 17, 18, 20, 23, 24, 26)]),
 )
 def test_a_graph_answers_as_the_model(name: str, options: dict[str, Any]) -> None:
     model = learned(name, **options)

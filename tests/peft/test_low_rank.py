@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from cl_adapters.errors import InputError
 from cl_adapters.peft.adapter_set import AdapterSet
-from cl_adapters.peft.low_rank import LowRankBank, LowRankUpdate
+from cl_adapters.peft.low_rank import LowRankBank, LowRankUpdate, rescaled_rows
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.reweighted import features_under, updated, with_weights
 
@@ -148,3 +148,17 @@ def test_what_makes_no_update_is_refused(change: dict[str, object], message: str
     given = {"embed_dim": 4, "blocks": [0], "rank": 1, "projections": ["key"], **change}
     with pytest.raises(InputError, match=message):
         LowRankBank(**given)  # type: ignore[arg-type]
+
+
+def test_gradients_count_in_rows_as_these_were_long() -> None:
+    # Checklist 13.6.1: row norms 5, 1 and 0, D = 3.
+    previous = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0]])
+    up = torch.randn(3, 2, generator=seeded()).requires_grad_()
+    found = rescaled_rows(up, previous)
+    assert torch.equal(found, up)
+    (found * torch.tensor([1.0, 10.0])).sum().backward()
+    assert up.grad is not None
+    torch.testing.assert_close(up.grad, torch.tensor([[2.5, 25.0], [0.5, 5.0], [0.0, 0.0]]))
+    up.grad = None
+    rescaled_rows(up, torch.zeros(3, 2)).sum().backward()
+    assert up.grad.tolist() == [[1, 1]] * 3

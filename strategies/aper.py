@@ -83,6 +83,7 @@ class APER(FirstSessionStrategy):
     config_class = APERConfig
     config: APERConfig
     model: APERModel
+    pieces = ("first session", "prototypes")
 
     @classmethod
     def build_model(cls, backbone: AdaptedViT, config: APERConfig, seed: int) -> APERModel:

@@ -111,6 +111,7 @@ class CLLoRA(AdapterStrategy):
     config_class = CLLoRAConfig
     config: CLLoRAConfig
     model: CLLoRAModel
+    pieces = ("distillation", "prototypes", "updates")
 
     @classmethod
     def build_model(cls, backbone: AdaptedViT, config: CLLoRAConfig, seed: int) -> CLLoRAModel:  # noqa: ARG003

@@ -107,6 +107,7 @@ class EASE(AdapterStrategy):
     config_class = EASEConfig
     config: EASEConfig
     model: EASEModel
+    pieces = ("prototypes", "sets")
 
     @torch.no_grad()
     def begin_experience(self) -> None:

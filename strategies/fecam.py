@@ -73,6 +73,7 @@ class FeCAM(FirstSessionStrategy):
 
     config_class = FeCAMConfig
     config: FeCAMConfig
+    pieces = ("first session", "statistics")
 
     @classmethod
     def build_model(cls, backbone: AdaptedViT, config: FeCAMConfig, seed: int) -> FirstSessionModel:

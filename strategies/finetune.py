@@ -33,6 +33,7 @@ class Finetune(AdapterStrategy):
     config_class = FinetuneConfig
     config: FinetuneConfig
     model: AdaptedClassifier
+    pieces = ("heads", "one set")
     role = "lower_bound"
 
     @classmethod

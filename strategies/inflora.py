@@ -38,7 +38,7 @@ Not built in: the keys that their code clusters and never reads; SGD for DomainN
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -110,8 +110,9 @@ class InfLoRAModel(nn.Module):
         count = min(config.blocks or backbone.num_blocks, backbone.num_blocks)
         dim, blocks = backbone.embed_dim, range(count)
         self.updates = LowRankBank(dim, blocks, config.rank, ("key", "value"), shares_down=True)
-        self.updates.down.requires_grad_(requires_grad=False)
-        self.spaces = nn.ModuleList(GradientSpace(dim) for _ in blocks)
+        self.updates.down.requires_grad = False
+        spaces = [GradientSpace(dim) for _ in blocks]
+        self.spaces = cast("Sequence[GradientSpace]", nn.ModuleList(spaces))
         self.heads = build_trained_head("linear", dim, init_std=None)
         self.register_buffer("experiences_total", torch.tensor(0))
         self.experiences_total: Tensor
@@ -143,6 +144,7 @@ class InfLoRA(AdapterStrategy):
     config_class = InfLoRAConfig
     config: InfLoRAConfig
     model: InfLoRAModel
+    pieces = ("directions", "heads", "updates")
 
     @classmethod
     def build_model(cls, backbone: AdaptedViT, config: InfLoRAConfig, seed: int) -> InfLoRAModel:  # noqa: ARG003

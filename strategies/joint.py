@@ -37,6 +37,7 @@ class Joint(AdapterStrategy):
     config_class = JointConfig
     config: JointConfig
     model: AdaptedClassifier
+    pieces = ("heads", "one set")
     trains_on_all_data = True
     role = "upper_bound"
 

@@ -26,9 +26,8 @@ Differs from the authors' code, unless `fidelity="official"`:
                          experience on their CIFAR-100 run but by 0.6 % on one of 60 steps, where
                          LAE becomes "the PEFT module of experience 0". `auto` keeps the 9.9 %.
     `drop_last=False`    The authors drop the last, smaller batch of each epoch.
-What is outside the method is chosen for the run, not by `fidelity`: the authors feed pixels in
-[0, 1] (`--input-range pilot_01`) and train on random crops of at least 8 % of the area with flips
-(`--augment crop_flip --crop-scale 0.08`), to the original ViT-B/16 weights of ImageNet-21k.
+Chosen for the run, not by `fidelity`: they feed pixels in [0, 1] (`--input-range pilot_01`), random
+crops and flips (`--augment crop_flip --crop-scale 0.08`), and ViT-B/16 weights of ImageNet-21k.
 """
 
 from collections.abc import Sequence
@@ -124,6 +123,7 @@ class LAE(AdapterStrategy):
     config_class = LAEConfig
     config: LAEConfig
     model: LAEModel
+    pieces = ("heads", "one set")
     diagnostics = (Votes,)
 
     @classmethod

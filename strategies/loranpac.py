@@ -68,6 +68,7 @@ class LoRanPAC(FirstSessionStrategy):
     config_class = LoRanPACConfig
     config: LoRanPACConfig
     model: ProjectedModel
+    pieces = ("first session", "regression")
 
     @classmethod
     def build_model(cls, backbone: AdaptedViT, config: LoRanPACConfig, seed: int) -> ProjectedModel:

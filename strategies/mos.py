@@ -232,6 +232,7 @@ class MOS(AdapterStrategy):
     config_class = MOSConfig
     config: MOSConfig
     model: MOSModel
+    pieces = ("heads", "prototypes", "sets", "statistics")
     option_that_changes = "merge_in_evaluation"
 
     # --- the paper's algorithm -------------------------------------------------------------------

@@ -124,6 +124,7 @@ class RanPAC(FirstSessionStrategy):
     config_class = RanPACConfig
     config: RanPACConfig
     model: ProjectedModel
+    pieces = ("first session", "regression")
 
     @classmethod
     def build_model(cls, backbone: AdaptedViT, config: RanPACConfig, seed: int) -> ProjectedModel:

@@ -135,6 +135,7 @@ class SDLoRA(AdapterStrategy):
     config_class = SDLoRAConfig
     config: SDLoRAConfig
     model: SDLoRAModel
+    pieces = ("heads", "updates")
 
     @classmethod
     def build_model(cls, backbone: AdaptedViT, config: SDLoRAConfig, seed: int) -> SDLoRAModel:  # noqa: ARG003

@@ -30,8 +30,7 @@ Differs from the authors' code, unless `fidelity="official"`:
                                 on |z|, whose mean is 0.8 on data that did not change).
     `merge_last=True`           a last window of fewer images joins the one before, since the mean
                                 of few z is noise (theirs decides alone).
-    `router="discriminant"`     columns in closed form; a trained first column never gets a gradient
-                                (`cl_adapters.peft.routing`).
+    `router="discriminant"`     columns in closed form; a trained first one never gets a gradient.
     `head="discriminant"`       the classes' Gaussians on the directions of the adapted features, in
                                 closed form; a head that saw only current classes in each loss
                                 favours some (theirs: the linear head).
@@ -184,6 +183,7 @@ class SEMA(AdapterStrategy):
     config_class = SEMAConfig
     config: SEMAConfig
     model: SEMAModel
+    pieces = ("detectors", "heads", "sets", "statistics")
     diagnostics = (RouterUsage,)
 
     # --- the paper's algorithm -------------------------------------------------------------------

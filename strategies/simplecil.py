@@ -63,6 +63,7 @@ class SimpleCIL(AdapterStrategy):
     config_class = SimpleCILConfig
     config: SimpleCILConfig
     model: PrototypeClassifier
+    pieces = ("prototypes",)
     learns_by_gradient = False
     trains_on_features = True
     role = "baseline"

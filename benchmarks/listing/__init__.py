@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from cl_adapters.errors import EarlierNameWarning, unknown_name
-from cl_adapters.plugins.tables import LazyTable
+from cl_adapters.errors import EarlierNameWarning, InputError, unknown_name
+from cl_adapters.plugins.tables import LazyTable, load
 
 __all__ = ["LISTINGS", "WORDS", "list_table"]
 
@@ -45,15 +45,17 @@ WORDS: Final[Mapping[str, str]] = {
 }
 
 
-def list_table(what: str, runs: Path) -> Table:
+def list_table(what: str, runs: Path, like: str | None = None) -> Table:
     """Returns the rows of a listing, the header first.
 
     Args:
         what: One of `LISTINGS`, or one of `WORDS` for it.
         runs: Folder of all runs, for the listing of them.
+        like: A strategy, of which the relatives are listed; None lists all.
 
     Raises:
-        InputError: If there is no listing of that name.
+        InputError: If there is no listing of that name, or no strategy, or no relatives of what is
+            listed.
     """
     if what in _EARLIER:
         now = _EARLIER[what]
@@ -62,4 +64,11 @@ def list_table(what: str, runs: Path) -> Table:
     what = WORDS.get(what, what)
     if what not in LISTINGS:
         raise unknown_name("listing", what, LISTINGS, others=WORDS)
-    return LISTINGS[what](runs)
+    if like is None:
+        return LISTINGS[what](runs)
+    if what != "strategies":
+        raise InputError(f"`--like` must go with `list strategies`, got `list {what}`")
+    relatives: Callable[[str], Table] = load(
+        "cl_adapters.benchmarks.listing.methods:relatives_table"
+    )
+    return relatives(like)

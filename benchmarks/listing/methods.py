@@ -13,7 +13,7 @@ from typing import Any, Final
 from cl_adapters.benchmarks.listing.meanings import first_line, meaning
 from cl_adapters.strategies import STRATEGY_NAMES
 
-__all__ = ["TABLE", "live_methods", "strategies_table"]
+__all__ = ["TABLE", "live_methods", "relatives_table", "strategies_table"]
 
 TABLE: Final = "options.json"  # in `cl_adapters.strategies`
 _AVALANCHE: Final = "avalanche-lib"  # whose constructors' defaults are options too
@@ -33,6 +33,37 @@ def strategies_table(_: Path) -> list[list[str]]:
     return rows
 
 
+def relatives_table(name: str) -> list[list[str]]:
+    """Returns a row for each strategy that shares pieces with one, those that share most first.
+
+    Args:
+        name: Of the strategy: built in, or as a run takes it.
+
+    Raises:
+        InputError: If there is none of the name.
+    """
+    own = set(_named(name)["pieces"])
+    found = {**_methods()["strategies"], **_plugins()}
+    shared = {other: sorted(own & set(each["pieces"])) for other, each in found.items()}
+    rows = [["strategy", "shares", "of", "meaning"]]
+    for other in sorted(shared, key=lambda each: (-len(shared[each]), each)):
+        if shared[other] and other != name:
+            whole = ", ".join(found[other]["pieces"])
+            rows.append([other, ", ".join(shared[other]), whole, found[other]["meaning"]])
+    return rows
+
+
+def _named(name: str) -> Mapping[str, Any]:
+    known: Mapping[str, Any] | None = _methods()["strategies"].get(name)
+    return known or _described(STRATEGY_NAMES.find(name))
+
+
+def _plugins() -> Methods:
+    # Of those that are broken, the listing of all says what is wrong.
+    entries = STRATEGY_NAMES.plugins()
+    return {each.name: _described(each.value) for each in entries if each.value is not None}
+
+
 def live_methods() -> Methods:
     """Returns what the table has to hold, asked of the built-in classes."""
     found = {name: _described(STRATEGY_NAMES.find(name)) for name in STRATEGY_NAMES.names()}
@@ -49,7 +80,7 @@ def _methods() -> Methods:
 def _described(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - a strategy; its class loads torch
     fields = kind.config_class.model_fields.items()
     options = [[key, str(each.default), each.description or ""] for key, each in fields]
-    return {"meaning": first_line(kind), "options": options}
+    return {"meaning": first_line(kind), "pieces": list(kind.pieces), "options": options}
 
 
 def _rows(name: str, method: Mapping[str, Any], origin: str) -> list[list[str]]:

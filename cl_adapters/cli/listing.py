@@ -17,9 +17,13 @@ def list_names(
         ),
     ] = "strategies",
     out: Annotated[Path, typer.Option(help="Folder of all runs, for `list runs`.")] = Path("runs"),
+    like: Annotated[
+        str | None,
+        typer.Option(help="A strategy: list those that share pieces with it, such as prototypes."),
+    ] = None,
 ) -> None:
     """Lists names."""
     from cl_adapters.benchmarks.listing import list_table
     from cl_adapters.cli.printing import print_table
 
-    print_table(list_table(what, out))
+    print_table(list_table(what, out, like))

@@ -33,4 +33,5 @@ def orthonormal_rows(rows: int, columns: int, generator: torch.Generator) -> Ten
             f"orthonormal rows must be at most as many as columns, {columns}, got {rows}"
         )
     drawn = torch.rand(columns, rows, generator=generator)
-    return torch.linalg.qr(drawn)[0].T.contiguous()
+    found: Tensor = torch.linalg.qr(drawn)[0].T.contiguous()
+    return found

@@ -79,10 +79,10 @@ class Halves(nn.Module):
         blocks, size = backbone.num_blocks, backbone.embed_dim
         if blocks < 2:
             raise InputError(f"a network with two halves must have at least 2 blocks, got {blocks}")
-        self.half = blocks // 2
-        self.shared = LowRankBank(size, range(self.half), rank, ("query", "value"))
-        self.specific = LowRankBank(size, range(self.half, blocks), rank, ("query", "value"))
-        self.weights = BlockWeights(blocks - self.half)
+        self.middle = blocks // 2
+        self.shared = LowRankBank(size, range(self.middle), rank, ("query", "value"))
+        self.specific = LowRankBank(size, range(self.middle, blocks), rank, ("query", "value"))
+        self.weights = BlockWeights(blocks - self.middle)
 
     @torch.no_grad()
     def begin(self, generator: torch.Generator, *, is_first: bool) -> None:
@@ -98,7 +98,7 @@ class Halves(nn.Module):
             bank.renew(torch.stack(drawn).reshape(bank.down.shape))
         weights = torch.rand(self.weights.current.shape, generator=generator)
         self.weights.current.copy_(0.5 + weights)
-        self.shared.down.requires_grad_(requires_grad=is_first)
+        self.shared.down.requires_grad = is_first
 
     def freeze(self) -> None:
         """Stores a copy of the second half and of its weights."""
@@ -121,7 +121,7 @@ class Halves(nn.Module):
             update = self.specific.current().scaled(self.weights.factors())
         else:
             update = self.specific.frozen(number)
-        return backbone.features(backbone.run(tokens, self.half, adapters=update.adapters()))
+        return backbone.features(backbone.run(tokens, self.middle, adapters=update.adapters()))
 
     def all_features(self, backbone: AdaptedViT, images: Tensor) -> Tensor:
         """Returns the features of images (B, 3, S, S) under each stored second half, (B, T, D)."""
@@ -149,4 +149,4 @@ class Halves(nn.Module):
         return backbone.features(now), teacher
 
     def _first(self, backbone: AdaptedViT, images: Tensor, update: LowRankUpdate) -> Tensor:
-        return backbone.run(backbone.tokens(images), 0, self.half, adapters=update.adapters())
+        return backbone.run(backbone.tokens(images), 0, self.middle, adapters=update.adapters())

@@ -62,6 +62,8 @@ class AdapterStrategy(Loop):
     resumes_inside: bool = True
     # Name of the option under which each answer changes what is learned; empty if none does.
     option_that_changes: ClassVar[str] = ""
+    # What it is put together from, of `core/pieces.py`: who shares some of it is a relative.
+    pieces: ClassVar[tuple[str, ...]] = ()
     # Plugins, made for each strategy, that log what evaluation shows beside predictions.
     diagnostics: ClassVar[Sequence[Callable[[], SupervisedPlugin]]] = ()
 

@@ -17,6 +17,7 @@ from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.errors import EarlierNameWarning, InputError
 from cl_adapters.heads.registry import CLOSED_HEADS, HEADS, TRAINED_HEADS
 from cl_adapters.strategies import STRATEGIES
+from cl_adapters.strategies.core.pieces import PIECES
 from cl_adapters.vit.names import EMBEDDED, GOOD_BACKBONES
 from cl_adapters.vit.pretrained import load_backbone
 
@@ -50,6 +51,35 @@ def test_strategies_are_listed_with_every_option(tmp_path: Path) -> None:
     options = {row[1]: row[2] for row in rows[start + 1 : stop]}
     fields = STRATEGIES["lae"].config_class.model_fields
     assert options == {name: str(field.default) for name, field in fields.items()}
+
+
+def test_relatives_are_named_by_what_they_share(tmp_path: Path) -> None:
+    header, *rows = list_table("strategies", tmp_path, like="mos")
+    assert header == ["strategy", "shares", "of", "meaning"]
+    shared = {row[0]: set(row[1].split(", ")) for row in rows}
+    own = set(STRATEGIES["mos"].pieces)
+    for name in STRATEGIES:
+        both = own & set(STRATEGIES[name].pieces)
+        assert shared.get(name, set()) == (set() if name == "mos" else both), name
+    assert shared["ease"] == {"prototypes", "sets"}
+    assert "ranpac" not in shared
+    counts = [len(shared[row[0]]) for row in rows]
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_relatives_are_of_strategies_that_exist(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown strategy 'moss'; did you mean 'mos'"):
+        list_table("strategies", tmp_path, like="moss")
+    with pytest.raises(
+        InputError, match="`--like` must go with `list strategies`, got `list heads`"
+    ):
+        list_table("classifiers", tmp_path, like="mos")
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_built_in_strategy_declares_pieces(name: str) -> None:
+    assert STRATEGIES[name].pieces
+    assert set(STRATEGIES[name].pieces) <= set(PIECES)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cl_adapters.earlier_names import earlier_method
 from cl_adapters.errors import InputError
 from cl_adapters.heads.cosine import CosineLinear
+from cl_adapters.heads.radial import PLACES, RadialBasis, RadialLinear
 
 __all__ = ["UNSEEN_LOGIT", "ExperienceHeads", "cross_entropy_over"]
 
@@ -32,9 +33,10 @@ class ExperienceHeads(nn.Module):
         cosine_scale: Makes the logits this multiple of the cosines between features and weights,
             without biases; None for linear layers.
         learn_scale: Train the multiple, one for all experiences, from `cosine_scale` on.
+        is_radial: Makes it KAC: zero weights over radial functions of the features, no biases.
 
     Raises:
-        InputError: If `learn_scale` is asked for without `cosine_scale`.
+        InputError: If `learn_scale` is asked for without `cosine_scale`, or `is_radial` with it.
 
     Example:
         >>> heads = ExperienceHeads(4)
@@ -50,10 +52,13 @@ class ExperienceHeads(nn.Module):
         init_std: float | None = 0.001,
         cosine_scale: float | None = None,
         learn_scale: bool = False,
+        is_radial: bool = False,
     ) -> None:
         super().__init__()
         if learn_scale and cosine_scale is None:
             raise InputError("`learn_scale` must go with `cosine_scale`, got none")
+        if is_radial and cosine_scale is not None:
+            raise InputError(f"`is_radial` must go without `cosine_scale`, got {cosine_scale}")
         self.cosine_scale = cosine_scale
         self.num_features = num_features
         self.init_std = init_std
@@ -61,9 +66,17 @@ class ExperienceHeads(nn.Module):
         self.classes: list[int] = []
         start = torch.tensor(float(cosine_scale or 1))
         self.scale = nn.Parameter(start) if learn_scale else None  # on unscaled layers
+        self.basis = RadialBasis(num_features) if is_radial else None
+
+    @property
+    def has_biases(self) -> bool:
+        """Whether a class has a bias beside its weights."""
+        return self.cosine_scale is None and self.basis is None
 
     def _layer(self, rows: int) -> nn.Linear:
         # Made without torch's own initialisation, which would draw from the global random state.
+        if self.basis is not None:
+            return nn.Linear(self.num_features * PLACES, rows, bias=False, device="meta")
         if self.cosine_scale is None:
             return nn.Linear(self.num_features, rows, device="meta")
         scale = self.cosine_scale if self.scale is None else 1.0
@@ -75,11 +88,13 @@ class ExperienceHeads(nn.Module):
         if not new:
             return
         layer = self._layer(len(new)).to_empty(device="cpu")
-        if self.init_std is None:
+        if self.basis is not None:
+            nn.init.zeros_(layer.weight)
+        elif self.init_std is None:
             nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
         else:
             nn.init.normal_(layer.weight, std=self.init_std, generator=generator)
-        if self.cosine_scale is None:
+        if self.has_biases:
             nn.init.zeros_(layer.bias)
         self.layers.append(layer)
         self.classes.extend(new)
@@ -101,6 +116,8 @@ class ExperienceHeads(nn.Module):
         return logits
 
     def _seen(self, features: Tensor) -> Tensor:
+        if self.basis is not None:
+            features = self.basis(features)
         logits = torch.cat([layer(features) for layer in self.layers], dim=1).float()
         return logits if self.scale is None else self.scale * logits
 
@@ -110,11 +127,14 @@ class ExperienceHeads(nn.Module):
         rows = [self.classes.index(label) for label in labels]
         layers = cast("list[nn.Linear]", list(self.layers))
         weight = torch.cat([layer.weight for layer in layers])[rows]
-        copy = self._layer(len(rows)).to_empty(device=weight.device)
+        if self.basis is not None:
+            copy: nn.Linear = RadialLinear(self.basis, len(rows))
+        else:
+            copy = self._layer(len(rows)).to_empty(device=weight.device)
         copy.weight.copy_(weight)
         if self.scale is not None and isinstance(copy, CosineLinear):
             copy.scale = float(self.scale)
-        if self.cosine_scale is None:
+        if self.has_biases:
             copy.bias.copy_(torch.cat([layer.bias for layer in layers])[rows])
         return copy
 
@@ -126,7 +146,7 @@ class ExperienceHeads(nn.Module):
         for index, label in enumerate(labels):
             own, row = places[self.classes.index(label)]
             own.weight[row] = layer.weight[index]
-            if self.cosine_scale is None:
+            if self.has_biases:
                 own.bias[row] = layer.bias[index]
 
 

@@ -21,12 +21,13 @@ __all__ = [
 
 ClosedHead = PrototypeHead | LinearDiscriminant | RidgeHead
 
-TRAINED_HEADS: Final = ("linear", "cosine")
+TRAINED_HEADS: Final = ("linear", "cosine", "kac")
 CLOSED_HEADS: Final = ("prototype", "discriminant", "ridge")
 # What each is, in a sentence.
 HEADS: Final[Mapping[str, str]] = {
     "linear": "A linear layer an experience.",
     "cosine": "A linear layer an experience over features and weights of length 1.",
+    "kac": "A linear layer an experience over radial functions of each feature.",
     "prototype": "Cosine similarity to the mean feature of each class.",
     "discriminant": "Linear discriminant analysis: class means and one shared covariance.",
     "ridge": "Ridge regression from features to classes.",
@@ -62,7 +63,7 @@ def build_trained_head(
     """Returns a classifier that is trained by gradient descent, without a class yet.
 
     Args:
-        name: `linear` or `cosine`.
+        name: `linear`, `cosine` or `kac`.
         num_features: F.
         init_std: Standard deviation of new weights, see `ExperienceHeads`.
         scale: Of a cosine head's cosines.
@@ -72,8 +73,8 @@ def build_trained_head(
         InputError: If the name is not that of a trained head.
     """
     check_head(name, TRAINED_HEADS, "it is set in closed form")
-    if name == "linear":
-        return ExperienceHeads(num_features, init_std=init_std)
+    if name != "cosine":
+        return ExperienceHeads(num_features, init_std=init_std, is_radial=name == "kac")
     return ExperienceHeads(
         num_features, init_std=init_std, cosine_scale=scale, learn_scale=learn_scale
     )

@@ -139,7 +139,7 @@ class SGDConfig(StrategyConfig):
 class TrainedHeadConfig(StrategyOptions):
     """Which classifier is trained on the adapted features."""
 
-    head: str = Field(default="linear", description="classifier: linear or cosine")
+    head: str = Field(default="linear", description="classifier: linear, cosine or kac")
     head_scale: float = Field(default=10.0, gt=0, description="of the cosines of a cosine head")
 
     @field_validator("head")
@@ -184,7 +184,7 @@ class AnyHeadConfig(StrategyOptions):
 
     head: str = Field(
         default="discriminant",
-        description="classifier: linear, cosine, prototype, discriminant or ridge",
+        description="classifier: linear, cosine, kac, prototype, discriminant or ridge",
     )
     head_scale: float = Field(default=10.0, gt=0, description="of the cosines of a head that has")
     ridge: float = Field(default=1.0, gt=0, description="strength of the ridge head")

@@ -23,6 +23,7 @@ def test_every_name_builds_a_head_that_grows_and_answers() -> None:
         head.add_classes([0, 1, 2], torch.Generator().manual_seed(0))
         assert head(features).shape == (9, 3)
         assert head.cosine_scale == (7.0 if name == "cosine" else None)
+        assert (head.basis is not None) == (name == "kac")
     kinds = dict(zip(CLOSED_HEADS, (PrototypeHead, LinearDiscriminant, RidgeHead), strict=True))
     for name, kind in kinds.items():
         closed = build_closed_head(name, 4, scale=7.0)
@@ -36,7 +37,7 @@ def test_every_name_builds_a_head_that_grows_and_answers() -> None:
 
 def test_a_head_that_does_not_fit_is_refused_with_its_reason() -> None:
     with pytest.raises(
-        InputError, match=r"one of linear, cosine, got 'ridge': it is set in closed"
+        InputError, match=r"one of linear, cosine, kac, got 'ridge': it is set in closed"
     ):
         build_trained_head("ridge", 4)
     with pytest.raises(InputError, match=r"one of prototype, .*, got 'cosine': it is trained by"):

@@ -28,6 +28,8 @@ SOME = ["answers", "backbone", "seen_classes", "resumes"]
         ("finetune", {"head": "cosine", "peft": "lora"}),
         ("lae", {"head": "cosine", "peft": "prefix"}),
         ("joint", {"head": "cosine"}),
+        ("finetune", {"head": "kac"}),
+        pytest.param("mos", {"head": "kac"}, marks=pytest.mark.slow),
         ("avalanche:Replay", {"head": "cosine", "peft": "parallel"}),
         pytest.param("mos", {"head": "cosine"}, marks=pytest.mark.slow),
         pytest.param("sema", {"head": "cosine"}, marks=pytest.mark.slow),
@@ -167,7 +169,7 @@ def takes(name: str, option: str, value: str) -> bool:
 
 
 def test_the_documented_table_of_pieces_is_what_is_taken() -> None:
-    heads = ["linear", "cosine", "prototype", "discriminant", "ridge"]
+    heads = ["linear", "cosine", "kac", "prototype", "discriminant", "ridge"]
     table = table_of_pieces()
     assert {name for name, _, _ in table} >= set(STRATEGIES)
     for name, option, values in table:

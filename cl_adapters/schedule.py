@@ -2,7 +2,7 @@
 
 import math
 
-__all__ = ["cosine", "quarter_cosine"]
+__all__ = ["cosine", "quarter_cosine", "tenths"]
 
 
 def cosine(epoch: int, epochs: int) -> float:
@@ -25,3 +25,13 @@ def quarter_cosine(epoch: int, epochs: int) -> float:
         [1.0, 0.7126, 0.0157]
     """
     return math.cos(0.99 * math.pi / 2 * epoch / max(1, epochs - 1))
+
+
+def tenths(epoch: int, epochs: int) -> float:  # noqa: ARG001 - as the other curves
+    """Returns the share of a learning rate that falls to a tenth after every 30 epochs.
+
+    Example:
+        >>> tenths(29, 50), tenths(30, 50)
+        (1.0, 0.1)
+    """
+    return float(0.1 ** (epoch // 30))

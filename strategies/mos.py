@@ -51,10 +51,10 @@ from typing import Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cl_adapters.heads.class_to_task import ClassToTask
 from cl_adapters.heads.linear import UNSEEN_LOGIT, cross_entropy_over
+from cl_adapters.heads.orthogonality import orthogonality_loss
 from cl_adapters.heads.registry import build_closed_head
 from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.bank import AdapterBank
@@ -117,17 +117,6 @@ class MOSConfig(SGDConfig, BlockPeftConfig, TrainedHeadConfig, AlignmentConfig):
             task_predictor="prototypes",
             prototype_dropout=True,
         )
-
-
-def orthogonality_loss(features: Tensor, means: Tensor) -> Tensor:
-    """Returns the cross-entropy of Z Z' / 0.8 against the identity, Z = [means; features].
-
-    Shape:
-        features: (B, D). means: (C, D), of the classes of earlier experiences. Output: scalar.
-    """
-    rows = torch.cat([means, features.float()])
-    own = torch.arange(len(rows), device=rows.device)
-    return functional.cross_entropy(rows @ rows.T / 0.8, own)
 
 
 class MOSModel(nn.Module):

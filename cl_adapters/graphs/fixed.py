@@ -88,6 +88,11 @@ def _refuse(strategy: AdapterStrategy) -> None:
             f"a model must stay as it is when it answers to be a fixed graph, and {name}'s is "
             f"changed by each answer; `{strategy.option_that_changes}` says so"
         )
+    if strategy.answers_by_batch:
+        raise InputError(
+            f"a model must answer an image by itself to be a fixed graph, and {name}'s answers "
+            "depend on the other images of a batch, as its options say"
+        )
     if strategy.query_features() is not None and not isinstance(strategy.model, HasFixedGraph):
         raise InputError(
             f"a model that asks for queries must have a `fixed_graph` to be one, and {name}'s "

@@ -33,6 +33,7 @@ class Alignment:
         schedule_epochs: Epochs in which the learning rate would reach 0, after which it rises
             again; None takes `epochs`.
         temperature: tau, of normalised logits; None leaves logits as they are.
+        steps: Most steps of an epoch; None takes all samples.
     """
 
     epochs: int = 30
@@ -42,10 +43,11 @@ class Alignment:
     samples_per_class: int | None = None
     schedule_epochs: int | None = None
     temperature: float | None = None
+    steps: int | None = None
 
 
 def align_head(
-    head: nn.Linear,
+    head: nn.Module,
     classes: ClassGaussians,
     generator: torch.Generator,
     options: Alignment,
@@ -59,7 +61,8 @@ def align_head(
     them. SGD with momentum 0.9, learning rate along a cosine to 0 over the epochs.
 
     Args:
-        head: Row c is the class with the c-th smallest label in `classes`.
+        head: From features (B, D) to logits; column c is the class with the c-th smallest label in
+            `classes`.
         classes: What to draw from.
         generator: Source of randomness, on the CPU.
         options: How long and how fast.
@@ -85,7 +88,7 @@ def align_head(
         features, labels = classes.sample(per_class, generator, mean_scales=mean_scales)
         targets = torch.unique(labels, return_inverse=True)[1]
         order = torch.randperm(len(features), generator=generator).to(features.device)
-        for part in torch.split(order, options.batch_size):
+        for part in torch.split(order, options.batch_size)[: options.steps]:
             logits = head(features[part])
             if options.temperature is not None and experiences is not None:
                 logits = normalized_logits(logits, experiences, options.temperature)

@@ -26,6 +26,7 @@ __all__ = [
     "OtherEvent",
     "Parameters",
     "Phase",
+    "Prompts",
     "Reused",
     "Ridge",
     "Router",
@@ -282,6 +283,17 @@ class Directions(Event):
     used: Counts = Field(description="directions that are kept from change, by block")
 
 
+class Prompts(Event):
+    """How a prompt method reads an image and chooses its prompts."""
+
+    event: Literal["prompts"] = "prompts"
+    reads: str = Field(description="what of the network's output is the query: `class token`, ...")
+    by_batch: str = Field(
+        "", description="options under which an answer depends on its batch; empty: on no other"
+    )
+    batch_images: Images = Field(0, description="images in a test batch")
+
+
 class Reused(Event):
     """The training of this experience was taken from another run."""
 
@@ -293,6 +305,6 @@ EVENT_KINDS: Final[dict[str, type[Event]]] = {
     kind.model_fields["event"].default: kind
     for kind in (
         Phase, Evaluation, Parameters, Memory, Cache, Domain, Segment, Scan, Growth, Active,
-        Router, Votes, Drift, Statistics, Ridge, Directions, Reused,
+        Router, Votes, Drift, Statistics, Ridge, Directions, Prompts, Reused,
     )
 }  # fmt: skip

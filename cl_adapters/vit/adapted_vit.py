@@ -105,6 +105,17 @@ class AdaptedViT(nn.Module):
         return len(self.vit.blocks)
 
     @property
+    def num_prefix_tokens(self) -> int:
+        """Number of class and register tokens, which stand in front of the patches."""
+        return int(self.vit.num_prefix_tokens)
+
+    @property
+    def reads(self) -> str:
+        """What of the tokens the features are: `class token`, or how all others are pooled."""
+        pool = str(self.vit.global_pool)
+        return "class token" if pool == "token" else f"{pool} of the patch tokens"
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """Shape (C, S, S) of one image."""
         height, width = self.vit.patch_embed.img_size
@@ -205,18 +216,23 @@ class AdaptedViT(nn.Module):
         rows: Tensor = learned()
         if getattr(learned, "position", "none") == "class":
             rows = rows + self._class_position()
-        place = Place.of(learned, stream.shape[1], int(self.vit.num_prefix_tokens))
+        place = Place.of(learned, stream.shape[1], self.num_prefix_tokens)
         stream = self._adapted_block(block, inserted(stream, rows, place.index), filled)
         return stream if place.is_kept else removed(stream, rows.shape[-2], place.index)
 
-    def _class_position(self) -> Tensor:
+    @property
+    def has_class_position(self) -> bool:
+        """Whether there is a class token, and a position vector for it."""
         vit = self.vit
-        if vit.cls_token is None or vit.pos_embed is None or vit.no_embed_class:
+        return not (vit.cls_token is None or vit.pos_embed is None or vit.no_embed_class)
+
+    def _class_position(self) -> Tensor:
+        if not self.has_class_position:
             raise InputError(
                 "learned tokens must have `position` 'none' in a backbone whose class token has no "
                 "position vector, got 'class'"
             )
-        return cast("Tensor", vit.pos_embed[0, :1])
+        return cast("Tensor", self.vit.pos_embed[0, :1])
 
     def count_passes(self, count: int) -> None:
         """Counts images whose features were computed, or read where they had been kept."""
@@ -232,13 +248,22 @@ class AdaptedViT(nn.Module):
         self.count_passes(tokens.shape[0])
         return cast("Tensor", self.vit.norm(tokens))
 
-    def features(self, tokens: Tensor) -> Tensor:
+    def features(self, tokens: Tensor, pool: slice | None = None) -> Tensor:
         """Normalises and pools the tokens that leave the last block.
 
+        Args:
+            tokens: (B, N, D).
+            pool: Tokens whose mean is taken in place of what the network reads, as L2P takes that
+                of its prompts.
+
         Shape:
-            tokens: (B, N, D). Output: (B, D).
+            Output: (B, D).
         """
-        found = cast("Tensor", self.vit.forward_head(self.normed(tokens), pre_logits=True))
+        normed = self.normed(tokens)
+        if pool is None:
+            found = cast("Tensor", self.vit.forward_head(normed, pre_logits=True))
+        else:
+            found = cast("Tensor", self.vit.fc_norm(normed[:, pool].mean(dim=1)))
         if self.watcher is not None:
             self.watcher(found)
         return found

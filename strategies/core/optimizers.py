@@ -1,6 +1,7 @@
 """Optimisers and their schedules, as several methods have them."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,11 +31,30 @@ def sgd(
         fused: All parameters in one operation, which fails where some had no gradient in the first
             step and have one in a later one.
     """
+    groups = _groups(parameters, lr, slower, share)
+    return torch.optim.SGD(groups, momentum=0.9, weight_decay=weight_decay, fused=True)
+
+
+def adam(
+    parameters: Sequence[nn.Parameter],
+    lr: float,
+    *,
+    slower: nn.Module | None = None,
+    share: float = 1.0,
+) -> torch.optim.Optimizer:
+    """Returns Adam without weight decay; arguments as those of `sgd`."""
+    return torch.optim.Adam(_groups(parameters, lr, slower, share), fused=True)
+
+
+def _groups(
+    parameters: Sequence[nn.Parameter], lr: float, slower: nn.Module | None, share: float
+) -> list[dict[str, Any]]:
     own = {id(value) for value in slower.parameters()} if slower is not None else set()
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [value for value in parameters if (id(value) in own) == is_own], "lr": rate}
         for is_own, rate in ([(False, lr), (True, lr * share)] if own else [(False, lr)])
     ]
+<<<<<<< HEAD
     groups = [{**group, "initial_lr": group["lr"]} for group in groups]
     return torch.optim.SGD(groups, momentum=0.9, weight_decay=weight_decay, fused=fused)
 
@@ -48,6 +68,9 @@ def adam(parameters: Sequence[nn.Parameter], lr: float) -> torch.optim.Optimizer
     """
     groups = [{"params": list(parameters), "lr": lr, "initial_lr": lr}]
     return torch.optim.Adam(groups, fused=True)
+=======
+    return [{**group, "initial_lr": group["lr"]} for group in groups]
+>>>>>>> 7213b93 (Pieces of prompt methods: prompts chosen by image or by vote, prefixes that grow, components mixed by attention)
 
 
 def set_cosine_rates(

@@ -1,10 +1,12 @@
 """Statistics of classes and the alignment of a head on them, as several methods have them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from cl_adapters.heads.alignment import Alignment, align_head
 from cl_adapters.heads.gaussians import ClassGaussians, Statistics
@@ -34,24 +36,37 @@ class AlignmentConfig(StrategyOptions):
         classes: ClassGaussians,
         generator: torch.Generator,
         events: EventLog,
+        *,
+        through: nn.Module | None = None,
+        changes: Mapping[str, Any] | None = None,
     ) -> None:
         """Realigns the rows of all classes that have statistics, if `alignment` says so.
 
         The batches are five times those of training, of which the config has the size.
+
+        Args:
+            heads: Whose rows.
+            classes: Statistics of features.
+            generator: Source of randomness, on the CPU.
+            events: What is told how long it takes.
+            through: What features pass before the head, trained along with it.
+            changes: Fields of `Alignment` that differ.
         """
         if not self.alignment:
             return
         labels = torch.unique(classes.labels).tolist()
         head = heads.joined(labels)
-        per_step = 5 * int(getattr(self, "batch_size", 32))
         options = Alignment(
             epochs=self.alignment_epochs,
-            batch_size=per_step,
+            batch_size=5 * int(getattr(self, "batch_size", 32)),
             lr=self.alignment_lr,
             weight_decay=float(getattr(self, "weight_decay", 0.0)),
         )
-        with events.timed("alignment", options.epochs * per_step * len(labels)):
-            align_head(head, classes, generator, options)
+        options = replace(options, **(changes or {}))
+        steps = len(labels) if options.steps is None else min(options.steps, len(labels))
+        with events.timed("alignment", options.epochs * options.batch_size * steps):
+            whole = head if through is None else nn.Sequential(through, head)
+            align_head(whole, classes, generator, options)
         heads.assign(labels, head)
 
 

@@ -146,6 +146,11 @@ class AdapterStrategy(Loop):
             getattr(self.config, self.option_that_changes)
         )
 
+    @property
+    def answers_by_batch(self) -> bool:
+        """Whether an option makes the answer for an image depend on the others of its batch."""
+        return False
+
     # --- what a runner asks ----------------------------------------------------------------------
 
     @property

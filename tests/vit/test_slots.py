@@ -148,7 +148,7 @@ def test_lora_on_chosen_projections_equals_changed_rows(tiny_vit: AdaptedViT) ->
         ProjectionLoRA(DIM, 5, projections=("q",), generator=seeded())  # type: ignore[arg-type]
 
 
-def test_one_softmax_over_prefix_and_positions_by_hand() -> None:
+def test_dualprompt_1_one_softmax_over_prefix_and_positions_by_hand() -> None:
     query, keys = torch.tensor([[1.0, 0.0]]), torch.eye(2)
     prefix_key, prefix_value = torch.tensor([[2.0, 0.0]]), torch.tensor([[5.0, 5.0]])
     weights = [math.exp(score / math.sqrt(2)) for score in (2.0, 1.0, 0.0)]

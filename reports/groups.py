@@ -26,7 +26,7 @@ from cl_adapters.reports.experience_names import (
 from cl_adapters.reports.load import Run
 from cl_adapters.reports.looks import CurveStyle, Method, method_looks
 from cl_adapters.reports.seeds import Interval, mean_interval
-from cl_adapters.reports.tested import old_image_notes
+from cl_adapters.reports.tested import batch_notes, old_image_notes
 
 __all__ = ["Group", "Row", "clean_text", "file_name", "group_runs", "stream_names"]
 
@@ -276,7 +276,7 @@ def _build(stream: str, slug: str, runs: Sequence[Run]) -> Group:
     ]
     rows.sort(key=lambda row: (-float(row.interval("a_last_micro").mean), row.label))
     notes += _missing_seeds(rows) + _missing_experiences(rows) + _earlier_hits(rows)
-    notes += old_image_notes(rows)
+    notes += old_image_notes(rows) + batch_notes(rows)
     if len(protocols) > 1:
         slug += "-mixed"
     return Group(

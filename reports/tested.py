@@ -1,4 +1,4 @@
-"""Which classes of a run its last evaluation had images of, and what became of the others' images.
+"""Which images a run's evaluations had, what became of others, and whether batches decided.
 
 A run that goes on with another one may have been evaluated without the test images of before.
 """
@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from cl_adapters.errors import listed
+from cl_adapters.records.event_kinds import Prompts
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.reports.load import Run
 
 if TYPE_CHECKING:
     from cl_adapters.reports.groups import Row
 
-__all__ = ["coverage_sentence", "old_image_notes", "untested_classes"]
+__all__ = ["batch_notes", "coverage_sentence", "old_image_notes", "untested_classes"]
 
 _NO_OLD_TEST: Final = "none"  # what `--old-test` says for: there are none any more
 
@@ -49,6 +50,20 @@ def old_image_notes(rows: Sequence["Row"]) -> list[str]:
                 f"{row.label}: test images of before it was continued {told}; accuracies before "
                 f"and after the line are not over the same images{f', {over}' if over else ''}."
             )
+    return notes
+
+
+def batch_notes(rows: Sequence["Row"]) -> list[str]:
+    """Returns a sentence for each method whose answer for an image depends on its test batch."""
+    notes = []
+    for row in rows:
+        events = (each for run in row.runs for each in run.events if isinstance(each, Prompts))
+        told = {(each.by_batch, each.batch_images) for each in events if each.by_batch}
+        notes += [
+            f"{row.label}: under {options} the answer for an image depends on the others in its "
+            f"test batch, of {images} images; alone or in another order images get other answers."
+            for options, images in sorted(told)
+        ]
     return notes
 
 

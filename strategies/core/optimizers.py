@@ -32,7 +32,7 @@ def sgd(
             step and have one in a later one.
     """
     groups = _groups(parameters, lr, slower, share)
-    return torch.optim.SGD(groups, momentum=0.9, weight_decay=weight_decay, fused=True)
+    return torch.optim.SGD(groups, momentum=0.9, weight_decay=weight_decay, fused=fused)
 
 
 def adam(
@@ -42,7 +42,7 @@ def adam(
     slower: nn.Module | None = None,
     share: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """Returns Adam without weight decay; arguments as those of `sgd`."""
+    """Returns Adam without weight decay, whose rates can be lowered; arguments as of `sgd`."""
     return torch.optim.Adam(_groups(parameters, lr, slower, share), fused=True)
 
 
@@ -54,23 +54,7 @@ def _groups(
         {"params": [value for value in parameters if (id(value) in own) == is_own], "lr": rate}
         for is_own, rate in ([(False, lr), (True, lr * share)] if own else [(False, lr)])
     ]
-<<<<<<< HEAD
-    groups = [{**group, "initial_lr": group["lr"]} for group in groups]
-    return torch.optim.SGD(groups, momentum=0.9, weight_decay=weight_decay, fused=fused)
-
-
-def adam(parameters: Sequence[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    """Returns Adam without weight decay, whose rate can be lowered.
-
-    Args:
-        parameters: What is trained.
-        lr: Learning rate at the start.
-    """
-    groups = [{"params": list(parameters), "lr": lr, "initial_lr": lr}]
-    return torch.optim.Adam(groups, fused=True)
-=======
     return [{**group, "initial_lr": group["lr"]} for group in groups]
->>>>>>> 7213b93 (Pieces of prompt methods: prompts chosen by image or by vote, prefixes that grow, components mixed by attention)
 
 
 def set_cosine_rates(

@@ -45,6 +45,12 @@ CASES = [
     ("inflora", {"rank": 3}),
     ("sd_lora", {}),
     ("cl_lora", {}),
+    ("l2p", {}),
+    ("dualprompt", {"head": "kac", "general_blocks": 1}),
+    ("coda_prompt", {}),
+    ("hide_prompt", {}),
+    ("l2p", {"prompts": "none"}),
+    ("coda_prompt", {"prompts": "one_prompt"}),
 ]
 
 
@@ -64,7 +70,7 @@ def graph_of(model: Any) -> GraphModel:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    by_default(CASES, [CASES[place] for place in (0, 3, 4, 9, 11, 15, 17, 18, 20, 23, 24, 26)]),
+    by_default(CASES, [CASES[place] for place in (0, 3, 4, 9, 11, 15, 17, 18, 20, 23, 24, 26, 27, 30)]),
 )
 def test_a_graph_answers_as_the_model(name: str, options: dict[str, Any]) -> None:
     model = learned(name, **options)

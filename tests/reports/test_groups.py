@@ -87,6 +87,20 @@ def test_seconds_of_a_filled_cache_are_told(
     assert note.startswith("simplecil, seeds 1, 2: the cache held features that earlier runs had")
 
 
+def test_answers_that_a_test_batch_decides_are_told(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed, by_batch in ((0, ""), (1, "selection=batch")):
+        folder = make_run("l2p", seed)
+        facts = {"reads": "class token", "by_batch": by_batch, "batch_images": 64 * bool(by_batch)}
+        for experience in (0, 1):
+            append_event(folder, "prompts", experience, 0, **facts)
+    (group,) = _groups(tmp_path)
+    (note,) = group.notes
+    assert note.startswith(
+        "l2p: under selection=batch the answer for an image depends on the others"
+    )
+    assert "test batch, of 64 images" in note
+
+
 def test_missing_seeds_are_named(make_run: MakeRun, tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         make_run("lae", seed)

@@ -34,7 +34,7 @@ Without an option: a new head's biases are 0, theirs are drawn.
 """
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
 from pydantic import Field, field_validator
@@ -45,7 +45,7 @@ from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.components import ComponentPool, Start
 from cl_adapters.peft.prompts import PrefixPool
 from cl_adapters.schedule import quarter_cosine
-from cl_adapters.strategies.core.optimizers import scale_rates
+from cl_adapters.strategies.core.optimizers import set_cosine_rates
 from cl_adapters.strategies.core.prompting import PromptConfig, PromptModel, PromptStrategy
 from cl_adapters.strategies.core.strategy import Output
 from cl_adapters.vit.adapted_vit import AdaptedViT
@@ -101,7 +101,7 @@ class CODAPromptModel(PromptModel):
         if query is None:
             prompts = self.prefix.entries[0]
         else:
-            prompts = self.components.mixed(query).unflatten(2, (2, -1))
+            prompts = torch.stack(self.components.mixed(query).chunk(2, dim=2), dim=2)
         adapters = AdapterSet(dict(self.prefix.places(prompts)))
         return Output(self.heads(self.backbone(images, adapters)))
 
@@ -131,7 +131,7 @@ class CODAPrompt(PromptStrategy):
         if total is None:
             return self.config.per_experience
         if experiences is None:
-            stream = getattr(self.experience, "origin_stream", None)
+            stream: Any = getattr(self.experience, "origin_stream", None)
             experiences = len(stream) if hasattr(stream, "__len__") else None
         if experiences is None:
             raise InputError(
@@ -149,7 +149,7 @@ class CODAPrompt(PromptStrategy):
     def begin_epoch(self, epoch: int) -> None:
         """Lowers the learning rate along a quarter of a cosine."""
         super().begin_epoch(epoch)
-        scale_rates(self.optimizer, quarter_cosine(epoch, self.config.epochs))
+        set_cosine_rates(self.optimizer, epoch, self.config.epochs, quarter_cosine)
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over the current classes, and the penalty if it counts."""

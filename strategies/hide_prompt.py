@@ -40,9 +40,9 @@ from torch import Tensor, nn
 from cl_adapters.heads.orthogonality import orthogonality_loss
 from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.prompts import Init, PrefixPool
-from cl_adapters.schedule import cosine
+from cl_adapters.schedule import cosine, tenths
 from cl_adapters.strategies.core.guessing import GuessConfig, TaskGuess
-from cl_adapters.strategies.core.optimizers import adam, scale_rates
+from cl_adapters.strategies.core.optimizers import adam, set_cosine_rates
 from cl_adapters.strategies.core.prompting import PairedConfig, PromptModel, PromptStrategy
 from cl_adapters.strategies.core.strategy import Output, Phase
 from cl_adapters.vit.adapted_vit import AdaptedViT
@@ -155,9 +155,9 @@ class HiDePrompt(PromptStrategy):
     def begin_epoch(self, epoch: int) -> None:
         """Lowers the rate of the prompt and the head."""
         super().begin_epoch(epoch)
-        is_cosine = self.config.schedule == "cosine"
-        share = cosine(epoch, self.config.epochs) if is_cosine else 0.1 ** (epoch // 30)
-        scale_rates(self.optimizer, 1.0 if self.model.is_guessing else share)
+        if not self.model.is_guessing:
+            curve = cosine if self.config.schedule == "cosine" else tenths
+            set_cosine_rates(self.optimizer, epoch, self.config.epochs, curve)
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over the current classes and the orthogonality term."""

@@ -46,7 +46,8 @@ class RadialBasis(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Returns the values of the radial functions."""
         distances = (self.norm(features)[..., None] - self.places) * ((PLACES - 1) / (2 * _END))
-        return (-distances.square()).exp().flatten(-2)
+        values: Tensor = (-distances.square()).exp().flatten(-2)
+        return values
 
 
 class RadialLinear(nn.Linear):

@@ -7,16 +7,16 @@ arXiv:2112.08654; the same and Sayna Ebrahimi, "DualPrompt", ECCV 2022, arXiv:22
 Shapes: B batch, M prompts, K chosen ones an image, L tokens of a prompt, D width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cl_adapters.errors import InputError
-from cl_adapters.peft.adapter_set import Slot
+from cl_adapters.peft.adapter_set import Slots
 
 __all__ = [
     "RANGES",
@@ -211,11 +211,12 @@ class PrefixPool(nn.Module):
 
         Gradients reach the entry alone; the first has none before it.
         """
-        own = self.entries[entry]
+        own: Tensor = self.entries[entry]
         if entry == 0:
             return own
         earlier = torch.stack(list(self.entries[:entry])).mean(dim=0).detach()
-        return (1 - share) * own + share * earlier
+        mixed: Tensor = (1 - share) * own + share * earlier
+        return mixed
 
     def chosen(self, entries: Tensor) -> Tensor:
         """Returns the entries of images: (B, blocks, 2, L, D) of (B,)."""
@@ -223,7 +224,7 @@ class PrefixPool(nn.Module):
 
     def places(
         self, prompts: Tensor, pairing: Pairing = "key_value"
-    ) -> Iterator[tuple[tuple[Slot, int], ChosenPrefix]]:
+    ) -> Iterator[tuple[tuple[Slots, int], Callable[..., Any]]]:
         """Yields what fills the slots of the blocks, for an `AdapterSet`.
 
         Args:

@@ -136,12 +136,13 @@ class PromptStrategy(AdapterStrategy):
 
     config: PromptConfig
     model: PromptModel
-    model_class: ClassVar[Callable[[AdaptedViT, Any, int], PromptModel]]
+    model_class: ClassVar[Any]  # called as `PromptModel(backbone, config, seed)`
 
     @classmethod
     def build_model(cls, backbone: AdaptedViT, config: PromptConfig, seed: int) -> PromptModel:
         """Returns the backbone with its first prompts and no classes yet."""
-        return cls.model_class(backbone, config, seed)
+        made: PromptModel = cls.model_class(backbone, config, seed)
+        return made
 
     @property
     def answers_by_batch(self) -> bool:
@@ -166,7 +167,9 @@ class PromptStrategy(AdapterStrategy):
         """Freezes all but some parts, and makes a fresh optimiser over these."""
         self.model.requires_grad_(requires_grad=False)
         for part in parts:
-            part.requires_grad_(requires_grad=True)
+            values = part.parameters() if isinstance(part, nn.Module) else [part]
+            for value in values:
+                value.requires_grad = True
         self.make_optimizer()
 
     def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

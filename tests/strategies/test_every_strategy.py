@@ -26,6 +26,7 @@ EXPERIENCES = [[3, 0], [1, 4], [2, 5, 6]]  # labels in no order, not all of one 
 def build(name: str, vit: AdaptedViT, *, epochs: int = 4, **arguments: Any) -> AdapterStrategy:
     strategy = STRATEGIES[name]
     options = {"batch_size": 8, "epochs": epochs, "freeze_epochs": epochs - 1, "projections": 200}
+    options |= {"guess_epochs": epochs}
     options = {key: options[key] for key in options if key in strategy.config_class.model_fields}
     arguments.setdefault("evaluator", EvaluationPlugin(loggers=[BaseLogger()]))
     return strategy(backbone=vit, config=strategy.config_class().override(options), **arguments)

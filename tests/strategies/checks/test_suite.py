@@ -27,6 +27,7 @@ OF_ONE_TRIAL = (
 NAMES = STRATEGY_NAMES.names()
 # What takes most of a trial's time, made small: what is checked does not depend on it.
 SMALL = {
+    "hide_prompt": {"guess_epochs": 1, "alignment_epochs": 2},
     "loranpac": {"projections": 64},
     "ranpac": {"projections": 64},
     "sema": {"descriptor_epochs": 2},

@@ -70,7 +70,9 @@ def graph_of(model: Any) -> GraphModel:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    by_default(CASES, [CASES[place] for place in (0, 3, 4, 9, 11, 15, 17, 18, 20, 23, 24, 26, 27, 30)]),
+    by_default(
+        CASES, [CASES[place] for place in (0, 3, 4, 9, 11, 15, 17, 18, 20, 23, 24, 26, 27, 30)]
+    ),
 )
 def test_a_graph_answers_as_the_model(name: str, options: dict[str, Any]) -> None:
     model = learned(name, **options)

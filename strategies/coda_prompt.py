@@ -112,6 +112,7 @@ class CODAPrompt(PromptStrategy):
     config_class = CODAPromptConfig
     config: CODAPromptConfig
     model: CODAPromptModel
+    pieces = ("heads", "prompts")
     model_class = CODAPromptModel
 
     def begin_experience(self) -> None:

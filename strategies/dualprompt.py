@@ -121,6 +121,7 @@ class DualPrompt(KeyedPromptStrategy):
     config_class = DualPromptConfig
     config: DualPromptConfig
     model: DualPromptModel
+    pieces = ("heads", "prompts")
     model_class = DualPromptModel
 
     def check_experience(self, dataset: AvalancheDataset) -> None:  # noqa: ARG002

@@ -119,6 +119,7 @@ class HiDePrompt(PromptStrategy):
     config_class = HiDePromptConfig
     config: HiDePromptConfig
     model: HiDePromptModel
+    pieces = ("heads", "prompts", "statistics")
     model_class = HiDePromptModel
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:

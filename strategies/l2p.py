@@ -125,4 +125,5 @@ class L2P(KeyedPromptStrategy):
     config_class = L2PConfig
     config: L2PConfig
     model: L2PModel
+    pieces = ("heads", "prompts")
     model_class = L2PModel

@@ -14,7 +14,7 @@ from cl_adapters.strategies import STRATEGY_NAMES
 
 __all__ = ["fill_options", "option_table"]
 
-_MARKED: Final = re.compile(r"(<!-- options:([\w:]+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+_MARKED: Final = re.compile(r"(<!-- options:([\w:]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def fill_options(page: str) -> str:
@@ -26,7 +26,7 @@ def fill_options(page: str) -> str:
     Raises:
         InputError: If there is no strategy of a name.
     """
-    return _MARKED.sub(lambda found: f"{found[1]}\n{option_table(found[2])}{found[3]}", page)
+    return _MARKED.sub(lambda found: f"{found[1]}\n{option_table(found[2])}\n{found[3]}", page)
 
 
 def option_table(name: str) -> str:

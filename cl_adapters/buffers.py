@@ -1,10 +1,12 @@
 """Buffers that grow: with classes, with sets, with whatever comes."""
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["GrowingBuffers", "learned_sizes"]
+__all__ = ["GrowingBuffers", "KeptTensors", "learned_sizes"]
 
 
 class GrowingBuffers(nn.Module):
@@ -14,7 +16,6 @@ class GrowingBuffers(nn.Module):
     its private hook.
 
     Example:
-        >>> import torch
         >>> class Sums(GrowingBuffers):
         ...     def __init__(self, rows: int) -> None:
         ...         super().__init__()
@@ -41,6 +42,32 @@ class GrowingBuffers(nn.Module):
                 setattr(self, name, stored.new_zeros(stored.shape, device=value.device))
         super()._load_from_state_dict(state, prefix, *rest)
         self.buffers_loaded()
+
+
+class KeptTensors(GrowingBuffers):
+    """Tensors by name that are part of the state, whatever shape they take.
+
+    Args:
+        names: Of the tensors, which are empty at first; without a dot.
+
+    Example:
+        >>> kept = KeptTensors(["weight"])
+        >>> kept.keep({"weight": torch.ones(2, 3)})
+        >>> kept.weight.shape
+        torch.Size([2, 3])
+    """
+
+    grows_by_learning = True
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        for name in names:
+            self.register_buffer(name, torch.zeros(0))
+
+    def keep(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes tensors in place of those of the same names."""
+        for name, value in tensors.items():
+            setattr(self, name, value.detach())
 
 
 def learned_sizes(module: nn.Module) -> set[str]:

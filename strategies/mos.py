@@ -63,7 +63,7 @@ from cl_adapters.peft.retrieval import Retrieval, retrieve
 from cl_adapters.strategies.core.config import BlockPeftConfig, SGDConfig, TrainedHeadConfig
 from cl_adapters.strategies.core.features import AdapterFeatureExtractor
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
-from cl_adapters.strategies.core.statistics import AlignmentConfig, collect_features
+from cl_adapters.strategies.core.statistics import ModelAlignmentConfig, collect_features
 from cl_adapters.strategies.core.strategy import AdapterStrategy, Output
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.by_set import FeaturesUnder, features_by_set
@@ -71,7 +71,7 @@ from cl_adapters.vit.by_set import FeaturesUnder, features_by_set
 __all__ = ["MOS", "MOSConfig", "MOSModel", "orthogonality_loss"]
 
 
-class MOSConfig(SGDConfig, BlockPeftConfig, TrainedHeadConfig, AlignmentConfig):
+class MOSConfig(SGDConfig, BlockPeftConfig, TrainedHeadConfig, ModelAlignmentConfig):
     """Options of MOS."""
 
     head_lr: float = Field(default=0.1, gt=0, description="the head's, as a share of `lr`")
@@ -137,6 +137,7 @@ class MOSModel(nn.Module):
         self.task_predictor = build_closed_head(predictor, backbone.embed_dim, scale=1.0)
         self.classes = config.build_statistics(backbone.embed_dim)
         self.class_to_task = ClassToTask()  # the last experience of each class
+        self.unaligned = config.build_unaligned()
 
     def forward(self, images: Tensor) -> Output:
         """Returns the head's logits in train mode, the log of the score in eval mode.
@@ -255,7 +256,7 @@ class MOS(AdapterStrategy):
         features, labels = self._keep_statistics()
         if len(self.classes_by_experience) > 1:
             source = self.generator("alignment")
-            self.config.align(self.model.heads, self.model.classes, source, self.events)
+            self.config.align_model(self.model, source, self.events)
         self._fit_task_predictor(features, labels)
 
     def _freeze_copy(self) -> None:
@@ -303,6 +304,7 @@ class MOS(AdapterStrategy):
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds rows to the head and to the predictor, and an experience to each class."""
         model, known = self.model, self.config.num_classes
+        self.config.restore_head(model)
         rows = range(known) if known else classes
         model.heads.add_classes(rows, generator)
         model.task_predictor.add_classes(rows)

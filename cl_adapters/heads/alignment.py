@@ -4,10 +4,12 @@ Reference: Gengwei Zhang, Liyuan Wang, Guoliang Kang, Ling Chen, Yunchao Wei, "S
 with Classifier Alignment for Continual Learning on a Pre-trained Model", ICCV 2023, arXiv:
 2303.05118. Without options it is what MOS makes of it; SLCA scales the means of older classes down
 (`aged_means`) and normalises the logits (`temperature`), and puts the head back afterwards
-(`unaligned.py`).
+(`unaligned.py`). TUNA means to scale as SLCA does, but divides by a negative number, so that newer
+classes get the smaller means (`reversed_means`).
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,17 @@ from cl_adapters.errors import InputError
 from cl_adapters.heads.gaussians import ClassGaussians
 from cl_adapters.schedule import cosine
 
-__all__ = ["Alignment", "aged_means", "align_head", "normalized_logits"]
+__all__ = [
+    "Alignment",
+    "MeanScaling",
+    "aged_means",
+    "align_head",
+    "mean_scales",
+    "normalized_logits",
+    "reversed_means",
+]
+
+MeanScaling = Literal["none", "slca", "tuna"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,3 +144,37 @@ def aged_means(experiences: Tensor) -> Tensor:
         [0.92, 0.94, 1.0]
     """
     return 0.9 + 0.1 * (experiences + 1) / (experiences.max() + 1)
+
+
+def reversed_means(experiences: Tensor) -> Tensor:
+    """Returns TUNA's factor on class means, as published: from 0.91 down, the newer the smaller.
+
+    Class number c, counted by experience and then by row, gets
+    0.9 + 0.1 (floor(c / -n) + 1) / T, n the classes of the newest of T experiences.
+
+    Args:
+        experiences: (C,), the experience of each class, counted from 0.
+
+    Example:
+        >>> [round(value, 2) for value in reversed_means(torch.tensor([0, 0, 1, 1])).tolist()]
+        [0.95, 0.9, 0.9, 0.85]
+    """
+    number = torch.empty_like(experiences)
+    number[torch.argsort(experiences, stable=True)] = torch.arange(
+        len(experiences), device=experiences.device
+    )
+    newest = experiences.max()
+    steps = torch.div(number, -(experiences == newest).sum(), rounding_mode="floor")
+    return 0.9 + 0.1 * (steps + 1) / (newest + 1)
+
+
+def mean_scales(scaling: MeanScaling, experiences: Tensor) -> Tensor | None:
+    """Returns the factor on each class mean, (C,); None if means stay as they are.
+
+    Args:
+        scaling: Whose rule.
+        experiences: (C,), the experience of each class, counted from 0.
+    """
+    if scaling == "none":
+        return None
+    return aged_means(experiences) if scaling == "slca" else reversed_means(experiences)

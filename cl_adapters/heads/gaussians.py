@@ -5,7 +5,7 @@ A class is a mixture of components; a component has mean mu, spread s and factor
     N(mu, diag(s^2) + F' F),     a sample is  mu + s * u + F' v,   u, v standard normal
 
 so nothing is decomposed when samples are drawn. Four ways to fit n features of a class, all with
-`FLOOR` on the diagonal, so that no covariance is singular:
+a floor on the diagonal, so that no covariance is singular:
 
     full         F' F is the unbiased covariance, rank min(n - 1, D)
     low_rank     F holds its `rank` strongest directions, s^2 the rest of its diagonal
@@ -40,6 +40,7 @@ class ClassGaussians(GrowingBuffers):
         kind: How a class is fitted.
         rank: Directions kept by `low_rank`.
         centroids: Most clusters of `centroids`.
+        floor: Added to every variance, above 0.
 
     Attributes:
         labels: (M,), the class of each component.
@@ -65,9 +66,10 @@ class ClassGaussians(GrowingBuffers):
         *,
         rank: int = 128,
         centroids: int = 10,
+        floor: float = FLOOR,
     ) -> None:
         super().__init__()
-        self.kind, self.rank, self.centroids = kind, rank, centroids
+        self.kind, self.rank, self.centroids, self.floor = kind, rank, centroids, floor
         self.register_buffer("labels", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("shares", torch.zeros(0))
         self.register_buffer("means", torch.zeros(0, num_features))
@@ -119,7 +121,7 @@ class ClassGaussians(GrowingBuffers):
         self.labels = functional.pad(self.labels, (0, 1), value=label)
         self.shares = functional.pad(self.shares, (0, 1), value=float(component.share))
         self.means = torch.cat([self.means, component.mean[None].to(self.means)])
-        spread = (component.variance + FLOOR).sqrt()
+        spread = (component.variance + self.floor).sqrt()
         self.spreads = torch.cat([self.spreads, spread[None].to(self.spreads)])
         rows = max(self.factors.shape[1], len(factor))
         held = functional.pad(self.factors, (0, 0, 0, rows - self.factors.shape[1]))

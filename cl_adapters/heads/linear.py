@@ -101,6 +101,14 @@ class ExperienceHeads(nn.Module):
 
     grow = earlier_method("grow", "add_classes")
 
+    def train_only(self, classes: Sequence[int]) -> None:
+        """Lets the layers of some classes learn, and no others."""
+        start = 0
+        for layer in cast("list[nn.Linear]", list(self.layers)):
+            own = self.classes[start : start + layer.out_features]
+            layer.requires_grad_(requires_grad=not set(own).isdisjoint(classes))
+            start += layer.out_features
+
     def forward(self, features: Tensor) -> Tensor:
         """Returns the logits.
 
@@ -150,10 +158,19 @@ class ExperienceHeads(nn.Module):
                 own.bias[row] = layer.bias[index]
 
 
-def cross_entropy_over(classes: Sequence[int], logits: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy_over(
+    classes: Sequence[int], logits: Tensor, targets: Tensor, *, margin: float = 0.0
+) -> Tensor:
     """Returns the mean cross-entropy of a softmax over the given classes only.
 
     Equals the loss with every other logit at minus infinity: classes outside get no gradient.
+
+    Args:
+        classes: Those that count.
+        logits: Of all classes.
+        targets: The right ones.
+        margin: Taken off each target's logit, by which it has to win; on scaled cosines it is
+            CosFace's margin times the scale.
 
     Shape:
         logits: (B, C). targets: (B,), each in `classes`. Output: scalar.
@@ -164,7 +181,10 @@ def cross_entropy_over(classes: Sequence[int], logits: Tensor, targets: Tensor) 
         0.6931
     """
     chosen = _index(sorted(classes), logits.device)
-    return nn.functional.cross_entropy(logits[:, chosen], torch.searchsorted(chosen, targets))
+    rows, own = logits[:, chosen], torch.searchsorted(chosen, targets)
+    if margin:
+        rows = rows - margin * nn.functional.one_hot(own, len(chosen))
+    return nn.functional.cross_entropy(rows, own)
 
 
 def _index(values: Sequence[int], device: torch.device) -> Tensor:

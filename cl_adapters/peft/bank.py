@@ -59,6 +59,12 @@ class AdapterBank(GrowingBuffers):
         for key, value in zip(self.template.keys, tensors, strict=True):
             setattr(self, key, torch.cat([getattr(self, key), value.detach()[None]]))
 
+    @torch.no_grad()
+    def cut(self, count: int) -> None:
+        """Forgets all sets but the first `count`."""
+        for key in self.template.keys:
+            setattr(self, key, getattr(self, key)[:count].clone())
+
     def at(self, index: int) -> list[Tensor]:
         """Returns the tensors of one set, blocks first: what is written into them stays."""
         return [value[index] for value in self.tensors()]

@@ -9,7 +9,17 @@ from torch import Tensor, nn
 
 from cl_adapters.errors import InputError
 
-__all__ = ["PAPER_DECAY", "PAPER_STEPS", "auto_decay", "ema_update", "merge_", "merge_by_block"]
+__all__ = [
+    "PAPER_DECAY",
+    "PAPER_STEPS",
+    "auto_decay",
+    "ema_update",
+    "fisher_average",
+    "merge_",
+    "merge_by_block",
+    "orthogonality_term",
+    "universal_set",
+]
 
 # LAE on CIFAR-100 with ten experiences: 5 epochs of 208 steps, decay 0.9999 (Gao et al., 2023).
 PAPER_DECAY: Final = 0.9999
@@ -94,3 +104,72 @@ def merge_by_block(merge: Callable[[int | Sequence[int]], None], num_blocks: int
     merge(range(1, num_blocks + 1))
     yield
     merge(range(num_blocks - 1, -1, -1))
+
+
+def universal_set(sets: Sequence[Tensor]) -> list[Tensor]:
+    """Returns one set out of many (TUNA): entry by entry the strongest with the prevailing sign.
+
+    The sign is that of the mean over all sets, the value the largest in magnitude among the sets
+    that have it. Whole numbers, such as counts among buffers, are those of the last set.
+
+    Args:
+        sets: The tensors of a set, each with the sets in its first dimension.
+
+    Example:
+        >>> rows = torch.tensor([[0.4, -0.3, 0.1], [0.2, 0.5, -0.3], [-0.1, 0.1, -0.2]])
+        >>> [round(value, 1) for value in universal_set([rows])[0].tolist()]
+        [0.4, 0.5, -0.3]
+    """
+    return [_strongest(value) if value.is_floating_point() else value[-1] for value in sets]
+
+
+def _strongest(values: Tensor) -> Tensor:
+    sign = values.mean(dim=0).sign()
+    return sign * (sign * values).clamp_min(0).amax(dim=0)
+
+
+def fisher_average(
+    old: Tensor, new: Tensor, old_fisher: Tensor, new_fisher: Tensor, share: float
+) -> Tensor:
+    """Returns the average of two tensors, entry by entry weighted by their Fisher information.
+
+    ((1 - a) F_old old + a F_new new) / ((1 - a) F_old + a F_new); the plain average where both
+    know nothing.
+
+    Args:
+        old: The one tensor.
+        new: The other.
+        old_fisher: F of the one, at least 0, of the same shape.
+        new_fisher: F of the other.
+        share: a, of the new one, in [0, 1].
+
+    Example:
+        >>> one = torch.ones(1)
+        >>> round(fisher_average(one, 2 * one, 1e-4 * one, 1e-5 * one, 0.4).item(), 4)
+        1.0625
+    """
+    kept, taken = (1 - share) * old_fisher.double(), share * new_fisher.double()
+    total = kept + taken
+    known = (kept * old + taken * new) / torch.where(total > 0, total, 1)
+    return torch.where(total > 0, known, (1 - share) * old + share * new).to(old.dtype)
+
+
+def orthogonality_term(up: Tensor, stored: Tensor) -> Tensor:
+    """Returns how alike the average rows of up-projections are, summed over the stored sets.
+
+    Args:
+        up: Of the set in training, by block.
+        stored: Of the stored sets.
+
+    Shape:
+        up: (L, D, R). stored: (T, L, D, R). Output: scalar.
+
+    Example:
+        >>> up = torch.tensor([[[3.0, 4.0], [0.0, 2.0]]])  # mean row of length 1: (0.3, 0.9)
+        >>> round(orthogonality_term(up, up[None]).item(), 4)
+        0.9
+    """
+    own, others = (
+        nn.functional.normalize(each, dim=-1).mean(dim=-2) for each in (up, stored.to(up.dtype))
+    )
+    return (own * others).sum(dim=-1).abs().mean(dim=-1).sum()

@@ -85,11 +85,15 @@ class Features:
         answered = partial(_count, self._backbone, asked)
         return FeatureExtractor(rows, namespace, self._device, size, answered)
 
-    def adapter_feature_extractor(self, bank: AdapterBank) -> AdapterFeatureExtractor:
+    def adapter_feature_extractor(
+        self, bank: AdapterBank, *, settled: int | None = None
+    ) -> AdapterFeatureExtractor:
         """Returns the network under the adapter sets of a bank.
 
         Args:
-            bank: The sets; they stay as they are, and others may follow.
+            bank: The sets.
+            settled: How many of them, from the first on, will stay as they are, whatever follows;
+                None for all.
         """
 
         def rows(images: Tensor, sets: Tensor) -> Tensor:
@@ -99,13 +103,15 @@ class Features:
             return found
 
         passes = self._backbone.num_passes
-        for number in range(len(self._set_digests), len(bank)):
+        digests = list(self._set_digests)
+        for number in range(len(digests), len(bank)):
             shown = partial(_under_one, rows, number)
             shape = self._backbone.input_shape
-            self._set_digests.append(extractor_digest(shown, bank.at(number), shape)[0])
+            digests.append(extractor_digest(shown, bank.at(number), shape)[0])
+        self._set_digests = digests[:settled]
         self._backbone.num_passes = passes
         namespace = self.feature_extractor(self._backbone, self._backbone).namespace
-        sets = tuple(self._set_digests)
+        sets = tuple(digests)
         return AdapterFeatureExtractor(
             rows, namespace, sets, self._device, self._backbone.count_passes
         )
@@ -132,8 +138,27 @@ class Features:
             Output: (B, 3, S, S) and (B,) each.
         """
         # A loader draws a number for its workers: from a generator of its own, not torch's global.
-        batches: Any = DataLoader(shown, batch_size=_PLAIN_BATCH, generator=torch.Generator())
-        for images, labels, *_ in batches:
+        yield from self._batches(
+            DataLoader(shown, batch_size=_PLAIN_BATCH, generator=torch.Generator())
+        )
+
+    def shuffled_images(
+        self, dataset: AvalancheDataset, generator: torch.Generator, batch_size: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields images on the device, augmented as in training and shuffled, and labels (B,).
+
+        Args:
+            dataset: The images.
+            generator: Source of their order, on the CPU.
+            batch_size: B.
+        """
+        shown: Any = dataset.train()
+        yield from self._batches(
+            DataLoader(shown, batch_size=batch_size, shuffle=True, generator=generator)
+        )
+
+    def _batches(self, loader: Any) -> Iterator[tuple[Tensor, Tensor]]:  # noqa: ANN401 - torch's
+        for images, labels, *_ in loader:
             yield self._backbone.inputs(images, self._device), labels.to(self._device).long()
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from cl_adapters.schedule import cosine
 
-__all__ = ["adam", "no_optimizer", "set_cosine_rates", "sgd"]
+__all__ = ["adam", "no_optimizer", "set_cosine_rates", "set_step_rates", "sgd"]
 
 
 def sgd(
@@ -73,6 +73,18 @@ def set_cosine_rates(
     """
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * share(epoch, epochs)
+
+
+def set_step_rates(optimizer: torch.optim.Optimizer, epoch: int, milestone: int) -> None:
+    """Lowers learning rates to a tenth from an epoch on.
+
+    Args:
+        optimizer: Whose groups have an `initial_lr`, as those of `sgd`.
+        epoch: The epoch that begins, from 0.
+        milestone: The first epoch at a tenth.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * (0.1 if epoch >= milestone else 1.0)
 
 
 def no_optimizer() -> torch.optim.Optimizer:

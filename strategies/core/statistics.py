@@ -2,19 +2,21 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cl_adapters.heads.alignment import Alignment, align_head
-from cl_adapters.heads.gaussians import ClassGaussians, Statistics
+from cl_adapters.heads.alignment import Alignment, MeanScaling, align_head, mean_scales
+from cl_adapters.heads.class_to_task import ClassToTask
+from cl_adapters.heads.gaussians import FLOOR, ClassGaussians, Statistics
 from cl_adapters.heads.linear import ExperienceHeads
+from cl_adapters.heads.unaligned import UnalignedHead
 from cl_adapters.strategies.core.config import StrategyOptions
 from cl_adapters.strategies.core.event_log import EventLog
 
-__all__ = ["AlignmentConfig", "collect_features"]
+__all__ = ["AlignmentConfig", "HasAlignedHead", "ModelAlignmentConfig", "collect_features"]
 
 
 class AlignmentConfig(StrategyOptions):
@@ -30,6 +32,15 @@ class AlignmentConfig(StrategyOptions):
         """Returns statistics of no class yet."""
         return ClassGaussians(num_features, self.statistics, rank=self.rank)
 
+    def alignment_settings(self) -> Alignment:
+        """Returns how a head is aligned, by default with batches of five times training's size."""
+        return Alignment(
+            epochs=self.alignment_epochs,
+            batch_size=5 * int(getattr(self, "batch_size", 32)),
+            lr=self.alignment_lr,
+            weight_decay=float(getattr(self, "weight_decay", 0.0)),
+        )
+
     def align(
         self,
         heads: ExperienceHeads,
@@ -41,8 +52,6 @@ class AlignmentConfig(StrategyOptions):
         changes: Mapping[str, Any] | None = None,
     ) -> None:
         """Realigns the rows of all classes that have statistics, if `alignment` says so.
-
-        The batches are five times those of training, of which the config has the size.
 
         Args:
             heads: Whose rows.
@@ -56,18 +65,102 @@ class AlignmentConfig(StrategyOptions):
             return
         labels = torch.unique(classes.labels).tolist()
         head = heads.joined(labels)
-        options = Alignment(
-            epochs=self.alignment_epochs,
-            batch_size=5 * int(getattr(self, "batch_size", 32)),
-            lr=self.alignment_lr,
-            weight_decay=float(getattr(self, "weight_decay", 0.0)),
-        )
+        options = self.alignment_settings()
         options = replace(options, **(changes or {}))
         steps = len(labels) if options.steps is None else min(options.steps, len(labels))
         with events.timed("alignment", options.epochs * options.batch_size * steps):
             whole = head if through is None else nn.Sequential(through, head)
             align_head(whole, classes, generator, options)
         heads.assign(labels, head)
+
+
+class HasAlignedHead(Protocol):
+    """A model with a head that is aligned on statistics of classes."""
+
+    heads: ExperienceHeads
+    classes: ClassGaussians
+    class_to_task: ClassToTask
+    unaligned: UnalignedHead | None  # the head before, where it is to be put back
+
+
+class ModelAlignmentConfig(AlignmentConfig):
+    """The same with all that papers do to samples, logits and the head afterwards."""
+
+    variance_floor: float = Field(default=FLOOR, gt=0, description="added to every variance")
+    alignment_samples: int | None = Field(
+        default=None,
+        ge=1,
+        description="of a class in a round, and in a step; None: five times `batch_size`",
+    )
+    alignment_period: int | None = Field(
+        default=None,
+        ge=1,
+        description="rounds until the rate is 0, then it rises; None: `alignment_epochs`",
+    )
+    mean_scaling: MeanScaling = Field(
+        default="none",
+        description="factor on class means: slca, the older the smaller; tuna, as published, "
+        "the newer the smaller",
+    )
+    logit_temperature: float | None = Field(
+        default=None, gt=0, description="tau of logits of normalised length; None: as they are"
+    )
+    head_restore: bool = Field(
+        default=False, description="put the head back as it was before it learns on"
+    )
+
+    def build_statistics(self, num_features: int) -> ClassGaussians:
+        """Returns statistics of no class yet."""
+        return ClassGaussians(
+            num_features, self.statistics, rank=self.rank, floor=self.variance_floor
+        )
+
+    def build_unaligned(self) -> UnalignedHead | None:
+        """Returns where a head is kept that is to be put back, None if it is not."""
+        return UnalignedHead() if self.head_restore else None
+
+    def alignment_settings(self) -> Alignment:
+        """Returns how a head is aligned."""
+        plain = super().alignment_settings()
+        return replace(
+            plain,
+            batch_size=self.alignment_samples or plain.batch_size,
+            schedule_epochs=self.alignment_period,
+            temperature=self.logit_temperature,
+        )
+
+    def align_model(
+        self, model: HasAlignedHead, generator: torch.Generator, events: EventLog
+    ) -> nn.Linear | None:
+        """Realigns the rows of all classes that have statistics, if `alignment` says so.
+
+        Returns:
+            These rows as one layer, by rising label, with the gradients of the last step.
+        """
+        if not self.alignment:
+            return None
+        if model.unaligned is not None and not model.unaligned.is_kept:
+            model.unaligned.keep(model.heads)
+        labels, options = torch.unique(model.classes.labels).tolist(), self.alignment_settings()
+        head = model.heads.joined(labels)
+        experiences = model.class_to_task.experience_of[labels]
+        scales = mean_scales(self.mean_scaling, experiences)
+        with events.timed("alignment", options.epochs * options.batch_size * len(labels)):
+            align_head(
+                head,
+                model.classes,
+                generator,
+                options,
+                experiences=experiences,
+                mean_scales=scales,
+            )
+        model.heads.assign(labels, head)
+        return head
+
+    def restore_head(self, model: HasAlignedHead) -> None:
+        """Puts the head back that was kept by the last alignment, before it learns on or grows."""
+        if model.unaligned is not None:
+            model.unaligned.restore(model.heads)
 
 
 @torch.no_grad()

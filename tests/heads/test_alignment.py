@@ -9,8 +9,15 @@ from torch import nn
 from torch.nn import functional
 
 from cl_adapters.errors import InputError
-from cl_adapters.heads.alignment import Alignment, aged_means, align_head
+from cl_adapters.heads.alignment import (
+    Alignment,
+    aged_means,
+    align_head,
+    mean_scales,
+    reversed_means,
+)
 from cl_adapters.heads.gaussians import ClassGaussians
+from cl_adapters.heads.linear import ExperienceHeads
 
 
 def clouds(num_classes: int, dim: int, per_class: int = 20) -> ClassGaussians:
@@ -118,3 +125,48 @@ def test_slcas_factors_on_class_means() -> None:
 def test_a_temperature_without_experiences_is_refused() -> None:
     with pytest.raises(InputError, match="must know the experience of each row"):
         align_head(biased_head(2, 4), clouds(2, 4), torch.Generator(), Alignment(temperature=0.1))
+
+
+def test_tunas_factors_on_class_means_as_published() -> None:
+    # 20 classes each in ten experiences: class 0 gets 0.91, 1 to 20 get 0.90, the last ones 0.81.
+    experiences = torch.arange(10).repeat_interleave(20)
+    expected = [0.9 + 0.1 * (c // (180 - 200) + 1) / 10 for c in range(200)]
+    found = reversed_means(experiences).tolist()
+    assert found == pytest.approx(expected)
+    assert found[0] == pytest.approx(0.91)
+    assert found[1:21] == pytest.approx([0.9] * 20)
+    assert found[-19:] == pytest.approx([0.81] * 19)
+    # Rows stand by label: the number of a class is counted by experience first.
+    mixed = torch.tensor([1, 0, 1, 0])
+    assert reversed_means(mixed).tolist() == pytest.approx([0.9, 0.95, 0.85, 0.9])
+
+
+def test_factors_by_name() -> None:
+    experiences = torch.tensor([0, 1])
+    assert mean_scales("none", experiences) is None
+    for name, rule in (("slca", aged_means), ("tuna", reversed_means)):
+        found = mean_scales(name, experiences)  # type: ignore[arg-type] # a literal in a loop
+        assert found is not None
+        assert torch.equal(found, rule(experiences))
+
+
+def test_a_cosine_head_is_aligned_as_a_plain_loop_aligns_it() -> None:
+    classes, heads = clouds(3, 4), ExperienceHeads(4, init_std=0.5, cosine_scale=20.0)
+    for label in range(3):
+        heads.add_classes([label], torch.Generator().manual_seed(label))
+    head = heads.joined([0, 1, 2])
+    weight = head.weight.detach().clone().requires_grad_()
+    options = Alignment(epochs=1, batch_size=6, lr=0.01, weight_decay=0.1, samples_per_class=4)
+    align_head(head, classes, torch.Generator().manual_seed(3), options)
+    generator = torch.Generator().manual_seed(3)
+    features, labels = classes.sample(4, generator)
+    velocity = torch.zeros_like(weight)
+    for rows in torch.randperm(12, generator=generator).split(6):
+        lengths = features[rows].norm(dim=1)[:, None] * weight.norm(dim=1)
+        logits = 20 * features[rows] @ weight.T / lengths
+        loss = -logits.log_softmax(dim=1)[torch.arange(6), labels[rows]].mean()
+        (gradient,) = torch.autograd.grad(loss, weight)
+        with torch.no_grad():
+            velocity = 0.9 * velocity + gradient + 0.1 * weight
+            weight -= 0.01 * velocity
+    torch.testing.assert_close(head.weight, weight, rtol=1e-4, atol=1e-5)

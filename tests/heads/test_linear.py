@@ -154,3 +154,24 @@ def test_rows_that_were_joined_and_changed_go_back_with_their_biases() -> None:
     expected = 2 * before + torch.tensor([7.0, 0.0, -3.0])
     expected[:, 1] = before[:, 1]
     torch.testing.assert_close(heads(features), expected)
+
+
+def test_a_margin_is_taken_off_the_targets_logit() -> None:
+    logits = torch.tensor([[20 * 0.9, 0.0, 20 * 0.5], [20 * 0.1, 50.0, 20 * 0.7]])
+    targets = torch.tensor([0, 2])
+    found = cross_entropy_over([2, 0], logits, targets, margin=20 * 0.3)
+    losses = []
+    for right, other in ((0.9, 0.5), (0.7, 0.1)):
+        won, lost = math.exp(20 * (right - 0.3)), math.exp(20 * other)
+        losses.append(-math.log(won / (won + lost)))
+    assert found.item() == pytest.approx(sum(losses) / 2, rel=1e-5)
+
+
+def test_layers_of_other_classes_learn_nothing() -> None:
+    heads, draws = ExperienceHeads(3), torch.Generator().manual_seed(0)
+    for classes in ([4, 0], [1], [2, 3]):
+        heads.add_classes(classes, draws)
+    for asked, expected in (([3, 0], [True, False, True]), ([1], [False, True, False])):
+        heads.train_only(asked)
+        found = [[value.requires_grad for value in layer.parameters()] for layer in heads.layers]
+        assert found == [[each, each] for each in expected]

@@ -223,3 +223,14 @@ def test_a_peft_module_that_keeps_more_than_tensors_is_refused() -> None:
         AdapterStack([WithExtraState(2, 2)], "mlp")
     with pytest.raises(InputError, match="got no parameter"):
         AdapterStack([nn.Identity()], "mlp")
+
+
+def test_sets_that_were_cut_off_are_forgotten_and_others_follow_the_first() -> None:
+    stacks = [random_stack(seed) for seed in range(4)]
+    bank = bank_of(stacks[:3])
+    bank.cut(1)
+    bank.append(stacks[3].tensors())
+    assert len(bank) == 2
+    for index, stack in ((0, stacks[0]), (1, stacks[3])):
+        for value, expected in zip(bank.at(index), stack.tensors(), strict=True):
+            assert torch.equal(value, expected)

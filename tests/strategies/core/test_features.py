@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from cl_adapters.cache.feature_cache import FeatureCache
+from cl_adapters.peft.bank import AdapterBank, AdapterStack
+from cl_adapters.peft.registry import PARALLEL
 from cl_adapters.strategies.core import features as features_module
 from cl_adapters.strategies.core.extractors import extractor_digest
 from cl_adapters.strategies.core.features import Features
@@ -117,3 +119,51 @@ def test_a_digest_sees_weights_and_behaviour() -> None:
     with torch.no_grad():
         linear.weight.mul_(2)
     assert part(dead) != before
+
+
+def test_sets_that_may_change_are_digested_again_and_settled_ones_are_not(
+    features: Features, asked: list[Any]
+) -> None:
+    draws = torch.Generator().manual_seed(0)
+    stack = AdapterStack.build(PARALLEL, embed_dim=64, blocks=6, size=2, generator=draws)
+    bank = AdapterBank(stack)
+    for _ in range(3):
+        with torch.no_grad():
+            for value in stack.tensors():
+                value.normal_(generator=draws)
+        bank.append(stack.tensors())
+    first = features.adapter_feature_extractor(bank, settled=2).sets
+    count = len(asked)
+    bank.cut(2)
+    bank.append(stack.tensors())  # the same, but this could not be known
+    assert features.adapter_feature_extractor(bank, settled=2).sets == first
+    assert len(asked) == count + 1
+    bank.cut(2)
+    bank.append([value + 1 for value in stack.tensors()])
+    again = features.adapter_feature_extractor(bank, settled=2).sets
+    assert again[:2] == first[:2]
+    assert again[2] != first[2]
+
+
+def test_shuffled_images_are_the_training_views_each_once(
+    features: Features, make_stream: Any
+) -> None:
+    experience = make_stream([[0, 1]], per_class=5).train_stream[0]
+    rows = [
+        list(
+            features.shuffled_images(
+                experience.dataset, torch.Generator().manual_seed(seed), batch_size=4
+            )
+        )
+        for seed in (0, 0, 1)
+    ]
+    assert [len(labels) for _, labels in rows[0]] == [4, 4, 2]
+    orders = [torch.cat([images for images, _ in each]).flatten(1) for each in rows]
+    plain = torch.stack([experience.dataset[index][0] for index in range(10)]).flatten(1)
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+    assert torch.equal(orders[0].sort(dim=0).values, plain.sort(dim=0).values)
+    for images, labels in rows[0]:  # labels stay with their images
+        for image, label in zip(images.flatten(1), labels, strict=True):
+            place = (plain == image).all(dim=1).nonzero().item()
+            assert experience.dataset[int(place)][1] == label

@@ -1,0 +1,104 @@
+"""The alignment that methods share: its options reach the loop, and what it changes is undone."""
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cl_adapters.heads.alignment import Alignment, aged_means, align_head
+from cl_adapters.heads.class_to_task import ClassToTask
+from cl_adapters.heads.linear import ExperienceHeads
+from cl_adapters.strategies import find_strategy
+from cl_adapters.strategies.checks.suite import check_strategy
+from cl_adapters.strategies.checks.trial import TinyStream, Trial
+from cl_adapters.strategies.core.event_log import EventLog
+from cl_adapters.strategies.core.statistics import ModelAlignmentConfig
+
+EXPERIENCES = [[4, 1], [0]]  # whose rows stand elsewhere than their labels
+
+
+def model_of(config: ModelAlignmentConfig) -> Any:
+    draws = torch.Generator().manual_seed(0)
+    heads, owners = ExperienceHeads(3, init_std=1.0), ClassToTask()
+    classes = config.build_statistics(3)
+    for number, labels in enumerate(EXPERIENCES):
+        heads.add_classes(labels, draws)
+        owners.register(labels, number)
+        for label in labels:
+            classes.add(label, torch.randn(5, 3, generator=draws))
+    unaligned = config.build_unaligned()
+    return SimpleNamespace(heads=heads, classes=classes, class_to_task=owners, unaligned=unaligned)
+
+
+def test_every_option_reaches_the_alignment() -> None:
+    config = ModelAlignmentConfig(
+        alignment_epochs=3,
+        alignment_lr=0.3,
+        alignment_samples=4,
+        alignment_period=2,
+        mean_scaling="slca",
+        logit_temperature=0.1,
+        statistics="full",
+        variance_floor=0.5,
+    )
+    model = model_of(config)
+    assert model.classes.spreads.square().min().item() == pytest.approx(0.5)
+    expected = model.heads.joined([0, 1, 4])
+    options = Alignment(
+        epochs=3, batch_size=4, lr=0.3, weight_decay=0, schedule_epochs=2, temperature=0.1
+    )
+    experiences = torch.tensor([1, 0, 0])
+    scales = torch.tensor([1.0, 0.95, 0.95])
+    torch.testing.assert_close(aged_means(experiences), scales)
+    draws = torch.Generator().manual_seed(1)
+    align_head(expected, model.classes, draws, options, experiences=experiences, mean_scales=scales)
+    events = EventLog()
+    config.align_model(model, torch.Generator().manual_seed(1), events)
+    torch.testing.assert_close(model.heads.joined([0, 1, 4]).weight, expected.weight)
+    torch.testing.assert_close(model.heads.joined([0, 1, 4]).bias, expected.bias)
+    assert events.timings["alignment"][1] == 3 * 4 * 3  # samples drawn
+
+
+@pytest.mark.parametrize("restore", [True, False])
+def test_a_head_is_put_back_only_where_it_is_asked_for(restore: bool) -> None:
+    config = ModelAlignmentConfig(alignment_epochs=1, alignment_lr=0.5, head_restore=restore)
+    model = model_of(config)
+    before = copy.deepcopy(model.heads.state_dict())
+
+    def is_as_before() -> bool:
+        return all(torch.equal(v, before[k]) for k, v in model.heads.state_dict().items())
+
+    config.align_model(model, torch.Generator().manual_seed(0), EventLog())
+    assert not is_as_before()
+    config.restore_head(model)
+    assert is_as_before() == restore
+
+
+def trained_mos(**options: object) -> list[dict[str, Tensor]]:
+    given = {"alignment_lr": 0.5, "alignment_epochs": 2, **options}
+    trial = Trial(find_strategy("mos"), given)
+    return trial.train(trial.build(), TinyStream()).states
+
+
+def test_mos_learns_on_from_the_head_before_its_alignment_if_asked_to() -> None:
+    # The head before the last alignment is then that of a run without any.
+    kept, without, aligned = (
+        trained_mos(**options)[-1] for options in ({"head_restore": True}, {"alignment": False}, {})
+    )
+
+    def head(state: dict[str, Tensor]) -> Tensor:
+        return torch.cat([state[f"heads.layers.{number}.weight"] for number in range(3)])
+
+    assert torch.equal(kept["unaligned.weight"], head(without))
+    assert not torch.equal(kept["unaligned.weight"], head(kept))
+    assert not torch.equal(head(aligned), head(kept))  # there alignments add up
+    assert not any("unaligned" in name for name in aligned)
+
+
+def test_mos_with_a_head_that_is_put_back_is_sound() -> None:
+    options = {"head_restore": True, "mean_scaling": "slca", "logit_temperature": 0.1}
+    names = ["answers", "declares", "resumes", "resumes_inside", "small"]
+    assert check_strategy(find_strategy("mos"), options=options, checks=names) == []

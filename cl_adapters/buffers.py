@@ -53,7 +53,7 @@ class KeptTensors(GrowingBuffers):
     Example:
         >>> kept = KeptTensors(["weight"])
         >>> kept.keep({"weight": torch.ones(2, 3)})
-        >>> kept.weight.shape
+        >>> kept["weight"].shape
         torch.Size([2, 3])
     """
 
@@ -68,6 +68,11 @@ class KeptTensors(GrowingBuffers):
         """Takes tensors in place of those of the same names."""
         for name, value in tensors.items():
             setattr(self, name, value.detach())
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Returns a tensor."""
+        found: Tensor = self.get_buffer(name)
+        return found
 
 
 def learned_sizes(module: nn.Module) -> set[str]:

@@ -18,6 +18,7 @@ from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.strategies.ease import EASEModel
 from cl_adapters.strategies.lae import LAEModel, ensemble
 from cl_adapters.strategies.mos import MOSModel
+from cl_adapters.strategies.tuna import TUNAModel
 from cl_adapters.vit.classifier import AdaptedClassifier
 from cl_adapters.vit.pixels import Triple, scaled
 
@@ -157,6 +158,25 @@ class _AllSpaces(nn.Module):
         features = self.model.backbone.features_of(images, self.sets)
         by_image = features.reshape(len(self.sets), -1, features.shape[1]).transpose(0, 1)
         return self.model.prototypes.scores(by_image)
+
+
+@fixed_graph.register
+def _(model: TUNAModel) -> nn.Module:
+    return _SurestSet(model) if model.num_sets else model
+
+
+class _SurestSet(nn.Module):
+    """TUNA: every image under every stored set and the universal one."""
+
+    def __init__(self, model: TUNAModel) -> None:
+        super().__init__()
+        self.model = model
+        bank = model.frozen_adapters
+        self.sets = [bank.choose(index) for index in range(len(bank))]
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.model.heads(self.model.backbone.features_of(images, self.sets))
+        return self.model.score(logits.reshape(len(self.sets), -1, logits.shape[1]).transpose(0, 1))
 
 
 @fixed_graph.register

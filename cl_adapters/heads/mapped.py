@@ -75,7 +75,7 @@ class MappedPrototypes(nn.Module):
         for label in torch.unique(targets).tolist():
             before = int(self.measured_under.experience_of[label])
             if 0 <= before != network:
-                moved = self.measured.counts[label] * self.mapping.shifts[before]
+                moved = self.measured.counts[label] * self.mapping["shifts"][before]
                 self.measured.sums[label] += moved
             self.measured_under.register([label], network)
         self.measured.add(features, targets)
@@ -92,7 +92,7 @@ class MappedPrototypes(nn.Module):
         """Returns the means as the newest network would see them, (C, F); 0 where there is none."""
         means = self.measured.sums / self.measured.counts.clamp_min(1)[:, None]
         under = self.measured_under.experience_of
-        shifts = self.mapping.shifts[under.clamp_min(0)]
+        shifts = self.mapping["shifts"][under.clamp_min(0)]
         return torch.where(under[:, None] < 0, 0.0, means + shifts)
 
     def forward(self, features: Tensor) -> Tensor:

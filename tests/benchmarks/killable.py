@@ -23,9 +23,11 @@ from cl_adapters.records.run_record import find_runs
 
 # SEMA's threshold lets every block grow, so that an experience has several phases.
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "acmap": {"epochs": 2},
     "aper": {"epochs": 2},
     "cl_lora": {"epochs": 2, "kd_step": "separate_forward"},
     "coda_prompt": {"epochs": 2, "per_experience": 2},
+    "cofima": {"epochs": 2, "alignment_epochs": 2, "alignment_samples": 16},
     "dualprompt": {"epochs": 2},
     "ease": {"epochs": 2},
     "fecam": {},
@@ -41,6 +43,9 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "sd_lora": {"epochs": 2},
     "sema": {"epochs": 1, "descriptor_epochs": 2, "detect_batch_size": 12, "threshold": 0.01},
     "simplecil": {},
+    "slca": {"epochs": 2, "alignment_epochs": 2, "alignment_samples": 16},
+    "ssiat": {"epochs": 2, "alignment_epochs": 2, "alignment_samples": 16},
+    "tuna": {"epochs": 2, "alignment_epochs": 2},
 }
 # Other forms of a method, which keep something else in their checkpoints.
 VARIANTS: Final[dict[str, dict[str, Any]]] = {

@@ -51,6 +51,12 @@ CASES = [
     ("hide_prompt", {}),
     ("l2p", {"prompts": "none"}),
     ("coda_prompt", {"prompts": "one_prompt"}),
+    ("slca", {}),
+    ("cofima", {}),
+    ("ssiat", {}),
+    ("tuna", {}),
+    ("tuna", {"second": "last"}),
+    ("acmap", {}),
 ]
 
 

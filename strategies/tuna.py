@@ -14,7 +14,7 @@ logits of all heads under set i, U the up-projection of a block with rows of len
                    + rho exp(-(t + 1)) * sum over i < t of the mean over blocks of
                    |mean entry of U U_i'|, which is |mean row of U . mean row of U_i|
     statistics     mean and covariance of the features under A_t, for each class of experience t
-    alignment      from experience 1 on all heads on samples; the rate falls and rises every 5 rounds
+    alignment      from experience 1 on all heads, on samples; the rate rises again after 5 rounds
     universal set  entry by entry: the sign of the mean over A_0 ... A_t, and the largest magnitude
                    among the sets that have this sign
     answer         experience 0: z_0. Later i = argmin over sets of the entropy of softmax(z_i),

@@ -141,7 +141,7 @@ class AlignedPeftConfig(AdapterSGDConfig, AlignmentConfig):
 
     batch_size: int = Field(default=32, ge=1, description="images in a training step")
     epochs: int = Field(default=5, ge=1, description="passes over the images of an experience")
-    lr: float = Field(default=0.02, gt=0, description="of SGD, cosine to 0")
+    lr: float = Field(default=0.002, gt=0, description="of SGD, cosine to 0")
     head_scale: float = Field(default=20.0, gt=0, description="of the head's cosines")
 
 

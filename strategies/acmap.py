@@ -29,7 +29,6 @@ Without an option:
     `scale`               of the reported confidence; theirs reports none; the answer is the same
     one class             an experience of one class trains nothing, where theirs decays weights
     classes that return   their mean is mapped to the present, then new images are added to it
-For ImageNet-R theirs takes `lr=0.05`, `batch_size=16`, `weight_decay=0.005`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -112,6 +111,7 @@ class ACMap(AdapterStrategy):
     config_class = ACMapConfig
     config: ACMapConfig
     model: ACMapModel
+    pieces = ("prototypes", "sets")
 
     @torch.no_grad()
     def begin_experience(self) -> None:

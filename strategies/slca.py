@@ -43,7 +43,7 @@ from cl_adapters.heads.registry import build_trained_head
 from cl_adapters.strategies.core.aligned import AlignedModel, AlignedStrategy
 from cl_adapters.strategies.core.config import SGDConfig
 from cl_adapters.strategies.core.optimizers import set_step_rates, sgd
-from cl_adapters.strategies.core.statistics import AlignmentConfig
+from cl_adapters.strategies.core.statistics import ModelAlignmentConfig
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.classifier import AdaptedClassifier
 from cl_adapters.vit.reweighted import OwnWeights
@@ -51,7 +51,7 @@ from cl_adapters.vit.reweighted import OwnWeights
 __all__ = ["SLCA", "SLCAConfig", "SLCAModel"]
 
 
-class SLCAConfig(SGDConfig, AlignmentConfig):
+class SLCAConfig(SGDConfig, ModelAlignmentConfig):
     """Options of SLCA."""
 
     epochs: int = Field(default=5, ge=1, description="passes over the images of an experience")
@@ -113,6 +113,7 @@ class SLCA(AlignedStrategy):
     config_class = SLCAConfig
     config: SLCAConfig
     model: SLCAModel
+    pieces = ("backbone", "heads", "statistics")
 
     def begin_experience(self) -> None:
         """Lets the whole network learn, with the new head."""

@@ -25,8 +25,8 @@ Differs from the authors' code, unless `fidelity="official"`:
     `pairing="image"`        f_{t-1} and f_t of the same images; theirs ("official") come from two
                              passes that are shuffled and augmented, so that an image is paired with
                              another one: the equal weights hide it, small `sigma` does not
-    `peft_scale=1.0`, `lr`, `epochs`, `batch_size`   a set that learns enough in the few steps of a
-                             small stream (theirs: 0.1, 0.01, 20, 48)
+    `peft_scale=1.0`, `epochs`, `batch_size`   a set that learns enough in the few steps of a small
+                             stream (theirs: 0.1, 20, 48)
     `statistics="low_rank"`  128 directions and a diagonal; theirs keeps D x D numbers a class
 Without an option: theirs stops at a name that is not defined (`n8`); functions for a sensitivity of
 parameters are never called. Ours draws other random numbers. A class that returns keeps the
@@ -83,9 +83,7 @@ class SSIATConfig(AlignedPeftConfig):
     @classmethod
     def official(cls) -> Self:
         """Returns the authors' settings, as in the configurations that they ship."""
-        return cls(
-            batch_size=48, epochs=20, lr=0.01, peft_scale=0.1, pairing="official", statistics="full"
-        )
+        return cls(batch_size=48, epochs=20, peft_scale=0.1, pairing="official", statistics="full")
 
 
 class SSIAT(AlignedPeftStrategy):
@@ -93,6 +91,7 @@ class SSIAT(AlignedPeftStrategy):
 
     config_class = SSIATConfig
     config: SSIATConfig
+    pieces = ("heads", "one set", "statistics")
 
     def begin_experience(self) -> None:
         """Lets the set learn on, and looks at the images before it does."""

@@ -25,8 +25,8 @@ Differs from the authors' code, unless `fidelity="official"`:
                              training, which is the last one ("last", t + 1 passes)
     `detach_stored=True`     theirs leaves the stored up-projections to the optimiser, so that the
                              orthogonality term and weight decay move sets that are done
-    `peft_scale=1.0`, `lr`, `epochs`, `batch_size`   a set that learns enough in the few steps of a
-                             small stream (theirs for CIFAR-100: 0.1, 0.01, 15, 16)
+    `peft_scale=1.0`, `epochs`, `batch_size`   a set that learns enough in the few steps of a small
+                             stream (theirs for CIFAR-100: 0.1, 15, 16)
     `statistics="low_rank"`  128 directions and a diagonal; theirs keeps D x D numbers a class
 For ImageNet-R theirs sets `orthogonality=0.001`, `epochs=10`, `lr=0.02`, `batch_size=32` and
 `mean_scaling="tuna"`, which divides by a negative number: newer classes get the smaller means
@@ -90,9 +90,8 @@ class TUNAConfig(AlignedPeftConfig):
     @classmethod
     def official(cls) -> Self:
         """Returns the authors' settings for CIFAR-100."""
-        trained = {"batch_size": 16, "epochs": 15, "lr": 0.01, "peft_scale": 0.1}
-        defects = {"second": "last", "detach_stored": False}
-        return cls().override({**trained, **defects, "statistics": "full"})
+        trained = {"batch_size": 16, "epochs": 15, "peft_scale": 0.1, "statistics": "full"}
+        return cls().override({**trained, "second": "last", "detach_stored": False})
 
 
 class TUNAModel(AlignedPeftModel):
@@ -150,6 +149,7 @@ class TUNA(AlignedPeftStrategy):
     config_class = TUNAConfig
     config: TUNAConfig
     model: TUNAModel
+    pieces = ("heads", "sets", "statistics")
 
     def begin_experience(self) -> None:
         """Lets the set learn on with the new head, and stored ones where options say so."""

@@ -27,7 +27,7 @@ from cl_adapters.heads.linear import ExperienceHeads, cross_entropy_over
 from cl_adapters.heads.registry import build_trained_head
 from cl_adapters.strategies.core.config import AdapterSGDConfig
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
-from cl_adapters.strategies.core.statistics import AlignmentConfig, collect_features
+from cl_adapters.strategies.core.statistics import ModelAlignmentConfig, collect_features
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
@@ -50,7 +50,7 @@ class AlignedModel(nn.Module):
     """
 
     def __init__(
-        self, backbone: AdaptedViT, config: AlignmentConfig, heads: ExperienceHeads
+        self, backbone: AdaptedViT, config: ModelAlignmentConfig, heads: ExperienceHeads
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -80,7 +80,7 @@ class AlignedModel(nn.Module):
 class AlignedStrategy(AdapterStrategy):
     """Trains a head an experience and aligns all of them on class Gaussians."""
 
-    config: Any  # with the options of `SGDConfig` and `AlignmentConfig`
+    config: Any  # with the options of `SGDConfig` and `ModelAlignmentConfig`
     model: AlignedModel
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
@@ -127,21 +127,20 @@ class AlignedStrategy(AdapterStrategy):
             self.log_event("statistics", **{"class": label}, rule="spread of an average class")
 
     def align_heads(self) -> nn.Linear | None:
-        """Aligns all heads, from experience 1 on; returns what `AlignmentConfig.align` does."""
+        """Aligns all heads, from experience 1 on; returns what the config's `align_model` does."""
         if len(self.classes_by_experience) < 2:
             return None
-        aligned: nn.Linear | None = self.config.align(
+        aligned: nn.Linear | None = self.config.align_model(
             self.model, self.generator("alignment"), self.events
         )
         return aligned
 
 
-class AlignedPeftConfig(AdapterSGDConfig, AlignmentConfig):
+class AlignedPeftConfig(AdapterSGDConfig, ModelAlignmentConfig):
     """Options of a PEFT set that is trained on and on, under heads of cosines."""
 
     batch_size: int = Field(default=32, ge=1, description="images in a training step")
     epochs: int = Field(default=5, ge=1, description="passes over the images of an experience")
-    lr: float = Field(default=0.002, gt=0, description="of SGD, cosine to 0")
     head_scale: float = Field(default=20.0, gt=0, description="of the head's cosines")
 
 

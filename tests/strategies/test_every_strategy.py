@@ -28,6 +28,8 @@ def build(name: str, vit: AdaptedViT, *, epochs: int = 4, **arguments: Any) -> A
     options = {"batch_size": 8, "epochs": epochs, "freeze_epochs": epochs - 1, "projections": 200}
     options |= {"guess_epochs": epochs}
     options = {key: options[key] for key in options if key in strategy.config_class.model_fields}
+    if name in {"ssiat", "tuna"}:  # cosines times 20 of features that are almost alike here
+        options["lr"] = 0.002
     arguments.setdefault("evaluator", EvaluationPlugin(loggers=[BaseLogger()]))
     return strategy(backbone=vit, config=strategy.config_class().override(options), **arguments)
 

@@ -1,8 +1,7 @@
 """HiDe-Prompt: which experience, which class in it, and a head for all, each learned by itself.
 
-Every experience trains a prompt of its own, keys and values in each of the first blocks. A small
-classifier on features of the plain network guesses the experience of an image, whose prompt makes
-the features that are classified. Both classifiers are realigned on statistics of old classes.
+Every experience trains a prompt: keys and values in each of the first blocks. A classifier on the
+plain features guesses the experience of an image, and its prompt makes those that are classified.
 
 Reference: Liyuan Wang, Jingyi Xie, Xingxing Zhang, Mingyi Huang, Hang Su, Jun Zhu, "Hierarchical
 Decomposition of Prompt-Based Continual Learning: Rethinking Obscured Sub-optimality", NeurIPS 2023,
@@ -17,7 +16,7 @@ t, and statistics of a class that are up to 10 k-means centroids with their vari
     prompt       (1 - a) p_t + a * mean of p_0 ... p_(t-1) for every image of t; kept so in the end
     training     cross-entropy over the current classes
                  + lambda * cross-entropy(Z Z' / 0.8, identity), Z: centroids of earlier classes and
-                 the features f_t of the batch; the head learns at a tenth of the rate
+                 the features f_t of the batch; after experience 0 the head at a tenth of the rate
     head         aligned on statistics of f_t by class, from the second experience on
     answer       t <- experience of the guess; argmax of the head on f_t
     step         Adam, gradients clipped to a length of 1 together
@@ -27,7 +26,7 @@ Differs from the authors' code, unless `fidelity="official"`:
     `prompt_pairing`     theirs gives images keys as values, and other images' prompts ("port")
     `schedule`, `lr`, `epochs`, `guess_lr`  what learns in the few steps of a small stream; theirs:
                          a tenth every 30 epochs, 0.0028, 50, 0.000047
-Always: centroids are drawn by their shares; the head is slower in the first experience too.
+Always: centroids are drawn by their shares of a class, theirs equally often.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,7 +56,7 @@ class HiDePromptConfig(PairedConfig, GuessConfig):
     blocks: int = Field(default=5, ge=1, description="blocks that have prompts, the first ones")
     momentum: float = Field(default=0.01, ge=0, le=1, description="a, share of earlier prompts")
     orthogonality: float = Field(default=0.1, ge=0, description="lambda; 0 leaves the term out")
-    head_lr: float = Field(default=0.1, gt=0, description="the head's, as a share of `lr`")
+    head_lr: float = Field(default=0.1, gt=0, description="later on the head's, as a share of `lr`")
     schedule: Literal["cosine", "tenths"] = Field(
         default="cosine", description="of `lr`; tenths: a tenth of it after every 30 epochs"
     )
@@ -147,10 +146,11 @@ class HiDePrompt(PromptStrategy):
         yield Phase("train", self.config.epochs)
 
     def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """Returns Adam: for the guess at its rate, else slower for the head."""
+        """Returns Adam: for the guess at its rate, else slower for a head that knows classes."""
         if self.model.is_guessing:
             return adam(parameters, self.config.guess_lr)
-        share = 1.0 if self.config.prompts == "none" else self.config.head_lr
+        is_first = len(self.classes_by_experience) == 1
+        share = 1.0 if is_first or self.config.prompts == "none" else self.config.head_lr
         return adam(parameters, self.config.lr, slower=self.model.heads, share=share)
 
     def begin_epoch(self, epoch: int) -> None:

@@ -204,12 +204,22 @@ def test_the_rate_falls_to_a_tenth_after_thirty_epochs_and_the_guess_has_its_own
     tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
 ) -> None:
     watch = Watch()
-    options = {**FAST, "epochs": 31, "schedule": "tenths", "guess_epochs": 1, "lr": 0.01}
+    options = {
+        **FAST,
+        "epochs": 31,
+        "alignment": False,
+        "schedule": "tenths",
+        "guess_epochs": 1,
+        "lr": 0.01,
+    }
     strategy = build("hide_prompt", tiny_vit, watch, **options)
-    strategy.train(make_stream([[0, 1]], per_class=1).train_stream)
-    assert watch.rates == pytest.approx([0.01] + [0.01] * 30 + [0.001])
-    groups = strategy.optimizer.param_groups
-    assert [group["lr"] for group in groups] == pytest.approx([0.001, 0.0001])
+    train = make_stream([[0, 1], [2]], per_class=1).train_stream
+    for experience, share in ((train[0], 1), (train[1], 0.1)):  # the first head is not slower
+        watch.rates.clear()
+        strategy.train(experience)
+        assert watch.rates == pytest.approx([0.01] + [0.01] * 30 + [0.001])
+        groups = strategy.optimizer.param_groups
+        assert [group["lr"] for group in groups] == pytest.approx([0.001, 0.001 * share])
 
 
 def test_a_prompt_of_no_length_is_refused() -> None:

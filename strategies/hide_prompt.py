@@ -7,8 +7,7 @@ Reference: Liyuan Wang, Jingyi Xie, Xingxing Zhang, Mingyi Huang, Hang Su, Jun Z
 Decomposition of Prompt-Based Continual Learning: Rethinking Obscured Sub-optimality", NeurIPS 2023,
 arXiv:2310.07234.
 
-With q the features of an image in the plain network, f_t those under the prompt p_t of experience
-t, and statistics of a class that are up to 10 k-means centroids with their variances:
+With q an image's plain features, f_t those under the prompt p_t, 10 k-means centroids a class kept:
 
     guess        head of LN(MLP(q) + q), by cross-entropy over the current classes; both aligned on
                  statistics of q by class, from the second experience on

@@ -21,20 +21,21 @@ experience's images, and U the directions that earlier experiences use there (Du
                    W_k += B_t,k A_t, W_v += B_t,v A_t
     answer         argmax over all heads
 
-T, the number of experiences, is `experiences_total`: `cl-adapters run` takes it from the stream,
-and the checkpoint keeps it. Where nobody knows it (boundaries that are detected, code of one's own)
-10 is taken; from experience T on eps stays where it was. A run that goes on with another keeps T.
+T is `experiences_total`: `cl-adapters run` takes it from the stream, and the checkpoint keeps it.
+Where nobody knows it (boundaries that are detected, code of one's own) 10 is taken; from experience
+T on, as in a run that goes on with another, eps stays where it was.
 
 Differs from the authors' code, unless `fidelity="official"`:
-    `batch_size=32`       theirs is 128, which leaves few steps in a small experience
+    `batch_size=32`, `lr=0.002`  theirs are 128 and 0.0005, for many steps an experience
+    `head_init_std=0.001`  theirs draws a fresh linear layer, whose noise lasts where steps are few
     `moments="plain"`     M is of images as evaluation shows them; theirs are augmented at random
-    `first_form="convert"`  where the first experience uses half of the directions or more, theirs
-                          keeps these as if they were free (`published`), and stops above half
+    `first_form="convert"`  where the first experience uses half of the directions, theirs keeps
+                          these as if they were free (`published`), and stops above half
 Without an option:
     biases                of a new head start at 0; theirs are drawn
     a direction too few   where fewer than R are free, the rest of A is 0; theirs is arbitrary
-Not built in: the keys that their code clusters and never reads; SGD for DomainNet; alignment (CA).
-`blocks=5` is their variant for the first five blocks.
+`blocks=5` is their variant b5. Not built in: keys that they cluster and never read; SGD for
+DomainNet; alignment.
 """
 
 from collections.abc import Iterable, Sequence
@@ -63,17 +64,20 @@ _UNKNOWN: Final = 10  # experiences, where nobody says how many
 
 
 class InfLoRAConfig(TrainedConfig):
-    """Options of InfLoRA; the authors' for CIFAR-100 but for the size of a batch."""
+    """Options of InfLoRA."""
 
     batch_size: int = Field(default=32, ge=1, description="images in a training step")
     epochs: int = Field(default=20, ge=1, description="passes over the images of an experience")
-    lr: float = Field(default=5e-4, gt=0, description="of Adam, along a quarter of a cosine")
+    lr: float = Field(default=2e-3, gt=0, description="of Adam, along a quarter of a cosine")
     rank: int = Field(default=10, ge=1, description="R of an experience's update")
     blocks: int | None = Field(
         default=None, ge=1, description="how many are updated, from the first on; None: all"
     )
     lamb: float = Field(default=0.95, gt=0, le=1, description="threshold of DualGPM at the start")
     lame: float = Field(default=1.0, gt=0, le=1, description="threshold of DualGPM at the end")
+    head_init_std: float | None = Field(
+        default=0.001, gt=0, description="of a new head's weights; None: as a fresh linear layer's"
+    )
     experiences_total: int | None = Field(
         default=None, ge=1, description="T of the stream; None: the stream's own, 10 if unknown"
     )
@@ -93,7 +97,8 @@ class InfLoRAConfig(TrainedConfig):
     @classmethod
     def official(cls) -> Self:
         """Returns the authors' settings for CIFAR-100."""
-        return cls(batch_size=128, moments="augmented", first_form="published")
+        options = cls(batch_size=128, lr=5e-4, head_init_std=None)
+        return options.override({"moments": "augmented", "first_form": "published"})
 
     def threshold(self, experience: int, total: int) -> float:
         """Returns eps of an experience, counted from 0, of so many in all."""
@@ -113,7 +118,7 @@ class InfLoRAModel(nn.Module):
         self.updates.down.requires_grad = False
         spaces = [GradientSpace(dim) for _ in blocks]
         self.spaces = cast("Sequence[GradientSpace]", nn.ModuleList(spaces))
-        self.heads = build_trained_head("linear", dim, init_std=None)
+        self.heads = build_trained_head("linear", dim, init_std=config.head_init_std)
         self.register_buffer("experiences_total", torch.tensor(0))
         self.experiences_total: Tensor
 

@@ -23,7 +23,7 @@ THREE = [[2, 0], [1, 3], [4, 5]]
 
 
 def build(vit: AdaptedViT, *plugins: SupervisedPlugin, **options: Any) -> SDLoRA:
-    fast = {"batch_size": 8, "epochs": 2, "rank": 3, "lr": 0.05}
+    fast = {"batch_size": 8, "epochs": 2, "rank": 3, "lr": 0.05, "optimizer": "sgd"}
     return SDLoRA(
         backbone=vit,
         config=SDLoRAConfig().override({**fast, **options}),
@@ -42,6 +42,22 @@ def narrow() -> SDLoRAModel:
     model.updates.renew(torch.tensor([0.6, 0.8]).expand(1, 2, 1, 2))
     model.updates.up.data.copy_(torch.tensor([3.0, 4.0])[:, None].expand(1, 2, 2, 1))
     return model
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_the_optimiser_is_the_one_that_is_named_and_decays_nothing(
+    tiny_vit: AdaptedViT, name: str
+) -> None:
+    value = torch.nn.Parameter(torch.ones(1))
+    made = build(tiny_vit, optimizer=name, lr=0.1).build_optimizer([value])
+    value.grad = torch.full((1,), 0.5)
+    made.step()
+    # A first step of Adam is the rate itself, whatever the gradient.
+    assert value.item() == pytest.approx(0.9 if name == "adam" else 0.95)
+    value.grad = torch.zeros(1)
+    made.step()
+    if name == "sgd":
+        assert value.item() == pytest.approx(0.95 - 0.1 * 0.9 * 0.5)
 
 
 @torch.no_grad()
@@ -211,7 +227,8 @@ def test_variants_are_sound() -> None:
 
 def test_official_is_what_the_authors_set_for_cifar100() -> None:
     options = SDLoRAConfig.official()
-    assert options == SDLoRAConfig(batch_size=128, keep_function=False)
+    trained = {"batch_size": 128, "optimizer": "sgd", "lr": 8e-3, "head_init_std": None}
+    assert options == SDLoRAConfig().override({**trained, "keep_function": False})
     assert (options.epochs, options.lr, options.rank, options.ranks) == (20, 8e-3, 10, "constant")
 
 

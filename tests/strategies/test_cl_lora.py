@@ -294,7 +294,7 @@ def test_variants_are_sound() -> None:
 
 def test_official_is_what_the_authors_set_for_cifar100() -> None:
     options = CLLoRAConfig.official()
-    expected = {"batch_size": 64, "epochs": 30, "kd_step": "separate_forward"}
+    expected = {"batch_size": 64, "epochs": 30, "lr": 0.03, "kd_step": "separate_forward"}
     assert options == CLLoRAConfig().override(expected)
     trained = options.lr, options.weight_decay, options.rank, options.distillation
     assert trained == (0.03, 1e-4, 8, 5.0)

@@ -30,8 +30,6 @@ SHOWN = [
         ("ranpac", {"projections": 50}),
         ("ease", {}),
         ("finetune", {"peft": "prefix"}),
-        ("lae", {}),
-        ("sema", {}),
         ("sema", {"router": "learned", "head": "linear"}),
         ("mos", {}),
     )

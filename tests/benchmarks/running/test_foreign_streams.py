@@ -32,6 +32,7 @@ from tests.benchmarks.running.foreign_streams import (
     tensors,
 )
 from tests.conftest import coloured_images
+from tests.marks import by_default
 
 
 def new_classes(**kwargs: Any) -> Any:
@@ -53,7 +54,9 @@ def silent(*metrics: Any) -> EvaluationPlugin:
 # --- our strategies on their benchmarks, in plain Avalanche code -----------------------------
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(
+    "name", by_default(STRATEGIES, ["simplecil", "lae", "sema", "mos", "ease", "l2p"])
+)
 def test_labels_with_gaps_in_no_order_that_return_train_every_strategy(
     name: str, tiny_vit: AdaptedViT
 ) -> None:

@@ -32,7 +32,7 @@ Without an option: theirs divides 0 by 0 where both F are 0.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Self, cast
 
 import torch
@@ -115,6 +115,11 @@ class CoFiMA(SLCA):
         is_first = not model.heads.classes
         self.old = {} if is_first else {k: v.clone() for k, v in model.tensors().items()}
         super().add_classes(classes, generator)
+
+    def rebuild(self, state: Mapping[str, Tensor]) -> None:
+        """Grows what a checkpoint holds, and forgets the network before, which it does not hold."""
+        super().rebuild(state)
+        self.old = {}
 
     def end_experience(self) -> None:
         """Averages the networks, then keeps statistics and aligns all heads as SLCA does."""

@@ -113,7 +113,9 @@ class ClassGaussians(GrowingBuffers):
         Shape:
             features: (n, D). labels: (n,).
         """
-        classes = torch.unique(labels).tolist()
+        found, counts = torch.unique(labels, return_counts=True)
+        # Classes of one image come last: they borrow from the others, whatever their labels.
+        classes = torch.cat((found[counts > 1], found[counts == 1])).tolist()
         return [label for label in classes if not self.add(label, features[labels == label])]
 
     def _append(self, label: int, component: Component) -> None:

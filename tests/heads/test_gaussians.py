@@ -124,6 +124,18 @@ def test_one_image_takes_the_spread_of_an_average_class(kind: Statistics) -> Non
     assert bool(torch.isfinite(classes.sample(5, torch.Generator().manual_seed(0))[0]).all())
 
 
+@pytest.mark.parametrize("alone", [0, 2])
+def test_what_one_image_borrows_does_not_hang_on_its_label(alone: int) -> None:
+    """It is fitted after the classes of the same experience that have a spread."""
+    rows = 3 * torch.randn(101, 2, generator=torch.Generator().manual_seed(0))
+    labels = torch.ones(101, dtype=torch.long)
+    labels[0] = alone
+    found = ClassGaussians(2, kind="diagonal")
+    assert found.add_all(rows, labels) == [alone]
+    spreads = dict(zip(found.labels.tolist(), found.spreads, strict=True))
+    assert torch.allclose(spreads[alone], rows[1:].std(dim=0), rtol=0.01)
+
+
 @pytest.mark.parametrize("kind", get_args(Statistics))
 def test_identical_features_and_the_very_first_image_give_a_narrow_class(kind: Statistics) -> None:
     for features in (torch.ones(7, DIM), torch.ones(1, DIM)):

@@ -159,3 +159,10 @@ def test_official_is_what_the_authors_set_for_cifar100() -> None:
     assert (config.batch_size, config.alignment_epochs, config.share) == (64, 3, 0.4)
     assert (config.fisher_limit, config.new_head, config.old_heads) == (1e-4, "scaled", "stale")
     assert (config.epochs, config.milestone, config.lr_ratio) == (20, 18, 0.01)
+
+
+def test_a_model_that_only_answers_keeps_no_network_of_before() -> None:
+    run, _ = trained()
+    strategy = Trial(CoFiMA, FAST).build()
+    strategy.restore_to_answer(run.strategy.learned_state(), THREE)
+    assert strategy.old == {}

@@ -105,7 +105,7 @@ class DualPromptModel(PromptModel):
             prompts = self.experts.entries[0]
         else:
             similarity = cosines(query, torch.stack(list(self.keys)))
-            chosen = similarity.new_full((len(images), 1), self.task, dtype=torch.long)
+            chosen = similarity.new_full((images.shape[0], 1), self.task, dtype=torch.long)
             if not self.training:
                 chosen = chosen_by(similarity, 1, config.selection)
             extras = {"pull": pull(similarity, chosen), "chosen": chosen}

@@ -34,6 +34,8 @@ SHOWN = [
         ("mos", {}),
     )
 ]
+# Two kinds of blocks.
+DEPTH = {"cl_lora": 2, "dualprompt": 2}
 
 
 def session_of(path: Path) -> Any:
@@ -47,7 +49,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Any:
     @cache
     def export(index: int) -> tuple[Any, Path, Agreement]:
         name, options = CASES[index]
-        model, out = learned(name, depth=1, **options), tmp_path_factory.mktemp("graph") / "out"
+        model = learned(name, depth=DEPTH.get(name, 1), **options)
+        out = tmp_path_factory.mktemp("graph") / "out"
         return model, out, export_graph(model, out, "onnx", [images(8), images(3, seed=1)])
 
     return export

@@ -33,8 +33,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "fecam": {},
     "finetune": {"epochs": 2},
     "hide_prompt": {"epochs": 1, "guess_epochs": 1, "alignment_epochs": 2},
-    # Its thresholds hang on how many experiences there are, which months do not say by themselves.
-    "inflora": {"epochs": 2, "rank": 4, "experiences_total": 3},
+    "inflora": {"epochs": 2, "rank": 4},
     "joint": {"epochs": 2},
     "l2p": {"epochs": 2},
     "lae": {"epochs": 2, "freeze_epochs": 1},

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch.nn import functional
 
@@ -124,6 +125,7 @@ def test_a_cache_changes_no_answer(tmp_path: Path) -> None:
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow  # the suite over the defaults is run each time
 def test_other_modules_and_limits_are_sound() -> None:
     names = ["answers", "declares", "resumes", "resumes_inside", "small"]
     assert check_strategy(ACMap, options={"peft": "lora", "limit": 2}, checks=names) == []

@@ -286,6 +286,7 @@ def test_a_network_of_one_block_has_no_halves() -> None:
         Halves(vit, 2)
 
 
+@pytest.mark.slow  # the suite over the defaults is run each time
 def test_variants_are_sound() -> None:
     options = {"kd_step": "separate_forward", "gradient_rescale": False}
     names = ["answers", "resumes", "resumes_inside", "small"]

@@ -148,6 +148,7 @@ def test_shares_at_the_ends_keep_one_network() -> None:
     torch.testing.assert_close(found["vit-norm-weight"], old["vit-norm-weight"])
 
 
+@pytest.mark.slow  # the suite over the defaults is run each time
 def test_the_official_defects_are_sound_too() -> None:
     options = {"new_head": "scaled", "old_heads": "stale"}
     names = ["answers", "declares", "resumes", "resumes_inside", "small"]

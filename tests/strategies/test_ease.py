@@ -233,6 +233,7 @@ def test_fewer_images_than_classes_and_returning_classes_are_learned() -> None:
     assert run.strategy.model.prototypes.own_spaces().tolist() == [0, 1, 1, 2, 2]
 
 
+@pytest.mark.slow  # the suite over the defaults is run each time
 @pytest.mark.parametrize("options", [{"peft": "prefix"}, {"beta": 1.0, "reweight": False}])
 def test_variants_are_sound(options: dict[str, object]) -> None:
     names = ["answers", "declares", "resumes", "resumes_inside", "small", "seeds"]

@@ -44,6 +44,7 @@ def test_a_first_session_moves_the_features_once() -> None:
     assert not any(name.startswith("first.") for name in plain.states[-1])
 
 
+@pytest.mark.slow  # the suite over the defaults is run each time
 def test_variants_are_sound() -> None:
     options = {"first_session": True, "form": "pilot"}
     names = ["answers", "declares", "resumes", "resumes_inside", "small", "seeds", "relabelled"]

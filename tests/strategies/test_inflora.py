@@ -284,6 +284,7 @@ def test_directions_are_taken_from_images_as_training_shows_them_where_asked(
         assert [each for each in asked if "phase" not in each] == expected
 
 
+@pytest.mark.slow  # the suite over the defaults is run each time
 @pytest.mark.parametrize("options", [{"blocks": 2, "moments": "augmented"}, {"rank": 200}])
 def test_variants_are_sound(options: dict[str, object]) -> None:
     assert check_strategy(InfLoRA, options=options, checks=["answers", "resumes", "small"]) == []

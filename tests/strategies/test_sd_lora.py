@@ -220,6 +220,7 @@ def test_later_updates_may_have_a_lower_rank(
     assert bool((strategy.model.updates.frozen_up[0].abs().amax(dim=(0, 1, 2)) > 0).all())
 
 
+@pytest.mark.slow  # the suite over the defaults is run each time
 def test_variants_are_sound() -> None:
     options = {"keep_function": False, "ranks": "shrinking"}
     assert check_strategy(SDLoRA, options=options, checks=["answers", "resumes", "small"]) == []

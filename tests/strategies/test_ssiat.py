@@ -136,6 +136,7 @@ def test_passes_over_an_experience(pairing: str, extra: int) -> None:
     assert strategy.backbone.num_passes - before == len(stream.test_labels())
 
 
+@pytest.mark.slow  # the suite over the defaults is run each time
 @pytest.mark.parametrize("options", [{"pairing": "official"}, {"peft": "lora"}])
 def test_variants_are_sound(options: dict[str, object]) -> None:
     names = ["answers", "declares", "resumes_inside", "small"]

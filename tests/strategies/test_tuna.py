@@ -188,6 +188,7 @@ def test_a_cache_never_answers_with_a_universal_set_of_before(tmp_path: Path) ->
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow  # the suite over the defaults is run each time
 @pytest.mark.parametrize(
     "options",
     [

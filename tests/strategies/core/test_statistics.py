@@ -98,6 +98,7 @@ def test_mos_learns_on_from_the_head_before_its_alignment_if_asked_to() -> None:
     assert not any("unaligned" in name for name in aligned)
 
 
+@pytest.mark.slow  # the suite over the defaults is run each time
 def test_mos_with_a_head_that_is_put_back_is_sound() -> None:
     options = {"head_restore": True, "mean_scaling": "slca", "logit_temperature": 0.1}
     names = ["answers", "declares", "resumes", "resumes_inside", "small"]

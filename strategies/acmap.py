@@ -31,23 +31,22 @@ Without an option:
     classes that return   their mean is mapped to the present, then new images are added to it
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from cl_adapters.heads.drift import centroid_shift
-from cl_adapters.heads.linear import UNSEEN_LOGIT, cross_entropy_over
+from cl_adapters.heads.linear import cross_entropy_over
 from cl_adapters.heads.mapped import MappedPrototypes
-from cl_adapters.heads.registry import build_trained_head
 from cl_adapters.peft.bank import AdapterBank
 from cl_adapters.peft.merging import merge_
 from cl_adapters.strategies.core.config import AdapterSGDConfig
 from cl_adapters.strategies.core.features import FeatureExtractor
-from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
+from cl_adapters.strategies.core.renewed_head import RenewedHeadModel, RenewedSetStrategy
 from cl_adapters.strategies.core.statistics import collect_features
-from cl_adapters.strategies.core.strategy import AdapterStrategy, Phase
+from cl_adapters.strategies.core.strategy import Phase
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["ACMap", "ACMapConfig", "ACMapModel"]
@@ -61,7 +60,7 @@ class ACMapConfig(AdapterSGDConfig):
     scale: float = Field(default=10.0, gt=0, description="of the reported confidence")
 
 
-class ACMapModel(nn.Module):
+class ACMapModel(RenewedHeadModel):
     """The backbone, the set in training and its head, the merged sets, and class means."""
 
     def __init__(self, backbone: AdaptedViT, config: ACMapConfig, seed: int) -> None:
@@ -71,13 +70,6 @@ class ACMapModel(nn.Module):
         self.merged_adapters = AdapterBank(self.current_adapters)  # M_0 ... M_t; M_0 is A_0
         self.prototypes = MappedPrototypes(backbone.embed_dim, scale=config.scale)
         self.renew_head([], torch.Generator())
-
-    def renew_head(self, classes: Sequence[int], generator: torch.Generator) -> None:
-        """Puts a new head over some classes in the place of the one in training."""
-        self.head = build_trained_head(
-            "cosine", self.backbone.embed_dim, init_std=None, scale=1.0, learn_scale=True
-        )
-        self.head.add_classes(classes, generator)
 
     def features(self, inputs: Tensor) -> Tensor:
         """Returns the features under the merged set of today.
@@ -100,12 +92,11 @@ class ACMapModel(nn.Module):
         if not self.training and len(self.merged_adapters) > 0:
             scores: Tensor = self.prototypes(self.features(inputs))
             return scores
-        logits = self.head(self.backbone(inputs, self.current_adapters.adapters()))
-        missing = len(self.prototypes.measured_under) - logits.shape[1]
-        return nn.functional.pad(logits, (0, missing), value=UNSEEN_LOGIT)
+        found = self.backbone(inputs, self.current_adapters.adapters())
+        return self.training_logits(found, len(self.prototypes.measured_under))
 
 
-class ACMap(AdapterStrategy):
+class ACMap(RenewedSetStrategy):
     """Merges the sets of all experiences into one and maps class means along."""
 
     config_class = ACMapConfig
@@ -173,24 +164,6 @@ class ACMap(AdapterStrategy):
     def build_model(cls, backbone: AdaptedViT, config: ACMapConfig, seed: int) -> ACMapModel:
         """Returns the backbone with one set that has learned nothing yet."""
         return ACMapModel(backbone, config, seed)
-
-    def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
-        """Makes a new head over these classes, and room for their means."""
-        self.model.renew_head(classes, generator)
-        self.model.prototypes.add_classes(classes)
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Lowers the learning rate along a cosine."""
-        set_cosine_rates(self.optimizer, epoch, self.config.epochs)
-
-    def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """Returns SGD with momentum 0.9."""
-        return sgd(parameters, self.config.lr, self.config.weight_decay)
-
-    def generators(self) -> dict[str, torch.Generator]:
-        """Returns what the set's dropout draws from."""
-        noise = self.model.current_adapters.noise
-        return {} if noise is None else {"dropout": noise}
 
     def frozen_features(self) -> FeatureExtractor | None:
         """Returns the network under the merged set of today."""

@@ -45,11 +45,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cl_adapters.heads.distillation import soft_cross_entropy
-from cl_adapters.heads.linear import UNSEEN_LOGIT, cross_entropy_over
-from cl_adapters.heads.registry import build_trained_head
+from cl_adapters.heads.linear import cross_entropy_over
 from cl_adapters.heads.subspaces import SubspacePrototypes
 from cl_adapters.strategies.core.config import SGDConfig
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
+from cl_adapters.strategies.core.renewed_head import RenewedHeadModel
 from cl_adapters.strategies.core.strategy import AdapterStrategy, Phase
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.halves import Halves
@@ -79,7 +79,7 @@ class CLLoRAConfig(SGDConfig):
         return cls(batch_size=64, epochs=30, lr=0.03, kd_step="separate_forward")
 
 
-class CLLoRAModel(nn.Module):
+class CLLoRAModel(RenewedHeadModel):
     """The backbone, the updates of its halves, the head in training, and class means."""
 
     def __init__(self, backbone: AdaptedViT, config: CLLoRAConfig) -> None:
@@ -88,21 +88,13 @@ class CLLoRAModel(nn.Module):
         self.renew_head([], torch.Generator())
         self.prototypes = SubspacePrototypes(backbone.embed_dim, alpha=0.0)
 
-    def renew_head(self, classes: Sequence[int], generator: torch.Generator) -> None:
-        """Puts a new head over some classes in the place of the one in training."""
-        self.head = build_trained_head(
-            "cosine", self.backbone.embed_dim, init_std=None, scale=1.0, learn_scale=True
-        )
-        self.head.add_classes(classes, generator)
-
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits (B, C) of images (B, 3, S, S): of the head in training, else scores."""
         if not self.training and self.prototypes.num_spaces:
             return self.prototypes.scores(self.halves.all_features(self.backbone, images))
         tokens = self.halves.first(self.backbone, images)
-        logits = self.head(self.halves.second(self.backbone, tokens))
-        missing = len(self.prototypes) - logits.shape[1]
-        return nn.functional.pad(logits, (0, missing), value=UNSEEN_LOGIT)
+        found = self.halves.second(self.backbone, tokens)
+        return self.training_logits(found, len(self.prototypes))
 
 
 class CLLoRA(AdapterStrategy):

@@ -28,21 +28,20 @@ Without an option:
 Not built in: mapping without `recalc_sim`, which no config has; `moni_adam`, which is APER.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
-from cl_adapters.heads.linear import UNSEEN_LOGIT, cross_entropy_over
-from cl_adapters.heads.registry import build_trained_head
+from cl_adapters.heads.linear import cross_entropy_over
 from cl_adapters.heads.subspaces import SubspacePrototypes
 from cl_adapters.peft.bank import AdapterBank
 from cl_adapters.strategies.core.config import AdapterSGDConfig
 from cl_adapters.strategies.core.features import AdapterFeatureExtractor
-from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
-from cl_adapters.strategies.core.strategy import AdapterStrategy, Phase
+from cl_adapters.strategies.core.renewed_head import RenewedHeadModel, RenewedSetStrategy
+from cl_adapters.strategies.core.strategy import Phase
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.by_set import FeaturesUnder, features_by_set, features_of_all_sets
 
@@ -66,7 +65,7 @@ class EASEConfig(AdapterSGDConfig):
         return self
 
 
-class EASEModel(nn.Module):
+class EASEModel(RenewedHeadModel):
     """The backbone, the set in training and its head, the frozen sets, and means under these."""
 
     def __init__(self, backbone: AdaptedViT, config: EASEConfig, seed: int) -> None:
@@ -79,19 +78,11 @@ class EASEModel(nn.Module):
             backbone.embed_dim, config.alpha, config.beta or None, config.scale, config.reweight
         )
 
-    def renew_head(self, classes: Sequence[int], generator: torch.Generator) -> None:
-        """Puts a new head over some classes in the place of the one in training."""
-        self.head = build_trained_head(
-            "cosine", self.backbone.embed_dim, init_std=None, scale=1.0, learn_scale=True
-        )
-        self.head.add_classes(classes, generator)
-
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits (B, C) of images (B, 3, S, S): of the head in training, else scores."""
         if self.training or self.prototypes.num_spaces == 0:
-            logits = self.head(self.backbone(images, self.current_adapters.adapters()))
-            missing = len(self.prototypes) - logits.shape[1]
-            return nn.functional.pad(logits, (0, missing), value=UNSEEN_LOGIT)
+            found = self.backbone(images, self.current_adapters.adapters())
+            return self.training_logits(found, len(self.prototypes))
         rows = torch.arange(len(images), device=images.device)
         return self.answer(rows, features_by_set(self.backbone, self.frozen_adapters, images))
 
@@ -101,7 +92,7 @@ class EASEModel(nn.Module):
         return self.prototypes.scores(found)
 
 
-class EASE(AdapterStrategy):
+class EASE(RenewedSetStrategy):
     """Trains one PEFT set an experience and keeps class means under each of them."""
 
     config_class = EASEConfig
@@ -146,28 +137,10 @@ class EASE(AdapterStrategy):
         """Returns the backbone with one set that has learned nothing yet."""
         return EASEModel(backbone, config, seed)
 
-    def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
-        """Makes a new head over these classes, and room for their means."""
-        self.model.renew_head(classes, generator)
-        self.model.prototypes.add_classes(classes)
-
     def rebuild(self, state: Mapping[str, Tensor]) -> None:
         """Makes room for the means of a checkpoint."""
         counts = state.get("prototypes.counts", torch.zeros(0, 0))
         self.model.prototypes.add_spaces(counts.shape[-1])
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Lowers the learning rate along a cosine."""
-        set_cosine_rates(self.optimizer, epoch, self.config.epochs)
-
-    def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """Returns SGD with momentum 0.9."""
-        return sgd(parameters, self.config.lr, self.config.weight_decay)
-
-    def generators(self) -> dict[str, torch.Generator]:
-        """Returns what the adapters' dropout draws from."""
-        noise = self.model.current_adapters.noise
-        return {} if noise is None else {"dropout": noise}
 
     def frozen_adapter_features(self) -> AdapterFeatureExtractor | None:
         """Returns the features under each frozen set."""

@@ -24,7 +24,7 @@ keys and attention vectors of the components so far:
 Differs from the authors' code, unless `fidelity="official"`:
     `components=None`    each experience adds `per_experience` of them. Theirs shares 100 out among
                          the experiences, whose number has to be known: it comes from the stream, or
-                         from `experiences`. Both follow the same law, as components of experiences
+                         from `experiences_total`. Both follow the same law, as components of experiences
                          to come are never read.
     `start="qr"`         orthogonal to all rows before. Theirs ("classical") takes off projections
                          on rows that are not orthogonal any more once they were trained.
@@ -34,7 +34,7 @@ Without an option: a new head's biases are 0, theirs are drawn.
 """
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import torch
 from pydantic import Field, field_validator
@@ -60,8 +60,8 @@ class CODAPromptConfig(PromptConfig):
         default=None, ge=1, description="of all experiences together; None: as many as they bring"
     )
     per_experience: int = Field(default=10, ge=1, description="components that each brings then")
-    experiences: int | None = Field(
-        default=None, ge=1, description="that share `components`; None: as many as the stream has"
+    experiences_total: int | None = Field(
+        default=None, ge=1, description="T, that share `components`; None: the stream's own"
     )
     length: int = Field(default=8, ge=2, description="keys and values of a component: even")
     blocks: int = Field(default=5, ge=1, description="blocks that have prompts, the first ones")
@@ -128,24 +128,23 @@ class CODAPrompt(PromptStrategy):
             InputError: If they are to be shared out among experiences whose number nobody says, or
                 that are more than they are.
         """
-        total, experiences = self.config.components, self.config.experiences
-        if total is None:
+        components = self.config.components
+        if components is None:
             return self.config.per_experience
-        if experiences is None:
-            stream: Any = getattr(self.experience, "origin_stream", None)
-            experiences = len(stream) if hasattr(stream, "__len__") else None
-        if experiences is None:
+        total = self.config.experiences_total or self.stream_length
+        if total is None:
             raise InputError(
-                "`experiences` must be given with `components` in a stream that does not say how "
-                "many it has, got none"
+                "`experiences_total` must be given with `components` in a stream that does not say "
+                "how many it has, got none"
             )
-        wanted = max(experiences, len(self.classes_by_experience))
-        if total < wanted or experiences < wanted:
-            name, found = ("components", total) if total < wanted else ("experiences", experiences)
-            raise InputError(
-                f"`{name}` must be at least the number of experiences, {wanted}, got {found}"
-            )
-        return total // experiences
+        wanted = max(total, len(self.classes_by_experience))
+        values = {"components": components, "experiences_total": total}
+        for name, value in values.items():
+            if value < wanted:
+                raise InputError(
+                    f"`{name}` must be at least the number of experiences, {wanted}, got {value}"
+                )
+        return components // total
 
     def begin_epoch(self, epoch: int) -> None:
         """Lowers the learning rate along a quarter of a cosine."""

@@ -130,11 +130,11 @@ class DualPrompt(KeyedPromptStrategy):
         Raises:
             InputError: If the pool has none left.
         """
-        size, wanted = self.config.pool_size, len(self.classes_by_experience) + 1
+        size = self.config.pool_size
+        wanted = max(len(self.classes_by_experience) + 1, self.stream_length or 0)
         if self.has_pool and size is not None and wanted > size:
             raise InputError(
-                f"`pool_size` must be at least the number of experiences, {wanted} so far, "
-                f"got {size}"
+                f"`pool_size` must be at least the number of experiences, {wanted}, got {size}"
             )
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:

@@ -269,6 +269,12 @@ class AdapterStrategy(Loop):
         output = logits_from(self.model.forward, found, len(images))
         return Output(output.logits.float(), output.extras)
 
+    @property
+    def stream_length(self) -> int | None:
+        """How many experiences the stream of the current one has; None if it does not say."""
+        stream: Any = getattr(self.experience, "origin_stream", None)
+        return len(stream) if hasattr(stream, "__len__") else None
+
     def register_experience(self, experience: AvalancheExperience) -> None:
         """Learns which classes an experience brings; trains nothing.
 

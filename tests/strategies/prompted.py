@@ -1,5 +1,6 @@
 """What the tests of prompt methods share."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -34,6 +35,18 @@ class Watch(SupervisedPlugin):  # type: ignore[misc] # Avalanche ships no types
         squares = [float(each.square().sum()) for each in found if each is not None]
         self.lengths.append(sum(squares) ** 0.5)
         self.rates.append(groups[0]["lr"])
+
+
+class Endless:
+    """An experience of a stream that does not say how many it has."""
+
+    origin_stream = SimpleNamespace(name="train")
+
+    def __init__(self, experience: Any) -> None:
+        self._experience = experience
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._experience, name)
 
 
 def build(name: str, vit: AdaptedViT, *plugins: SupervisedPlugin, **options: Any) -> Any:

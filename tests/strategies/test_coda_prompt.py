@@ -4,7 +4,6 @@ Items 1, 2, 4, 5 and 6 are in `tests/peft/test_components.py`.
 """
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from cl_adapters.peft.components import ComponentPool
 from cl_adapters.schedule import quarter_cosine
 from cl_adapters.strategies.coda_prompt import CODAPromptConfig
 from cl_adapters.vit.adapted_vit import AdaptedViT
-from tests.strategies.prompted import TWO, Watch, build, images_of, tokens_after_blocks
+from tests.strategies.prompted import TWO, Endless, Watch, build, images_of, tokens_after_blocks
 
 THREE = [[2, 0], [1, 3], [4, 5]]
 
@@ -164,22 +163,16 @@ def test_the_pool_is_shared_by_the_experiences_that_stream_or_option_tell(
         return int(strategy.model.components.keys[0].shape[1])
 
     assert share(stream[0], components=100) == 33
-    assert share(stream[0], components=100, experiences=10) == 10
+    assert share(stream[0], components=100, experiences_total=10) == 10
     with pytest.raises(InputError, match="`components` must be at least the number .*, 3, got 2"):
         share(stream[0], components=2)
-    told = build("coda_prompt", tiny_vit, components=100, experiences=1)
+    told = build("coda_prompt", tiny_vit, components=100, experiences_total=1)
     told.train(stream[0])
-    with pytest.raises(InputError, match="`experiences` must be at least the number .*, 2, got 1"):
+    told_wrong = "`experiences_total` must be at least the number .*, 2, got 1"
+    with pytest.raises(InputError, match=told_wrong):
         told.train(stream[1])
-
-    class Endless:
-        origin_stream = SimpleNamespace(name="train")
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(stream[0], name)
-
-    with pytest.raises(InputError, match="`experiences` must be given with `components`"):
-        share(Endless(), components=100)
+    with pytest.raises(InputError, match="`experiences_total` must be given with `components`"):
+        share(Endless(stream[0]), components=100)
 
 
 def test_a_length_that_cannot_be_halved_is_refused() -> None:

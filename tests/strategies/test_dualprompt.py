@@ -17,7 +17,7 @@ from cl_adapters.strategies.checks.suite import check_strategy
 from cl_adapters.strategies.checks.trial import TinyStream, Trial
 from cl_adapters.strategies.dualprompt import DualPrompt, DualPromptConfig
 from cl_adapters.vit.adapted_vit import AdaptedViT
-from tests.strategies.prompted import TWO, Watch, build, images_of, tokens_after_blocks
+from tests.strategies.prompted import TWO, Endless, Watch, build, images_of, tokens_after_blocks
 
 THREE = [[2, 0], [1, 3], [4, 5]]
 
@@ -143,14 +143,23 @@ def test_official_is_the_originals_settings_on_one_device() -> None:
     assert port.by_batch == "selection=batch, prompt_pairing=port"  # type: ignore[attr-defined]
 
 
-def test_more_experiences_than_experts_are_refused_before_anything_changes() -> None:
-    strategy = Trial(DualPrompt, {"pool_size": 1}).build()
+def test_more_experiences_than_experts_are_refused_before_anything_is_trained() -> None:
     train = TinyStream().benchmark.train_stream
-    strategy.train(train[0])
-    with pytest.raises(
-        InputError, match="`pool_size` must be at least the number of .* 2 so far, got 1"
-    ):
-        strategy.train(train[1])
+    for size in range(1, len(train)):
+        strategy = Trial(DualPrompt, {"pool_size": size}).build()
+        wanted = f"`pool_size` must be at least the number of .* {len(train)}, got {size}"
+        with pytest.raises(InputError, match=wanted):
+            strategy.train(train[0])
+        assert not strategy.classes_seen
+
+
+def test_where_the_stream_does_not_say_its_length_they_are_refused_as_they_come() -> None:
+    train = TinyStream().benchmark.train_stream
+    strategy = Trial(DualPrompt, {"pool_size": 1}).build()
+    first, second = (Endless(each) for each in train[:2])
+    strategy.train(first)
+    with pytest.raises(InputError, match="`pool_size` must be at least the number .* 2, got 1"):
+        strategy.train(second)
     assert strategy.classes_seen == [0, 3]
 
 

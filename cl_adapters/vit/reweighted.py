@@ -247,7 +247,7 @@ def _copies(model: nn.Module) -> Iterator[tuple[str, OwnWeights]]:
 
 def _flat(values: Iterable[Tensor]) -> NDArray[np.float32]:
     numbers: NDArray[np.float32]
-    numbers = torch.cat([each.detach().cpu().flatten() for each in values]).numpy()
+    numbers = torch.cat([each.detach().float().cpu().flatten() for each in values]).numpy()
     return numbers
 
 

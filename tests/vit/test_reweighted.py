@@ -111,6 +111,17 @@ def test_states_of_copies_are_stored_as_differences_and_others_as_they_are(
     assert list(as_differences(alone, tiny_vit, alone.state_dict())) == ["difference"]
 
 
+def test_a_copy_in_half_precision_comes_back_bit_for_bit(tiny_vit: AdaptedViT) -> None:
+    half = copy.deepcopy(tiny_vit).to(torch.bfloat16)
+    model = OwnWeights(half)
+    for value in model.parameters():
+        value.data *= 1.01
+    state, fresh = model.state_dict(), OwnWeights(half)
+    fresh.load_state_dict(from_differences(fresh, half, as_differences(model, half, state)))
+    assert all(torch.equal(value, state[name]) for name, value in fresh.state_dict().items())
+    assert next(fresh.parameters()).dtype == torch.bfloat16
+
+
 def test_the_network_counts_the_passes(tiny_vit: AdaptedViT) -> None:
     OwnWeights(tiny_vit).features(tiny_vit, images())
     assert tiny_vit.num_passes == 3

@@ -24,8 +24,8 @@ keys and attention vectors of the components so far:
 Differs from the authors' code, unless `fidelity="official"`:
     `components=None`    each experience adds `per_experience` of them. Theirs shares 100 out among
                          the experiences, whose number has to be known: it comes from the stream, or
-                         from `experiences_total`. Both follow the same law, as components of experiences
-                         to come are never read.
+                         from `experiences_total`. Both follow the same law, as components of
+                         experiences to come are never read.
     `start="qr"`         orthogonal to all rows before. Theirs ("classical") takes off projections
                          on rows that are not orthogonal any more once they were trained.
     `lr`, `epochs`, `batch_size`, `clip_norm`, `drop_last`  what learns in the few steps of a small

@@ -4,6 +4,7 @@ Time is processor time, which other programs on the machine hardly change; on a 
 Images are noise and the ViT is random: neither changes what is computed.
 """
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -220,12 +221,19 @@ class Track:
 
         return array_source("noise", noise(self.settings.train), noise(self.settings.test))
 
-    def floor(self, batch: int) -> float:
-        """Returns seconds an image of one forward pass and one backward pass to the input."""
+    def floor(self, batch: int, *, is_released: bool = False) -> float:
+        """Returns seconds an image of one forward pass and one backward pass.
+
+        Args:
+            batch: Images of a step.
+            is_released: Go back to all weights, as if they were trained, and not to the input.
+        """
         network = self._network()
+        if is_released:  # a copy, as they must stay without gradients
+            network = copy.deepcopy(network).requires_grad_()
 
         def step(images: Tensor) -> None:
-            images.requires_grad_()
+            images.requires_grad_(requires_grad=not is_released)
             with self._autocast(self.settings.precision):
                 network(images).float().sum().backward()
 

@@ -2,7 +2,8 @@
 
     python -m cl_adapters.benchmarks.maintenance.bench_page speed.json
 
-With a second argument, a page, what stands between its marks is replaced.
+With a second argument, a page, what stands between its marks is replaced: `tables of speed`, or
+whatever the file is called.
 """
 
 import json
@@ -13,10 +14,11 @@ from typing import Any, Final
 
 from cl_adapters.benchmarks.bench.metrics import metric_table, read_metrics
 from cl_adapters.benchmarks.markdown import markdown_table
+from cl_adapters.errors import InputError
 
 __all__ = ["page_tables", "with_tables"]
 
-START: Final = "<!-- tables of bench -->"
+START: Final = "<!-- tables of {} -->"
 END: Final = "<!-- end of tables -->"
 
 
@@ -34,10 +36,17 @@ def page_tables(stored: Path) -> str:
     return "\n\n".join([about, *(each.rstrip("\n") for each in tables)])
 
 
-def with_tables(page: str, tables: str) -> str:
-    """Returns a page with other tables between its marks."""
-    before, _, rest = page.partition(START)
-    return f"{before}{START}\n\n{tables}\n\n{END}{rest.partition(END)[2]}"
+def with_tables(page: str, stored: Path) -> str:
+    """Returns a page with the tables of a file between its marks, in place of any that stand there.
+
+    Raises:
+        InputError: If the page has no such marks.
+    """
+    start = START.format(stored.stem)
+    before, found, rest = page.partition(start)
+    if not found:
+        raise InputError(f"the page must have a line {start!r}, got none")
+    return f"{before}{start}\n\n{page_tables(stored)}\n\n{END}{rest.partition(END)[2]}"
 
 
 def _phases(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -57,9 +66,9 @@ def _phases(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    made = page_tables(Path(sys.argv[1]))
+    file = Path(sys.argv[1])
     if len(sys.argv) > 2:
         target = Path(sys.argv[2])
-        target.write_text(with_tables(target.read_text("utf-8"), made), "utf-8")
+        target.write_text(with_tables(target.read_text("utf-8"), file), "utf-8")
     else:
-        sys.stdout.write(f"{made}\n")
+        sys.stdout.write(f"{page_tables(file)}\n")

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from cl_adapters.benchmarks.bench import (
+    Bench,
+    BenchSettings,
     Metric,
     best_of,
     compare,
@@ -17,6 +19,7 @@ from cl_adapters.benchmarks.bench import (
     run_bench,
 )
 from cl_adapters.benchmarks.bench.memory import peak_of_a_run
+from cl_adapters.benchmarks.bench.track import Track
 from cl_adapters.benchmarks.maintenance.bench_whole import passes_of_a_run
 from cl_adapters.benchmarks.running.memory import peak_bytes
 from cl_adapters.benchmarks.running.recipe import RunConfig
@@ -103,6 +106,26 @@ def test_no_fast_path_was_lost_and_everything_is_written(tmp_path: Path) -> None
         ("mos", "alignment"),
         ("simplecil", "evaluation"),
     }
+
+
+@pytest.mark.slow
+def test_steps_of_first_sessions_and_of_whole_networks_have_a_floor_of_their_own() -> None:
+    bench = Bench(BenchSettings(backbone="test_vit", image_size=32))
+    bench.run(["aper", "ease", "slca"], lengths=(5,), machine=False)
+    assert [each.name for each in bench.metrics] == [
+        "training step of aper, floors",
+        "training step of ease, floors",
+        "evaluation of ease, 10 over 5 experiences",
+        "training step of slca, floors",
+    ]
+    assert all(0.1 < each.value < 10 for each in bench.metrics)
+
+
+def test_a_floor_leaves_the_network_frozen() -> None:
+    track = Track(BenchSettings(backbone="test_vit", image_size=32))
+    assert track.floor(4) > 0 < track.floor(4, is_released=True)
+    weights = list(track._network().parameters())
+    assert not any(each.requires_grad or each.grad is not None for each in weights)
 
 
 @pytest.mark.slow

@@ -3,16 +3,25 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from cl_adapters.benchmarks.maintenance.bench_page import page_tables, with_tables
 from cl_adapters.benchmarks.maintenance.bench_scaling import Point, draw
+from cl_adapters.errors import InputError
 
 ROOT = Path(__file__).parents[3]
-STORED = ROOT / "docs" / "benchmarks" / "speed.json"
+STORED = ROOT / "docs" / "benchmarks"
 
 
-def test_the_page_holds_the_stored_tables() -> None:
+@pytest.mark.parametrize("name", ["speed"])
+def test_the_page_holds_the_stored_tables(name: str) -> None:
     page = (ROOT / "docs" / "speed.md").read_text("utf-8")
-    assert with_tables(page, page_tables(STORED)) == page
+    assert with_tables(page, STORED / f"{name}.json") == page
+
+
+def test_a_page_without_its_marks_is_refused() -> None:
+    with pytest.raises(InputError, match="'<!-- tables of speed -->', got none"):
+        with_tables("# Speed", STORED / "speed.json")
 
 
 def test_a_table_has_a_row_for_each_target_and_a_column_for_each_length(tmp_path: Path) -> None:

@@ -25,8 +25,9 @@ mean, f_k(x) the features with set k:
 
 Differs from the authors' code, unless `fidelity="official"`:
     `merge="per_step"`        once after each step. Theirs ("official") merges 13 times a step: once
-                              more for each block of the forward pass, so that block b computes with
-                              b + 1 of them and gradients with all.
+                              more for each block of the forward pass, so that block b computes, its
+                              gradients too, with b + 1 of them; and in the batches of a class that
+                              statistics come from.
     `merge_strength=0.01`     beta; theirs is 0.1, which even once a step leaves hardly a difference
                               between the sets (a time constant of ten steps).
     `merge_in_evaluation`     theirs goes on merging stored sets with each batch that is evaluated;
@@ -44,9 +45,9 @@ of classes need not be known (`num_classes` makes the head at once, as theirs, w
 then decay); a class that returns belongs to its last experience and keeps the statistics of all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -199,7 +200,9 @@ class MOSModel(nn.Module):
     def merge(self, times: int | Sequence[int]) -> None:
         """Merges the set in training with the mean of the frozen ones."""
         if self.average is not None:
-            merge_(self.current_adapters.tensors(), self.average, self.config.merge_strength, times)
+            tensors, strength = self.current_adapters.tensors(), self.config.merge_strength
+            # Between a pass and its gradients these have to be those of the weights of the pass.
+            merge_(tensors, self.average, strength, times, renew=True)
 
     def _merge_frozen(self, times: int | Sequence[int]) -> None:
         # The first set is merged with nothing.
@@ -270,12 +273,22 @@ class MOS(AdapterStrategy):
         """Returns the features of the experience with its own set, and their labels."""
         self.model.current_adapters.eval()
         with self.events.timed("statistics", len(self.experience.dataset)):
-            features, labels = collect_features(self.plain_images(), self._current_features)
+            features, labels = collect_features(self._images_of_classes(), self._current_features)
             for label in self.model.classes.add_all(features, labels):
                 rule = "spread of an average class"
                 self.log_event("statistics", **{"class": label}, rule=rule)
         self.model.current_adapters.train()
         return features, labels
+
+    def _images_of_classes(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the images of the experience: class by class, as theirs, where batches merge."""
+        if self.config.merge != "official":
+            yield from self.plain_images()
+            return
+        dataset: Any = self.experience.dataset
+        for label in self.current_classes:
+            own = dataset.subset(list(dataset.targets.val_to_idx[label]))
+            yield from self.features.plain_images(own, 3 * self.config.batch_size)
 
     def _current_features(self, images: Tensor) -> Tensor:
         with self.model.merged_pass(training=True):

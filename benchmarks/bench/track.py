@@ -233,7 +233,7 @@ class Track:
             network = copy.deepcopy(network).requires_grad_()
 
         def step(images: Tensor) -> None:
-            images.requires_grad_(requires_grad=not is_released)
+            images.requires_grad = not is_released
             with self._autocast(self.settings.precision):
                 network(images).float().sum().backward()
 

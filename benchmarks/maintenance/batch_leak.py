@@ -117,7 +117,7 @@ def _told(options: dict[str, Any]) -> str:
 
 @torch.no_grad()
 def _right(strategy: PromptStrategy, images: Tensor, targets: Tensor, size: int) -> float:
-    found = [strategy.answer(batch).logits.argmax(dim=1).cpu() for batch in images.split(size)]
+    found = [strategy.answer(batch).logits.argmax(dim=1).cpu() for batch in torch.split(images, size)]
     return 100 * float((torch.cat(found) == targets).double().mean())
 
 

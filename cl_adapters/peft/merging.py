@@ -62,40 +62,46 @@ def merge_(
     averages: Sequence[Tensor],
     strength: float,
     times: int | Sequence[int] = 1,
+    *,
+    renew: bool = False,
 ) -> None:
-    """Merges tensors with averages in place: m times A <- (1 - beta) A + beta Abar, at once.
+    """Merges tensors with averages: m times A <- (1 - beta) A + beta Abar, at once.
 
-    In closed form A <- (1 - beta)^m A + (1 - (1 - beta)^m) Abar. Autograd is not told, as in MOS'
-    code: what a forward pass saved is what the merge leaves behind. Whole numbers, such as counts
-    among buffers, stay as they are.
+    In closed form A <- (1 - beta)^m A + (1 - (1 - beta)^m) Abar. Autograd is not told. Whole
+    numbers, such as counts among buffers, stay as they are.
 
     Args:
         tensors: A, each with blocks in its first dimension.
         averages: Abar, of the same shapes.
         strength: beta, in [0, 1].
         times: m, one number or one a block.
+        renew: Give A new memory, so that what a forward pass saved for its gradients stays as it
+            was. In place, gradients see what the merge leaves behind.
     """
-    pairs = [
-        (value, average)
-        for value, average in zip(tensors, averages, strict=True)
-        if value.is_floating_point()
-    ]
-    if isinstance(times, int):
-        for value, average in pairs:
-            value.data.lerp_(average, 1 - (1 - strength) ** times)
-        return
+    # Whole numbers of merges make one share of all blocks; else each block has its own.
+    alike = isinstance(times, int)
     shares = 1 - (1 - strength) ** torch.tensor(times, dtype=torch.float64)
-    for value, average in pairs:
-        share = shares.to(value.dtype).reshape(-1, *[1] * (value.ndim - 1))
-        # Sent off without waiting for what a GPU is at.
-        value.data.lerp_(average, share.to(value.device, non_blocking=True))
+    for value, average in zip(tensors, averages, strict=True):
+        if not value.is_floating_point():
+            continue
+        if alike:
+            merged = torch.lerp(value, average, float(shares))
+        else:
+            share = shares.to(value.dtype).reshape(-1, *[1] * (value.ndim - 1))
+            # Sent off without waiting for what a GPU is at.
+            merged = torch.lerp(value, average, share.to(value.device, non_blocking=True))
+        if renew:
+            value.data = merged
+        else:
+            value.data.copy_(merged)
 
 
 @contextmanager
 def merge_by_block(merge: Callable[[int | Sequence[int]], None], num_blocks: int) -> Iterator[None]:
     """Merges around a forward pass as MOS's authors do inside of it: once for each block.
 
-    Block b computes with b + 1 merges; what follows the pass, gradients too, sees all.
+    Block b computes with b + 1 merges, and what follows the pass sees all. Gradients are those of
+    block b's own weights, with b + 1 of them, where `merge` leaves alone what the pass saved.
 
     Args:
         merge: Merges every block as often as it is told, by block or all alike.

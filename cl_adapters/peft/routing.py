@@ -7,7 +7,7 @@ With x the tokens that enter the slot, m their mean (class token included) and f
 
 Two routers: `learned`, one linear column an adapter that is trained together with it and then
 frozen (the paper); `discriminant`, columns in closed form from the mean tokens that each adapter
-was trained on. A learned first column is never trained, since a softmax over one is constant, and
+was trained on. A learned first column has no gradient, since a softmax over one is constant, and
 later columns see new data only; the closed form sets all columns from all data.
 
 Reference: Huiyi Wang, Haodong Lu, Lina Yao, Dong Gong, "Self-Expansion of Pre-trained Models with
@@ -105,10 +105,11 @@ class ExpandableSlot(nn.Module):
         Shape:
             mean_tokens: (B, D). Output: (B, K), rows sum to 1.
         """
-        if len(self.adapters) == 1:
-            return mean_tokens.new_ones(mean_tokens.shape[0], 1)
         if self.discriminant is not None:
+            if len(self.adapters) == 1:
+                return mean_tokens.new_ones(mean_tokens.shape[0], 1)
             return cast("Tensor", self.discriminant(mean_tokens)).softmax(dim=1)
+        # A first column alone gets gradients of zero, and so decays, as the authors' does.
         return torch.cat([column(mean_tokens) for column in self.columns], dim=1).softmax(dim=1)
 
     def forward(

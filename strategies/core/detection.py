@@ -50,6 +50,7 @@ class DetectorConfig(StrategyOptions):
                 "threshold": self.threshold,
                 "min_shift": self.min_shift,
                 "standardize": self.standardize,
+                "batch_size": int(getattr(self, "batch_size", 32)),
             }
         kind = find_detector(self.detector)
         return kind(num_features, false_alarm=self.false_alarm, seed=seed, **own)

@@ -127,19 +127,29 @@ class Features:
         """
         return CachedFeatures(dataset.eval(), extractor, same=True, keep=False, cache=self.cache)
 
-    def plain_images(self, dataset: AvalancheDataset) -> Iterator[tuple[Tensor, Tensor]]:
+    def plain_images(
+        self, dataset: AvalancheDataset, batch_size: int = _PLAIN_BATCH
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields images on the device, not augmented and in order, and labels (B,)."""
-        return self.images(dataset.eval())
+        return self.images(dataset.eval(), batch_size)
 
-    def images(self, shown: Any) -> Iterator[tuple[Tensor, Tensor]]:  # noqa: ANN401 - a dataset
+    def images(
+        self,
+        shown: Any,  # noqa: ANN401 - a dataset
+        batch_size: int = _PLAIN_BATCH,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the images of a dataset as it shows them, on the device and in order, and labels.
+
+        Args:
+            shown: The dataset.
+            batch_size: B.
 
         Shape:
             Output: (B, 3, S, S) and (B,) each.
         """
         # A loader draws a number for its workers: from a generator of its own, not torch's global.
         yield from self._batches(
-            DataLoader(shown, batch_size=_PLAIN_BATCH, generator=torch.Generator())
+            DataLoader(shown, batch_size=batch_size, generator=torch.Generator())
         )
 
     def shuffled_images(

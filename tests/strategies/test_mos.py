@@ -56,8 +56,8 @@ class Plain:
     def merge(self, average: list[Tensor] | None) -> None:
         for block, module in enumerate(self.blocks):
             for name, value in zip(NAMES, average or [], strict=bool(average)):
-                data = getattr(module, name).data
-                data.mul_(0.9).add_(0.1 * value[block])
+                parameter = getattr(module, name)  # new memory: what a pass saved stays as it was
+                parameter.data = 0.9 * parameter.data + 0.1 * value[block]
 
     def features(self, images: Tensor, average: list[Tensor] | None) -> Tensor:
         tokens = self.vit.tokens(images)
@@ -110,12 +110,14 @@ def test_official_training_equals_a_plain_loop_with_thirteen_merges_a_step(  # n
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(strategy.model.heads.layers[0].weight, weight, rtol=1e-4, atol=1e-6)
 
-    # Statistics: each batch of the pass goes on merging the set in training, not the stored one.
+    # Statistics: each batch goes on merging the set in training, not the stored one. A class has
+    # batches of its own, three times as large as a step's.
     images, targets = images_of(second)
-    with torch.no_grad():
-        features = plain.features(images, average)
+    size = 3 * strategy.config.batch_size
     for label in (2, 3):
-        rows = features[targets == label]
+        with torch.no_grad():
+            parts = [plain.features(some, average) for some in images[targets == label].split(size)]
+        rows = torch.cat(parts)
         component = int((strategy.model.classes.labels == label).nonzero())
         torch.testing.assert_close(
             strategy.model.classes.means[component], rows.mean(dim=0), rtol=1e-4, atol=1e-5
@@ -124,6 +126,22 @@ def test_official_training_equals_a_plain_loop_with_thirteen_merges_a_step(  # n
         spread = factor.T @ factor + strategy.model.classes.spreads[component].square().diag()
         expected = torch.cov(rows.T) + FLOOR * torch.eye(64)
         torch.testing.assert_close(spread, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_official_statistics_take_a_class_at_a_time_in_batches_three_times_as_large(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    experience = make_stream(TWO, per_class=8).train_stream[0]
+    for merge, sizes in (("official", [3, 3, 2] * 2), ("per_step", [16])):
+        strategy = build(tiny_vit, merge=merge, batch_size=1, epochs=1)
+        strategy.train(experience)
+        strategy.experience = experience
+        batches = list(strategy._images_of_classes())
+        assert [len(labels) for _, labels in batches] == sizes
+        if merge == "official":
+            found = torch.cat([labels for _, labels in batches]).tolist()
+            assert found == sorted(found)
+            assert {found.count(label) for label in set(found)} == {8}
 
 
 def test_merges_in_closed_form_equal_one_after_the_other() -> None:

@@ -117,7 +117,8 @@ def _told(options: dict[str, Any]) -> str:
 
 @torch.no_grad()
 def _right(strategy: PromptStrategy, images: Tensor, targets: Tensor, size: int) -> float:
-    found = [strategy.answer(batch).logits.argmax(dim=1).cpu() for batch in torch.split(images, size)]
+    batches = torch.split(images, size)
+    found = [strategy.answer(batch).logits.argmax(dim=1).cpu() for batch in batches]
     return 100 * float((torch.cat(found) == targets).double().mean())
 
 

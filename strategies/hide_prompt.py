@@ -81,7 +81,7 @@ class HiDePromptModel(PromptModel):
         self.prefix = PrefixPool(blocks, config.length, width, config.init)
         self.classes = config.build_statistics(width)
         self.guess = TaskGuess(width, config, source)
-        self.task, self.is_guessing = 0, False
+        self.task, self.is_guessing, self.is_open = 0, False, False
         if config.prompts == "one_prompt":
             self.prefix.add(source)
 
@@ -93,8 +93,9 @@ class HiDePromptModel(PromptModel):
             return Output(self.guess(query))
         elif self.training:
             prompts = self.prefix.mixed(self.task, self.config.momentum)
-        else:
-            prompts = self.prefix.chosen(self.guess.experience_of(query))
+        else:  # while an experience is trained, its prompt is not stored mixed yet
+            latest = self.prefix.mixed(self.task, self.config.momentum) if self.is_open else None
+            prompts = self.prefix.chosen(self.guess.experience_of(query), latest)
         features = self.under(images, prompts)
         return Output(self.heads(features), {"features": features})
 
@@ -133,11 +134,10 @@ class HiDePrompt(PromptStrategy):
         if self.has_pool:
             model.task = len(self.classes_by_experience) - 1
             model.prefix.copy_from_last(model.task)
-            model.is_guessing = True
+            model.is_guessing = model.is_open = True
             self.train_only(model.guess)
             yield Phase("guess", self.config.guess_epochs)
-            source = self.generator("guess")
-            model.guess.align(self.query_rows(), self.config, source, self.events)
+            model.guess.align(self.query_rows(), self.config, self.generator("guess"), self.events)
         model.is_guessing = False
         old = [each not in self.current_classes for each in model.classes.labels.tolist()]
         self.old_means = model.classes.means[old]
@@ -173,7 +173,7 @@ class HiDePrompt(PromptStrategy):
         """Keeps the prompt and statistics of the features under it, and aligns the head."""
         model = self.model.eval()
         if self.has_pool:
-            mixed = model.prefix.mixed(model.task, self.config.momentum)
+            mixed, model.is_open = model.prefix.mixed(model.task, self.config.momentum), False
             model.prefix.entries[model.task].copy_(mixed)
         found, source = self.features_under(model.own_features), self.generator("alignment")
         self.config.align_on(model.heads, model.classes, [found], source, self.events)

@@ -218,9 +218,15 @@ class PrefixPool(nn.Module):
         mixed: Tensor = (1 - share) * own + share * earlier
         return mixed
 
-    def chosen(self, entries: Tensor) -> Tensor:
-        """Returns the entries of images: (B, blocks, 2, L, D) of (B,)."""
-        return torch.stack(list(self.entries))[entries]
+    def chosen(self, entries: Tensor, latest: Tensor | None = None) -> Tensor:
+        """Returns the entries of images: (B, blocks, 2, L, D) of (B,).
+
+        Args:
+            entries: Which of each image.
+            latest: What stands in for the last entry, (blocks, 2, L, D); None: it itself.
+        """
+        rows: list[Tensor] = list(self.entries)
+        return torch.stack(rows if latest is None else [*rows[:-1], latest])[entries]
 
     def places(
         self, prompts: Tensor, pairing: Pairing = "key_value"

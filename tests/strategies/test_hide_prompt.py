@@ -113,8 +113,17 @@ def test_4_training_uses_the_own_prompt_and_tests_that_of_the_guess(
             features = under(tiny_vit, images[row : row + 1], model.prefix.entries[task])
             expected = model.heads(features)[0]
             torch.testing.assert_close(logits[row], expected, rtol=1e-3, atol=1e-4)
-        model.train().is_guessing = False
-        own = model.prefix.mixed(1, strategy.config.momentum)
+        # While the second experience is trained, tests read its prompt as it will be stored.
+        own = model.prefix.mixed(1, 0.5).clone()
+        model.config = model.config.override({"momentum": 0.5})
+        model.is_open = True
+        inside = model.eval()(images).logits
+        assert not model.is_guessing
+        for row, task in enumerate(tasks):
+            entry = own if task == 1 else model.prefix.entries[0]
+            expected = model.heads(under(tiny_vit, images[row : row + 1], entry))[0]
+            torch.testing.assert_close(inside[row], expected, rtol=1e-3, atol=1e-4)
+        model.train()
         trained = model(images, queries).extras["features"]
         torch.testing.assert_close(trained, under(tiny_vit, images, own), rtol=1e-3, atol=1e-4)
 

@@ -155,6 +155,13 @@ COLUMNS: Final = (
         0,
         "parameters beside the frozen backbone, at the end",
     ),
+    _cost(
+        "kept_mebibytes",
+        "Kept",
+        "MiB",
+        2,
+        "size of the last checkpoint / 2²⁰: what going on or answering needs beside the backbone",
+    ),
     _cost("train_seconds", "Training", "s", 1, "sum of the seconds of all training phases"),
     _cost("evaluation_seconds", "Evaluation", "s", 1, "sum of the seconds of all evaluations"),
     _cost(

@@ -181,6 +181,7 @@ def measure(folder: Path, record: RunRecord) -> Run:
     seen = metrics.micro_accuracy(predictions)
     events = read_events(folder)
     values = _scores(predictions, matrix, seen) | _costs(events, record)
+    values["kept_mebibytes"] = _kept(folder, record)
     return Run(
         folder=folder,
         record=record,
@@ -233,6 +234,14 @@ def _costs(events: list[Event], record: RunRecord) -> dict[str, float]:
         "passes_per_image": math.nan if last is None else last,
         "peak_mebibytes": max(peaks) / MEBIBYTE if peaks else math.nan,
     }
+
+
+def _kept(folder: Path, record: RunRecord) -> float:
+    place = folder / "checkpoints" / f"experience-{record.experiences_done - 1:04d}"
+    try:
+        return (place / "learned.safetensors").stat().st_size / MEBIBYTE
+    except OSError:  # a record that was copied without its checkpoints
+        return math.nan
 
 
 def _number(values: dict[str, Any], name: str) -> float:

@@ -18,7 +18,12 @@ from cl_adapters.reports.pareto import frontier
 
 __all__ = ["PARETO_COSTS", "pareto_chart", "pareto_figure", "shown_costs"]
 
-PARETO_COSTS: Final = ("train_seconds", "evaluation_seconds", "added_parameters")
+PARETO_COSTS: Final = (
+    "train_seconds",
+    "evaluation_seconds",
+    "added_parameters",
+    "kept_mebibytes",
+)
 _SCORE: Final = "a_last_micro"
 _BY_NAME: Final = {column.name: column for column in COLUMNS}
 _LOG_FROM: Final = 20  # largest cost over smallest from which the axis is logarithmic

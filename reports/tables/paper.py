@@ -26,6 +26,7 @@ HEADINGS: Final = {
     "ece": "ECE",
     "nll": "NLL",
     "added_parameters": "Parameters",
+    "kept_mebibytes": "Kept",
     "train_seconds": "Training",
     "evaluation_seconds": "Evaluation",
     "passes_per_image": "Passes",

@@ -35,7 +35,7 @@ WANTED_HIGH = {
 WANTED_LOW = {
     "forgetting_from_best", "forgetting_from_best_before", "forgetting_from_first", "ece", "nll",
     "added_parameters", "train_seconds", "evaluation_seconds", "passes_per_image",
-    "peak_mebibytes", "changes_missed", "false_alarms", "delay_windows", "delay_images", "spoiled",
+    "peak_mebibytes", "kept_mebibytes", "changes_missed", "false_alarms", "delay_windows", "delay_images", "spoiled",
 }  # fmt: skip
 EVERY = (*COLUMNS, *DETECTION_COLUMNS, *RETRIEVAL_MEASURES)
 

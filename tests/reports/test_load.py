@@ -30,6 +30,7 @@ def test_costs_that_no_record_holds_are_unknown(make_run: MakeRun) -> None:
     (run,) = load_runs([folder]).finished
     assert math.isnan(run.values["train_seconds"])
     assert math.isnan(run.values["peak_mebibytes"])
+    assert math.isnan(run.values["kept_mebibytes"])  # without checkpoints
 
 
 def test_forward_transfer_needs_predictions_on_the_future(make_run: MakeRun) -> None:

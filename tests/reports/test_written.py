@@ -86,6 +86,8 @@ def test_costs_are_those_of_the_events(read: Run, events: list[dict[str, float]]
     for name, event in (("train_seconds", "phase"), ("evaluation_seconds", "evaluation")):
         seconds = [each["seconds"] for each in events if each["event"] == event]
         assert read.values[name] == pytest.approx(sum(seconds))
+    kept = read.folder / "checkpoints" / "experience-0002" / "learned.safetensors"
+    assert read.values["kept_mebibytes"] == pytest.approx(len(kept.read_bytes()) / 2**20)
     passes = [each["passes"] for each in events if each["event"] == "evaluation"]
     assert read.values["passes_per_image"] == pytest.approx(passes[-1])
 

@@ -12,7 +12,17 @@ from cl_adapters.benchmarks.running.recipe_keys import recipe_page
 
 ROOT = Path(__file__).resolve().parent.parent
 # Whose commands docs/protocols.md holds; `cl-adapters verify --rows` prints those of all.
-COMMANDS_OF = ("aper", "ease", "fecam", "loranpac", "ranpac", "simplecil")
+COMMANDS_OF = (
+    "aper",
+    "ease",
+    "fecam",
+    "inflora",
+    "loranpac",
+    "ranpac",
+    "sd_lora",
+    "simplecil",
+    "tuna",
+)
 
 
 def main() -> None:

@@ -32,6 +32,6 @@ def protocols_table(_: Path) -> list[list[str]]:
     for protocol in map(find_protocol, protocol_names()):
         tags = " or ".join(name.rpartition(".")[2] for name in protocol.backbones)
         pixels = f"{protocol.pipeline}, {protocol.input_range}"
-        classes = f"{protocol.classes} by {protocol.increment}"
+        classes = f"{protocol.classes} by {protocol.increment or 'domain'}"
         rows.append([protocol.name, classes, protocol.class_order, tags, pixels, protocol.title])
     return rows

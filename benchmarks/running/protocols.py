@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.markdown import markdown_table
+from cl_adapters.benchmarks.streams.class_incremental import split_classes
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.images.transforms import (
     INPUT_RANGES,
@@ -87,13 +88,16 @@ class Protocol(_Table):
     train_images: int | None = Field(default=None, ge=1, description="None: not known for certain")
     test_images: int | None = Field(default=None, ge=1, description="None: not known for certain")
     first: int | None = Field(default=None, ge=1, description="classes of the first experience")
-    increment: int = Field(ge=1, description="classes an experience")
-    class_order: Literal["natural", "numpy1993"]
+    increment: int | None = Field(default=None, ge=1, description="classes an experience")
+    domains: tuple[str, ...] = Field(
+        default=(), description="instead of `increment`: the domain of each experience, all classes"
+    )
+    class_order: Literal["natural", "numpy1993", "numpy1995"]
     backbone: str = Field(description="timm architecture and explicit tag")
     other_backbones: tuple[str, ...] = Field(default=(), description="also in published tables")
     image_size: int = Field(ge=1)
     input_range: str = Field(description="pilot_01, timm or imagenet")
-    pipeline: Literal["pilot", "lae", "ranpac"]
+    pipeline: Literal["pilot", "lae", "ranpac", "inflora"]
     train: TrainTransform
     test: EvaluationTransform
     metrics: Metrics
@@ -109,7 +113,9 @@ class Protocol(_Table):
         for name in self.backbones:
             if "." not in name:
                 raise ValueError(f"backbone must carry an explicit tag, got {name!r}")
-        if max(self.increment, self.first or 0) > self.classes:
+        if (self.increment is None) == (not self.domains) or (self.domains and self.first):
+            raise ValueError("experiences must be of `increment` classes or of one domain each")
+        if max(self.increment or 0, self.first or 0) > self.classes:
             raise ValueError(f"experiences must not be larger than the {self.classes} classes")
         if (self.train, self.test) != _transforms(self.pipeline, self.image_size):
             raise ValueError(f"train and test must say what pipeline {self.pipeline!r} does")
@@ -120,12 +126,19 @@ class Protocol(_Table):
         """Every backbone that published numbers of this protocol have."""
         return (self.backbone, *self.other_backbones)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Classes of each experience."""
+        if self.increment is None:
+            return [self.classes] * len(self.domains)
+        return [len(each) for each in split_classes(self.classes, self.increment, self.first)]
+
     def recipe(self) -> dict[str, Any]:
         """Returns the keys of a recipe that the protocol fixes."""
+        by_class = {"scenario": "class", "increment": self.increment, "first": self.first}
+        by_domain = {"scenario": "domain", "domain_order": ",".join(self.domains)}
         return {
-            "scenario": "class",
-            "increment": self.increment,
-            "first": self.first,
+            **(by_domain if self.domains else by_class),
             "class_order": self.class_order,
             "backbone": self.backbone,
             "image_size": self.image_size,
@@ -295,12 +308,14 @@ def protocol_table() -> str:
 def _cells(protocol: Protocol) -> list[str]:
     counts = (protocol.train_images, protocol.test_images)
     images = "" if None in counts else ", {:,} + {:,}".format(*counts)
-    first = protocol.first or 0
+    cut = f"B{protocol.first or 0}-Inc{protocol.increment}"
+    if protocol.domains:
+        cut = f"domain by domain: {', '.join(protocol.domains)}"
     tags = [name.rpartition(".")[2] for name in protocol.backbones]
     return [
         f"`{protocol.name}`",
         f"{protocol.dataset}{images}",
-        f"{protocol.classes} classes, B{first}-Inc{protocol.increment}",
+        f"{protocol.classes} classes, {cut}",
         protocol.class_order,
         " or ".join(f"`{tag}`" for tag in tags),
         f"`{protocol.pipeline}`, `{protocol.input_range}`",

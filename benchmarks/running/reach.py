@@ -6,15 +6,15 @@ top (decoding, heads, alignment) is not: hours are the least that a run takes.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from cl_adapters.benchmarks.markdown import markdown_table
 from cl_adapters.benchmarks.running.machine import Images, Machine
+from cl_adapters.benchmarks.running.passes import PASSES
 from cl_adapters.benchmarks.running.protocols import Protocol, find_protocol, protocol_names
 from cl_adapters.benchmarks.running.references import Reference, references
-from cl_adapters.benchmarks.streams.class_incremental import split_classes
 from cl_adapters.strategies import options_of
 from cl_adapters.vit.pretrained import are_weights_cached
 
@@ -23,8 +23,6 @@ __all__ = ["PublishedRun", "commands_table", "hours", "memory", "obstacles", "pa
 
 _DAY: Final = 24.0
 _WIDTH: Final = 768  # of the features of ViT-B, on which every protocol stands
-# Of a training step, in passes: forward and back to the activations, or to all weights as well.
-_STEP, _STEP_OF_ALL = 2.1, 3.0
 _GRAMS: Final = 5  # of RanPAC, while its system is set up and solved
 
 
@@ -157,48 +155,16 @@ def passes(run: PublishedRun) -> float | None:
     Experiences are taken to have as many images as their classes' share.
     """
     protocol = find_protocol(run.protocol)
-    counts, count = _counts(protocol), _PASSES.get(run.strategy)
+    counts, count = _counts(protocol), PASSES.get(run.strategy)
     if counts is None or count is None:
         return None
-    sizes = split_classes(protocol.classes, protocol.increment, protocol.first)
-    train = [counts[0] * len(each) / protocol.classes for each in sizes]
+    sizes = protocol.sizes
+    train = [counts[0] * size / sum(sizes) for size in sizes]
     return count(_options(run), train, counts[1])
 
 
 def _options(run: PublishedRun) -> Any:  # noqa: ANN401 - each strategy's own
     return options_of(run.strategy, "official", run.rows[0].settings)
-
-
-def _of_one_look(options: Any, train: Sequence[float], test: int) -> float:  # noqa: ANN401
-    return _first_session(options, train) + sum(train) + test
-
-
-def _of_aper(options: Any, train: Sequence[float], test: int) -> float:  # noqa: ANN401
-    return _first_session(options, train) + 2 * (sum(train) + test)
-
-
-def _of_ease(options: Any, train: Sequence[float], test: int) -> float:  # noqa: ANN401
-    plain = 1 if options.beta else 0  # the plain network as one more
-    means = sum((place + 1 + plain) * images for place, images in enumerate(train))
-    trained = float(options.epochs * _STEP * sum(train))
-    return trained + means + (len(train) + plain) * test
-
-
-def _first_session(options: Any, train: Sequence[float]) -> float:  # noqa: ANN401
-    if not getattr(options, "first_session", False):
-        return 0.0
-    step = _STEP_OF_ALL if options.variant == "finetune" else _STEP
-    return float(options.epochs * step * train[0])
-
-
-_PASSES: Final[dict[str, Callable[[Any, Sequence[float], int], float]]] = {
-    "aper": _of_aper,
-    "ease": _of_ease,
-    "fecam": _of_one_look,
-    "loranpac": _of_one_look,
-    "ranpac": _of_one_look,
-    "simplecil": _of_one_look,
-}
 
 
 def memory(run: PublishedRun) -> int:

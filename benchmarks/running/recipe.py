@@ -131,8 +131,8 @@ class RunConfig(BaseModel):
     boundaries: TaskFree | None = Field(default=None, description="the keys of a task-free stream")
     class_order: Annotated[str, Group.STREAM] = Field(
         default="seeded",
-        description="order of the classes: natural, seeded, numpy1993, positions: 3,0,1,2, names: "
-        "cat,dog, or a file with a name a line: @order.txt",
+        description="order of the classes: natural, seeded, numpy1993, numpy1995, positions: "
+        "3,0,1,2, names: cat,dog, or a file with a name a line: @order.txt",
     )
     seed: Annotated[int, Group.WHAT] = Field(
         default=0, ge=0, lt=2**32, description="decides class order, weights and order of images"

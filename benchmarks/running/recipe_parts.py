@@ -258,7 +258,7 @@ class PlainPixels(_Pixels):
 class PublishedPixels(_Pixels):
     """From image to input as the authors' code does, which settles everything."""
 
-    pipeline: Literal["pilot", "lae", "ranpac"]
+    pipeline: Literal["pilot", "lae", "ranpac", "inflora"]
 
 
 PIXELS: Final[dict[str, type[Part]]] = {
@@ -266,6 +266,7 @@ PIXELS: Final[dict[str, type[Part]]] = {
     "pilot": PublishedPixels,
     "lae": PublishedPixels,
     "ranpac": PublishedPixels,
+    "inflora": PublishedPixels,
 }
 AnyPixels = Annotated[PlainPixels | PublishedPixels, Discriminator("pipeline")]
 # What the choice itself means: each model above holds one of its values.
@@ -273,7 +274,7 @@ CHOICES: Final[dict[str, str]] = {
     "scenario": "what an experience brings: new classes, a domain, a shift; classes that leak, "
     "have fewer images each or return; a group of classes in a domain",
     "pipeline": "from image to input: by the keys of the recipe, or as PILOT, LAE or, on CIFAR, "
-    "RanPAC do",
+    "RanPAC or InfLoRA do",
 }
 
 # What a stream cannot be that goes on after its end, and why.

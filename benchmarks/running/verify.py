@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from cl_adapters.benchmarks.running.protocols import Protocol as Published
 from cl_adapters.benchmarks.running.protocols import find_protocol, protocol_names
 from cl_adapters.benchmarks.running.references import Reference, other_options, references
-from cl_adapters.benchmarks.streams.class_incremental import class_order, split_classes
+from cl_adapters.benchmarks.streams.class_incremental import class_order
 from cl_adapters.records.files import digest
 from cl_adapters.records.run_record import RunRecord
 
@@ -119,22 +119,18 @@ def differences(record: RunRecord, protocol: Published) -> list[str]:
     unless they are random: their digest stands in the record.
     """
     found = record.fingerprint
-    sizes = [
-        len(each) for each in split_classes(protocol.classes, protocol.increment, protocol.first)
-    ]
     parts = _data(found, protocol)
     if not parts:
         parts += _order(record, protocol)
-    if found.get("experiences") != sizes:
-        parts.append(f"experiences: {found.get('experiences')} instead of {sizes}")
+    if found.get("experiences") != protocol.sizes:
+        parts.append(f"experiences: {found.get('experiences')} instead of {protocol.sizes}")
     if found.get("backbone") not in protocol.backbones:
         wanted = " or ".join(protocol.backbones)
         parts.append(f"backbone: {found.get('backbone')} instead of {wanted}")
     if record.config.get("weights") == "random":
         parts.append("weights: random instead of the backbone's")
     parts += _pixels(found, protocol)
-    parts += [f"{name}: {found[name]} instead of none" for name in sorted(set(found) - _KNOWN)]
-    return parts
+    return parts + _rest(found, protocol)
 
 
 def _data(found: Mapping[str, Any], protocol: Published) -> list[str]:
@@ -174,6 +170,19 @@ def _pixels(found: Mapping[str, Any], protocol: Published) -> list[str]:
         f"pixels.{name}: {pixels.get(name)} instead of {wanted.get(name)}"
         for name in sorted({*pixels, *wanted})
         if pixels.get(name) != wanted.get(name)
+    ]
+
+
+def _rest(found: Mapping[str, Any], protocol: Published) -> list[str]:
+    """Returns what a fingerprint says beyond what every run does: of domains, or nothing."""
+    wanted: dict[str, object] = {}
+    if protocol.domains:  # which image is of which domain is not known of the published runs
+        wanted = {"scenario": "domain", "domain_order": list(protocol.domains)}
+    known = _KNOWN | ({"domains_sha256"} if protocol.domains else set())
+    return [
+        f"{name}: {found.get(name, 'none')} instead of {wanted.get(name, 'none')}"
+        for name in sorted({*found, *wanted} - known)
+        if name not in found or found[name] != wanted.get(name)
     ]
 
 

@@ -24,7 +24,8 @@ def class_order(rule: str | Sequence[int], num_classes: int, seed: int = 0) -> t
 
     Args:
         rule: `natural`; `seeded`, by the run's seed; `numpy1993`, the field's fixed order (NumPy's
-            legacy generator with seed 1993); or the order itself, as numbers or `3,0,2,1`.
+            legacy generator with seed 1993), or `numpy1995`, SD-LoRA's; or the order itself, as
+            numbers or `3,0,2,1`.
         num_classes: Number of classes C.
         seed: Seed of the rule `seeded`, at least 0.
 
@@ -41,8 +42,8 @@ def class_order(rule: str | Sequence[int], num_classes: int, seed: int = 0) -> t
         if seed < 0:
             raise InputError(f"seed must be at least 0, got {seed}")
         return tuple(np.random.default_rng(seed).permutation(num_classes).tolist())
-    if rule == "numpy1993":
-        legacy = np.random.RandomState(1993)  # the published orders come from it
+    if rule.startswith("numpy"):  # the published orders come from the legacy generator
+        legacy = np.random.RandomState(int(rule.removeprefix("numpy")))
         return tuple(legacy.permutation(num_classes).tolist())
     return tuple(range(num_classes))
 

@@ -10,7 +10,7 @@ from cl_adapters.paths import read_text, user_path
 
 __all__ = ["ORDER_RULES", "class_positions", "named_order", "order_text"]
 
-ORDER_RULES: Final = ("natural", "seeded", "numpy1993")
+ORDER_RULES: Final = ("natural", "seeded", "numpy1993", "numpy1995")
 
 
 def order_text(text: str) -> str:

@@ -51,17 +51,24 @@ FILTERS: Final = {
 # Published pipelines by name, as settings of `Preprocess`; `plain` takes the recipe's own. PILOT
 # names bicubic for the test only: its random crop has torchvision's default filter, bilinear.
 # RanPAC's code does the same, but for the images of CIFAR, of which its test cuts off no border.
+# InfLoRA's does what LAE's does, but for CIFAR likewise.
 _PILOT: Final[dict[str, Any]] = {
     "interpolation": "bicubic",
     "train_interpolation": "bilinear",
     "augment": "crop_flip",
     "scale": (0.05, 1.0),
 }
+_LAE: Final[dict[str, Any]] = {
+    "interpolation": "bilinear",
+    "augment": "crop_flip",
+    "scale": (0.08, 1.0),
+}
 PIPELINES: Final[dict[str, dict[str, Any]]] = {
     "plain": {},
     "pilot": _PILOT,
     "ranpac": {**_PILOT, "resize": None},
-    "lae": {"interpolation": "bilinear", "augment": "crop_flip", "scale": (0.08, 1.0)},
+    "lae": _LAE,
+    "inflora": {**_LAE, "resize": None},
 }
 
 

@@ -195,6 +195,16 @@ PUBLISHED: dict[str, tuple[Any, Any]] = {
             [reference.Resize(224, BICUBIC), reference.CenterCrop(224), reference.ToTensor()]
         ),
     ),
+    "inflora": (  # of CIFAR's images alone
+        reference.Compose(
+            [
+                reference.RandomResizedCrop(224),
+                reference.RandomHorizontalFlip(),
+                reference.ToTensor(),
+            ]
+        ),
+        reference.Compose([reference.Resize(224), reference.CenterCrop(224), reference.ToTensor()]),
+    ),
     "lae": (
         reference.Compose(
             [
@@ -298,6 +308,7 @@ def test_pipelines_tell_themselves_apart_in_the_fingerprint() -> None:
     assert descriptions["lae"]["scale"] == [0.08, 1.0]
     assert descriptions["lae"]["interpolation"] == "bilinear"
     assert descriptions["ranpac"].keys() == descriptions["pilot"].keys() - {"resize"}
+    assert descriptions["inflora"].keys() == descriptions["lae"].keys() - {"resize"}
     assert set(PIPELINES) == {"plain", *PUBLISHED}
     assert pipeline_settings("plain", 224) == {}
 

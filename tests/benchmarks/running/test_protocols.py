@@ -27,13 +27,19 @@ from cl_adapters.benchmarks.running.protocols import (
 )
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.running.verify import differences
-from cl_adapters.benchmarks.streams.class_incremental import class_order, split_classes
+from cl_adapters.benchmarks.streams.class_incremental import class_order
 from cl_adapters.errors import InputError
 from cl_adapters.records.run_record import RunRecord
 
 NAMES = protocol_names()
 PAGE = Path(__file__).parents[3] / "docs" / "protocols.md"
 IN21K = "vit_base_patch16_224.augreg_in21k"
+# By the first part of a protocol's name, where it is not the field's usual one.
+ORDERS = {"lae": "natural", "inflora": "natural", "l2p": "natural", "sdlora": "numpy1995"}
+SEEDS = {"lae": (1,), "inflora": (0, 1, 2, 3, 4), "l2p": (42,), "sdlora": (1995,)}
+# Whose tests show the whole of an image of CIFAR, and whose crops begin at 0.08 of the area.
+UNCUT = {"ranpac-cifar100-b0inc10": "ranpac", "inflora-cifar100-b0inc10": "inflora"}
+BILINEAR = ("lae", "inflora", "inflora1993")
 
 
 def colours(folder: Path, classes: list[str]) -> Path:
@@ -61,17 +67,19 @@ def test_every_published_split_of_the_issue_is_there() -> None:
 def test_a_protocol_keeps_to_the_fields_conventions(name: str) -> None:
     protocol = find_protocol(name)
     group, _, rest = name.partition("-")
-    assert protocol.increment == int(rest.rpartition("inc")[2])
-    start = int(rest.rpartition("-b")[2].partition("inc")[0])
-    assert (protocol.first or 0) == start
-    assert protocol.input_range == "pilot_01", "none of the four normalises its inputs"
-    usual = "lae" if group == "lae" else "pilot"
-    assert protocol.pipeline == ("ranpac" if name == "ranpac-cifar100-b0inc10" else usual)
-    is_natural = group == "lae" or "vtab" in name or name.startswith("sema-imagenet-a")
-    assert protocol.class_order == ("natural" if is_natural else "numpy1993")
-    is_by_task = group in {"sema", "ranpac"}
+    assert bool(protocol.domains) == rest.endswith("-by-domain")
+    if not protocol.domains:
+        assert protocol.increment == int(rest.rpartition("inc")[2])
+        start = int(rest.rpartition("-b")[2].partition("inc")[0])
+        assert (protocol.first or 0) == start
+    assert protocol.input_range == "pilot_01", "none of them normalises its inputs"
+    usual = "lae" if group in BILINEAR else "pilot"
+    assert protocol.pipeline == UNCUT.get(name, usual)
+    is_natural = protocol.domains or "vtab" in name or name.startswith("sema-imagenet-a")
+    assert protocol.class_order == ("natural" if is_natural else ORDERS.get(group, "numpy1993"))
+    is_by_task = group in {"sema", "ranpac", "l2p"} and not protocol.domains
     assert protocol.metrics.a_last == ("a_last_task_mean" if is_by_task else "a_last_micro")
-    assert protocol.seeds == ((1,) if group == "lae" else (1993,))
+    assert protocol.seeds == SEEDS.get(group, (1993,))
     assert set(protocol.backbones) <= set(timm.list_models("vit_base*", pretrained=True))
     for text in (protocol.layout, protocol.published, protocol.source):
         assert text
@@ -92,6 +100,9 @@ def test_the_weights_are_those_of_the_pins() -> None:
 def test_the_orders_of_1993_are_reproduced(name: str) -> None:
     protocol = find_protocol(name)
     expected = list(range(protocol.classes))
+    if protocol.class_order == "numpy1995":
+        np.random.RandomState(1995).shuffle(expected)
+        assert expected[:8] == [146, 198, 169, 126, 142, 183, 108, 86]  # SD-LoRA's logs
     if protocol.class_order == "numpy1993":
         np.random.RandomState(1993).shuffle(expected)  # what `permutation` does to a range
         start = {
@@ -102,8 +113,11 @@ def test_the_orders_of_1993_are_reproduced(name: str) -> None:
         }[protocol.classes]
         assert expected[: len(start)] == start
     assert list(class_order(protocol.class_order, protocol.classes)) == expected
-    first, step = protocol.first or protocol.increment, protocol.increment
-    sizes = [len(each) for each in split_classes(protocol.classes, step, protocol.first)]
+    sizes, step = protocol.sizes, protocol.increment
+    if step is None:
+        assert sizes == [protocol.classes] * len(protocol.domains)
+        return
+    first = protocol.first or step
     assert sizes == [first] + [step] * ((protocol.classes - first) // step)
     assert sum(sizes) == protocol.classes
 
@@ -111,9 +125,9 @@ def test_the_orders_of_1993_are_reproduced(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_file_says_what_the_pixels_go_through(name: str) -> None:
     words = tomllib.loads((PROTOCOLS / f"{name}.toml").read_text("utf-8"))
-    is_lae = name.startswith("lae")
+    is_lae = name.partition("-")[0] in BILINEAR
     assert words["test"] == {
-        "resize": 224 if name == "ranpac-cifar100-b0inc10" else 256, "interpolation": "bilinear" if is_lae else "bicubic", "crop": 224,
+        "resize": 224 if name in UNCUT else 256, "interpolation": "bilinear" if is_lae else "bicubic", "crop": 224,
     }  # fmt: skip
     assert words["train"] == {
         "crop": 224, "scale": [0.08 if is_lae else 0.05, 1.0], "ratio": [0.75, 1.3333],
@@ -128,8 +142,10 @@ def test_the_page_holds_the_table_of_the_files() -> None:
     for name in NAMES:
         values = tomllib.loads((PROTOCOLS / f"{name}.toml").read_text("utf-8"))
         (row,) = [line for line in between.splitlines() if f"`{name}`" in line]
-        start = values.get("first", 0)
-        assert f"{values['classes']} classes, B{start}-Inc{values['increment']}" in row
+        cut = f"B{values.get('first', 0)}-Inc{values.get('increment')}"
+        if "domains" in values:
+            cut = f"domain by domain: {', '.join(values['domains'])}"
+        assert f"{values['classes']} classes, {cut}" in row
         assert f"`{values['metrics']['a_last']}`" in row
 
 
@@ -151,8 +167,9 @@ def test_a_protocol_fills_the_recipe(tmp_path: Path) -> None:
     assert config.model_dump(mode="json")["protocol"] == "pilot-cifar100-b0inc5"
 
 
-def test_the_recipe_in_a_record_repeats_the_run(tmp_path: Path) -> None:
-    given = {"strategy": "mos", "protocol": "sema-vtab-b0inc10", "data": str(tmp_path)}
+@pytest.mark.parametrize("name", ["sema-vtab-b0inc10", "ranpac-cddb-by-domain"])
+def test_the_recipe_in_a_record_repeats_the_run(tmp_path: Path, name: str) -> None:
+    given = {"strategy": "mos", "protocol": name, "data": str(tmp_path)}
     (config,) = expand(given, recipe=None, seeds=1, settings=[])
     again = apply_protocol(config.model_dump(mode="json"))
     assert RunConfig.parse(again) == config
@@ -176,6 +193,9 @@ def test_without_a_protocol_nothing_changes() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"protocol": "ranpac-cddb-by-domain", "increment": 1}, "`increment` must not be given"),
+        ({"protocol": "ranpac-cddb-by-domain", "domain_order": "natural"},
+         "`domain_order` must be 'gaugan,biggan,wild,whichfaceisreal,san' under protocol"),
         ({"protocol": "pilot-cifar-b0inc5"}, "did you mean 'pilot-cifar100-b0inc5'"),
         ({"increment": 10}, "`increment` must be 5 under protocol 'pilot-cifar100-b0inc5', got 10"),
         ({"first": 50}, "`first` must be None under protocol"),
@@ -190,7 +210,7 @@ def test_without_a_protocol_nothing_changes() -> None:
         ({"data": None}, r"must be given its images by --data; expected is a folder with train/"),
         ({"data": "nowhere"}, "'nowhere' of protocol .* must exist; expected is .*; published by"),
     ],
-)
+)  # fmt: skip
 def test_contradictions_are_refused(tmp_path: Path, given: dict[str, Any], message: str) -> None:
     values = {"protocol": "pilot-cifar100-b0inc5", "data": str(tmp_path), **given}
     with pytest.raises(InputError, match=message) as error:
@@ -206,7 +226,10 @@ def test_contradictions_are_refused(tmp_path: Path, given: dict[str, Any], messa
         (('patch16_224.augreg_in21k"', 'patch16_224"'), "must carry an explicit tag"),
         (("resize = 256", "resize = 224"), "must say what pipeline 'pilot' does"),
         (("pilot_01", "zero_one"), "input_range must be one of"),
-        (("numpy1993", "torch1993"), "class_order: Input should be 'natural' or 'numpy1993'"),
+        (("numpy1993", "torch1993"), "class_order: Input should be 'natural', 'numpy1993' or"),
+        (("increment = 5", ""), "must be of `increment` classes or of one domain each"),
+        (("increment = 5", 'increment = 5\ndomains = ["a"]'), "must be of `increment` classes or"),
+        (("increment = 5", 'first = 5\ndomains = ["a"]'), "must be of `increment` classes or"),
         (("seeds = [1993]", "seeds = []"), "seeds: "),
         (("title =", "tittle ="), "title: Field required"),
         (("[train]", "[[["), "must be a readable TOML file"),
@@ -312,3 +335,50 @@ def test_a_run_of_a_protocol_has_the_fingerprint_that_verify_asks_for(
     assert record.fingerprint["pixels"]["resize"] == 36
     assert differences(record, find_protocol("tiny")) == []
     assert run_batch(configs, tmp_path / "runs", quiet=True) == [folder], "found again"
+
+
+def two_domains(folder: Path) -> Path:
+    """Two classes in two domains, one image of each on each side, in a table."""
+    rows = []
+    for split in ("train", "test"):
+        for domain in ("gan", "face"):
+            for label in ("real", "fake"):
+                name = f"{split}-{domain}-{label}.png"
+                Image.new("L", (4, 4), 10 * len(rows)).save(folder / name)
+                rows.append(f"{name},{label},{split},{domain}")
+    table = folder / "table.csv"
+    table.write_text("\n".join(["image,label,split,domain", *rows]) + "\n", "utf-8")
+    return table
+
+
+def test_a_run_of_a_protocol_of_domains_has_the_fingerprint_that_verify_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (PROTOCOLS / "ranpac-cddb-by-domain.toml").read_text("utf-8")
+    domains = '["gaugan", "biggan", "wild", "whichfaceisreal", "san"]'
+    for name, order in (
+        ("small-by-domain", '["gan", "face"]'),
+        ("turned-by-domain", '["face", "gan"]'),
+    ):
+        small = text.replace(domains, order).replace("resize = 256", "resize = 36")
+        small = small.replace(IN21K, "test_vit.r160_in1k").replace("224", "32")
+        (tmp_path / f"{name}.toml").write_text(small, "utf-8")
+    monkeypatch.setattr(protocols, "PROTOCOLS", tmp_path)
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "weights.safetensors")
+    given = {
+        "strategy": "simplecil", "protocol": "small-by-domain", "data": str(two_domains(tmp_path)),
+        "weights": str(tmp_path / "weights.safetensors"),
+    }  # fmt: skip
+    (folder,) = run_batch(
+        expand(given, recipe=None, seeds=1, settings=[]), tmp_path / "runs", quiet=True
+    )
+    record = RunRecord.read(folder)
+    assert record.fingerprint["experiences"] == [2, 2]
+    assert differences(record, find_protocol("small-by-domain")) == []
+    assert differences(record, find_protocol("turned-by-domain")) == [
+        "domain_order: ['gan', 'face'] instead of ['face', 'gan']"
+    ]
+    record.fingerprint.pop("scenario")
+    assert differences(record, find_protocol("small-by-domain")) == [
+        "scenario: none instead of domain"
+    ]

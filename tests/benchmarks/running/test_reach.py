@@ -1,6 +1,7 @@
 """The runs behind published numbers: their commands, passes counted image by image, and machines."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cl_adapters.benchmarks.running.machine import (
     matmul_seconds,
     this_machine,
 )
+from cl_adapters.benchmarks.running.passes import PASSES
 from cl_adapters.benchmarks.running.protocols import find_protocol
 from cl_adapters.benchmarks.running.reach import (
     PublishedRun,
@@ -34,11 +36,11 @@ from cl_adapters.benchmarks.running.reach import (
 )
 from cl_adapters.benchmarks.running.references import other_options, references
 from cl_adapters.records.run_record import RunRecord
-from cl_adapters.strategies import STRATEGIES
+from cl_adapters.strategies import STRATEGIES, options_of
 from cl_adapters.vit import pretrained
 from tests.benchmarks.running.known_runs import CIFAR, IN21K, ROOT
 
-FAMILY = ("aper", "ease", "fecam", "loranpac", "ranpac", "simplecil")
+FAMILY = ("aper", "ease", "fecam", "inflora", "loranpac", "ranpac", "sd_lora", "simplecil", "tuna")
 
 
 def run_of(strategy: str, protocol: str, **options: str) -> PublishedRun:
@@ -146,6 +148,87 @@ def test_passes_are_those_counted_image_by_image(
     )
     monkeypatch.setattr("cl_adapters.benchmarks.running.reach.find_protocol", lambda _: small)
     assert passes(run) == pytest.approx(counted([10, 10, 10], 12, looks))
+
+
+# What answers in an evaluation: a network by its name and what it costs. A name that holds the
+# number of the experience is of a network that learns on.
+Answers = Callable[[int], list[tuple[object, float]]]
+
+
+def walked(steps: Callable[[int], float], after: Callable[[int], float], answers: Answers) -> float:
+    """Goes through 3 experiences of 10 train and 4 test images, image by image."""
+    spent, known = 0.0, set()
+    for experience in range(3):
+        for _ in range(10):
+            spent += steps(experience) + after(experience)
+        for image in range(4 * (experience + 1)):
+            for network, cost in answers(experience):
+                if (network, image) not in known:
+                    known.add((network, image))
+                    spent += cost
+    return spent
+
+
+def today(cost: float = 1) -> Answers:
+    return lambda now: [(("today", now), cost)]
+
+
+def prompted(now: int) -> list[tuple[object, float]]:
+    return [("query", 1), (("prompts", now), 1)]
+
+
+def stored(now: int) -> list[tuple[object, float]]:
+    return [(("stored", each), 1) for each in range(now + 1)]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "steps", "after", "answers"),
+    [  # zoo.md 18
+        ("l2p", {}, lambda _: 5 * 3.3, lambda _: 0, prompted),
+        ("dualprompt", {"epochs": "7"}, lambda _: 7 * 3.1, lambda _: 0, prompted),
+        ("coda_prompt", {}, lambda _: 20 * 3.1, lambda _: 0, prompted),
+        ("hide_prompt", {}, lambda _: 50 * 2.1 + 20, lambda _: 2, prompted),
+        ("inflora", {}, lambda _: 20 * 2.1, lambda _: 2, today()),
+        ("sd_lora", {"epochs": "3"}, lambda _: 3 * 2.1, lambda _: 0, today()),
+        ("slca", {}, lambda _: 20 * 3, lambda _: 1, today()),
+        ("cofima", {"epochs": "2"}, lambda _: 2 * 3, lambda _: 1 + 3, today()),
+        ("cl_lora", {}, lambda now: 30 * (3.7 if now else 2.1), lambda _: 1,
+         lambda now: [(("first half", now), 0.5)]
+         + [((now, "second half", each), 0.5) for each in range(now + 1)]),
+        ("cl_lora", {"distillation": "0"}, lambda _: 30 * 2.1, lambda _: 1,
+         lambda now: today(0.5 + (now + 1) / 2)(now)),
+        ("ssiat", {}, lambda _: 20 * 2.1, lambda now: 3 if now else 1, today()),
+        ("ssiat", {"later_epochs": "10", "pairing": "image"},
+         lambda now: (10 if now else 20) * 2.1, lambda now: 2 if now else 1, today()),
+        ("ssiat", {"drift": "false"}, lambda _: 20 * 2.1, lambda _: 1, today()),
+        ("tuna", {}, lambda _: 15 * 2.1, lambda _: 1,
+         lambda now: [((now, each), 1) for each in range(now + 1)]),
+        ("tuna", {"detach_stored": "true"}, lambda _: 15 * 2.1, lambda _: 1, stored),
+        ("tuna", {"detach_stored": "true", "second": "universal"}, lambda _: 15 * 2.1,
+         lambda _: 1, lambda now: stored(now) + ([(("universal", now), 1)] if now else [])),
+        ("acmap", {}, lambda _: 20 * 2.1, lambda now: now + 1, today()),
+        ("acmap", {"limit": "2"}, lambda now: 20 * 2.1 if now < 2 else 0,
+         lambda now: now + 1 if now < 2 else 1, lambda now: today()(min(now, 1))),
+    ],
+)  # fmt: skip
+def test_passes_of_a_network_that_learns_on_are_those_counted_image_by_image(
+    strategy: str,
+    options: dict[str, str],
+    steps: Callable[[int], float],
+    after: Callable[[int], float],
+    answers: Answers,
+) -> None:
+    found = PASSES[strategy](options_of(strategy, "official", options), [10.0] * 3, 12)
+    assert found == pytest.approx(walked(steps, after, answers))
+
+
+def test_passes_of_domains_are_counted_by_experience(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "ranpac-cddb-by-domain"
+    run = run_of("ranpac", name)
+    assert passes(run) is None, "images unknown"
+    known = find_protocol(name).model_copy(update={"train_images": 500, "test_images": 40})
+    monkeypatch.setattr("cl_adapters.benchmarks.running.reach.find_protocol", lambda _: known)
+    assert passes(run) == pytest.approx(20 * 100 * 2.1 + 540)
 
 
 def test_passes_of_ranpac_on_cifar_are_those_of_the_arithmetic() -> None:

@@ -123,7 +123,7 @@ def test_rows_are_listed_without_a_run() -> None:
         "--device auto --data imagenet-r --out runs"
     )
     assert lines[place + 2].startswith("  on this machine: out of reach: no images of ImageNet-R")
-    assert "RanPAC: a_last_task_mean 96.7: out of reach: CORe50" in text
+    assert "RanPAC: a_last_micro 96.7: out of reach: CORe50" in text
     assert lines[-1] == "loranpac: no published result is known here"
     assert "SimpleCIL" not in text
 

@@ -41,7 +41,11 @@ def test_the_published_orders_are_reproduced(num_classes: int, start: tuple[int,
     assert class_order("numpy1993", num_classes, seed=7)[: len(start)] == start
 
 
-@given(st.sampled_from(["natural", "seeded", "numpy1993"]), st.integers(1, 60), st.integers(0, 99))
+@given(
+    st.sampled_from(["natural", "seeded", "numpy1993", "numpy1995"]),
+    st.integers(1, 60),
+    st.integers(0, 99),
+)
 def test_every_order_is_a_fixed_permutation(rule: str, num_classes: int, seed: int) -> None:
     order = class_order(rule, num_classes, seed)
     assert sorted(order) == list(range(num_classes))
@@ -67,7 +71,7 @@ def test_an_order_may_be_given() -> None:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("numpy1939", "unknown class order 'numpy1939'; did you mean 'numpy1993'"),
+        ("numpy1939", "unknown class order 'numpy1939'; did you mean 'numpy199"),
         ("0,1", "class order must hold each class once, 2 is missing"),
         ("", "unknown class order ''"),
         ([], "class order must hold each class once, 0 is missing"),

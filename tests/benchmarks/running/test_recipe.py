@@ -65,7 +65,7 @@ def test_an_empty_key_of_another_scenario_is_no_key() -> None:
         ({"pipeline": "lae", "augment": "crop"}, "`augment` must go with pipeline 'plain', got"),
         (
             {"pipeline": "pilto"},
-            "`pipeline`: Input should be 'plain', 'pilot', 'lae' or 'ranpac', got 'pil",
+            "`pipeline`: Input should be 'plain', 'pilot', 'lae', 'ranpac' or 'inflora', got 'pil",
         ),
         ({"scenario": 3}, "`scenario`: Input should be 'class', .* or 'class_domain', got 3"),
         ({"crop_scale": 2}, "recipe key `crop_scale`: .*less than or equal to 1, got 2"),

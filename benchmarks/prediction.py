@@ -2,9 +2,9 @@
 
 import json
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -27,6 +27,7 @@ __all__ = [
     "check_table_path",
     "copy_by_class",
     "predict",
+    "whole_labels",
     "write_table",
 ]
 
@@ -183,6 +184,25 @@ def check_labels(model: LearnedModel, pictures: Sequence[Picture]) -> None:
             f"`--labels` must find classes that the model knows, got {listed(strange)} "
             f"({sum(counts[name] for name in strange)} images); {error}"
         )
+
+
+def whole_labels(model: LearnedModel, pictures: Sequence[Picture]) -> list[Picture]:
+    """Returns images with labels completed that are the end of one class's name.
+
+    So the folder `00007` is the class `signs/00007` of a model that learned several data sets.
+
+    Args:
+        model: What knows the classes.
+        pictures: Images; a label that is a class, or ends several or none, stays as it is.
+    """
+    whole: dict[str, list[str]] = defaultdict(list)
+    for name in model.classes:
+        parts = name.split("/")
+        for start in range(1, len(parts)):
+            whole["/".join(parts[start:])].append(name)
+    sure = {end: names[0] for end, names in whole.items() if len(names) == 1}
+    sure |= {name: name for name in model.classes}
+    return [replace(each, label=sure.get(str(each.label), each.label)) for each in pictures]
 
 
 @dataclass(frozen=True)

@@ -345,8 +345,10 @@ def _files(record: RunRecord) -> dict[str, str]:
     plugins = record.config.get("plugins", {})
     if not isinstance(plugins, dict):
         return {}
-    images = record.config.get("data") or record.config.get("stream")
-    names = {name: plugin_label(str(name)) for name in plugins if name != images}
+    sets = record.config.get("datasets") or ()
+    images = {each.get("data") for each in sets if isinstance(each, dict)}
+    images.add(record.config.get("data") or record.config.get("stream"))
+    names = {name: plugin_label(str(name)) for name in plugins if name not in images}
     return {
         "file" if label == record.strategy else f"file of {label}": str(plugins[name])[:8]
         for name, label in sorted(names.items())

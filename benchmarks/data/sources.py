@@ -218,10 +218,11 @@ def open_source(name: str | Path, options: ReadOptions = AS_IT_IS) -> ImageSourc
     if path.is_file() or suffix in (".parquet", *CSV_SUFFIXES) or len(path.parts) > 1:
         raise InputError(
             f"data {str(name)!r} must be an image folder, a .parquet file or a .csv file that "
-            f"exists{_near(path)}"
+            f"exists{_several(name)}{_near(path)}"
         )
     error = unknown_name("stream or data path", str(name), SOURCES)
-    raise InputError(f"{error}; there is no {str(path.absolute())!r}{_near(path)}")
+    several = _several(name)
+    raise InputError(f"{error}; there is no {str(path.absolute())!r}{several}{_near(path)}")
 
 
 def _open_folder(path: Path, options: ReadOptions) -> ImageSource:
@@ -269,6 +270,10 @@ def _refuse_other_labels(path: Path, table: Path, options: ReadOptions) -> None:
             f"{str(path)!r} must say what the classes are: {table.name!r} gives images of one "
             f"folder different labels; give {str(table)!r} as the data, or move it elsewhere"
         )
+
+
+def _several(name: str | Path) -> str:
+    return "; several data sets are a stream of scenario 'datasets'" if "," in str(name) else ""
 
 
 def _near(path: Path) -> str:

@@ -3,6 +3,7 @@
 from cl_adapters.benchmarks.data.images import ImageSource, natural_key
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.streams.class_groups import groups_of
+from cl_adapters.benchmarks.streams.datasets import numbered
 from cl_adapters.benchmarks.streams.plans import StreamPlan
 
 __all__ = ["fingerprint_of_images"]
@@ -44,6 +45,8 @@ def _experience_names(config: RunConfig, plan: StreamPlan) -> dict[str, object]:
     if config.experiences is not None:
         names = [*groups_of(config.experiences), *_names_of_parts(plan)]
         return {"experience_names": names} if len(names) == len(plan.experiences) else {}
+    if config.datasets is not None:
+        return {"experience_names": numbered(plan)}
     is_named = bool(config.domain_folders) and len(plan.domains) > 0
     return {"experience_names": [each.name for each in plan.domains]} if is_named else {}
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
+from cl_adapters.benchmarks.data.datasets import join_datasets, of_domain
 from cl_adapters.benchmarks.data.folders import class_images
 from cl_adapters.benchmarks.data.images import ImageSource, split_off
 from cl_adapters.benchmarks.data.joining import LearnedSource, join, learned_source
@@ -10,11 +12,15 @@ from cl_adapters.benchmarks.data.quick_look import quick_look
 from cl_adapters.benchmarks.data.sources import in_text_order, open_source
 from cl_adapters.benchmarks.running.parent import Parent
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from cl_adapters.benchmarks.running.recipe_parts import NO_OLD_TEST, Continued
+from cl_adapters.benchmarks.running.recipe_parts import NO_OLD_TEST, Continued, DataSet
 from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
 
 __all__ = ["open_images"]
+
+_READING: Final = (
+    "class_depth", "domain_folders", "image_column", "label_column", "max_megapixels", "test_set",
+)  # fmt: skip
 
 
 def open_images(config: RunConfig, parent: Parent | None = None) -> ImageSource:
@@ -47,6 +53,8 @@ def open_images(config: RunConfig, parent: Parent | None = None) -> ImageSource:
 
 
 def _opened(config: RunConfig) -> ImageSource:
+    if config.datasets is not None:
+        return join_datasets([_data_set(each, config) for each in config.datasets])
     source = open_source(config.source, config.read_options)
     source = quick_look(
         source,
@@ -57,6 +65,27 @@ def _opened(config: RunConfig) -> ImageSource:
     if config.protocol:
         source = in_text_order(source)
     return _validated(source, config)
+
+
+def _data_set(given: DataSet, config: RunConfig) -> ImageSource:
+    """Returns one of several data sets; what it does not say of itself, the recipe says of all."""
+    unsaid = {
+        name: getattr(config, name)
+        for name in (*_READING, "max_classes", "max_images_per_class")
+        if getattr(given, name) is None
+    }
+    keys = given.model_copy(update=unsaid)
+    source = open_source(keys.data, keys.read_options)
+    if keys.domain is not None:
+        source = of_domain(source, keys.domain)
+    whole = source.reading
+    source = quick_look(
+        source, keys.max_classes, keys.max_images_per_class, is_tested=config.validation is None
+    )
+    # What one data set is cut down to is its part of the stream; a quick look is at all of them.
+    is_look = config.max_classes is not None or config.max_images_per_class is not None
+    reading = source.reading if is_look else whole
+    return replace(_validated(source, config), name=keys.name, reading=reading)
 
 
 def _validated(source: ImageSource, config: RunConfig) -> ImageSource:

@@ -308,7 +308,7 @@ def _plugin_versions(config: RunConfig) -> dict[str, str]:
     """Returns the versions of the installed packages that the recipe's names come from."""
     named: list[tuple[Registry[Any], str]] = [
         (STRATEGY_NAMES, config.strategy),
-        (SOURCE_NAMES, config.source),
+        *((SOURCE_NAMES, name) for name in config.sources),
         (BACKBONE_NAMES, config.backbone),
         *((DETECTOR_NAMES, name) for name in [config.task_free] if name is not None),
         *((DETECTOR_NAMES, value) for key, value in config.options.items() if key == "detector"),

@@ -78,7 +78,9 @@ class RunConfig(BaseModel):
         default="digits", description="built-in source; NAME-shift adds scenario 'shift'"
     )
     data: Annotated[str | None, Group.DATA] = Field(
-        default=None, description="image folder, parquet or csv file; replaces stream"
+        default=None,
+        description="image folder, parquet or csv file; replaces stream; several, separated by "
+        "commas, with scenario datasets",
     )
     class_depth: Annotated[int | None, Group.DATA] = Field(
         default=None,
@@ -245,6 +247,9 @@ class RunConfig(BaseModel):
         if flat.get("experiences"):
             flat = {name: value for name, value in flat.items() if name not in _SAID_BY_NAMES}
         flat["continued"] = [_said(part) for part in flat["continued"]]
+        if flat.get("datasets"):
+            flat["datasets"] = [_said(each) for each in flat["datasets"]]
+            del flat["stream"]
         # A spoken "no" is not the same as nothing said, and reads again as it was given.
         return {
             name: value
@@ -260,8 +265,20 @@ class RunConfig(BaseModel):
 
     @property
     def source(self) -> str:
-        """Name or path of where the images come from."""
-        return self.data or self.stream
+        """Name or path of where the images come from; of several data sets, their names."""
+        return ",".join(each.name for each in self.datasets or ()) or self.data or self.stream
+
+    @property
+    def sources(self) -> list[str]:
+        """Name or path of each place where images come from, but for continued parts."""
+        return [each.data for each in self.datasets or ()] or [self.source]
+
+    @property
+    def images(self) -> tuple[object, ...]:
+        """What decides which images are opened: equal for recipes that can share them."""
+        part = self.max_classes, self.max_images_per_class
+        kept = (self.source, self.protocol, self.validation, self.read_options, part)
+        return (*kept, *(self.datasets or ()))
 
     @property
     def read_options(self) -> ReadOptions:
@@ -279,7 +296,7 @@ class RunConfig(BaseModel):
         built_in = STRATEGY_NAMES.is_built_in(self.strategy)
         found = source_digests(
             None if built_in else self.strategy,
-            self.source,
+            *self.sources,
             self.backbone,
             self.options,
             self.task_free,

@@ -73,7 +73,8 @@ class RecipeKey:
 
     def default(self) -> str:
         """Returns the default in words, by place where it differs; empty if there is none."""
-        values = {place: _shown(value) for place, value in self.defaults.items()}
+        shown = {place: _shown(value) for place, value in self.defaults.items()}
+        values = {place: value for place, value in shown.items() if value} or shown
         if len(set(values.values())) == 1:
             return next(iter(values.values()))
         return ", ".join(f"{value} with {place}" for place, value in values.items())

@@ -13,6 +13,7 @@ from cl_adapters.benchmarks.running.recipe_parts import (
     PlainPixels,
     TaskFree,
 )
+from cl_adapters.benchmarks.streams.dataset_names import data_sets_of
 from cl_adapters.errors import InputError
 
 __all__ = ["SHIFT_SUFFIX", "flattened", "in_one_sentence", "nested"]
@@ -29,7 +30,7 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: If a key goes with another scenario, pipeline or kind of stream.
     """
-    flat = _with_scenario(values)
+    flat = _with_data_sets(_with_scenario(values))
     _refuse_keys_of_other_scenarios(flat)
     _refuse_keys_without_task_free(flat)
     _refuse_keys_of_plain_pixels(flat)
@@ -99,6 +100,28 @@ def _with_scenario(values: Mapping[str, Any]) -> dict[str, Any]:
     if scenario != "shift":
         raise InputError(f"scenario of stream {stream!r} must be 'shift', got {scenario!r}")
     return {**values, "stream": stream.removesuffix(SHIFT_SUFFIX), "scenario": scenario}
+
+
+def _with_data_sets(values: Mapping[str, Any]) -> dict[str, Any]:
+    # `data = "a.parquet,b/"` is short for a table each.
+    if values.get("scenario") != "datasets":
+        return dict(values)
+    data, tables = values.get("data"), values.get("datasets")
+    for name in ("stream", "data") if tables is not None else ("stream",):
+        if values.get(name) is not None:
+            raise InputError(
+                f"recipe key `{name}` must not go with scenario 'datasets', whose data sets say "
+                f"where their images are, got {values[name]!r}"
+            )
+    if tables is None:
+        if not isinstance(data, str):
+            raise InputError(
+                "scenario 'datasets' must be given its data sets, as --data a.parquet,b/ or as "
+                f"tables [[datasets]] of a recipe, got {data!r}"
+            )
+        tables = data_sets_of(data)
+    others = {name: value for name, value in values.items() if name not in ("data", "stream")}
+    return {**others, "datasets": tables}
 
 
 def _refuse_keys_of_other_scenarios(flat: Mapping[str, Any]) -> None:

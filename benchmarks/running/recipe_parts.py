@@ -6,12 +6,21 @@ their types, rules, defaults and help. A key of another scenario is refused, not
 
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from cl_adapters.benchmarks.data.reading import ReadOptions, TestSet, pixels_of
 from cl_adapters.benchmarks.running.recipe_groups import Group
+from cl_adapters.benchmarks.streams.class_names import order_text
+from cl_adapters.benchmarks.streams.dataset_names import check_names, name_of
 from cl_adapters.benchmarks.streams.kinds import KIND_NAMES
-from cl_adapters.errors import InputError
+from cl_adapters.errors import InputError, refuse_truth
 
 __all__ = [
     "CHOICES",
@@ -29,6 +38,8 @@ __all__ = [
     "ClassDomain",
     "ClassIncremental",
     "Continued",
+    "DataSet",
+    "Datasets",
     "DomainIncremental",
     "LongTailed",
     "Part",
@@ -49,6 +60,60 @@ class Part(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     group: ClassVar[Group] = Group.STREAM  # of all its keys
+
+
+def read_options_of(keys: Any) -> ReadOptions:  # noqa: ANN401 - a recipe or a part of one
+    """Returns how images are to be read, as the keys of a recipe or of a continued part say it."""
+    return ReadOptions(
+        class_depth=keys.class_depth,
+        domain_folders=keys.domain_folders or None,
+        image_column=keys.image_column,
+        label_column=keys.label_column,
+        max_pixels=pixels_of(keys.max_megapixels),
+        test_set=keys.test_set,
+    )
+
+
+class _HowToRead(Part):
+    """The keys that say how images are read."""
+
+    group = Group.DATA
+    class_depth: int | None = Field(default=None, ge=1, le=8)
+    domain_folders: bool | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    max_megapixels: float | None = Field(default=None, gt=0)
+    test_set: TestSet | None = None
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """How the images are to be read."""
+        return read_options_of(self)
+
+
+class DataSet(_HowToRead):
+    """One of several data sets of a stream."""
+
+    data: str = Field(min_length=1, description="image folder, parquet or csv file, or a stream")
+    name: str = Field(default="", description="what it is called; by default as its data")
+    domain: str | None = Field(
+        default=None, min_length=1, description="the one domain of the data that is taken"
+    )
+    increment: int | None = Field(default=None, ge=1)
+    num_experiences: int | None = Field(default=None, ge=1)
+    class_order: str | None = Field(default=None, min_length=1)
+    max_classes: int | None = Field(default=None, ge=1, lt=2**32)
+    max_images_per_class: int | None = Field(default=None, ge=1, lt=2**32)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_its_names(cls, values: Any) -> Any:  # noqa: ANN401
+        if not isinstance(values, dict) or not isinstance(values.get("data"), str):
+            return values
+        refuse_truth("recipe key ", values, cls.model_fields)
+        order = values.get("class_order")
+        named = {"class_order": order_text(order)} if isinstance(order, str) else {}
+        return {**values, "name": values.get("name") or name_of(values["data"]), **named}
 
 
 class ByClass(Part):
@@ -150,6 +215,34 @@ class ClassDomain(ByClass, _ByDomain):
     scenario: Literal["class_domain"] = "class_domain"
 
 
+class Datasets(Part):
+    """Several data sets: one after the other, in turns, or coming back with other classes."""
+
+    scenario: Literal["datasets"] = "datasets"
+    datasets: list[DataSet] = Field(
+        description="the data sets, a table each with `data`, `name`, `domain`, `increment`, "
+        "`num_experiences`, `class_order`, `max_classes`, `max_images_per_class` and how to read "
+        "it; on the command line --data a.parquet,signs=b/"
+    )
+    dataset_order: str = Field(
+        default="sequential",
+        description="which data set each experience is of: sequential, interleaved, or names, each "
+        "of which brings the next classes of its data set: objects,signs,objects",
+    )
+    increment: int | None = Field(
+        default=None,
+        ge=1,
+        description="of a data set that says none itself; by default all its classes, or shares of "
+        "them alike where it has several experiences",
+    )
+
+    @field_validator("datasets")
+    @classmethod
+    def _tell_them_apart(cls, values: list[DataSet]) -> list[DataSet]:
+        check_names([each.name for each in values])
+        return values
+
+
 # The first scenario with a key is the one that messages name first.
 SCENARIOS: Final[dict[str, type[Part]]] = {
     "class": ClassIncremental,
@@ -159,9 +252,17 @@ SCENARIOS: Final[dict[str, type[Part]]] = {
     "long_tailed": LongTailed,
     "repetition": Repetition,
     "class_domain": ClassDomain,
+    "datasets": Datasets,
 }
 AnyScenario = Annotated[
-    ClassIncremental | DomainIncremental | Shift | Blurry | LongTailed | Repetition | ClassDomain,
+    ClassIncremental
+    | DomainIncremental
+    | Shift
+    | Blurry
+    | LongTailed
+    | Repetition
+    | ClassDomain
+    | Datasets,
     Discriminator("scenario"),
 ]
 
@@ -189,34 +290,16 @@ class TaskFree(Part):
     )
 
 
-def read_options_of(keys: Any) -> ReadOptions:  # noqa: ANN401 - a recipe or a part of one
-    """Returns how images are to be read, as the keys of a recipe or of a continued part say it."""
-    return ReadOptions(
-        class_depth=keys.class_depth,
-        domain_folders=keys.domain_folders or None,
-        image_column=keys.image_column,
-        label_column=keys.label_column,
-        max_pixels=pixels_of(keys.max_megapixels),
-        test_set=keys.test_set,
-    )
-
-
-class Continued(Part):
+class Continued(_HowToRead):
     """What is learned after the rest of a recipe: one part of a stream that goes on."""
 
-    group = Group.DATA
     data: str = Field(min_length=1, description="image folder, parquet or csv file")
     increment: int | None = Field(
         default=None, ge=1, description="new classes an experience; by default all at once"
     )
-    class_depth: int | None = Field(default=None, ge=1, le=8)
     domain_folders: bool | None = Field(
         default=None, description="the folder holds folders of classes, one an experience"
     )
-    image_column: str | None = None
-    label_column: str | None = None
-    max_megapixels: float | None = Field(default=None, gt=0)
-    test_set: TestSet | None = None
     old_test: str | None = Field(
         default=None,
         min_length=1,
@@ -232,11 +315,6 @@ class Continued(Part):
                 f"folders are the experiences, got {self.increment}"
             )
         return self
-
-    @property
-    def read_options(self) -> ReadOptions:
-        """How the images are to be read."""
-        return read_options_of(self)
 
 
 class _Pixels(Part):
@@ -272,7 +350,8 @@ AnyPixels = Annotated[PlainPixels | PublishedPixels, Discriminator("pipeline")]
 # What the choice itself means: each model above holds one of its values.
 CHOICES: Final[dict[str, str]] = {
     "scenario": "what an experience brings: new classes, a domain, a shift; classes that leak, "
-    "have fewer images each or return; a group of classes in a domain",
+    "have fewer images each or return; a group of classes in a domain; classes of one data set of "
+    "several",
     "pipeline": "from image to input: by the keys of the recipe, or as PILOT, LAE or, on CIFAR, "
     "RanPAC or InfLoRA do",
 }
@@ -284,6 +363,7 @@ NOT_CONTINUED: Final[dict[str, str]] = {
     "shift": "its changes of pixels were dealt out over a number of experiences",
     "blurry": "its images leak into each other's experiences",
     "repetition": "its classes return by chance in a number of experiences",
+    "datasets": "its data sets and their order were said as a whole, and name its classes",
 }
 
 # The fields of a recipe that hold keys instead of being one, and the models that each may hold.

@@ -35,7 +35,7 @@ def refuse_inside_data(folder: Path, planned: RunRecord) -> None:
     Raises:
         InputError: If it lies there.
     """
-    parts = planned.config.get("continued", [])
+    parts = (*planned.config.get("datasets", []), *planned.config.get("continued", []))
     for data in (planned.config.get("data"), *(part["data"] for part in parts)):
         if data is not None and folder.resolve().is_relative_to(user_path(data).resolve()):
             raise InputError(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from cl_adapters.benchmarks.data.datasets import DataSets
 from cl_adapters.benchmarks.data.features import ImageFeatureExtractor
 from cl_adapters.benchmarks.data.images import ImageSource
 from cl_adapters.benchmarks.data.joining import JoinedSource, LearnedSource
@@ -11,6 +12,7 @@ from cl_adapters.benchmarks.running.recipe_parts import (
     Blurry,
     ByGroups,
     ClassDomain,
+    Datasets,
     DomainIncremental,
     LongTailed,
     Repetition,
@@ -25,6 +27,7 @@ from cl_adapters.benchmarks.streams.class_incremental import (
 )
 from cl_adapters.benchmarks.streams.class_names import named_order
 from cl_adapters.benchmarks.streams.continued import continued_plan, learned_plan
+from cl_adapters.benchmarks.streams.datasets import Cut, datasets_plan
 from cl_adapters.benchmarks.streams.domains import class_domain_plan, domain_plan
 from cl_adapters.benchmarks.streams.long_tailed import long_tailed_plan
 from cl_adapters.benchmarks.streams.plans import StreamPlan
@@ -168,8 +171,22 @@ def _class_domain(source: ImageSource, config: RunConfig, options: ClassDomain) 
     )
 
 
+def _datasets(source: DataSets, config: RunConfig, options: Datasets) -> StreamPlan:
+    cuts = [
+        Cut(
+            increment=each.increment or options.increment,
+            num_experiences=each.num_experiences,
+            class_order=each.class_order,
+        )
+        for each in options.datasets
+    ]
+    return datasets_plan(
+        source, cuts, order=options.dataset_order, classes=config.class_order, seed=config.seed
+    )
+
+
 # Each takes the options of its scenario.
-_PLANNERS: Final[Mapping[str, Callable[[ImageSource, RunConfig, Any], StreamPlan]]] = {
+_PLANNERS: Final[Mapping[str, Callable[[Any, RunConfig, Any], StreamPlan]]] = {
     "class": _class,
     "domain": _domain,
     "shift": _shift,
@@ -177,4 +194,5 @@ _PLANNERS: Final[Mapping[str, Callable[[ImageSource, RunConfig, Any], StreamPlan
     "long_tailed": _long_tailed,
     "repetition": _repetition,
     "class_domain": _class_domain,
+    "datasets": _datasets,
 }

@@ -61,7 +61,8 @@ class StreamPlan:
 
     Attributes:
         rule: Name of the class order's rule, or `explicit`.
-        order: Index in the source of the class at each position.
+        order: Index in the source of the class at each position. A class that is not among them is
+            no part of the stream, and its images are in no experience.
         classes: Class names by position.
         experiences: Positions of the classes that each experience brings, seen or not. Where
             images of a class are dealt out by chance, blurry or returning, it is listed in its own
@@ -105,8 +106,10 @@ class StreamPlan:
         return np.array([first[position] for position in range(len(self.order))], dtype=np.int64)
 
     def positions(self, images: LabelledImages) -> Indices:
-        """Returns the position of each image's class, (N,)."""
-        return np.argsort(self.order)[images.targets]
+        """Returns the position of each image's class, (N,); -1 where no experience brings it."""
+        places = np.full(len(images.classes), -1, dtype=np.int64)
+        places[list(self.order)] = np.arange(len(self.order))
+        return places[images.targets]
 
     def change(self, experience: int) -> PixelChange | None:
         """Returns what an experience does to the pixels of its images; None for nothing."""

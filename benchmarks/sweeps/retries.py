@@ -133,16 +133,14 @@ class _Notes(Progress):
 
 
 def _prepared(config: RunConfig, workers: Workers, *, is_verified: bool = True) -> PreparedRun:
-    part = config.max_classes, config.max_images_per_class
-    images = (config.source, config.protocol, config.validation, config.read_options, part)
-    source = _kept("images", images, lambda: open_images(config))
+    source = _kept("images", config.images, lambda: open_images(config))
     weights = (config.backbone, config.weights, config.image_size)
     backbone = _kept("backbone", weights, lambda: open_backbone(config))
     detector = _kept("boundary_detector", None, BoundaryDetector)
     where = workers.cache, workers.cache_gigabytes
     cache = _kept("cache", where, lambda: open_cache(where[0], gigabytes=where[1]))
     if is_verified:  # so that the record says what decoding did; the cache knows it already
-        source = _kept("verified", images, lambda: verified(source, cache=cache))
+        source = _kept("verified", config.images, lambda: verified(source, cache=cache))
     return prepare(
         config, source=source, backbone=backbone, boundary_detector=detector, cache=cache
     )

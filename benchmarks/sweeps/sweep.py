@@ -88,7 +88,7 @@ def differing(configs: Sequence[RunConfig]) -> list[str]:
 def _short(value: object) -> str:
     if isinstance(value, list):
         return ",".join(map(_short, value))
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def expand_grid(grid: Mapping[str, Any]) -> list[RunConfig]:
@@ -125,10 +125,11 @@ def _strategies(value: object) -> list[str]:
 
 
 def _axis(name: str, value: object) -> list[Any]:
-    values = value if isinstance(value, list) else [value]
-    if not values:
+    if not isinstance(value, list) or (value and all(isinstance(each, dict) for each in value)):
+        return [value]  # a list of tables is one value
+    if not value:
         raise InputError(f"grid key `{name}` must hold at least one value, got an empty list")
-    return values
+    return value
 
 
 def _flat(options: object) -> Axes:
@@ -256,7 +257,7 @@ def _kind_of(planned: PlannedRun) -> tuple[object, ...]:
 
 def _kind(config: Mapping[str, Any]) -> tuple[object, ...]:
     keys = ("strategy", "stream", "data", "scenario", "image_size", "backbone", "device")
-    return tuple(config.get(key) for key in keys)
+    return (*(config.get(key) for key in keys), str(config.get("datasets")))
 
 
 def _done(planned: PlannedRun) -> float:

@@ -151,12 +151,9 @@ def _run(
     left = [each.config for each in plan.left]
     for note in engine.notes(left):
         say(console, f"note: {note}")
-    opened = {
-        (config.source, config.read_options): check(config, elsewhere=engine.elsewhere)
-        for config in left
-    }
-    for read, source in opened.items():
-        over_it = [config for config in left if (config.source, config.read_options) == read]
+    opened = {config.images: check(config, elsewhere=engine.elsewhere) for config in left}
+    for images, source in opened.items():
+        over_it = [config for config in left if config.images == images]
         notes = data_sentences(verified(source, cache=cache).reading.describe())
         for said in (*notes, *size_advice(over_it, source.train)):
             say(console, f"note: {said}")

@@ -11,7 +11,7 @@ from cl_adapters.benchmarks.running.recipe_keys import RecipeKey, recipe_keys
 __all__ = ["COMMAND_KEYS", "takes_recipe_keys"]
 
 # What a command has in another form, `--set` and `continue`, and what only a record says.
-_NOT_ON_THE_COMMAND_LINE = ("options", "plugins", "continued")
+_NOT_ON_THE_COMMAND_LINE = ("options", "plugins", "continued", "datasets")
 COMMAND_KEYS = tuple(name for name in recipe_keys() if name not in _NOT_ON_THE_COMMAND_LINE)
 
 

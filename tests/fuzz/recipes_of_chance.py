@@ -25,7 +25,7 @@ TEXTS: Final = (
     "x" * 5000, "cr\u00e8me", "cre\u0300me", "\U0001f41d", "\u202eabc", "a\nb", "a\tb", "b\udcff", "{}", "[]",
     "{'a': 1}", "$HOME", "%s", "{0}", "\\", "'", '"', "-", "--", "-x", "natural", "seeded", "0,1,2",
     "3,0,1,2,4,5", "0,0,1", "cpu", "cuda:99", "meta", "auto", "class", "domain", "blurry", "shift",
-    "repetition", "long_tailed", "class_domain", "crop", "plain", "pilot", "lae", "imagenet", "ks",
+    "repetition", "long_tailed", "class_domain", "datasets", "crop", "plain", "pilot", "lae", "imagenet", "ks",
     "mmd", "adwin", "adapter", "lora", "prefix", "digits", "digits-shift", "fp32", "bf16", "random",
     "official", "mine.py:Mine", "nowhere.py:Mine", "nowhere.module:X", "avalanche:Nothing",
 )  # fmt: skip

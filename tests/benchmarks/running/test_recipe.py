@@ -30,7 +30,8 @@ EARLIER = json.loads((Path(__file__).parent / "earlier_recipes.json").read_text(
 def test_a_recipe_keeps_its_keys_and_its_digest(row: dict[str, object]) -> None:
     config = RunConfig.parse(row["recipe"])
     written = config.model_dump(mode="json")
-    assert ("stream" in written) is (written["data"] is None), "what was used is named"
+    has_places = written["data"] is not None or "datasets" in written
+    assert ("stream" in written) is not has_places, "what was used is named"
     assert sorted(as_named(written)) == row["keys"]
     assert digest(as_named(written)) == row["digest"]
     assert RunConfig.parse(written) == config, "what is written is what was read"
@@ -67,7 +68,7 @@ def test_an_empty_key_of_another_scenario_is_no_key() -> None:
             {"pipeline": "pilto"},
             "`pipeline`: Input should be 'plain', 'pilot', 'lae', 'ranpac' or 'inflora', got 'pil",
         ),
-        ({"scenario": 3}, "`scenario`: Input should be 'class', .* or 'class_domain', got 3"),
+        ({"scenario": 3}, "`scenario`: Input should be 'class', .* or 'datasets', got 3"),
         ({"crop_scale": 2}, "recipe key `crop_scale`: .*less than or equal to 1, got 2"),
         ({"stream": "digits-shift", "scenario": "class"}, "must be 'shift', got 'class'"),
         ({"scenario_keys": {}}, "unknown recipe key 'scenario_keys'"),
@@ -91,7 +92,9 @@ def test_every_key_says_what_it_means() -> None:
     assert keys["num_experiences"].defaults == {"shift": 14, "repetition": 5}
     assert keys["tail"].choices == ("ordered", "shuffled")
     assert keys["crop_scale"].rule == "above 0 and at most 1"
-    assert keys["increment"].help().startswith("class, blurry, long_tailed, class_domain: ")
+    of_all = "class, blurry, long_tailed, class_domain, datasets: "
+    assert keys["increment"].help().startswith(of_all)
+    assert keys["increment"].default() == "2", "a data set's is all of it, which the text says"
 
 
 def test_the_page_of_the_recipe_is_what_the_code_says() -> None:

@@ -27,7 +27,6 @@ __all__ = [
     "check_table_path",
     "copy_by_class",
     "predict",
-    "whole_labels",
     "write_table",
 ]
 
@@ -164,8 +163,11 @@ def _as_text(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def check_labels(model: LearnedModel, pictures: Sequence[Picture]) -> None:
-    """Refuses labels that the model's classes lack.
+def check_labels(model: LearnedModel, pictures: Sequence[Picture]) -> list[Picture]:
+    """Refuses labels that the model's classes lack; returns the images with the classes' names.
+
+    A label may be the end of one class's name: the folder `00007` is the class `signs/00007` of a
+    model that learned several data sets.
 
     Raises:
         InputError: If there are no labels, or one is no class of the model.
@@ -176,7 +178,8 @@ def check_labels(model: LearnedModel, pictures: Sequence[Picture]) -> None:
             f"`--labels` must find a label for each image, but {counts[None]} of {len(pictures)} "
             "have none: a table needs a column of labels"
         )
-    known = set(model.classes)
+    whole, known = _whole_labels(model, pictures), set(model.classes)
+    counts = Counter(each.label for each in whole)
     strange = [name for name in counts if name not in known]
     if strange:
         error = unknown_name("class", str(strange[0]), model.classes)
@@ -184,17 +187,11 @@ def check_labels(model: LearnedModel, pictures: Sequence[Picture]) -> None:
             f"`--labels` must find classes that the model knows, got {listed(strange)} "
             f"({sum(counts[name] for name in strange)} images); {error}"
         )
+    return whole
 
 
-def whole_labels(model: LearnedModel, pictures: Sequence[Picture]) -> list[Picture]:
-    """Returns images with labels completed that are the end of one class's name.
-
-    So the folder `00007` is the class `signs/00007` of a model that learned several data sets.
-
-    Args:
-        model: What knows the classes.
-        pictures: Images; a label that is a class, or ends several or none, stays as it is.
-    """
+def _whole_labels(model: LearnedModel, pictures: Sequence[Picture]) -> list[Picture]:
+    # A label that is a class, or ends the names of several or of none, stays as it is.
     whole: dict[str, list[str]] = defaultdict(list)
     for name in model.classes:
         parts = name.split("/")

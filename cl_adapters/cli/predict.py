@@ -86,7 +86,7 @@ def predict(
     with loading_methods(quiet=quiet):
         from cl_adapters.benchmarks.data.pictures import find_pictures
         from cl_adapters.benchmarks.data.reading import ReadOptions, pixels_of
-        from cl_adapters.benchmarks.prediction import check_labels, check_table_path, whole_labels
+        from cl_adapters.benchmarks.prediction import check_labels, check_table_path
         from cl_adapters.benchmarks.prediction import predict as answer
         from cl_adapters.bundle.files import load
         from cl_adapters.bundle.rejection import check_rate
@@ -105,8 +105,7 @@ def predict(
     _check_copies(copy_to, paths)
     learned = load(model, device=device, precision=precision, weights=weights)
     if labels:
-        pictures = whole_labels(learned, pictures)
-        check_labels(learned, pictures)
+        pictures = check_labels(learned, pictures)
     _say_what(learned, len(pictures), quiet=quiet)
     calibrate(model, learned, reject=reject, watch=watch, quiet=quiet)
     seen = Seen() if watch else None

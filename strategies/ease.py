@@ -21,6 +21,8 @@ t + 1 times, once more with beta; with a cache, once under each set in the whole
 
 Differs from the authors' code, unless `fidelity="official"`:
     `peft_scale=1.0`      their adapter's output counts 0.1, and learns little in few steps
+Not published:
+    `mapped=false`        the mean of cos(f_j, p_{c,j}) over j <= i, no mapped means
 Without an option:
     `scale`               of the reported confidence; theirs reports none; the answer is the same
     one class             an experience of one class trains nothing, where theirs decays weights
@@ -57,12 +59,22 @@ class EASEConfig(AdapterSGDConfig):
         default=0.0, ge=0, description="weight of the plain network's space; 0: none"
     )
     reweight: bool = Field(default=True, description="else one cosine over all spaces joined")
+    mapped: bool = Field(
+        default=True, description="else the mean cosine over spaces with a real mean of the class"
+    )
     scale: float = Field(default=10.0, gt=0, description="of the reported confidence")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if not (self.mapped or self.reweight):
+            raise ValueError("`mapped` must be true where `reweight` is false, got false")
         self.refuse_beside_parallel({"beta": 0.0})  # a new one stands for the plain network
         return self
+
+    @property
+    def evaluation_options(self) -> frozenset[str]:
+        """What only answers ask for."""
+        return frozenset(("alpha", "reweight", "mapped", "scale"))
 
 
 class EASEModel(RenewedHeadModel):
@@ -75,8 +87,9 @@ class EASEModel(RenewedHeadModel):
         self.frozen_adapters = AdapterBank(self.current_adapters)
         self.renew_head([], torch.Generator())
         self.prototypes = SubspacePrototypes(
-            backbone.embed_dim, config.alpha, config.beta or None, config.scale, config.reweight
-        )
+            backbone.embed_dim, config.alpha, config.beta or None, config.scale, config.reweight,
+            mapped=config.mapped,
+        )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits (B, C) of images (B, 3, S, S): of the head in training, else scores."""

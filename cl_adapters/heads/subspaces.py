@@ -56,6 +56,8 @@ class SubspacePrototypes(GrowingBuffers):
             space like the others.
         reweight: False takes one cosine over the features of all spaces, joined.
         scale: Factor on the score before a softmax turns it into a confidence.
+        mapped: False leaves mapped means out: the score is the mean cosine over the spaces in which
+            a class has a real one.
 
     Example:
         >>> head = SubspacePrototypes(2, alpha=0.1, scale=1.0)
@@ -75,9 +77,12 @@ class SubspacePrototypes(GrowingBuffers):
         plain: float | None = None,
         scale: float = 10.0,
         reweight: bool = True,  # noqa: FBT001, FBT002 - named where it is long
+        *,
+        mapped: bool = True,
     ) -> None:
         super().__init__()
         self.alpha, self.plain, self.reweight, self.scale = alpha, plain, reweight, scale
+        self.mapped = mapped
         self.register_buffer("sums", torch.zeros(0, 0, num_features, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(0, 0, dtype=torch.float64))
         self.sums: Tensor
@@ -151,6 +156,9 @@ class SubspacePrototypes(GrowingBuffers):
 
     def weights(self) -> Tensor:
         """Returns what the cosine of each class in each space counts, (C, S), float32."""
+        if not self.mapped:
+            is_real = (self.counts > 0).float()
+            return is_real / is_real.sum(dim=1, keepdim=True).clamp_min(1)
         own = self.own_spaces()
         others = self.num_spaces - 1 - (self.plain is not None)
         weights = torch.full(self.counts.shape, self.alpha / max(1, others), device=own.device)

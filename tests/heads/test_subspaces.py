@@ -126,6 +126,20 @@ def test_without_reweighting_it_is_one_cosine_of_all_spaces_joined() -> None:
     torch.testing.assert_close(head(rows).double(), expected, atol=1e-6, rtol=1e-5)
 
 
+def test_without_mapped_means_it_is_the_mean_cosine_over_the_real_ones() -> None:
+    head = filled(mapped=False)
+    rows = torch.randn(4, 3, WIDTH, generator=torch.Generator().manual_seed(3))
+    found = head(rows)
+    for t, classes in enumerate(EXPERIENCES):
+        for label in classes:
+            each = [
+                cosine_similarity(rows[:, j].double(), expected_mean(label, j)[None])
+                for j in range(t + 1)
+            ]
+            expected = torch.stack(each).mean(dim=0).float()
+            torch.testing.assert_close(found[:, label], expected, atol=1e-6, rtol=1e-5)
+
+
 def test_real_means_never_change_and_a_mapped_one_follows_the_others_lengths() -> None:
     early, late = filled(EXPERIENCES[:2]).means(), filled().means()
     for label, space in ((3, 0), (0, 0), (1, 0), (1, 1)):

@@ -234,7 +234,9 @@ def test_fewer_images_than_classes_and_returning_classes_are_learned() -> None:
 
 
 @pytest.mark.slow  # the suite over the defaults is run each time
-@pytest.mark.parametrize("options", [{"peft": "prefix"}, {"beta": 1.0, "reweight": False}])
+@pytest.mark.parametrize(
+    "options", [{"peft": "prefix"}, {"beta": 1.0, "reweight": False}, {"mapped": False}]
+)
 def test_variants_are_sound(options: dict[str, object]) -> None:
     names = ["answers", "declares", "resumes", "resumes_inside", "small", "seeds"]
     assert check_strategy(EASE, options=options, checks=names) == []
@@ -253,6 +255,7 @@ def test_official_is_what_the_authors_set_for_cifar100() -> None:
     ("options", "sentence"),
     [
         ({"alpha": -1}, "option `alpha`: .* 0, got -1"),
+        ({"mapped": False, "reweight": False}, "`mapped` must be true .* got false"),
         ({"peft": "lora", "beta": 1}, "`beta` must stay at 0.0 with peft 'lora', .* got 1.0"),
         (
             {"peft": "lora", "dropout": 0.2},

@@ -16,7 +16,7 @@ from cl_adapters.benchmarks.running.reuse import find_trained
 from cl_adapters.records.events import read_events
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions
-from cl_adapters.strategies.mos import MOS
+from cl_adapters.strategies.core.strategy import AdapterStrategy
 from tests.marks import by_default
 
 
@@ -33,14 +33,18 @@ def source() -> ImageSource:
     return array_source("noise", images(6), images(4))
 
 
-def run(source: ImageSource, out: Path, *, restart: bool = False, **options: Any) -> Path:
+def run(
+    source: ImageSource, out: Path, *, restart: bool = False, of: str = "mos", **options: Any
+) -> Path:
+    if of == "mos":
+        options = {"alignment_epochs": 2, **options}
     config = RunConfig.parse(
         {
-            "strategy": "mos",
+            "strategy": of,
             "backbone": "test_vit",
             "weights": "random",
             "image_size": 32,
-            "options": {"epochs": 1, "batch_size": 8, "alignment_epochs": 2, **options},
+            "options": {"epochs": 1, "batch_size": 8, **options},
         }
     )
     return runner.run(prepare(config, source=source), out, restart=restart)
@@ -54,23 +58,32 @@ def kinds(folder: Path) -> list[tuple[str, int]]:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Experiences that were trained from now on."""
     trained: list[int] = []
-    before: Callable[..., Any] = MOS.train
+    before: Callable[..., Any] = AdapterStrategy.train
 
-    def train(strategy: MOS, experience: Any, **arguments: Any) -> Any:
+    def train(strategy: AdapterStrategy, experience: Any, **arguments: Any) -> Any:
         trained.append(experience.current_experience)
         return before(strategy, experience, **arguments)
 
-    monkeypatch.setattr(MOS, "train", train)
+    monkeypatch.setattr(AdapterStrategy, "train", train)
     return trained
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [{"retrieval": False}, {"ensemble": False, "rounds": 1}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"retrieval": False},
+        {"ensemble": False, "rounds": 1},
+        {"of": "ease", "mapped": False},
+        {"of": "ease", "alpha": 0.5, "scale": 3.0},
+        {"of": "ease", "reweight": False},
+    ],
+)
 def test_a_run_that_only_evaluates_otherwise_equals_one_that_trained(
     source: ImageSource, tmp_path: Path, counted: list[int], change: dict[str, Any]
 ) -> None:
     alone = run(source, tmp_path / "alone", **change)
-    run(source, tmp_path / "shared")
+    run(source, tmp_path / "shared", of=change.get("of", "mos"))
     counted.clear()
     shared = run(source, tmp_path / "shared", **change)
     assert counted == []

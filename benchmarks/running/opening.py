@@ -55,37 +55,31 @@ def open_images(config: RunConfig, parent: Parent | None = None) -> ImageSource:
 def _opened(config: RunConfig) -> ImageSource:
     if config.datasets is not None:
         return join_datasets([_data_set(each, config) for each in config.datasets])
-    source = open_source(config.source, config.read_options)
-    source = quick_look(
-        source,
-        config.max_classes,
-        config.max_images_per_class,
-        is_tested=config.validation is None,
-    )
+    source = _looked_at(open_source(config.source, config.read_options), config)
     if config.protocol:
         source = in_text_order(source)
     return _validated(source, config)
 
 
 def _data_set(given: DataSet, config: RunConfig) -> ImageSource:
-    """Returns one of several data sets; what it does not say of itself, the recipe says of all."""
-    unsaid = {
-        name: getattr(config, name)
-        for name in (*_READING, "max_classes", "max_images_per_class")
-        if getattr(given, name) is None
-    }
-    keys = given.model_copy(update=unsaid)
-    source = open_source(keys.data, keys.read_options)
-    if keys.domain is not None:
-        source = of_domain(source, keys.domain)
-    whole = source.reading
-    source = quick_look(
-        source, keys.max_classes, keys.max_images_per_class, is_tested=config.validation is None
+    """Returns one of several data sets; what it does not say of its reading, the recipe says."""
+    unsaid = {name: getattr(config, name) for name in _READING if getattr(given, name) is None}
+    whole = open_source(given.data, given.model_copy(update=unsaid).read_options)
+    if given.domain is not None:
+        whole = of_domain(whole, given.domain)
+    # What a data set says it is cut down to is all of it here; a quick look is at a part of that.
+    cut = quick_look(whole, given.max_classes, given.max_images_per_class)
+    part = _looked_at(replace(cut, reading=whole.reading), config)
+    return replace(_validated(part, config), name=given.name)
+
+
+def _looked_at(source: ImageSource, config: RunConfig) -> ImageSource:
+    return quick_look(
+        source,
+        config.max_classes,
+        config.max_images_per_class,
+        is_tested=config.validation is None,
     )
-    # What one data set is cut down to is its part of the stream; a quick look is at all of them.
-    is_look = config.max_classes is not None or config.max_images_per_class is not None
-    reading = source.reading if is_look else whole
-    return replace(_validated(source, config), name=keys.name, reading=reading)
 
 
 def _validated(source: ImageSource, config: RunConfig) -> ImageSource:

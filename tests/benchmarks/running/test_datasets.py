@@ -116,7 +116,7 @@ def test_the_recipes_of_five_data_sets(name: str, experiences: int, returns: int
 def test_the_five_data_sets_make_the_stream(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if not DATA.exists():
         pytest.skip(f"{DATA} is not here")
-    monkeypatch.chdir(DATA.parents[1] / "main" if (DATA.parents[1] / "main").exists() else DATA)
+    monkeypatch.chdir(RECIPES.parents[1])
     config = RunConfig.parse({**read_recipe(RECIPES / f"{name}.toml"), "strategy": "sema"})
     plan = plan_stream(open_images(config), config)
     assert {len(each) for each in plan.experiences} == {config.increment}
@@ -132,8 +132,11 @@ def test_what_a_data_set_does_not_say_the_recipe_says_of_all(tmp_path: Path) -> 
     tables = [{"data": str(a), "domain": "ink"}, {"data": str(b), "max_images_per_class": 4}]
     source = open_images(recipe(datasets=tables, max_classes=2, max_images_per_class=2))
     assert source.classes == ("a/0", "a/1", "b/0", "b/1")
-    assert [len(part.train) for part in source.parts] == [4, 8]
-    assert source.reading.quick_look.startswith("a: 2 of 3 classes, 4 of 9 train images")
+    assert [len(part.train) for part in source.parts] == [4, 4]
+    assert source.reading.quick_look == (
+        "a: 2 of 3 classes, 4 of 9 train images, 2 of 3 test images; "
+        "b: 2 of 3 classes, 4 of 12 train images, 4 of 6 test images"
+    )
     whole = recipe(datasets=tables, validation=0.5)
     opened = open_images(whole)
     assert opened.reading.quick_look == "", "what a data set is cut down to is the stream"

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from cl_adapters.benchmarks.listing import backbones
+from cl_adapters.benchmarks.listing.fits import fits_table
 from cl_adapters.benchmarks.listing.methods import TABLE, live_methods
 from cl_adapters.benchmarks.listing.option_pages import fill_options
 from cl_adapters.benchmarks.running.protocols import protocol_table
@@ -38,6 +39,8 @@ def main() -> None:
     page = ROOT / "docs" / "protocols.md"
     text = between(page.read_text("utf-8"), "protocols", protocol_table())
     page.write_text(between(text, "commands", commands_table(COMMANDS_OF)), "utf-8")
+    page = ROOT / "docs" / "pieces.md"
+    page.write_text(between(page.read_text("utf-8"), "modules", fits_table()), "utf-8")
 
 
 def between(text: str, name: str, table: str) -> str:

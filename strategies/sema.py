@@ -104,8 +104,8 @@ class SEMAConfig(SGDConfig, BlockPeftConfig, AnyHeadConfig, DetectorConfig):
     def _takes_tokens(cls, value: str) -> str:
         if not find_peft(value).takes_tokens:
             raise InputError(
-                "`peft` must take tokens, since router and detectors read those that enter the "
-                f"slot to choose among its adapters, got {value!r}, which takes none"
+                "`peft` must take tokens in one slot, since router and detectors read those that "
+                f"enter it to choose among its adapters, got {value!r}"
             )
         return value
 

@@ -1,28 +1,63 @@
 """What methods are put together from: PEFT modules, heads, detectors, policies of growth."""
 
 from pathlib import Path
+from typing import Final
+
+import torch
 
 from cl_adapters.benchmarks.listing.meanings import meaning
 from cl_adapters.heads.registry import CLOSED_HEADS, HEADS, TRAINED_HEADS
+from cl_adapters.peft.adapter_set import Slot
 from cl_adapters.peft.growth import POLICIES
-from cl_adapters.peft.registry import PEFT_NAMES
+from cl_adapters.peft.registry import PEFT_NAMES, Peft
+from cl_adapters.peft.site import Site
 from cl_adapters.shift import DETECTOR_NAMES
 
-__all__ = ["detectors_table", "heads_table", "peft_table", "policies_table"]
+__all__ = ["detectors_table", "heads_table", "parameters_of", "peft_table", "policies_table"]
+
+_WIDTH: Final = 768  # of ViT-B
+# What layers take and return, in widths of the stream.
+_LAYERS: Final[dict[Slot, tuple[int, int]]] = {
+    "key_value": (1, 2),
+    "qkv": (1, 3),
+    "proj": (1, 1),
+    "fc1": (1, 4),
+    "fc2": (4, 1),
+}
 
 
 def peft_table(_: Path) -> list[list[str]]:
-    """Returns the kinds of PEFT modules, and where each goes."""
-    rows = [["peft", "slot", "default size", "from"]]
+    """Returns the kinds of PEFT modules: where each goes, how large it is, who published it."""
+    rows = [["peft", "slot", "size", f"parameters at width {_WIDTH}", "source", "from"]]
     for entry in PEFT_NAMES.entries():
         peft = entry.value
-        what = (
-            [meaning(entry), ""]
-            if peft is None
-            else [", ".join(peft.slots), str(peft.default_size)]
-        )
+        if peft is None:
+            what = [meaning(entry), "", "", ""]
+        else:
+            size = str(peft.default_size)
+            what = [", ".join(peft.slots), size, _counted(peft), peft.source]
         rows.append([entry.name, *what, entry.origin])
     return rows
+
+
+def parameters_of(peft: Peft) -> int:
+    """Returns how many parameters a module has in a block of a ViT-B, of the kind's own size."""
+    place = (_site, 0)
+    module = peft.build(_WIDTH, None, torch.Generator().manual_seed(0), place=place)
+    return sum(value.numel() for value in module.parameters())
+
+
+def _site(slot: Slot, block: int) -> Site:
+    taken, returned = (times * _WIDTH for times in _LAYERS.get(slot, (1, 1)))
+    weight = torch.zeros(returned, taken) if slot in _LAYERS else None
+    return Site(slot, block, taken, returned, weight)
+
+
+def _counted(peft: Peft) -> str:
+    try:
+        return f"{parameters_of(peft):,}"
+    except Exception:  # noqa: BLE001 - whatever a stranger's module needs of its place
+        return ""
 
 
 def heads_table(_: Path) -> list[list[str]]:

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from cl_adapters.errors import InputError, check_positive
 from cl_adapters.peft.initial import scale_parameter, uniform_rows
+from cl_adapters.peft.noise import draws
 from cl_adapters.peft.noise import dropout as dropped
 
 __all__ = ["ACTIVATIONS", "Activation", "Bottleneck"]
@@ -73,6 +74,6 @@ class Bottleneck(nn.Module):
             inputs: (B, N, D). Output: (B, N, D).
         """
         hidden = ACTIVATIONS[self.activation](functional.linear(inputs, self.down, self.down_bias))
-        if self.dropout and self.training:
+        if self.dropout and draws(self, self.up):
             hidden = dropped(hidden, self.dropout, self.noise)
         return functional.linear(hidden, self.up, self.up_bias) * self.scale

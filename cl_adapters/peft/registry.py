@@ -11,10 +11,9 @@ from torch import nn
 from cl_adapters.errors import InputError
 from cl_adapters.peft.adapter_set import SLOTS, AdapterSet, Slot, Slots, slots_of
 from cl_adapters.peft.bottleneck import Bottleneck
-from cl_adapters.peft.lora import KeyValueLoRA
-from cl_adapters.peft.prefix import Prefix
 from cl_adapters.peft.site import SiteOf
 from cl_adapters.plugins.registry import Registry
+from cl_adapters.plugins.tables import load
 
 __all__ = ["PARALLEL", "PEFTS", "PEFT_NAMES", "Peft", "as_peft", "build_adapters", "find_peft"]
 
@@ -30,6 +29,7 @@ class Peft:
             keyword `sites`, a `Site` by slot, where the kind asks for it, and with its options.
         options: Names of what `make` takes besides.
         takes_sites: Whether it asks where in the network it stands.
+        source: Where it was published, in a few words.
     """
 
     slot: Slots
@@ -37,6 +37,7 @@ class Peft:
     make: Callable[..., nn.Module]
     options: tuple[str, ...] = ()
     takes_sites: bool = False
+    source: str = ""
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -87,13 +88,49 @@ def _parallel(
     )
 
 
+def _at(place: str, **options: object) -> Callable[..., nn.Module]:
+    """Returns what makes a module that `file:Name` here names, imported when it is first made."""
+
+    def make(dim: int, size: int, rng: torch.Generator, **others: object) -> nn.Module:
+        made: nn.Module = load(f"cl_adapters.peft.{place}")(
+            dim, size, generator=rng, **options, **others
+        )
+        return made
+
+    return make
+
+
 # SEMA's adapter, and MOS's but for its scale and dropout.
-PARALLEL: Final = Peft("mlp", 16, _parallel, options=("scale", "dropout"))
+PARALLEL: Final = Peft(
+    "mlp", 16, _parallel, options=("scale", "dropout"), source="Wang et al., CVPR 2025 (SEMA)"
+)
+_LAE: Final = "Gao et al., ICCV 2023 (LAE)"
+_MOSA: Final = "Zhang et al., 2023, arXiv:2312.02923"
+_SHIRA: Final = "Bhardwaj et al., NeurIPS 2024"
+_MISS: Final = "Kang and Yin, 2024, arXiv:2409.15371"
 PEFTS: Final[dict[str, Peft]] = {
     "parallel": PARALLEL,
-    "adapter": Peft("attention", 5, lambda dim, size, rng: Bottleneck(dim, size, generator=rng)),
-    "lora": Peft("key_value", 5, lambda dim, size, rng: KeyValueLoRA(dim, size, generator=rng)),
-    "prefix": Peft("prefix", 10, lambda dim, size, rng: Prefix(dim, size, generator=rng)),
+    "adapter": Peft("attention", 5, _at("bottleneck:Bottleneck"), source=_LAE),
+    "lora": Peft("key_value", 5, _at("lora:KeyValueLoRA"), source=_LAE),
+    "prefix": Peft("prefix", 10, _at("prefix:Prefix"), source=_LAE),
+    "adaptformer": Peft(
+        "mlp", 64, _at("adaptformer:adaptformer"), source="Chen et al., NeurIPS 2022"
+    ),
+    "miss": Peft("key_value", 16, _at("miss:MiSS"), source=_MISS),
+    "miss_mini": Peft("key_value", 16, _at("miss:MiSS", repeats=4), source=_MISS),
+    "bat": Peft("key_value", 16, _at("miss:Bat"), takes_sites=True, source=_MISS),
+    "dylora": Peft("key_value", 8, _at("dylora:DyLoRA"), source="Valipour et al., EACL 2023"),
+    "shira": Peft("key_value", 8, _at("shira:SHiRA"), source=_SHIRA),
+    "shira_weight": Peft(
+        "key_value", 8, _at("shira:SHiRA", mask="weight"), takes_sites=True, source=_SHIRA
+    ),
+    "onebit": Peft("mlp", 32, _at("onebit:OneBit"), source="Jie et al., ICCV 2023"),
+    "mosa": Peft("mlp", 64, _at("mosa:MoSA"), source=_MOSA),
+    "mosa_hierarchical": Peft("mlp", 64, _at("mosa:MoSA", shares_down=True), source=_MOSA),
+    "vida": Peft(("qkv", "proj"), 128, _at("vida:ViDA"), source="Liu et al., ICLR 2024"),
+    "compander": Peft(
+        "mlp", 16, _at("compander:companded_bottleneck"), source="Cakaj et al., IJCNN 2023"
+    ),
 }
 
 
@@ -159,7 +196,7 @@ def build_adapters(
 
     Args:
         name: `adapter` (beside attention, GELU), `lora` (on K and V), `prefix`, `parallel` (beside
-            the MLP, ReLU), or one of the user's, see `find_peft`.
+            the MLP, ReLU), another of `PEFTS`, or one of the user's, see `find_peft`.
         embed_dim: D, width of the stream.
         blocks: The blocks that get one; LAE uses the first five.
         size: Width, rank or length; None takes the kind's own.

@@ -28,6 +28,7 @@ from torch.nn import functional
 from cl_adapters.heads.discriminant import LinearDiscriminant
 from cl_adapters.peft.bottleneck import Bottleneck
 from cl_adapters.peft.registry import PARALLEL, Peft
+from cl_adapters.peft.site import Site
 
 __all__ = ["ExpandableSlot", "RouterKind", "SlotRecord"]
 
@@ -55,13 +56,21 @@ class ExpandableSlot(nn.Module):
         width: R.
         router: How the router's columns come about.
         peft: What the adapters are; any kind that takes tokens.
+        site: Where the slot stands, for kinds that ask.
     """
 
     def __init__(
-        self, embed_dim: int, width: int, *, router: RouterKind, peft: Peft = PARALLEL
+        self,
+        embed_dim: int,
+        width: int,
+        *,
+        router: RouterKind,
+        peft: Peft = PARALLEL,
+        site: Site | None = None,
     ) -> None:
         super().__init__()
         self.embed_dim, self.width, self.kind, self.peft = embed_dim, width, router, peft
+        self.site = site
         self.adapters = nn.ModuleList()
         self.columns = nn.ModuleList()  # of the learned router
         self.discriminant = LinearDiscriminant(embed_dim) if router == "discriminant" else None
@@ -71,7 +80,9 @@ class ExpandableSlot(nn.Module):
 
     def add_adapter(self, generator: torch.Generator) -> None:
         """Adds an adapter, which changes nothing yet, and its column of a learned router."""
-        self.adapters.append(self.peft.build(self.embed_dim, self.width, generator))
+        site = self.site
+        place = None if site is None else ((lambda *_: site), site.block)
+        self.adapters.append(self.peft.build(self.embed_dim, self.width, generator, place=place))
         if self.discriminant is not None:
             self.discriminant.add_classes([len(self.adapters) - 1])
             return

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from cl_adapters.errors import InputError
 from cl_adapters.peft.adapter_set import AdapterSet
+from cl_adapters.peft.frozen import eval_frozen
+from cl_adapters.peft.noise import hand_out
 from cl_adapters.peft.registry import Peft
 from cl_adapters.plugins.conformance import run_suite
 from cl_adapters.vit.adapted_vit import AdaptedViT
@@ -159,6 +161,23 @@ def _state(peft: Peft) -> Iterator[str]:
         yield "a loaded state must give the same features, got others"
 
 
+def _frozen(peft: Peft) -> Iterator[str]:
+    """Draws nothing while it is frozen, whatever the network around it does."""
+    network, adapters = tiny_backbone(), _build(peft)
+    _learn(network, adapters)
+    adapters.requires_grad_(requires_grad=False)
+    adapters.train()
+    eval_frozen(adapters)
+    noise = torch.Generator().manual_seed(3)
+    hand_out(adapters, noise)
+    before = torch.random.get_rng_state(), noise.get_state()
+    first, second = (network(_images(), adapters).detach() for _ in range(2))
+    if not all(map(torch.equal, before, (torch.random.get_rng_state(), noise.get_state()))):
+        yield "a frozen module must draw nothing, got a draw"
+    if not torch.equal(first, second):
+        yield "the same images must give the same features while it is frozen, got others"
+
+
 def _sizes(peft: Peft) -> Iterator[str]:
     """Takes any positive size and no other."""
     counts = [sum(value.numel() for value in _build(peft, size=s).parameters()) for s in (1, 3)]
@@ -189,6 +208,7 @@ ADAPTER_CHECKS: Final[dict[str, Callable[[Peft], Iterator[str]]]] = {
     "pure": _pure,
     "seeds": _seeds,
     "state": _state,
+    "frozen": _frozen,
     "sizes": _sizes,
     "bf16": _bf16,
 }

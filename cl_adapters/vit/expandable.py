@@ -47,11 +47,19 @@ class ExpandableViT(nn.Module):
         modules: dict[tuple[Slots, int], nn.Module] = {}
         for block in range(backbone.num_blocks):
             if block in self.expandable:
-                slot = ExpandableSlot(backbone.embed_dim, width, router=router, peft=peft)
+                slot = ExpandableSlot(
+                    backbone.embed_dim,
+                    width,
+                    router=router,
+                    peft=peft,
+                    site=backbone.site(peft.slots[0], block) if peft.takes_sites else None,
+                )
                 slot.add_adapter(generator)
                 modules[peft.slot, block] = slot
             else:
-                modules[peft.slot, block] = peft.build(backbone.embed_dim, width, generator)
+                modules[peft.slot, block] = peft.build(
+                    backbone.embed_dim, width, generator, place=(backbone.site, block)
+                )
         self.adapters = AdapterSet(modules)
 
     def slot(self, block: int) -> ExpandableSlot:

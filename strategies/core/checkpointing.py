@@ -24,6 +24,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from cl_adapters.errors import InputError
+from cl_adapters.peft.noise import PEFT_NOISE, PeftNoise
 from cl_adapters.randomness import as_text, from_text, random_states, set_random_states
 from cl_adapters.records.upgrade import add_new_tensors
 from cl_adapters.strategies.core.output import of_kind
@@ -73,6 +74,7 @@ class Trainer(Protocol):
     order: ResumableSampler
     clock: Any
     plugins: Sequence[Any]
+    noise: PeftNoise
 
     def learned_state(self) -> dict[str, Tensor]:
         """Returns every tensor that was learned."""
@@ -131,7 +133,8 @@ def trainer_state(trainer: Trainer, phase: int, epoch: int, order: str, skip: in
 
 def _generators(trainer: Trainer) -> Mapping[str, torch.Generator]:
     given = trainer.generators()
-    return of_kind(trainer.generators, given, Mapping, "generators by name")  # type: ignore[type-abstract] # it is asked for
+    named = of_kind(trainer.generators, given, Mapping, "generators by name")  # type: ignore[type-abstract] # it is asked for
+    return {**named, **trainer.noise.sources(trainer.model)}
 
 
 def load_trainer_state(trainer: Trainer, state: TrainerState) -> None:
@@ -162,6 +165,8 @@ def _load(trainer: Trainer, state: TrainerState) -> None:
     facts = state.facts
     load_optimizer(trainer.optimizer, state.tensors, facts["groups"])
     for name, source in _generators(trainer).items():
+        if name == PEFT_NOISE and name not in facts["generators"]:
+            continue  # a checkpoint of before there was one
         source.set_state(from_text(facts["generators"][name]))
     for name, count in facts["clock"].items():
         setattr(trainer.clock, name, count)

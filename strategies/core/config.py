@@ -208,7 +208,7 @@ class BlockPeftConfig(StrategyOptions):
 
     peft: str = Field(
         default="parallel",
-        description="kind of PEFT module: parallel, adapter, lora, prefix, or file.py:Name",
+        description="kind of PEFT module: one of `cl-adapters list peft`, or file.py:Name",
     )
     size: int | None = Field(
         default=None,
@@ -309,10 +309,10 @@ class PeftConfig(BlockPeftConfig):
 
     peft: str = Field(
         default="adapter",
-        description="kind of PEFT module: adapter, lora, prefix, parallel, or file.py:Name",
+        description="kind of PEFT module: one of `cl-adapters list peft`, or file.py:Name",
     )
     size: int | None = Field(
-        default=None, ge=1, description="width, rank or length; None: 5, 5, 10, 16"
+        default=None, ge=1, description="width, rank or length; None: the kind's own"
     )
     blocks: int = Field(
         default=5, ge=1, description="how many blocks get a PEFT module, from the first on"
@@ -326,6 +326,7 @@ class PeftConfig(BlockPeftConfig):
             blocks=range(min(self.blocks, backbone.num_blocks)),
             size=self.size,
             generator=torch.Generator().manual_seed(seed),
+            sites=backbone.site,
         )
 
     build = earlier_method("build", "build_adapters")

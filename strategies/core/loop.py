@@ -18,6 +18,7 @@ from torch.utils.data import RandomSampler, SequentialSampler
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 from cl_adapters.peft.frozen import eval_frozen
+from cl_adapters.peft.noise import PeftNoise
 from cl_adapters.randomness import kept_random_states
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset, AvalancheExperience
 from cl_adapters.strategies.core.batches import Batches, BatchMaker, Frozen
@@ -64,6 +65,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
 
     def prepare_loop(self) -> None:
         """Makes what the loop keeps, once the device is known."""
+        self.noise = PeftNoise()
         self.guard = LossGuard(self.device, self._place)
         self.maker = BatchMaker(self.device, self.augmentation, self.cache)
         self._frozen = Frozen()
@@ -93,12 +95,10 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         self.augmentation.set_augmentation_seed(len(self.classes_by_experience), moment)
 
     def set_modes(self) -> None:
-        """Puts what is trained in train mode and what is frozen in eval mode.
-
-        A frozen module that draws in train mode would feed noise to what reads its features.
-        """
+        """Puts what is trained in train mode, and in eval mode what is frozen and must not draw."""
         self.model.train()
         eval_frozen(self.model)
+        self.noise.hand_out(self.model)
 
     def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
         """Returns a fresh source of randomness for one purpose in the current experience."""
@@ -203,6 +203,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         self._is_ending = False
         self.events.begin_experience()
         self.register_experience(self.experience)
+        self.noise.renew(self.model, self.generator("noise", self.device))
         self.begin_experience()
         self.make_optimizer()
 

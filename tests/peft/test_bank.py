@@ -9,6 +9,7 @@ from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.bank import AdapterBank, AdapterStack
 from cl_adapters.peft.bottleneck import Bottleneck
 from cl_adapters.peft.registry import PEFTS
+from cl_adapters.peft.site import Site
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 BLOCKS, DIM, WIDTH = 6, 64, 4
@@ -177,7 +178,11 @@ class Nested(nn.Module):
 def stacked_and_plain(name: str, seed: int) -> tuple[AdapterStack, AdapterSet]:
     """Returns a stack with random weights, and plain modules with the same."""
     peft = PEFTS.get(name)
-    modules = [peft.make(DIM, 3, seeded()) if peft else Nested(DIM) for _ in range(BLOCKS)]
+    site = Site("key_value", 0, DIM, DIM, torch.randn(2 * DIM, DIM, generator=seeded(7)))
+    place = (lambda *_: site), 0
+    modules = [
+        peft.build(DIM, 3, seeded(), place=place) if peft else Nested(DIM) for _ in range(BLOCKS)
+    ]
     slot = peft.slot if peft else "mlp"
     with torch.no_grad():
         for number, module in enumerate(modules):
@@ -191,6 +196,8 @@ def stacked_and_plain(name: str, seed: int) -> tuple[AdapterStack, AdapterSet]:
 @pytest.mark.parametrize("name", [*PEFTS, "nested"])
 def test_any_kind_is_stacked_stored_and_applied_by_image(tiny_vit: AdaptedViT, name: str) -> None:
     stacks, plain_sets = zip(*(stacked_and_plain(name, seed) for seed in (0, 50, 100)), strict=True)
+    for each in (*stacks, *plain_sets):
+        each.eval()  # some draw in training
     images = torch.randn(5, 3, 32, 32, generator=seeded())
     expected = tiny_vit(images, plain_sets[0])
     assert (expected - tiny_vit(images)).abs().max() > 1e-3
@@ -199,8 +206,9 @@ def test_any_kind_is_stacked_stored_and_applied_by_image(tiny_vit: AdaptedViT, n
     found.square().sum().backward()
     expected.square().sum().backward()
     gradients = [value.grad for value in plain_sets[0].parameters()]
-    count = len(stacks[0].tensors())
-    for index, value in enumerate(stacks[0].tensors()):
+    learned = [*stacks[0].parameters()]
+    count = len(learned)
+    for index, value in enumerate(learned):
         torch.testing.assert_close(value.grad, torch.stack(gradients[index::count]))
     bank = bank_of(list(stacks))
     index = torch.tensor([2, 0, 0, 1, 2])

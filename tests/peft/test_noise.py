@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.bottleneck import Bottleneck
 from cl_adapters.peft.frozen import eval_frozen, frozen_parts
-from cl_adapters.peft.noise import dropout, hand_out
+from cl_adapters.peft.noise import PeftNoise, dropout, hand_out
 from cl_adapters.peft.routing import ExpandableSlot
 from cl_adapters.peft.stack import AdapterStack
 
@@ -119,3 +119,20 @@ def test_all_or_nothing_may_be_frozen() -> None:
     inputs = torch.ones(1, 2, 8)
     one, two = (stack.adapters().at("mlp", 0)(inputs) for _ in range(2))  # type: ignore[misc]
     assert torch.equal(one, two)
+
+
+def test_modules_that_are_handed_nothing_else_get_a_generator_an_experience() -> None:
+    own = AdapterStack([dropping(), dropping()], "mlp")
+    model = nn.ModuleList([own, dropping()])
+    noise, mine, first, second = PeftNoise(), seeded(1), seeded(2), seeded(3)
+    assert noise.sources(model) == {}
+    hand_out(own, mine)
+    noise.renew(model, first)
+    assert [each.noise for each in model] == [mine, first]
+    model.append(dropping())
+    noise.hand_out(model)
+    assert [each.noise for each in model] == [mine, first, first]
+    assert noise.sources(model) == {"peft": first}
+    noise.renew(model, second)
+    assert [each.noise for each in model] == [mine, second, second]
+    assert noise.sources(own) == {}

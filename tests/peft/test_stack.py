@@ -14,6 +14,7 @@ from cl_adapters.peft.bank import AdapterBank
 from cl_adapters.peft.bottleneck import Bottleneck
 from cl_adapters.peft.merging import merge_
 from cl_adapters.peft.registry import PARALLEL, PEFTS, Peft, as_peft
+from cl_adapters.peft.site import Site
 from cl_adapters.peft.stack import AdapterStack
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.calibration import calibrate
@@ -32,8 +33,21 @@ def images(count: int = 5) -> Tensor:
 @pytest.mark.parametrize("name", PEFTS)
 def test_building_draws_what_making_one_module_after_the_other_draws(name: str) -> None:
     peft, draws = PEFTS[name], seeded(4)
+    site = Site("key_value", 0, DIM, DIM, torch.randn(2 * DIM, DIM, generator=seeded(7)))
+
+    def site_of(slot: str, block: int) -> Site:
+        assert block < 3
+        return site
+
     stack = AdapterStack.build(
-        peft, embed_dim=DIM, blocks=3, size=5, generator=seeded(4), scale=0.3, dropout=0.2
+        peft,
+        embed_dim=DIM,
+        blocks=3,
+        size=5,
+        generator=seeded(4),
+        sites=site_of,
+        scale=0.3,
+        dropout=0.2,
     )
     if name == "parallel":
         modules: list[nn.Module] = [
@@ -41,11 +55,11 @@ def test_building_draws_what_making_one_module_after_the_other_draws(name: str) 
             for _ in range(3)
         ]
     else:  # options are those of `parallel` alone
-        modules = [peft.make(DIM, 5, draws) for _ in range(3)]
+        modules = [peft.build(DIM, 5, draws, place=(site_of, 0)) for _ in range(3)]
     plain = AdapterStack(modules, peft.slot)
     assert all(map(torch.equal, stack.tensors(), plain.tensors()))
     assert stack.state_dict().keys() == plain.state_dict().keys()
-    assert stack.template.dropout == (0.2 if name == "parallel" else 0)
+    assert stack.template.dropout == {"parallel": 0.2, "adaptformer": 0.1}.get(name, 0)
     scales = [each.template.module.scale for each in (stack, plain) if name == "parallel"]
     assert [float(each) for each in scales] in ([], [pytest.approx(0.3)] * 2)
 
@@ -349,11 +363,7 @@ def test_a_stack_is_calibrated_apart_and_takes_over_what_came_of_it(tiny_vit: Ad
 
 
 def test_a_kind_says_what_it_takes() -> None:
-    assert [name for name, peft in PEFTS.items() if peft.takes_tokens] == [
-        "parallel",
-        "adapter",
-        "lora",
-    ]
+    assert [name for name, peft in PEFTS.items() if not peft.takes_tokens] == ["prefix", "vida"]
     assert Peft(("attention", "mlp"), 1, nn.Identity).slots == ("attention", "mlp")
     assert not Peft(("attention", "mlp"), 1, nn.Identity).takes_tokens
     assert not as_peft(FromWeight).takes_tokens

@@ -42,6 +42,12 @@ SOME = ["answers", "backbone", "seen_classes", "resumes"]
         pytest.param("mos", {"peft": "prefix"}, marks=pytest.mark.slow),
         ("mos", {"peft": "lora", "merge": "official"}),
         ("finetune", {"peft": "parallel"}),
+        # Of those that draw in training one; the others, with fewer checks, in test_fits.
+        ("finetune", {"peft": "mosa"}),
+        *(
+            pytest.param(name, {"peft": peft}, marks=pytest.mark.slow)
+            for name, peft in [("mos", "mosa"), ("lae", "dylora"), ("sema", "onebit")]
+        ),
         # What is left of methods and pieces, each of which is above.
         *(
             pytest.param(name, {"peft": peft}, marks=pytest.mark.slow)
@@ -129,7 +135,11 @@ def test_heads_that_make_no_sense_are_refused(name: str, head: str, reason: str)
 @pytest.mark.parametrize(
     ("name", "options", "reason"),
     [
-        ("sema", {"peft": "prefix"}, "`peft` must take tokens, since router .* got 'prefix'"),
+        (
+            "sema",
+            {"peft": "prefix"},
+            "`peft` must take tokens in one slot, since router .* got 'prefix'",
+        ),
         ("mos", {"peft": "lora", "scale": 0.5}, "`scale` must stay at 1.0 with peft 'lora', since"),
         ("mos", {"peft": "prefix", "dropout": 0}, "`dropout` must stay at 0.1 with peft 'prefix'"),
         ("mos", {"peft": "lorra"}, "unknown peft 'lorra'; did you mean 'lora'"),
@@ -150,14 +160,24 @@ def table_of_pieces() -> list[tuple[str, str, set[str]]]:
         for line in page.splitlines()
         if re.match(r"\| `\w+`.*\|.*\|.*\|", line)
     ]
-    found = [[re.findall(r"`([\w:]+)`", cell) for cell in row] for row in rows]
     return [
-        (name, option, set(values))
-        for names, pefts, heads in found
-        for name in names
+        (name, option, values)
+        for names, pefts, heads in rows
+        for name in re.findall(r"`([\w:]+)`", names)
         if name in STRATEGY_NAMES
-        for option, values in (("peft", pefts), ("head", heads))
+        for option, values in (
+            ("peft", named(pefts)),
+            ("head", set(re.findall(r"`(\w+)`", heads))),
+        )
     ]
+
+
+def named(cell: str) -> set[str]:
+    """Returns the built-in PEFT modules that a cell of the table means."""
+    if "any" not in cell:
+        return set()
+    takes_tokens = "takes tokens" in cell
+    return {name for name, peft in PEFTS.items() if peft.takes_tokens or not takes_tokens}
 
 
 def takes(name: str, option: str, value: str) -> bool:

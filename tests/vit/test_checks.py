@@ -72,6 +72,14 @@ class Forgets(Gain):
         return super().forward(inputs) * (1 + self.calls)
 
 
+class Restless(Gain):
+    # Goes by gradients that are enabled for others, not by its mode.
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scale = 1 + 0.1 * torch.rand(()) if torch.is_grad_enabled() else 1
+        return super().forward(inputs) * scale
+
+
 class TakesZero(Gain):
     def __init__(self, embed_dim: int, size: int, generator: torch.Generator) -> None:
         super().__init__(embed_dim, max(size, 1), generator)
@@ -99,6 +107,8 @@ OFFENDERS = [
     (Global, "seeds", "torch's global random state must stay"),
     (Global, "seeds", "two modules from one seed must have equal weights"),
     (Forgets, "state", "a loaded state must give the same features"),
+    (Restless, "frozen", "a frozen module must draw nothing"),
+    (Restless, "frozen", "must give the same features while it is frozen"),
     (TakesZero, "sizes", "size 0 must be refused with InputError"),
     (Half, "bf16", "parameters must be float32"),
 ]

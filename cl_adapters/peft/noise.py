@@ -10,7 +10,7 @@ whoever trains calls it in eval mode (`cl_adapters/peft/frozen.py`), and the mod
 """
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ def hand_out(module: nn.Module, noise: torch.Generator | None) -> None:
         vars(each)["noise"] = noise
 
 
-def _drawing(module: nn.Module) -> Iterator[nn.Module]:
+def _drawing(module: nn.Module) -> Iterator[Any]:  # modules that have a `noise`
     for each in module.modules():
         # A stranger's `noise` may be a tensor, which is left alone.
         if isinstance(getattr(each, "noise", 0), torch.Generator | None):

@@ -74,7 +74,7 @@ class Trainer(Protocol):
     order: ResumableSampler
     clock: Any
     plugins: Sequence[Any]
-    noise: PeftNoise
+    peft_noise: PeftNoise
 
     def learned_state(self) -> dict[str, Tensor]:
         """Returns every tensor that was learned."""
@@ -134,7 +134,7 @@ def trainer_state(trainer: Trainer, phase: int, epoch: int, order: str, skip: in
 def _generators(trainer: Trainer) -> Mapping[str, torch.Generator]:
     given = trainer.generators()
     named = of_kind(trainer.generators, given, Mapping, "generators by name")  # type: ignore[type-abstract] # it is asked for
-    return {**named, **trainer.noise.sources(trainer.model)}
+    return {**named, **trainer.peft_noise.sources(trainer.model)}
 
 
 def load_trainer_state(trainer: Trainer, state: TrainerState) -> None:

@@ -65,7 +65,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
 
     def prepare_loop(self) -> None:
         """Makes what the loop keeps, once the device is known."""
-        self.noise = PeftNoise()
+        self.peft_noise = PeftNoise()
         self.guard = LossGuard(self.device, self._place)
         self.maker = BatchMaker(self.device, self.augmentation, self.cache)
         self._frozen = Frozen()
@@ -98,7 +98,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         """Puts what is trained in train mode, and in eval mode what is frozen and must not draw."""
         self.model.train()
         eval_frozen(self.model)
-        self.noise.hand_out(self.model)
+        self.peft_noise.hand_out(self.model)
 
     def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
         """Returns a fresh source of randomness for one purpose in the current experience."""
@@ -203,7 +203,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         self._is_ending = False
         self.events.begin_experience()
         self.register_experience(self.experience)
-        self.noise.renew(self.model, self.generator("noise", self.device))
+        self.peft_noise.renew(self.model, self.generator("noise", self.device))
         self.begin_experience()
         self.make_optimizer()
 

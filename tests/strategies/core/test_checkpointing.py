@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler
 
+from cl_adapters.peft.noise import PeftNoise
 from cl_adapters.randomness import seed_random_states
 from cl_adapters.strategies.core.checkpointing import (
     CheckpointMismatchError,
@@ -51,6 +52,7 @@ class Trainer:
         self.clock = SimpleNamespace(steps=0, name="clock")
         self.plugins = [object(), Counter()]
         self.noise = torch.Generator().manual_seed(seed + 1)
+        self.peft_noise = PeftNoise()
         self.seen: list[list[int]] = []
 
     def learned_state(self) -> dict[str, Tensor]:

@@ -205,8 +205,7 @@ class MOSModel(nn.Module):
             merge_(tensors, self.average, strength, times, renew=True)
 
     def _merge_frozen(self, times: int | Sequence[int]) -> None:
-        # The first set is merged with nothing.
-        for index in range(1, len(self.frozen_adapters)):
+        for index in range(1, len(self.frozen_adapters)):  # the first is merged with nothing
             tensors, averages = self.frozen_adapters.at(index), self.before.at(index)
             merge_(tensors, averages, self.config.merge_strength, times)
 

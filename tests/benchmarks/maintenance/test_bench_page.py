@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 STORED = ROOT / "docs" / "benchmarks"
 
 
-@pytest.mark.parametrize("name", ["speed"])
+@pytest.mark.parametrize("name", ["speed", "speed-family"])
 def test_the_page_holds_the_stored_tables(name: str) -> None:
     page = (ROOT / "docs" / "speed.md").read_text("utf-8")
     assert with_tables(page, STORED / f"{name}.json") == page

@@ -124,7 +124,8 @@ def test_a_command_without_groups_has_plain_options() -> None:
 
 
 def test_only_what_has_another_form_is_no_option_of_run() -> None:
-    assert set(recipe_keys()) - set(COMMAND_KEYS) == {"options", "plugins", "continued"}
+    other_forms = {"options", "plugins", "continued", "datasets"}
+    assert set(recipe_keys()) - set(COMMAND_KEYS) == other_forms
 
 
 def test_a_near_command_is_suggested() -> None:

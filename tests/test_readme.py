@@ -87,7 +87,8 @@ def test_commands_on_local_data_work_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_photos(tmp_path / "photos")
-    grid = TEXT.split("```toml\n")[1].split("```")[0]
+    tables = re.findall(r"```toml\n(.*?)```", TEXT, flags=re.DOTALL)
+    (grid,) = [each for each in tables if "strategy = [" in each]
     (tmp_path / "grid.toml").write_text(grid, "utf-8")
     monkeypatch.chdir(tmp_path)
     assert len(LOCAL) >= 4

@@ -78,15 +78,13 @@ def merge_(
         renew: Give A new memory, so that what a forward pass saved for its gradients stays as it
             was. In place, gradients see what the merge leaves behind.
     """
-    # Whole numbers of merges make one share of all blocks; else each block has its own.
-    alike = isinstance(times, int)
-    shares = 1 - (1 - strength) ** torch.tensor(times, dtype=torch.float64)
     for value, average in zip(tensors, averages, strict=True):
         if not value.is_floating_point():
             continue
-        if alike:
-            merged = torch.lerp(value, average, float(shares))
+        if isinstance(times, int):
+            merged = torch.lerp(value, average, 1 - (1 - strength) ** times)
         else:
+            shares = 1 - (1 - strength) ** torch.tensor(times, dtype=torch.float64)
             share = shares.to(value.dtype).reshape(-1, *[1] * (value.ndim - 1))
             # Sent off without waiting for what a GPU is at.
             merged = torch.lerp(value, average, share.to(value.device, non_blocking=True))

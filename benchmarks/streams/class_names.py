@@ -8,9 +8,10 @@ from typing import Final
 from cl_adapters.errors import InputError, listed, unknown_name
 from cl_adapters.paths import read_text, user_path
 
-__all__ = ["ORDER_RULES", "class_positions", "named_order", "order_text"]
+__all__ = ["ORDER_RULES", "class_positions", "comma_parts", "named_order", "order_text"]
 
 ORDER_RULES: Final = ("natural", "seeded", "numpy1993", "numpy1995")
+_RULE: Final = "class order must be one line of names"
 
 
 def order_text(text: str) -> str:
@@ -41,7 +42,7 @@ def order_text(text: str) -> str:
 def _joined(names: Sequence[str]) -> str:
     plain = ",".join(names)
     # All in quotes where the plain text would not be read as these names, or as a file again.
-    if _parts(plain) == list(names) and not _is_file(plain):
+    if comma_parts(plain, _RULE) == list(names) and not _is_file(plain):
         return plain
     text = io.StringIO()
     csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="").writerow(names)
@@ -71,7 +72,7 @@ def named_order(text: str, classes: Sequence[str]) -> str | tuple[int, ...]:
     """
     if text in ORDER_RULES:
         return text
-    names = _parts(text)
+    names = comma_parts(text, _RULE)
     if all(_is_number(name) for name in names) and not _are_names(names, classes):
         return text
     if len(names) == 1 and names[0] not in classes:
@@ -105,13 +106,24 @@ def class_positions(names: Sequence[str], classes: Sequence[str], what: str) -> 
     return tuple(places[name] for name in names)
 
 
-def _parts(text: str) -> list[str]:
+def comma_parts(text: str, rule: str) -> list[str]:
+    """Returns what stands between the commas of a line, without spaces around it.
+
+    Args:
+        text: The line; a part that holds a comma itself stands in double quotes.
+        rule: What the line must be, for messages: `class order must be one line of names`.
+
+    Raises:
+        InputError: If it is no such line.
+
+    Example:
+        >>> comma_parts('cat, "dog, big"', "names must be one line")
+        ['cat', 'dog, big']
+    """
     try:
         rows = list(csv.reader([text], skipinitialspace=True))
     except csv.Error as error:
-        raise InputError(
-            f"class order must be one line of names separated by commas, got {text[:60]!r}"
-        ) from error
+        raise InputError(f"{rule} separated by commas, got {text[:60]!r}") from error
     return [part.strip() for part in rows[0]] if rows else []
 
 

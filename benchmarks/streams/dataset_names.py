@@ -1,10 +1,10 @@
 """Several data sets in one text, as the command line has them; a recipe needs no torch."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from cl_adapters.benchmarks.streams.class_names import comma_parts
 from cl_adapters.errors import InputError
 
 __all__ = ["check_names", "data_sets_of", "name_of"]
@@ -26,14 +26,8 @@ def data_sets_of(text: str) -> list[dict[str, str]]:
         >>> data_sets_of("photos/, signs=data/gtsrb.parquet")
         [{'data': 'photos/'}, {'name': 'signs', 'data': 'data/gtsrb.parquet'}]
     """
-    try:
-        rows = list(csv.reader([text], skipinitialspace=True))
-    except csv.Error as error:
-        raise InputError(
-            f"data must be one line of data sets separated by commas, got {text[:60]!r}"
-        ) from error
     found = []
-    for part in (each.strip() for each in (rows[0] if rows else []) if each.strip()):
+    for part in filter(None, comma_parts(text, "data must be one line of data sets")):
         name, equals, data = part.partition("=")
         is_named = bool(equals and data) and "/" not in name
         found.append({"name": name.strip(), "data": data.strip()} if is_named else {"data": part})

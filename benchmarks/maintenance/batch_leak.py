@@ -31,7 +31,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.strategies.core.prompting import PromptStrategy
 
-__all__ = ["Cell", "answered", "leaks", "table"]
+__all__ = ["Cell", "answered", "images_of", "leaks", "table"]
 
 _CHOICES: Final = {"selection": ("image", "batch"), "prompt_pairing": ("key_value", "port")}
 _SIZES: Final = (24, 64)
@@ -88,7 +88,7 @@ def leaks(run: Path, sizes: Sequence[int] = _SIZES) -> Iterator[Cell]:
             f"runs must be of a method with {' or '.join(_CHOICES)}, got {record.strategy!r}"
         )
     prepared = prepare(RunConfig.parse(record.config))
-    images, targets = _test_images(prepared.benchmark().test_stream)
+    images, targets = images_of(prepared.benchmark().test_stream)
     orders = {
         "sorted": torch.argsort(targets, stable=True),
         "shuffled": torch.from_numpy(np.random.default_rng(record.seed).permutation(len(targets))),
@@ -106,8 +106,9 @@ def leaks(run: Path, sizes: Sequence[int] = _SIZES) -> Iterator[Cell]:
                 yield Cell(text, asked, "one", 1, record.seed, right)
 
 
-def _test_images(stream: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - Avalanche ships no types
-    rows = [each.dataset[place] for each in stream for place in range(len(each.dataset))]
+def images_of(stream: Any, every: int = 1) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - a stream
+    """Returns each how many-th image of a stream's experiences, (N, 3, S, S), and labels (N,)."""
+    rows = [each.dataset[place] for each in stream for place in range(0, len(each.dataset), every)]
     return torch.stack([row[0] for row in rows]), torch.tensor([row[1] for row in rows])
 
 

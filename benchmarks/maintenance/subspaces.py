@@ -24,6 +24,7 @@ import typer
 from torch import Tensor
 from torch.nn import functional
 
+from cl_adapters.benchmarks.maintenance.batch_leak import images_of
 from cl_adapters.benchmarks.markdown import markdown_table
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
@@ -54,8 +55,7 @@ def accuracies(run: Path, every: int = 1) -> dict[str, float]:
     if not isinstance(strategy, EASE):
         raise InputError(f"runs must be of ease, got {record.strategy!r}")
     stream = prepare(RunConfig.parse(record.config)).benchmark().test_stream
-    rows = [each.dataset[place] for each in stream for place in range(0, len(each.dataset), every)]
-    images, targets = torch.stack([row[0] for row in rows]), torch.tensor([row[1] for row in rows])
+    images, targets = images_of(stream, every)
     found = torch.cat([_features(strategy, batch) for batch in torch.split(images, _BATCH)])
     return {
         name: 100 * float((scores.argmax(dim=1) == targets).double().mean())

@@ -228,7 +228,7 @@ class Track:
             batch: Images of a step.
             is_released: Go back to all weights, as if they were trained, and not to the input.
         """
-        network = self._network()
+        network: nn.Module = AdaptedViT(self._backbone().model.vit).to(self.device)
         if is_released:  # a copy, as they must stay without gradients
             network = copy.deepcopy(network).requires_grad_()
 

@@ -14,10 +14,10 @@ import torch
 from timm.layers import Mlp
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cl_adapters.errors import InputError
 from cl_adapters.peft.adapter_set import Slot
+from cl_adapters.vit.attention import attention, is_written_out
 
 __all__ = [
     "adapted_block",
@@ -37,14 +37,15 @@ _OF_MLP: Final = frozenset({"fc1", "fc2"})
 
 def plain_block(block: Block, stream: Tensor) -> Tensor:
     """Returns what a block makes of the tokens (B, N, D) with all its slots empty."""
-    return cast("Tensor", block(stream))
+    return adapted_block(block, stream, {}) if is_written_out(stream) else block(stream)
 
 
 def adapted_block(block: Block, stream: Tensor, filled: Filled) -> Tensor:
     """Returns what a block makes of the tokens (B, N, D) with some of its slots filled."""
     normed = block.norm1(stream)
     is_plain = _OF_ATTENTION.isdisjoint(filled)
-    attended = block.ls1(block.attn(normed) if is_plain else _attend(block.attn, normed, filled))
+    by_timm = is_plain and not is_written_out(normed)
+    attended = block.ls1(block.attn(normed) if by_timm else _attend(block.attn, normed, filled))
     if "attention" in filled:
         attended = attended + filled["attention"](normed)
     stream = stream + attended
@@ -56,25 +57,25 @@ def adapted_block(block: Block, stream: Tensor, filled: Filled) -> Tensor:
     return cast("Tensor", stream + through_mlp)
 
 
-def _attend(attention: Attention, normed: Tensor, filled: Filled) -> Tensor:
-    projected = attention.qkv(normed)
+def _attend(layer: Attention, normed: Tensor, filled: Filled) -> Tensor:
+    projected = layer.qkv(normed)
     if "qkv" in filled:
         projected = projected + filled["qkv"](normed, projected)
     query, key, value = projected.chunk(3, dim=-1)  # each (B, N, D)
     if "key_value" in filled:
         key_update, value_update = filled["key_value"](normed)
         key, value = key + key_update, value + value_update
-    query, key, value = (_heads(part, attention.num_heads) for part in (query, key, value))
-    query, key = attention.q_norm(query), attention.k_norm(key)
+    query, key, value = (_heads(part, layer.num_heads) for part in (query, key, value))
+    query, key = layer.q_norm(query), layer.k_norm(key)
     if "prefix" in filled:
         prefix = filled["prefix"]
-        own = (_heads(part, attention.num_heads) for part in prefix())
+        own = (_heads(part, layer.num_heads) for part in prefix())
         attend = prefix_attention if getattr(prefix, "renormalise", True) else shared_attention
         mixed = attend(query, key, value, *own)
     else:
-        mixed = functional.scaled_dot_product_attention(query, key, value)
-    mixed = attention.norm(mixed.transpose(1, 2).flatten(2))  # (B, N, D)
-    attended = attention.proj(mixed)
+        mixed = attention(query, key, value)
+    mixed = layer.norm(mixed.transpose(1, 2).flatten(2))  # (B, N, D)
+    attended = layer.proj(mixed)
     if "proj" in filled:
         attended = attended + filled["proj"](mixed, attended)
     return cast("Tensor", attended)
@@ -108,12 +109,12 @@ def prefix_attention(
         front. Output: (B, H, N, D / H).
     """
     prefix_key, prefix_value = _by_image(key, value, prefix_key, prefix_value)
-    original = functional.scaled_dot_product_attention(
+    original = attention(
         query,
         torch.cat((prefix_key, key), dim=2),
         torch.cat((torch.zeros_like(prefix_value), value), dim=2),
     )
-    return original + functional.scaled_dot_product_attention(query, prefix_key, prefix_value)
+    return original + attention(query, prefix_key, prefix_value)
 
 
 def shared_attention(
@@ -125,7 +126,7 @@ def shared_attention(
         As for `prefix_attention`.
     """
     prefix_key, prefix_value = _by_image(key, value, prefix_key, prefix_value)
-    return functional.scaled_dot_product_attention(
+    return attention(
         query, torch.cat((prefix_key, key), dim=2), torch.cat((prefix_value, value), dim=2)
     )
 

@@ -22,6 +22,7 @@ LISTINGS: Final = LazyTable[Callable[[Path], Table]](
         "heads": "cl_adapters.benchmarks.listing.pieces:heads_table",
         "detectors": "cl_adapters.benchmarks.listing.pieces:detectors_table",
         "policies": "cl_adapters.benchmarks.listing.pieces:policies_table",
+        "pieces": "cl_adapters.benchmarks.listing.pieces:pieces_table",
         "runs": "cl_adapters.benchmarks.listing.runs:runs_table",
     }
 )
@@ -39,6 +40,7 @@ WORDS: Final[Mapping[str, str]] = {
         "heads": "head classifier classifiers",
         "detectors": "detector shift shifts",
         "policies": "policy growth",
+        "pieces": "piece parts",
         "runs": "run result results",
     }.items()
     for word in words.split()

@@ -1,19 +1,27 @@
 """What methods are put together from: PEFT modules, heads, detectors, policies of growth."""
 
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import torch
 
 from cl_adapters.benchmarks.listing.meanings import meaning
-from cl_adapters.heads.registry import CLOSED_HEADS, HEADS, TRAINED_HEADS
+from cl_adapters.heads.registry import CLOSED_HEADS, HEADS, TRAINED_HEADS, build_trained_head
 from cl_adapters.peft.adapter_set import Slot
 from cl_adapters.peft.growth import POLICIES
 from cl_adapters.peft.registry import PEFT_NAMES, Peft
+from cl_adapters.peft.routing import RouterKind
 from cl_adapters.peft.site import Site
 from cl_adapters.shift import DETECTOR_NAMES
 
-__all__ = ["detectors_table", "heads_table", "parameters_of", "peft_table", "policies_table"]
+__all__ = [
+    "detectors_table",
+    "heads_table",
+    "parameters_of",
+    "peft_table",
+    "pieces_table",
+    "policies_table",
+]
 
 _WIDTH: Final = 768  # of ViT-B
 # What layers take and return, in widths of the stream.
@@ -76,3 +84,22 @@ def detectors_table(_: Path) -> list[list[str]]:
 def policies_table(_: Path) -> list[list[str]]:
     """Returns the policies of growth."""
     return [["policy", "meaning"], *map(list, POLICIES.items())]
+
+
+def pieces_table(out: Path) -> list[list[str]]:
+    """Returns all kinds of pieces in one table: the option of each, its slot, size and source."""
+    rows = [["piece", "option", "slot", f"parameters at width {_WIDTH}", "source or meaning"]]
+    for name, slot, _, count, source, origin in peft_table(out)[1:]:
+        rows.append([name, "peft", slot, count, source or origin])
+    for name, _, what in heads_table(out)[1:]:
+        count = f"{_numbers_a_class(name):,} a class" if name in TRAINED_HEADS else ""
+        rows.append([name, "head", "", count, what])
+    rows += [[name, "router", "", "", "chooses among adapters"] for name in get_args(RouterKind)]
+    rows += [[name, "detector", "", "", what] for name, what, _ in detectors_table(out)[1:]]
+    return rows + [[name, "policy", "", "", what] for name, what in policies_table(out)[1:]]
+
+
+def _numbers_a_class(name: str) -> int:
+    head = build_trained_head(name, _WIDTH)
+    head.add_classes([0], torch.Generator().manual_seed(0))
+    return sum(value.numel() for value in head.parameters())

@@ -101,3 +101,14 @@ class ProjectionLoRA(nn.Module):
             for name in _PROJECTIONS
         ]
         return torch.cat(parts, dim=-1)
+
+    def delta(self) -> Tensor:
+        """Returns what merging adds to the weights of queries, keys and values, (3 D, D)."""
+        width = next(iter(self.up.values())).shape[0]
+        parts = [
+            self.up[name] @ self.down[name]
+            if name in self.down
+            else next(iter(self.up.values())).new_zeros(width, width)
+            for name in _PROJECTIONS
+        ]
+        return torch.cat(parts)

@@ -108,6 +108,8 @@ _LAE: Final = "Gao et al., ICCV 2023 (LAE)"
 _MOSA: Final = "Zhang et al., 2023, arXiv:2312.02923"
 _SHIRA: Final = "Bhardwaj et al., NeurIPS 2024"
 _MISS: Final = "Kang and Yin, 2024, arXiv:2409.15371"
+_LORA: Final = "Hu et al., ICLR 2022"
+_SERIES: Final = "Hu et al., EMNLP 2023 (LLM-Adapters)"
 PEFTS: Final[dict[str, Peft]] = {
     "parallel": PARALLEL,
     "adapter": Peft("attention", 5, _at("bottleneck:Bottleneck"), source=_LAE),
@@ -130,6 +132,37 @@ PEFTS: Final[dict[str, Peft]] = {
     "vida": Peft(("qkv", "proj"), 128, _at("vida:ViDA"), source="Liu et al., ICLR 2024"),
     "compander": Peft(
         "mlp", 16, _at("compander:companded_bottleneck"), source="Cakaj et al., IJCNN 2023"
+    ),
+    "lora_qv": Peft("qkv", 8, _at("lora:ProjectionLoRA"), source=_LORA),
+    "lora_mlp": Peft(
+        ("fc1", "fc2"),
+        8,
+        _at("layer_lora:LayerLoRA", layers=("fc1", "fc2")),
+        takes_sites=True,
+        source=_LORA,
+    ),
+    "lora_all": Peft(
+        ("qkv", "proj", "fc1", "fc2"),
+        8,
+        _at("layer_lora:LayerLoRA", layers=("query", "key", "value", "proj", "fc1", "fc2")),
+        takes_sites=True,
+        source=_LORA,
+    ),
+    "hydra": Peft(
+        ("proj", "fc2"),
+        2,
+        _at("hydra:Hydra"),
+        takes_sites=True,
+        source="Kim et al., 2023, arXiv:2309.06922",
+    ),
+    "series": Peft(("proj", "fc2"), 16, _at("series:Series"), source=_SERIES),
+    "series_mlp": Peft("fc2", 16, _at("series:Series", places=("fc2",)), source=_SERIES),
+    "lora_xs": Peft(
+        "key_value",
+        16,
+        _at("lora_xs:LoRAXS"),
+        takes_sites=True,
+        source="Bałazy et al., 2024, arXiv:2405.17604",
     ),
 }
 

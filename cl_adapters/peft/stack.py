@@ -142,6 +142,8 @@ class AdapterStack(nn.Module):
             held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
             for (_, name), value in zip(self.template.keys.items(), self.tensors(), strict=True):
                 held[name].copy_(value[row])
+            for name, value in self.template.constants[row].items():
+                held[name].copy_(value)
             modules[self.template.slot, block] = module
         return AdapterSet(modules)
 

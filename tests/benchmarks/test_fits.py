@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cl_adapters.benchmarks.listing.fits import FITTED, fits_table, pairs
-from cl_adapters.benchmarks.listing.pieces import peft_table
+from cl_adapters.benchmarks.listing.pieces import peft_table, pieces_table
 from cl_adapters.peft.registry import PEFTS
 from cl_adapters.strategies import find_strategy
 from cl_adapters.strategies.checks.suite import check_strategy
@@ -40,6 +40,16 @@ def test_the_listing_says_where_each_module_comes_from_and_how_large_it_is() -> 
     assert by_name["adaptformer"]["parameters at width 768"] == "99,136"
     assert by_name["vida"]["slot"] == "qkv, proj"
     assert all(by_name[name]["source"] for name in PEFTS)
+
+
+def test_one_listing_holds_the_pieces_of_all_kinds() -> None:
+    header, *rows = pieces_table(Path())
+    assert all(len(row) == len(header) for row in rows)
+    kinds = {row[1]: row[0] for row in reversed(rows)}
+    assert {*kinds} == {"peft", "head", "router", "detector", "policy"}
+    assert [row[0] for row in rows if row[1] == "peft"] == list(PEFTS)
+    assert ["linear", "head", "", "769 a class"] in [row[:4] for row in rows]
+    assert all(row[4] for row in rows), "each says where it comes from, or what it is"
 
 
 @pytest.mark.slow

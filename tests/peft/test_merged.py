@@ -27,7 +27,20 @@ def trained(name: str, network: AdaptedViT, block: int, size: int) -> nn.Module:
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "name", ["miss", "miss_mini", "bat", "dylora", "shira", "shira_weight", "vida"]
+    "name",
+    [
+        "miss",
+        "miss_mini",
+        "bat",
+        "dylora",
+        "shira",
+        "shira_weight",
+        "lora_xs",
+        "vida",
+        "lora_qv",
+        "lora_mlp",
+        "lora_all",
+    ],
 )
 def test_merged_is_unmerged(name: str) -> None:
     network = tiny_backbone()
@@ -37,13 +50,15 @@ def test_merged_is_unmerged(name: str) -> None:
             each.rank = 2  # type: ignore[assignment]
     merged = copy.deepcopy(network.vit)
     for block, module in modules.items():
-        attention = merged.blocks[block].attn
+        within = merged.blocks[block]
+        weights = {"qkv": within.attn.qkv.weight, "key_value": within.attn.qkv.weight[32:]}
+        weights |= {"proj": within.attn.proj.weight, "fc1": within.mlp.fc1.weight}
+        weights["fc2"] = within.mlp.fc2.weight
         if isinstance(module, ViDA):
             module.scales = (0.5, 2.0)
-            attention.qkv.weight += module.delta("qkv")
-            attention.proj.weight += module.delta("proj")
-        else:
-            attention.qkv.weight[32:] += module.delta()  # type: ignore[operator]
+        slots = PEFTS[name].slots
+        for slot in slots:
+            weights[slot] += module.delta(slot) if len(slots) > 1 else module.delta()  # type: ignore[operator]
     images = torch.randn(3, 3, 16, 16, generator=seeded(1))
     adapters = AdapterSet({(PEFTS[name].slot, block): each for block, each in modules.items()})
     found = network(images, adapters)

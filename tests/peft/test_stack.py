@@ -362,8 +362,28 @@ def test_a_stack_is_calibrated_apart_and_takes_over_what_came_of_it(tiny_vit: Ad
         torch.testing.assert_close(stack.get_buffer("peft-largest")[row], expected)
 
 
+@torch.no_grad()
+def test_plain_modules_keep_what_no_state_holds(tiny_vit: AdaptedViT) -> None:
+    stack = AdapterStack.build(
+        PEFTS["lora_xs"],
+        embed_dim=64,
+        blocks=[0, 3],
+        size=2,
+        generator=seeded(),
+        sites=tiny_vit.site,
+    )
+    for value in stack.parameters():
+        value.normal_(generator=seeded(1))
+    found, expected = (
+        tiny_vit(images(), each) for each in (stack.modules_apart(), stack.adapters())
+    )
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_kind_says_what_it_takes() -> None:
-    assert [name for name, peft in PEFTS.items() if not peft.takes_tokens] == ["prefix", "vida"]
+    for name, peft in PEFTS.items():
+        is_single = peft.slots in {("attention",), ("mlp",), ("key_value",)}
+        assert peft.takes_tokens == is_single, name
     assert Peft(("attention", "mlp"), 1, nn.Identity).slots == ("attention", "mlp")
     assert not Peft(("attention", "mlp"), 1, nn.Identity).takes_tokens
     assert not as_peft(FromWeight).takes_tokens

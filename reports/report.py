@@ -13,6 +13,7 @@ from markupsafe import Markup
 from cl_adapters.errors import InputError
 from cl_adapters.paths import user_path
 from cl_adapters.records.files import atomic_path
+from cl_adapters.reports.ablation import Worth, read_worths
 from cl_adapters.reports.boundaries import BoundaryReport
 from cl_adapters.reports.examples import Example
 from cl_adapters.reports.figures.files import (
@@ -182,6 +183,7 @@ class _Parts(NamedTuple):
     retrievals: dict[Path, Retrieval]
     votes: dict[Path, Votes]
     examples: dict[Path, list[Example]]
+    worths: dict[Path, Worth]
 
     @classmethod
     def read(cls, loaded: LoadedRuns) -> Self:
@@ -191,6 +193,7 @@ class _Parts(NamedTuple):
             read_retrievals(loaded),
             read_all_votes(loaded),
             read_all_examples(loaded),
+            read_worths(loaded),
         )
 
     def sections(
@@ -199,7 +202,7 @@ class _Parts(NamedTuple):
         return [
             ComparisonSection(group, baseline),
             DepthSection(group),
-            GrowthSection(group, self.histories, most_seeds),
+            GrowthSection(group, self.histories, most_seeds, self.worths),
             RetrievalSection(group, self.retrievals, most_seeds),
             VotesSection(group, self.votes),
             ExamplesSection(group, self.examples),

@@ -55,6 +55,11 @@ COMMANDS: Final = {
             "cl-adapters export runs/photos/sema --out bundle --with-backbone",
         ),
     ),
+    "ablate": Command(
+        "cl_adapters.cli.ablate:ablate",
+        "Answers finished runs' test images without each grown adapter, to see what it is worth.",
+        ("cl-adapters ablate runs/photos/sema", "cl-adapters report runs --out report"),
+    ),
     "verify": Command(
         "cl_adapters.cli.verifying:verify",
         "Compares runs with published results; exit code 1 if a gap is outside its tolerance.",

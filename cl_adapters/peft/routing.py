@@ -57,6 +57,10 @@ class ExpandableSlot(nn.Module):
         router: How the router's columns come about.
         peft: What the adapters are; any kind that takes tokens.
         site: Where the slot stands, for kinds that ask.
+
+    Attributes:
+        left_out: Adapters that no image may use, to see what they are worth; the router shares
+            their weight among the others. Nothing of it is kept.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class ExpandableSlot(nn.Module):
         super().__init__()
         self.embed_dim, self.width, self.kind, self.peft = embed_dim, width, router, peft
         self.site = site
+        self.left_out: frozenset[int] = frozenset()
         self.adapters = nn.ModuleList()
         self.columns = nn.ModuleList()  # of the learned router
         self.discriminant = LinearDiscriminant(embed_dim) if router == "discriminant" else None
@@ -114,14 +119,21 @@ class ExpandableSlot(nn.Module):
         """Returns the weight of each adapter.
 
         Shape:
-            mean_tokens: (B, D). Output: (B, K), rows sum to 1.
+            mean_tokens: (B, D). Output: (B, K), rows sum to 1, or to 0 if all are left out.
         """
-        if self.discriminant is not None:
-            if len(self.adapters) == 1:
-                return mean_tokens.new_ones(mean_tokens.shape[0], 1)
-            return cast("Tensor", self.discriminant(mean_tokens)).softmax(dim=1)
-        # A first column alone gets gradients of zero, and so decays, as the authors' does.
-        return torch.cat([column(mean_tokens) for column in self.columns], dim=1).softmax(dim=1)
+        if self.discriminant is None:
+            # A first column alone gets gradients of zero, and so decays, as the authors' does.
+            scores = torch.cat([column(mean_tokens) for column in self.columns], dim=1)
+        elif len(self.adapters) == 1:
+            scores = mean_tokens.new_zeros(mean_tokens.shape[0], 1)
+        else:
+            scores = cast("Tensor", self.discriminant(mean_tokens))
+        if not self.left_out:
+            return scores.softmax(dim=1)
+        if len(self.left_out) == len(self.adapters):
+            return torch.zeros_like(scores)
+        places = torch.tensor(sorted(self.left_out), device=scores.device)
+        return scores.index_fill(1, places, float("-inf")).softmax(dim=1)
 
     def forward(
         self, tokens: Tensor, record: Callable[[SlotRecord], None] | None = None

@@ -1,12 +1,14 @@
 """A frozen ViT with an adapter in each block, and several in expandable blocks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from cl_adapters.errors import InputError
 from cl_adapters.peft.adapter_set import AdapterSet, Slots
 from cl_adapters.peft.registry import PARALLEL, Peft
 from cl_adapters.peft.routing import ExpandableSlot, RouterKind, SlotRecord
@@ -65,6 +67,35 @@ class ExpandableViT(nn.Module):
     def slot(self, block: int) -> ExpandableSlot:
         """Returns the slot of an expandable block."""
         return cast("ExpandableSlot", self.adapters.at(self.peft.slot, block))
+
+    def grown(self) -> list[tuple[int, int]]:
+        """Returns block and number, from 0, of every adapter beside the first of its block."""
+        return [(block, k) for block in self.expandable for k in range(1, len(self.slot(block)))]
+
+    @contextmanager
+    def leaving_out(self, adapters: Collection[tuple[int, int]]) -> Iterator[None]:
+        """Answers without some adapters for a while, to see what they are worth.
+
+        Args:
+            adapters: Block and number of each.
+
+        Raises:
+            InputError: If there is no such adapter.
+        """
+        for block, number in adapters:
+            if block not in self.expandable or not 0 <= number < len(self.slot(block)):
+                raise InputError(
+                    "adapters to leave out must be (block, number) of adapters that are there, "
+                    f"got ({block}, {number})"
+                )
+        for block in self.expandable:
+            left_out = frozenset(number for place, number in adapters if place == block)
+            self.slot(block).left_out = left_out
+        try:
+            yield
+        finally:
+            for block in self.expandable:
+                self.slot(block).left_out = frozenset()
 
     def prefix(self, images: Tensor) -> Tensor:
         """Returns the tokens that enter the first expandable block.

@@ -1,21 +1,23 @@
 """What a report shows of strategies that grow; nothing of a group without one."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cl_adapters.reports.ablation import Worth, bought
 from cl_adapters.reports.figures.curves import intervals_note
 from cl_adapters.reports.figures.files import Drawing
 from cl_adapters.reports.figures.parameters import parameters_figure
 from cl_adapters.reports.figures.parts import MOST_SEEDS, first_seeds
 from cl_adapters.reports.figures.router import router_figure
 from cl_adapters.reports.figures.timeline import timeline_figure
+from cl_adapters.reports.figures.worth import worth_figure
 from cl_adapters.reports.groups import Group, Row, file_name
 from cl_adapters.reports.growth import History, read_history
 from cl_adapters.reports.load import LoadedRuns
-from cl_adapters.reports.tables.growth import DetectionTable, growth_files
+from cl_adapters.reports.tables.growth import DetectionTable, growth_files, worth_file
 
 __all__ = ["GrowthSection", "read_histories"]
 
@@ -36,11 +38,13 @@ class GrowthSection:
         group: The methods that are compared.
         by_folder: History of each run.
         most_seeds: Seeds that the figures of one method show, a panel each.
+        worths: What growth bought, of each run that was asked by `cl-adapters ablate`.
     """
 
     group: Group
     by_folder: Mapping[Path, History]
     most_seeds: int = MOST_SEEDS
+    worths: Mapping[Path, Worth] = field(default_factory=dict)
 
     @cached_property
     def histories(self) -> dict[str, list[History]]:
@@ -65,12 +69,29 @@ class GrowthSection:
         """Returns the text of every table by file name."""
         if not self.rows:
             return {}
-        return growth_files(self.group, self.rows, self.histories) | self.detection.files()
+        return {
+            **growth_files(self.group, self.rows, self.histories),
+            **worth_file(self.group, {row.label: self._asked(row) for row in self.rows}),
+            **self.detection.files(),
+        }
+
+    def _asked(self, row: Row) -> list[tuple[int, Worth, History]]:
+        # Seed, worth and history of each run that was asked what its grown adapters are worth.
+        return [
+            (run.record.seed, self.worths[run.folder], self.by_folder[run.folder])
+            for run in row.runs
+            if run.folder in self.worths
+        ]
 
     def context(self) -> dict[str, Any]:
         """Returns what the page shows beside the figures."""
         return {
             "grows": bool(self.rows),
+            "bought": [
+                bought(row.label, [worth for _, worth, _ in asked])
+                for row in self.rows
+                if (asked := self._asked(row))
+            ],
             "detection": self.detection.scores if self.detection.rows else None,
         }
 
@@ -118,4 +139,20 @@ class GrowthSection:
             figure = router_figure(self.group, row, runs, most)
             yield Drawing(
                 kind="router", name=f"router-{name}", text=text, figure=figure, row=number
+            )
+        asked = self._asked(row)
+        if asked:
+            text = (
+                f"What growth bought {row.label}: points of accuracy at the end that are lost "
+                "without an adapter, on the test images of each experience and on all; nothing is "
+                f"trained again.{first_seeds(len(asked), most)}"
+            )
+            figure = worth_figure(self.group, row, asked, most)
+            yield Drawing(
+                kind="worth",
+                name=f"worth-{name}",
+                text=text,
+                figure=figure,
+                table="ablation",
+                row=number,
             )

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from cl_adapters.reports.ablation import Worth
 from cl_adapters.reports.definitions import DETECTION_COLUMNS, Column
 from cl_adapters.reports.detection import detection
 from cl_adapters.reports.groups import Group, Row
@@ -14,7 +15,7 @@ from cl_adapters.reports.seeds import Interval, mean_interval
 from cl_adapters.reports.tables.markup import best_of, csv_text, definition
 from cl_adapters.reports.tables.scores import ScoreTable
 
-__all__ = ["LETTERS", "DetectionTable", "growth_files"]
+__all__ = ["LETTERS", "DetectionTable", "growth_files", "worth_file"]
 
 LETTERS = (
     "All over the experiences but the first. C: experiences whose domain differs from the one "
@@ -136,3 +137,24 @@ def _lines(history: History) -> Iterator[list[object]]:
                 adapter,
                 int(has_left),
             ]
+
+
+def worth_file(
+    group: Group, asked: Mapping[str, Sequence[tuple[int, Worth, History]]]
+) -> dict[str, str]:
+    """Returns, by file name, what is right with and without grown adapters; nothing if none is.
+
+    Args:
+        group: The methods that are compared.
+        asked: Seed, worth and history of runs, by label.
+    """
+    header = ["method", "seed", "without", "experience", "images"]
+    header += ["right", "right_without", "right_both"]
+    lines = [
+        [label, seed, name, experience, images, *counts]
+        for label, runs in asked.items()
+        for seed, worth, history in runs
+        for name, rows in zip(worth.names(history), worth.counts.tolist(), strict=True)
+        for experience, (images, counts) in enumerate(zip(worth.images, rows, strict=True))
+    ]
+    return {f"{group.slug}-ablation.csv": csv_text(header, lines)} if lines else {}

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from cl_adapters.errors import InputError
 from cl_adapters.peft.registry import PEFTS, Peft
 from cl_adapters.peft.routing import ExpandableSlot, RouterKind, SlotRecord
 from cl_adapters.vit.adapted_vit import AdaptedViT
@@ -216,3 +217,33 @@ def test_the_prefix_names_all_that_it_computes_with(vit: nn.Module) -> None:
     named = {value for part in model.prefix_modules() for value in part.parameters()}
     assert len(used) == 3 * 4  # of the bottlenecks of blocks 0 to 2
     assert named == used | set(model.backbone.parameters())
+
+
+@pytest.mark.parametrize("router", ["learned", "discriminant"])
+def test_what_is_left_out_gives_its_weight_to_the_others(router: RouterKind) -> None:
+    slot, tokens = trained_slot(router, 3), torch.randn(4, 6, DIM, generator=generator(2))
+    with torch.no_grad():
+        whole, outputs = slot(tokens), [adapter(tokens) for adapter in slot.adapters]
+        weights = slot.route(tokens.mean(dim=1)).double()
+        slot.left_out = frozenset({1})
+        shares = weights[:, [0, 2]] / weights[:, [0, 2]].sum(dim=1, keepdim=True)
+        expected = shares[:, 0, None, None] * outputs[0] + shares[:, 1, None, None] * outputs[2]
+        torch.testing.assert_close(slot(tokens), expected.float(), rtol=1e-4, atol=1e-5)
+        slot.left_out = frozenset({0, 1, 2})
+        assert torch.equal(slot(tokens), torch.zeros_like(whole))
+        slot.left_out = frozenset()
+        assert torch.equal(slot(tokens), whole)
+
+
+def test_adapters_are_back_after_they_were_left_out(tiny_vit: AdaptedViT) -> None:
+    model = ExpandableViT(
+        tiny_vit, expandable=(4, 5), width=3, router="learned", generator=generator()
+    )
+    model.slot(5).add_adapter(generator(1))
+    assert model.grown() == [(5, 1)]
+    with model.leaving_out([(5, 1)]):
+        assert model.slot(5).left_out == {1}
+    assert not model.slot(5).left_out
+    for absent in ((5, 2), (3, 0)):
+        with pytest.raises(InputError, match="adapters to leave out"), model.leaving_out([absent]):
+            pass

@@ -1,0 +1,129 @@
+"""Grown adapters are left out one by one, and what was found is kept beside the run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cl_adapters.benchmarks.ablation import ablate
+from cl_adapters.bundle.files import load
+from cl_adapters.errors import InputError
+from cl_adapters.records.ablation import ABLATION, read_ablation
+from cl_adapters.records.tables import read_predictions
+from cl_adapters.reports.ablation import read_worth
+from cl_adapters.reports.growth import read_history
+from cl_adapters.reports.load import load_runs
+from cl_adapters.reports.report import write_report
+from tests.bundle.runs import OPTIONS, learn, shared, write_pictures
+
+# Every block of the last three grows with the second experience.
+GROWING = {**OPTIONS["sema"], "policy": "every_experience", "epochs": 4, "lr": 0.2}
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    root = tmp_path_factory.mktemp("ablation")
+    data = write_pictures(root / "pictures")
+    return learn(data, root / "runs", "sema", options=GROWING)
+
+
+def test_counts_are_those_of_the_run_and_of_answers_without_the_adapters(
+    grown: tuple[Any, Path],
+) -> None:
+    prepared, folder = grown
+    found = ablate(folder)
+    rows = read_predictions(folder)
+    last = rows[rows["experience"] == 1]
+    is_right = (last["prediction"] == last["target"]).groupby(last["target_experience"])
+    assert found.images == tuple(is_right.count())
+    assert found.right == tuple(is_right.sum())
+    assert [each.adapters for each in found.without] == [
+        ((3, 1), (4, 1), (5, 1)),
+        ((3, 1),),
+        ((4, 1),),
+        ((5, 1),),
+    ]
+    # Without all that was grown, the first adapter of each block answers alone.
+    learned = load(folder)
+    for block in (3, 4, 5):
+        slot: Any = learned.strategy.model.slot(block)
+        slot.route = lambda means: torch.eye(2)[torch.zeros(len(means), dtype=torch.long)]
+    right, both = [], []
+    for experience, part in last.groupby("target_experience"):
+        pixels = [prepared.test_pixels(experience, sample) for sample in part["sample"]]
+        hits = learned.predict(pixels).labels == part["target"].to_numpy()
+        right.append(int(hits.sum()))
+        both.append(int((hits & (part["prediction"] == part["target"]).to_numpy()).sum()))
+    assert found.without[0].right == tuple(right)
+    assert found.without[0].both == tuple(both)
+    assert read_ablation(folder) == found
+
+
+def test_points_are_lost_images_in_per_cent(grown: tuple[Any, Path]) -> None:
+    _, folder = grown
+    found = ablate(folder)
+    (run,) = load_runs([folder]).finished
+    worth = read_worth(run)
+    assert worth is not None
+    assert worth.adapters == ((3, 1), (4, 1), (5, 1))
+    for row, each in zip(worth.points, found.without, strict=True):
+        lost = [now - then for now, then in zip(found.right, each.right, strict=True)]
+        expected = [100 * a / b for a, b in zip(lost, found.images, strict=True)]
+        expected.append(100 * sum(lost) / sum(found.images))
+        assert row.tolist() == pytest.approx(expected)
+    names = worth.names(read_history(run.events, 2))
+    assert names[:2] == ["all that was grown", "block 3, adapter 2, since 2"]
+
+
+@pytest.mark.slow
+def test_the_report_shows_what_growth_bought(grown: tuple[Any, Path], tmp_path: Path) -> None:
+    _, folder = grown
+    found = ablate(folder)
+    summary = write_report([folder], tmp_path / "report")
+    lost = 100 * (sum(found.right) - sum(found.without[0].right)) / sum(found.images)
+    page = summary.html.read_text("utf-8")
+    direction = "more" if lost < 0 else "less"
+    assert f"(3.0), sema would be {abs(lost):.1f} points {direction} accurate" in page
+    (table,) = (tmp_path / "report" / "tables").glob("*-ablation.csv")
+    lines = table.read_text("utf-8").splitlines()
+    assert len(lines) == 1 + 4 * 2  # all and three adapters, two experiences
+    assert lines[3].split(",")[:4] == ["sema", "0", '"block 3', " adapter 2"]
+    assert any("worth" in path.name for path in summary.files)
+
+
+def test_a_damaged_file_is_named_and_another_run_s_is_not_used(
+    grown: tuple[Any, Path],
+) -> None:
+    _, folder = grown
+    ablate(folder)
+    values = json.loads((folder / ABLATION).read_text("utf-8"))
+    (folder / ABLATION).write_text(json.dumps({**values, "right": [99, 99]}), "utf-8")
+    with pytest.raises(InputError, match="damaged file"):
+        read_ablation(folder)
+    with pytest.raises(InputError, match=ABLATION):
+        write_report([folder], folder.parent / "report")
+    ablate(folder)
+    record = (folder / "run.json").read_text("utf-8")
+    try:
+        (folder / "run.json").write_text(record + "\n", "utf-8")
+        assert read_ablation(folder) is None
+    finally:
+        (folder / "run.json").write_text(record, "utf-8")
+
+
+def test_who_does_not_grow_is_refused_in_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    root = tmp_path_factory.mktemp("others")
+    _, folder = shared(root, "simplecil")
+    with pytest.raises(InputError, match="method that grows adapters, got 'simplecil'"):
+        ablate(folder)
+    _, folder = learn(
+        root / "pictures", root / "runs", "sema", options={**OPTIONS["sema"], "policy": "never"}
+    )
+    with pytest.raises(InputError, match="must have grown an adapter, got none"):
+        ablate(folder)
+    assert not (folder / ABLATION).exists()
+    assert load_runs([folder]).finished

@@ -30,6 +30,8 @@ class Peft:
         options: Names of what `make` takes besides.
         takes_sites: Whether it asks where in the network it stands.
         source: Where it was published, in a few words.
+        only_plain: Why no stack, bank or router can hold modules of this kind, the end of a
+            sentence; empty where they can.
     """
 
     slot: Slots
@@ -38,6 +40,7 @@ class Peft:
     options: tuple[str, ...] = ()
     takes_sites: bool = False
     source: str = ""
+    only_plain: str = ""
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -48,6 +51,15 @@ class Peft:
     def takes_tokens(self) -> bool:
         """Whether a module is called with the tokens of the stream, and with nothing else."""
         return self.slot in {"attention", "key_value", "mlp"}
+
+    def check_holder(self, holder: str) -> None:
+        """Raises `InputError` if modules cannot stand where sets are stored or mixed.
+
+        Args:
+            holder: What wants to hold them, as it is called in a sentence.
+        """
+        if self.only_plain:
+            raise InputError(f"{holder} must hold another kind of PEFT module: {self.only_plain}")
 
     def build(
         self,
@@ -98,6 +110,17 @@ def _at(place: str, **options: object) -> Callable[..., nn.Module]:
         return made
 
     return make
+
+
+def _corda(*, freezes_down: bool) -> Peft:
+    return Peft(
+        "key_value",
+        8,
+        _at("corda:CorDA", freezes_down=freezes_down),
+        takes_sites=True,
+        source="Yang et al., NeurIPS 2024",
+        only_plain="CorDA turns its factors after the first experience, which no stored set does",
+    )
 
 
 # SEMA's adapter, and MOS's but for its scale and dropout.
@@ -157,6 +180,8 @@ PEFTS: Final[dict[str, Peft]] = {
     ),
     "series": Peft(("proj", "fc2"), 16, _at("series:Series"), source=_SERIES),
     "series_mlp": Peft("fc2", 16, _at("series:Series", places=("fc2",)), source=_SERIES),
+    "corda": _corda(freezes_down=False),
+    "corda_frozen": _corda(freezes_down=True),
     "lora_xs": Peft(
         "key_value",
         16,

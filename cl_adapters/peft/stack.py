@@ -88,8 +88,10 @@ class AdapterStack(nn.Module):
                 these things itself.
 
         Raises:
-            InputError: If the size is not positive or there is no block.
+            InputError: If the size is not positive, there is no block, or the kind cannot be
+                stored.
         """
+        peft.check_holder("a stored set")
         numbers = range(blocks) if isinstance(blocks, int) else blocks
         if len(numbers) == 0:
             raise InputError("a stack must have at least one block, got none")

@@ -43,6 +43,7 @@ class ExpandableViT(nn.Module):
         peft: Peft = PARALLEL,
     ) -> None:
         super().__init__()
+        peft.check_holder("a slot that grows")
         self.backbone = backbone
         self.expandable = tuple(expandable)
         self.peft = peft

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from cl_adapters.buffers import learned_sizes
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import InputError
+from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.records.events import Event
 from cl_adapters.records.upgrade import add_new_tensors
 from cl_adapters.strategies.core.arguments import TemplateArgs
@@ -34,6 +35,7 @@ from cl_adapters.strategies.core.optimizers import no_optimizer
 from cl_adapters.strategies.core.output import logits_from, of_kind
 from cl_adapters.strategies.core.views import Augmentation, Views
 from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.calibration import calibrate
 from cl_adapters.vit.reweighted import as_differences, from_differences
 
 __all__ = ["AdapterStrategy", "Output", "Phase"]
@@ -115,6 +117,14 @@ class AdapterStrategy(Loop):
         half = precision == "bf16"
         self.features = Features(backbone, self.device, half=half, cache=cache)
         self.prepare_loop()
+
+    def _after_training_exp(self, **kwargs: Any) -> None:  # noqa: ANN401
+        """Shows PEFT modules that ask for it what the first experience brought."""
+        if len(self.classes_by_experience) == 1:
+            for each in self.model.modules():
+                if isinstance(each, AdapterSet):
+                    calibrate(self.backbone, each, (images for images, _ in self.plain_images()))
+        super()._after_training_exp(**kwargs)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever it was called before
         return earlier_attribute(self, name)

@@ -4,6 +4,7 @@ Experiences and adapters are counted from 0 here, as in the file. Every share is
 the test images of the experiences learned so far.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cl_adapters.errors import InputError
-from cl_adapters.records.event_kinds import Drift
+from cl_adapters.records.event_kinds import Active, Drift
 from cl_adapters.records.tables import RETRIEVAL_COLUMNS, read_retrieval
 from cl_adapters.reports.events import event_error
 from cl_adapters.reports.load import Run
@@ -64,19 +65,23 @@ def measure_retrieval(run: Run) -> Retrieval | None:
     num_experiences = len(run.record.experiences)
     seen = frame[frame["target_experience"] <= frame["experience"]]
     return Retrieval(
-        shares=shares(seen, num_experiences),
+        shares=shares(seen, num_experiences, _brought(run)),
         rounds=rounds_used(seen, num_experiences),
         confusion=confusion(seen[seen["experience"] == num_experiences - 1], num_experiences),
         drift=_last_drift(run),
     )
 
 
-def shares(frame: pd.DataFrame, num_experiences: int) -> dict[str, Floats]:
+def shares(
+    frame: pd.DataFrame, num_experiences: int, brought: Sequence[int] | None = None
+) -> dict[str, Floats]:
     """Returns each measure after each experience; see `Retrieval.shares`.
 
     Args:
         frame: Rows as in `cl_adapters.records.tables.RETRIEVAL_COLUMNS`.
         num_experiences: Length of each array.
+        brought: Of each experience the one that brought the adapter that it belongs to; None:
+            each brought its own.
 
     Example:
         >>> row = {"experience": 0, "target_experience": 0, "target": 1, "prediction": 1}
@@ -88,9 +93,11 @@ def shares(frame: pd.DataFrame, num_experiences: int) -> dict[str, Floats]:
     first = frame["visited"].str[0]
     was_right = frame["uncorrected"] == frame["target"]
     is_right = frame["prediction"] == frame["target"]
+    own = frame["target_experience"]
+    own = own if brought is None else own.map(dict(enumerate(brought)))
     claims = {
-        "right_adapter": frame["adapter"] == frame["target_experience"],
-        "right_first_adapter": first == frame["target_experience"],
+        "right_adapter": frame["adapter"] == own,
+        "right_first_adapter": first == own,
         "corrected": frame["adapter"] != first,
         "saved": ~was_right & is_right,
         "spoiled": was_right & ~is_right,
@@ -166,6 +173,16 @@ def _check_visited(frame: pd.DataFrame) -> None:
         raise InputError(f"{_FILE}: visited must name adapters of experiences already trained")
     if (visited.str[-1] != frame["adapter"]).any():
         raise InputError(f"{_FILE}: adapter must be the last one of visited")
+
+
+def _brought(run: Run) -> list[int]:
+    """Returns, for each experience, the one that brought the adapter that it belongs to."""
+    first: dict[int, int] = {}
+    found = list(range(len(run.record.experiences)))
+    for event in run.events:
+        if isinstance(event, Active) and event.experience < len(found):
+            found[event.experience] = first.setdefault(event.adapter, event.experience)
+    return found
 
 
 def _last_drift(run: Run) -> Floats | None:

@@ -21,6 +21,11 @@ classes seen that each gives with the same heads:
 The reported probability is the score divided by its sum over classes, which leaves the argmax as it
 is.
 
+Regimes (ours, not theirs at any fidelity): with a `policy` other than `never` each regime that the
+`detector` tells apart has experts of its own. Online modules go on from where the regime left them,
+or from those of the experience before in a new one, where the offline ones start again; those of
+the regime vote whose classes look most like the image to the frozen network, at one more pass.
+
 Differs from the authors' code, unless `fidelity="official"`:
     `ema_decay="auto"`   The authors keep alpha = 0.9999, which moves theta_off by 9.9 % an
                          experience on their CIFAR-100 run but by 0.6 % on one of 60 steps, where
@@ -31,28 +36,33 @@ crops and flips (`--augment crop_flip --crop-scale 0.08`), and ViT-B/16 weights 
 """
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cl_adapters.heads.linear import cross_entropy_over
+from cl_adapters.peft.growth import Policy
 from cl_adapters.peft.merging import PAPER_DECAY, auto_decay, ema_update
 from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig, TrainedHeadConfig
 from cl_adapters.strategies.core.diagnostics import Votes
-from cl_adapters.strategies.core.strategy import AdapterStrategy, Output
+from cl_adapters.strategies.core.experts import ExpertsModel, ExpertsStrategy, ensemble
+from cl_adapters.strategies.core.regimes import SetGrowthConfig
+from cl_adapters.strategies.core.strategy import Output
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["LAE", "LAEConfig", "LAEModel", "ensemble"]
 
 
-class LAEConfig(TrainedConfig, PeftConfig, TrainedHeadConfig):
+class LAEConfig(TrainedConfig, PeftConfig, TrainedHeadConfig, SetGrowthConfig):
     """Options of LAE; the defaults are the paper's for CIFAR-100 in ten experiences."""
 
     freeze_epochs: int = Field(default=3, ge=0, description="epochs that train the head alone")
     ema_decay: float | Literal["auto"] = Field(default="auto", description="alpha, in [0, 1]")
     head_init_std: float = Field(default=0.001, gt=0, description="of a new head's weights")
+    plain_policy: ClassVar[Policy] = "never"
+    policy: Policy = Field(default="never", description="when a new regime of experts begins")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -70,24 +80,7 @@ class LAEConfig(TrainedConfig, PeftConfig, TrainedHeadConfig):
         return cls(ema_decay=PAPER_DECAY, drop_last=True)
 
 
-def ensemble(online: Tensor, offline: Tensor) -> Tensor:
-    """Returns the log of the normalised element-wise maximum of two softmaxes.
-
-    Shape:
-        online, offline: (B, C) logits. Output: (B, C).
-
-    Example:
-        >>> even, sure = torch.zeros(1, 2), torch.tensor([[0.0, 100.0]])
-        >>> [round(value, 3) for value in ensemble(even, sure).exp()[0].tolist()]
-        [0.333, 0.667]
-    """
-    scores = torch.maximum(online.softmax(dim=1), offline.softmax(dim=1))
-    return (
-        (scores / scores.sum(dim=1, keepdim=True)).clamp_min(torch.finfo(scores.dtype).tiny).log()
-    )
-
-
-class LAEModel(nn.Module):
+class LAEModel(ExpertsModel):
     """The backbone, the online and the offline PEFT modules, and the heads that both use."""
 
     def __init__(self, backbone: AdaptedViT, config: LAEConfig, seed: int) -> None:
@@ -98,26 +91,27 @@ class LAEModel(nn.Module):
         self.heads = config.build_head(backbone.embed_dim, init_std=config.head_init_std)
         self.register_buffer("votes_offline", torch.tensor(data=False))
         self.votes_offline: Tensor
+        pair = nn.ModuleList([self.online, self.offline])
+        self.regimes = config.build_regimes(backbone.embed_dim, seed, pair, finds_images=True)
 
-    def forward(self, inputs: Tensor) -> Output:
+    def forward(self, inputs: Tensor, query: Tensor | None = None) -> Output:
         """Returns the online logits in train mode, log-probabilities of the ensemble in eval mode.
 
         Shape:
             inputs: images (B, 3, S, S); in train mode also online features (B, D).
+            query: (B, D), frozen features that say whose experts vote; None with one regime.
             Output: (B, C); where both vote, `votes` are the classes that each chose, (B,).
         """
+        if query is not None and self.regimes is not None:
+            return self.by_regime(inputs, self.regimes.of_images(query))
         both = not self.training and bool(self.votes_offline)
         experts = (self.online, self.offline) if both else (self.online,)
         features = inputs if inputs.ndim == 2 else self.backbone.features_of(inputs, experts)
         logits: Tensor = self.heads(features)
-        if not both:
-            return Output(logits)
-        online, offline = logits.chunk(2)
-        votes = online.argmax(dim=1), offline.argmax(dim=1)
-        return Output(ensemble(online, offline), {"votes": votes})
+        return self.voted(*logits.chunk(2)) if both else Output(logits)
 
 
-class LAE(AdapterStrategy):
+class LAE(ExpertsStrategy):
     """Trains an online PEFT module, accumulates it into an offline one, and lets both vote."""
 
     config_class = LAEConfig
@@ -138,7 +132,8 @@ class LAE(AdapterStrategy):
 
     def begin_experience(self) -> None:
         """Starts the offline modules as a copy of the online ones at the start of experience 1."""
-        if len(self.classes_by_experience) == 2:
+        self.find_experts()
+        if self.met == 2:
             self.model.offline.load_state_dict(self.model.online.state_dict())
         self.model.online.requires_grad_(requires_grad=True)
         self._is_frozen = False
@@ -166,5 +161,5 @@ class LAE(AdapterStrategy):
 
     def after_step(self) -> None:
         """Accumulates the online modules into the offline ones."""
-        if len(self.classes_by_experience) > 1:
+        if self.met > 1:
             ema_update(self.model.offline, self.model.online, self.decay)

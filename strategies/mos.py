@@ -23,6 +23,10 @@ mean, f_k(x) the features with set k:
                    l = head(f_k(x)); stop if argmax l is a class of k, else k <- its experience
                    score = softmax(l) + softmax(T o), T experiences so far
 
+Growth (ours): `policy` and `detector` may give an experience no set of its own. Then A starts from
+the set that recognises its images and is merged into it, an experience's share at a time
+(`merge_back`); its classes are that set's too. Not beside `fidelity="official"`.
+
 Differs from the authors' code, unless `fidelity="official"`:
     `merge="per_step"`        once after each step. Theirs ("official") merges 13 times a step: once
                               more for each block of the forward pass, so that block b computes, its
@@ -60,19 +64,23 @@ from cl_adapters.heads.registry import build_closed_head
 from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.bank import AdapterBank
 from cl_adapters.peft.merging import merge_, merge_by_block
-from cl_adapters.peft.retrieval import Retrieval, retrieve
 from cl_adapters.strategies.core.config import BlockPeftConfig, SGDConfig, TrainedHeadConfig
 from cl_adapters.strategies.core.features import AdapterFeatureExtractor
+from cl_adapters.strategies.core.growing import GrowingStrategy
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
+from cl_adapters.strategies.core.regimes import SetGrowthConfig
+from cl_adapters.strategies.core.retrieving import RetrievingModel
 from cl_adapters.strategies.core.statistics import ModelAlignmentConfig, collect_features
-from cl_adapters.strategies.core.strategy import AdapterStrategy, Output
+from cl_adapters.strategies.core.strategy import Output
 from cl_adapters.vit.adapted_vit import AdaptedViT
-from cl_adapters.vit.by_set import FeaturesUnder, features_by_set
+from cl_adapters.vit.by_set import features_by_set
 
 __all__ = ["MOS", "MOSConfig", "MOSModel", "orthogonality_loss"]
 
 
-class MOSConfig(SGDConfig, BlockPeftConfig, TrainedHeadConfig, ModelAlignmentConfig):
+class MOSConfig(
+    SGDConfig, BlockPeftConfig, TrainedHeadConfig, ModelAlignmentConfig, SetGrowthConfig
+):
     """Options of MOS."""
 
     head_lr: float = Field(default=0.1, gt=0, description="the head's, as a share of `lr`")
@@ -92,9 +100,17 @@ class MOSConfig(SGDConfig, BlockPeftConfig, TrainedHeadConfig, ModelAlignmentCon
     rounds: int = Field(default=4, ge=1, description="most adapters asked for an image")
     ensemble: bool = Field(default=True, description="add the prototypes' vote to the score")
     num_classes: int | None = Field(default=None, ge=1, description="of the stream, if known")
+    merge_back: float | None = Field(
+        default=None, gt=0, le=1, description="share of a continued set; None: an experience's"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.decides and (self.merge == "official" or self.merge_in_evaluation):
+            raise ValueError(
+                "`policy` must stay at every_experience, without a budget, where sets are merged "
+                f"as the authors' are (`merge`, `merge_in_evaluation`), got {self.policy!r}"
+            )
         self.refuse_beside_parallel({"scale": 1.0, "dropout": 0.1, "prototype_dropout": False})
         return self
 
@@ -120,8 +136,10 @@ class MOSConfig(SGDConfig, BlockPeftConfig, TrainedHeadConfig, ModelAlignmentCon
         )
 
 
-class MOSModel(nn.Module):
+class MOSModel(RetrievingModel):
     """The backbone, the adapter set in training, the frozen ones, and what classifies."""
+
+    config: MOSConfig
 
     def __init__(self, backbone: AdaptedViT, config: MOSConfig, seed: int) -> None:
         super().__init__()
@@ -139,6 +157,7 @@ class MOSModel(nn.Module):
         self.classes = config.build_statistics(backbone.embed_dim)
         self.class_to_task = ClassToTask()  # the last experience of each class
         self.unaligned = config.build_unaligned()
+        self.regimes = config.build_regimes(backbone.embed_dim, seed, self.current_adapters)
 
     def forward(self, images: Tensor) -> Output:
         """Returns the head's logits in train mode, the log of the score in eval mode.
@@ -154,43 +173,6 @@ class MOSModel(nn.Module):
         features_under = features_by_set(self.backbone, self.frozen_adapters, images)
         with self.merged_pass(training=False):
             return self.answer(torch.arange(len(images), device=images.device), features_under)
-
-    def answer(self, images: Tensor, features_under: FeaturesUnder) -> Output:
-        """Returns the log of the score: the paper's inference.
-
-        Args:
-            images: (B,), what `features_under` calls the images.
-            features_under: From images (b,) and a frozen set for each (b,) to features (b, D).
-        """
-        first = features_under(images, torch.zeros_like(images))
-        votes = self.task_predictor(first)
-
-        def adapter_logits(rows: Tensor, sets: Tensor) -> Tensor:
-            features = first[rows]  # a copy, right where the first set is asked
-            others = sets > 0
-            if bool(others.any()):
-                seen = features_under(images[rows[others]], sets[others])
-                features[others] = seen.to(features.dtype)
-            return self.logits(features)
-
-        # While an experience is trained, its classes have no set of their own yet.
-        class_to_task = self.class_to_task.experience_of.clamp_max(len(self.frozen_adapters) - 1)
-        found = retrieve(
-            class_to_task[votes.argmax(dim=1)],
-            class_to_task,
-            adapter_logits,
-            max_rounds=self.config.rounds if self.config.retrieval else 1,
-        )
-        score, first_score = (self.score(x, votes) for x in (found.logits, found.first_logits))
-        return Output(score, {"retrieval": Retrieval(score, first_score, found.visited)})
-
-    def score(self, logits: Tensor, votes: Tensor) -> Tensor:
-        """Returns the log of the score (B, C), or the logits where the prototypes have no vote."""
-        if not self.config.ensemble:
-            return logits
-        sharper = len(self.frozen_adapters) if self.config.task_predictor == "prototypes" else 1
-        score = (logits.softmax(dim=1) + (sharper * votes).softmax(dim=1)) / 2
-        return score.clamp_min(torch.finfo(score.dtype).tiny).log()
 
     def logits(self, features: Tensor) -> Tensor:
         """Returns the head's logits (B, C) of features (B, D)."""
@@ -218,7 +200,7 @@ class MOSModel(nn.Module):
         return nullcontext()
 
 
-class MOS(AdapterStrategy):
+class MOS(GrowingStrategy):
     """Trains and merges one adapter set an experience and retrieves the one that fits an image."""
 
     config_class = MOSConfig
@@ -236,7 +218,11 @@ class MOS(AdapterStrategy):
         model.current_adapters.requires_grad_(requires_grad=True)
         model.heads.requires_grad_(requires_grad=True)
         self.old_means = model.classes.class_means(without=frozenset(self.current_classes))
-        model.average = model.frozen_adapters.mean() if len(model.frozen_adapters) else None
+        regimes, bank = self.find_regime(), model.frozen_adapters
+        if regimes is not None and not regimes.is_new:
+            model.current_adapters.load(bank.at(regimes.active_set))
+        sets = None if regimes is None else regimes.stored
+        model.average = bank.mean(sets) if len(bank) else None
         model.current_adapters.noise = self.generator("dropout", self.device)
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -265,8 +251,15 @@ class MOS(AdapterStrategy):
         tensors = self.model.current_adapters.tensors()
         if self.config.merge_in_evaluation:
             self.model.before.append(self.model.average or tensors)
-        self.model.frozen_adapters.append(tensors)
-        self.log_event("drift", distances=self.model.frozen_adapters.distances().tolist())
+        if self.model.regimes is None:
+            self.model.frozen_adapters.append(tensors)
+        else:
+            self.model.regimes.keep(self.model.frozen_adapters, tensors, self.config.merge_back)
+        apart = self.model.frozen_adapters.distances()
+        if self.model.regimes is not None:  # of each experience's set from each other's
+            sets = self.model.regimes.sets_of(torch.arange(len(self.classes_by_experience)))
+            apart = apart[sets][:, sets]
+        self.log_event("drift", distances=apart.tolist())
 
     def _keep_statistics(self) -> tuple[Tensor, Tensor]:
         """Returns the features of the experience with its own set, and their labels."""
@@ -342,7 +335,8 @@ class MOS(AdapterStrategy):
         frozen = self.model.frozen_adapters
         if self.config.merge_in_evaluation or len(frozen) == 0:
             return None
-        return self.features.adapter_feature_extractor(frozen)
+        settled = None if self.model.regimes is None else 1  # the others may be continued
+        return self.features.adapter_feature_extractor(frozen, settled=settled)
 
     def _features(self, images: Tensor, adapters: AdapterSet) -> Tensor:
         with self.features.autocast():

@@ -55,14 +55,13 @@ from torch import Tensor, nn
 from cl_adapters.errors import InputError
 from cl_adapters.heads.linear import cross_entropy_over
 from cl_adapters.heads.ridge import RidgeHead
-from cl_adapters.peft.growth import Budget, Policy
 from cl_adapters.peft.growth_round import BlockSize, GrowthRound
 from cl_adapters.peft.registry import find_peft
 from cl_adapters.peft.routing import RouterKind, SlotRecord
-from cl_adapters.shift.bank import DetectorBank, Verdicts
+from cl_adapters.shift.bank import DetectorBank
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.config import AnyHeadConfig, BlockPeftConfig, SGDConfig
-from cl_adapters.strategies.core.detection import DetectorConfig
+from cl_adapters.strategies.core.detection import GrowthConfig
 from cl_adapters.strategies.core.diagnostics import RouterUsage
 from cl_adapters.strategies.core.feature_cache import CachedFeatures
 from cl_adapters.strategies.core.features import FeatureExtractor
@@ -77,7 +76,7 @@ from cl_adapters.vit.expandable import ExpandableViT
 __all__ = ["SEMA", "SEMAConfig", "SEMAModel"]
 
 
-class SEMAConfig(SGDConfig, BlockPeftConfig, AnyHeadConfig, DetectorConfig):
+class SEMAConfig(SGDConfig, BlockPeftConfig, AnyHeadConfig, GrowthConfig):
     """Options of SEMA."""
 
     expandable: int | tuple[int, ...] = Field(
@@ -85,8 +84,6 @@ class SEMAConfig(SGDConfig, BlockPeftConfig, AnyHeadConfig, DetectorConfig):
     )
     router: RouterKind = Field(default="discriminant", description="learned or discriminant")
     num_classes: int | None = Field(default=None, ge=1, description="of the stream, if known")
-    policy: Policy = Field(default="per_block", description="where and when to grow")
-    budget: Budget = Field(default=Budget(), description="what growth may cost")
     cache_megabytes: float = Field(
         default=1024,
         ge=0,
@@ -209,7 +206,7 @@ class SEMA(AdapterStrategy):
         """Yields the blocks that grow now; the scan goes on once they have been trained."""
         if self.config.policy == "every_experience":
             yield from filter(None, [self._round.affordable()])
-        if self.config.policy in {"every_experience", "never"}:
+        if not self.config.asks_detectors:
             return
         size, merge = self.config.detect_batch_size, self.config.merge_last
         for number in range(len(self.model.expandable) + 1):
@@ -242,7 +239,7 @@ class SEMA(AdapterStrategy):
                 self._round.vote(block, scan.best, scan.images, changed=changed)
                 fired[block] = scan.fired
                 grow = self._round.to_grow(fired)
-                self._log_scan(block, window, scan, grown=bool(grow))
+                self.log_event("scan", **self._round.told(block, window, scan, grown=bool(grow)))
                 if grow:
                     return grow
         return []
@@ -391,10 +388,3 @@ class SEMA(AdapterStrategy):
         for block, mean_tokens in self._tokens.mean_tokens(blocks, "route").items():
             adapter = self.model.active_adapter(block)
             self.model.slot(block).update_router(mean_tokens, adapter)
-
-    def _log_scan(self, block: int, window: int, scan: Verdicts, *, grown: bool) -> None:
-        reason = f"adapter {scan.best} recognises the data"
-        if scan.fired:
-            reason = self._round.refusal(block) or f"all {len(scan.each)} detectors fired"
-        values = {"block": block, "window": window, **scan.describe()}
-        self.log_event("scan", **values, grown=grown, reason=reason)

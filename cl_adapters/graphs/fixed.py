@@ -204,8 +204,7 @@ class _Retrieving(nn.Module):
         self.model = model
         self.bank = model.frozen_adapters
         self.rounds = _rounds(model)
-        owners = model.class_to_task.experience_of.clamp_max(len(self.bank) - 1)
-        self.register_buffer("owners", owners)
+        self.register_buffer("owners", model.owners())
         self.owners: Tensor
 
     def owner(self, logits: Tensor) -> Tensor:

@@ -69,12 +69,27 @@ class AdapterBank(GrowingBuffers):
         """Returns the tensors of one set, blocks first: what is written into them stays."""
         return [value[index] for value in self.tensors()]
 
-    def mean(self) -> list[Tensor]:
-        """Returns the plain mean of all sets, blocks first; of whole numbers those of the last."""
-        return [
-            value.mean(dim=0) if value.is_floating_point() else value[-1]
-            for value in self.tensors()
-        ]
+    @torch.no_grad()
+    def replace(self, index: int, tensors: Sequence[Tensor]) -> None:
+        """Puts a copy of a set in another's place; whoever holds that one keeps it as it is.
+
+        Args:
+            index: Of the other, counted from 0.
+            tensors: As `AdapterStack.tensors` gives them.
+        """
+        for key, value in zip(self.template.keys, tensors, strict=True):
+            held = getattr(self, key).clone()
+            held[index] = value.detach()
+            setattr(self, key, held)
+
+    def mean(self, sets: Sequence[int] | None = None) -> list[Tensor]:
+        """Returns the plain mean of sets, blocks first; of whole numbers those of the last.
+
+        Args:
+            sets: Which, at least one; None for all.
+        """
+        held = self.tensors() if sets is None else [value[list(sets)] for value in self.tensors()]
+        return [value.mean(dim=0) if value.is_floating_point() else value[-1] for value in held]
 
     def choose(
         self, index: Tensor | int, *, dropout: float = 0.0, noise: torch.Generator | None = None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from cl_adapters.peft.growth import Budget, Policy, blocks_to_grow
+from cl_adapters.shift.bank import Verdicts
 
 __all__ = ["BlockSize", "GrowthRound"]
 
@@ -92,3 +93,18 @@ class GrowthRound:
         sizes = self._sizes()
         spent = sum((each.adapters - 1) * each.cost for each in sizes.values())
         return self._budget.refusal(sizes[block].adapters, spent + planned, sizes[block].cost)
+
+    def told(self, block: int, window: int, scan: Verdicts, *, grown: bool) -> dict[str, object]:
+        """Returns what a `scan` event says of a window, and why the block grew or did not.
+
+        Args:
+            block: The block.
+            window: Number of the window in this pass over the data.
+            scan: What the block's detectors said.
+            grown: Whether the block grows now.
+        """
+        reason = f"adapter {scan.best} recognises the data"
+        if scan.fired:
+            reason = self.refusal(block) or f"all {len(scan.each)} detectors fired"
+        values = {"block": block, "window": window, **scan.describe()}
+        return {**values, "grown": grown, "reason": reason}

@@ -111,6 +111,12 @@ class AdapterStack(nn.Module):
         """Returns the stacked tensors, blocks first: parameters, then buffers."""
         return tuple(map(getattr, repeat(self), self.template.keys))
 
+    @torch.no_grad()
+    def load(self, tensors: Sequence[Tensor]) -> None:
+        """Takes over the numbers of another set, as `tensors` gives them."""
+        for value, other in zip(self.tensors(), tensors, strict=True):
+            value.copy_(other)
+
     def adapters(self) -> AdapterSet:
         """Returns the adapters as a backbone runs with them.
 

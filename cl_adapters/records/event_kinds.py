@@ -165,7 +165,7 @@ class Segment(Event):
 
 
 class Scan(Event):
-    """SEMA: one block's look at one window of training images."""
+    """SEMA, MOS, LAE: one block's look at one window of training images."""
 
     event: Literal["scan"] = "scan"
     block: Count = Field(description="the block")
@@ -188,7 +188,7 @@ class Scan(Event):
 
 
 class Growth(Event):
-    """SEMA: a block got an adapter."""
+    """SEMA, MOS, LAE: a block got an adapter, or the network, as block 0, a set of them."""
 
     event: Literal["growth"] = "growth"
     block: Count = Field(description="the block")
@@ -197,7 +197,7 @@ class Growth(Event):
 
 
 class Active(Event):
-    """SEMA: the adapter of a block that the data of an experience belongs to."""
+    """SEMA, MOS, LAE: the adapter of a block that the data of an experience belongs to."""
 
     event: Literal["active"] = "active"
     block: Count = Field(description="the block")
@@ -249,7 +249,8 @@ class Drift(Event):
 
     event: Literal["drift"] = "drift"
     distances: list[list[float | None]] = Field(
-        description="`[i][j]`: distance of set j from set i over the size of i; null: no number"
+        description="`[i][j]`: distance of experience j's set from i's over the size of i's; "
+        "null: no number"
     )
 
     @model_validator(mode="after")

@@ -40,7 +40,7 @@ COLUMN_TEXTS: Final[dict[str, str]] = {
     "nll": "-log probability of the target, natural logarithm",
     "target_experience": "experience of the test stream that the sample belongs to",
     "uncorrected": "class that the first adapter asked would have given, without any correction",
-    "visited": "adapters that were asked, in order; adapter k is experience k's",
+    "visited": "adapters that were asked, in order; adapter k is the one that experience k brought",
     "adapter": "the one that answered, the last visited",
     "right_experience": "last experience after which the prediction was right",
     "right_confidence": "probability that the prediction then had",

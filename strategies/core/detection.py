@@ -1,13 +1,14 @@
-"""Options of the detectors that tell a growing method where data is strange."""
+"""Options of the detectors that tell a growing method where data is strange, and of its growth."""
 
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from cl_adapters.peft.growth import Budget, Policy
 from cl_adapters.shift import Detector, find_detector
 from cl_adapters.strategies.core.config import StrategyOptions
 
-__all__ = ["DetectorConfig"]
+__all__ = ["DetectorConfig", "GrowthConfig"]
 
 
 class DetectorConfig(StrategyOptions):
@@ -54,3 +55,15 @@ class DetectorConfig(StrategyOptions):
             }
         kind = find_detector(self.detector)
         return kind(num_features, false_alarm=self.false_alarm, seed=seed, **own)
+
+
+class GrowthConfig(DetectorConfig):
+    """When a method grows, and what growth may cost."""
+
+    policy: Policy = Field(default="per_block", description="where and when to grow")
+    budget: Budget = Field(default=Budget(), description="what growth may cost")
+
+    @property
+    def asks_detectors(self) -> bool:
+        """Whether the policy asks them at all."""
+        return self.policy in {"per_block", "whole_network"}

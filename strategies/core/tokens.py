@@ -1,4 +1,4 @@
-"""An experience as the tokens that enter the first expandable block, and what blocks see of it."""
+"""An experience as frozen features, and as the tokens that enter the first expandable block."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -10,14 +10,56 @@ from cl_adapters.strategies.core.feature_cache import CachedFeatures
 from cl_adapters.strategies.core.features import Features
 from cl_adapters.vit.expandable import ExpandableViT
 
-__all__ = ["ExperienceTokens"]
+__all__ = ["ExperienceFeatures", "ExperienceTokens"]
 
 
-class ExperienceTokens:
+class ExperienceFeatures:
+    """Frozen features of an experience's images, in the views that a moment of it shows.
+
+    Args:
+        cached: The features.
+        set_augmentation_seed: Draws, for a moment of the experience, which views images show.
+    """
+
+    def __init__(
+        self, cached: CachedFeatures, set_augmentation_seed: Callable[[str], None]
+    ) -> None:
+        self.cached = cached
+        self._set_augmentation_seed = set_augmentation_seed
+
+    def __len__(self) -> int:
+        return len(self.cached)
+
+    def windows(
+        self, size: int, generator: torch.Generator, moment: str, *, merge_last: bool
+    ) -> Iterator[Tensor]:
+        """Yields the features of windows of shuffled images, (n, ...).
+
+        Args:
+            size: Images a window.
+            generator: Source of the order.
+            moment: Whose views to show; drawn for each window, since training may come between.
+            merge_last: Let a last, smaller window join the one before.
+        """
+        for part in self.cached.shuffled(size, generator, merge_last=merge_last):
+            self._set_augmentation_seed(moment)
+            yield self.cached.rows(part)
+
+    def all(self, moment: str) -> Tensor:
+        """Returns the features of all images, (M, ...).
+
+        Args:
+            moment: Whose views to show.
+        """
+        self._set_augmentation_seed(moment)
+        return torch.cat([rows.float() for rows, _ in self.cached.batches()])
+
+
+class ExperienceTokens(ExperienceFeatures):
     """The tokens of an experience's images, and what routers and detectors read off them.
 
     Args:
-        cached: The tokens, frozen for the experience.
+        cached: The tokens (N, D) of each image, frozen for the experience.
         model: What follows them.
         features: What computes in the strategy's precision.
         set_augmentation_seed: Draws, for a moment of the experience, which views images show.
@@ -30,26 +72,8 @@ class ExperienceTokens:
         features: Features,
         set_augmentation_seed: Callable[[str], None],
     ) -> None:
-        self.cached, self._model, self._features = cached, model, features
-        self._set_augmentation_seed = set_augmentation_seed
-
-    def __len__(self) -> int:
-        return len(self.cached)
-
-    def windows(
-        self, size: int, generator: torch.Generator, moment: str, *, merge_last: bool
-    ) -> Iterator[Tensor]:
-        """Yields the tokens of windows of shuffled images, (n, N, D).
-
-        Args:
-            size: Images a window.
-            generator: Source of the order.
-            moment: Whose views to show; drawn for each window, since training may come between.
-            merge_last: Let a last, smaller window join the one before.
-        """
-        for part in self.cached.shuffled(size, generator, merge_last=merge_last):
-            self._set_augmentation_seed(moment)
-            yield self.cached.rows(part)
+        super().__init__(cached, set_augmentation_seed)
+        self._model, self._features = model, features
 
     @torch.no_grad()
     def mean_tokens(self, blocks: Sequence[int], moment: str) -> dict[int, Tensor]:

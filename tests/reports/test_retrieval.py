@@ -56,6 +56,9 @@ def test_hand_made_rows_give_the_shares_worked_out_by_hand() -> None:
             "rounds": (1 + 2 + 2 + 3 + 1 + 2) / 6,
         }
     )
+    # Where experience 1 continued what experience 0 brought, adapter 0 is right for both.
+    one = shares(hand(), 2, [0, 0])["right_adapter"][1]
+    assert one == pytest.approx(100 * (hand().query("experience == 1")["adapter"] == 0).mean())
     assert confusion(hand(), 2).tolist() == [[50.0, 50.0], [0.0, 100.0]]
     rounds = rounds_used(hand(), 2)
     assert np.isnan(rounds[0]).all()

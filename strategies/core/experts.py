@@ -1,0 +1,139 @@
+"""Experts that are asked together, of one regime or of several: LAE's vote."""
+
+import copy
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from cl_adapters.heads.linear import ExperienceHeads
+from cl_adapters.peft.adapter_set import AdapterSet
+from cl_adapters.strategies.core.extractors import FeatureExtractor
+from cl_adapters.strategies.core.growing import GrowingStrategy
+from cl_adapters.strategies.core.regimes import Regimes
+from cl_adapters.strategies.core.strategy import Output
+from cl_adapters.vit.adapted_vit import AdaptedViT
+
+__all__ = ["ExpertsModel", "ExpertsStrategy", "RegimeExperts", "ensemble"]
+
+
+def ensemble(online: Tensor, offline: Tensor) -> Tensor:
+    """Returns the log of the normalised element-wise maximum of two softmaxes.
+
+    Shape:
+        online, offline: (B, C) logits. Output: (B, C).
+
+    Example:
+        >>> even, sure = torch.zeros(1, 2), torch.tensor([[0.0, 100.0]])
+        >>> [round(value, 3) for value in ensemble(even, sure).exp()[0].tolist()]
+        [0.333, 0.667]
+    """
+    scores = torch.maximum(online.softmax(dim=1), offline.softmax(dim=1))
+    return (
+        (scores / scores.sum(dim=1, keepdim=True)).clamp_min(torch.finfo(scores.dtype).tiny).log()
+    )
+
+
+class RegimeExperts(nn.ModuleList):
+    """The online and the offline modules of each regime, as its last experience left them."""
+
+    def keep(self, regime: int, online: AdapterSet, offline: AdapterSet) -> None:
+        """Keeps copies for a regime, in place of earlier ones."""
+        pair = nn.ModuleList([copy.deepcopy(online), copy.deepcopy(offline)])
+        pair.requires_grad_(requires_grad=False)
+        if regime == len(self):
+            self.append(pair)
+        else:
+            self[regime] = pair
+
+    def load(self, regime: int, online: AdapterSet, offline: AdapterSet) -> None:
+        """Puts two sets back to where a regime left them."""
+        for live, kept in zip((online, offline), self.of(regime), strict=True):
+            live.load_state_dict(kept.state_dict())
+
+    def of(self, regime: int) -> tuple[AdapterSet, AdapterSet]:
+        """Returns the online and the offline modules of a regime."""
+        online, offline = cast(
+            "tuple[AdapterSet, AdapterSet]", tuple(cast("nn.ModuleList", self[regime]))
+        )
+        return online, offline
+
+
+class ExpertsModel(nn.Module):
+    """A model with two experts in training, and those of the regimes that are not trained now."""
+
+    backbone: AdaptedViT
+    heads: ExperienceHeads
+    online: AdapterSet
+    offline: AdapterSet
+    regimes: Regimes | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = RegimeExperts()
+
+    def voted(self, online: Tensor, offline: Tensor) -> Output:
+        """Returns the vote of two experts, of logits (B, C) each, and the class that each chose."""
+        votes = online.argmax(dim=1), offline.argmax(dim=1)
+        return Output(ensemble(online, offline), {"votes": votes})
+
+    def by_regime(self, images: Tensor, regimes: Tensor) -> Output:
+        """Returns the vote of the experts of each image's regime.
+
+        Shape:
+            images: (B, 3, S, S). regimes: (B,). Output: (B, C).
+        """
+        order, parts = [], []
+        for regime in torch.unique(regimes).tolist():
+            order.append((regimes == regime).nonzero()[:, 0])
+            experts = self.experts_of(regime)
+            found = self.heads(self.backbone.features_of(images[order[-1]], experts)).float()
+            parts.append((found[: len(order[-1])], found[-len(order[-1]) :]))
+        back = torch.cat(order).argsort()
+        return self.voted(*(torch.cat(each)[back] for each in zip(*parts, strict=True)))
+
+    def experts_of(self, regime: int) -> tuple[AdapterSet, ...]:
+        """Returns who votes on images of a regime: the online modules, from its second on both."""
+        if self.regimes is None or regime == self.regimes.active:
+            pair = self.online, self.offline
+        else:
+            pair = self.experts.of(regime)
+        return pair[: 1 if self.regimes and self.regimes.experiences_in(regime) == 1 else 2]
+
+
+class ExpertsStrategy(GrowingStrategy):
+    """Trains the experts of one regime at a time; images find theirs by frozen features."""
+
+    model: ExpertsModel
+
+    def find_experts(self) -> None:
+        """Finds the regime of the experience, and puts its experts back to where it left them."""
+        regimes, model = self.find_regime(), self.model
+        if regimes is not None and not regimes.is_new:
+            model.experts.load(regimes.active, model.online, model.offline)
+
+    @property
+    def met(self) -> int:
+        """Experiences that the experts in training have met, the current one counted."""
+        regimes = self.model.regimes
+        return len(self.classes_by_experience) if regimes is None else regimes.experiences
+
+    def end_experience(self) -> None:
+        """Keeps the experts of the regime, where there are several."""
+        model = self.model
+        if model.regimes is not None:
+            model.experts.keep(model.regimes.active, model.online, model.offline)
+
+    def rebuild(self, state: Mapping[str, Tensor]) -> None:
+        """Makes room for the regimes that a checkpoint holds, and their experts."""
+        super().rebuild(state)
+        for regime in range(0 if self.model.regimes is None else self.model.regimes.held(state)):
+            self.model.experts.keep(regime, self.model.online, self.model.offline)
+
+    def query_features(self) -> FeatureExtractor | None:
+        """Returns the frozen network, which says to whose experts an image goes."""
+        regimes, model = self.model.regimes, self.model
+        if regimes is None or model.training or regimes.count <= 1:
+            return None
+        return self.features.feature_extractor(self.backbone, self.backbone)

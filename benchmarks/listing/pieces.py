@@ -23,7 +23,7 @@ __all__ = [
     "policies_table",
 ]
 
-_WIDTH: Final = 768  # of ViT-B
+_WIDTH, _DEPTH = 768, 12  # of ViT-B
 # What layers take and return, in widths of the stream.
 _LAYERS: Final[dict[Slot, tuple[int, int]]] = {
     "key_value": (1, 2),
@@ -49,7 +49,14 @@ def peft_table(_: Path) -> list[list[str]]:
 
 
 def parameters_of(peft: Peft) -> int:
-    """Returns how many parameters a module has in a block of a ViT-B, of the kind's own size."""
+    """Returns how many parameters a module has in a block of a ViT-B, of the kind's own size.
+
+    Where blocks share weights, a twelfth of those of all.
+    """
+    if peft.make_all is not None:
+        seeded = torch.Generator().manual_seed(0)
+        modules = torch.nn.ModuleList(peft.build_all(_WIDTH, None, seeded, blocks=range(_DEPTH)))
+        return round(sum(value.numel() for value in modules.parameters()) / _DEPTH)
     place = (_site, 0)
     module = peft.build(_WIDTH, None, torch.Generator().manual_seed(0), place=place)
     return sum(value.numel() for value in module.parameters())

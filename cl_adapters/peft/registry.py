@@ -30,6 +30,8 @@ class Peft:
         options: Names of what `make` takes besides.
         takes_sites: Whether it asks where in the network it stands.
         source: Where it was published, in a few words.
+        make_all: From `embed_dim`, size, generator and `blocks`, a number, to the modules of all of
+            these blocks, which share weights; None for a kind whose blocks share none.
         only_plain: Why no stack, bank or router can hold modules of this kind, the end of a
             sentence; empty where they can.
     """
@@ -40,6 +42,7 @@ class Peft:
     options: tuple[str, ...] = ()
     takes_sites: bool = False
     source: str = ""
+    make_all: Callable[..., list[nn.Module]] | None = None
     only_plain: str = ""
 
     @property
@@ -51,6 +54,33 @@ class Peft:
     def takes_tokens(self) -> bool:
         """Whether a module is called with the tokens of the stream, and with nothing else."""
         return self.slot in {"attention", "key_value", "mlp"}
+
+    def build_all(
+        self,
+        embed_dim: int,
+        size: int | None,
+        generator: torch.Generator,
+        *,
+        blocks: Sequence[int],
+        site_of: SiteOf | None = None,
+    ) -> list[nn.Module]:
+        """Returns a new module for each of some blocks.
+
+        Args:
+            embed_dim: D, width of the stream.
+            size: Width, rank or length; None takes the kind's own.
+            generator: Source of the initial weights.
+            blocks: The blocks.
+            site_of: What says where slots of a network stand.
+
+        Raises:
+            InputError: As `build`.
+        """
+        if self.make_all is not None:
+            width = self.default_size if size is None else size
+            return self.make_all(embed_dim, width, blocks=len(blocks), generator=generator)
+        places = [None if site_of is None else (site_of, block) for block in blocks]
+        return [self.build(embed_dim, size, generator, place=each) for each in places]
 
     def check_holder(self, holder: str) -> None:
         """Raises `InputError` if modules cannot stand where sets are stored or mixed.
@@ -123,6 +153,18 @@ def _corda(*, freezes_down: bool) -> Peft:
     )
 
 
+def _shared(slot: Slot, size: int, place: str, source: str) -> Peft:
+    def make_all(dim: int, size: int, **given: object) -> list[nn.Module]:
+        made: list[nn.Module] = load(f"cl_adapters.peft.{place}")(dim, size, **given)
+        return made
+
+    def make(dim: int, size: int, rng: torch.Generator) -> nn.Module:
+        return make_all(dim, size, blocks=1, generator=rng)[0]
+
+    why = "its blocks share their weights"
+    return Peft(slot, size, make, source=source, make_all=make_all, only_plain=why)
+
+
 # SEMA's adapter, and MOS's but for its scale and dropout.
 PARALLEL: Final = Peft(
     "mlp", 16, _parallel, options=("scale", "dropout"), source="Wang et al., CVPR 2025 (SEMA)"
@@ -182,6 +224,7 @@ PEFTS: Final[dict[str, Peft]] = {
     "series_mlp": Peft("fc2", 16, _at("series:Series", places=("fc2",)), source=_SERIES),
     "corda": _corda(freezes_down=False),
     "corda_frozen": _corda(freezes_down=True),
+    "tleg": _shared("mlp", 16, "tleg:on_a_line", "Xia et al., AAAI 2024"),
     "lora_xs": Peft(
         "key_value",
         16,
@@ -265,8 +308,7 @@ def build_adapters(
         InputError: If the name is unknown or the size is not positive.
     """
     peft = find_peft(name)
-    modules: dict[tuple[Slots, int], nn.Module] = {}
-    for block in blocks:
-        place = None if sites is None else (sites, block)
-        modules[peft.slot, block] = peft.build(embed_dim, size, generator, place=place)
-    return AdapterSet(modules)
+    modules = peft.build_all(embed_dim, size, generator, blocks=blocks, site_of=sites)
+    return AdapterSet(
+        {(peft.slot, block): each for block, each in zip(blocks, modules, strict=True)}
+    )

@@ -70,11 +70,10 @@ def check_adapter(peft: Peft, *, checks: Iterable[str] | None = None) -> list[st
 
 def _build(peft: Peft, seed: int = 0, size: int | None = None) -> AdapterSet:
     generator, network = torch.Generator().manual_seed(seed), tiny_backbone()
+    blocks = (0, 2)
+    modules = peft.build_all(32, size, generator, blocks=blocks, site_of=network.site)
     return AdapterSet(
-        {
-            (peft.slot, block): peft.build(32, size, generator, place=(network.site, block))
-            for block in (0, 2)
-        }
+        {(peft.slot, block): each for block, each in zip(blocks, modules, strict=True)}
     )
 
 

@@ -44,16 +44,13 @@ from pydantic import Field, create_model
 from torch import Tensor, nn
 
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.heads.aligning import align_weights
 from cl_adapters.heads.linear import ExperienceHeads
 from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.randomness import kept_random_states, seed_random_states
 from cl_adapters.strategies.core.arguments import StrategyArgs
-from cl_adapters.strategies.core.config import (
-    PeftConfig,
-    StrategyConfig,
-    TrainedConfig,
-    TrainedHeadConfig,
-)
+from cl_adapters.strategies.core.config import PeftConfig, StrategyConfig, TrainedConfig
+from cl_adapters.strategies.core.head_options import SimplexHeadConfig, WeightAligningConfig
 from cl_adapters.strategies.core.loop import Loop
 from cl_adapters.strategies.core.method import Method
 from cl_adapters.strategies.core.strategy import AdapterStrategy
@@ -91,7 +88,7 @@ _COOPERATIVE: Final = {"_before_training_exp", "_after_training_exp", "_after_up
 _SIMPLE: Final = (bool, int, float, str)
 
 
-class AvalancheConfig(TrainedConfig, PeftConfig, TrainedHeadConfig):
+class AvalancheConfig(TrainedConfig, PeftConfig, SimplexHeadConfig, WeightAligningConfig):
     """Options of every `avalanche:NAME`, which those of its constructor join."""
 
     def constructor_arguments(self) -> dict[str, Any]:
@@ -202,7 +199,9 @@ class AvalancheMethod(AdapterStrategy):
         super()._before_training_exp(**kwargs)
 
     def end_experience(self) -> None:
-        """Seeds what plugins draw after an experience."""
+        """Aligns rows if asked for; seeds what plugins draw after an experience."""
+        if self.config.weight_aligning:
+            align_weights(self.model.heads, self.new_classes)
         self._seed(len(self.classes_by_experience) - 1, after=True)
 
     def _seed(self, experience: int, *, after: bool) -> None:

@@ -12,8 +12,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from cl_adapters.heads.linear import cross_entropy_over
-from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig, TrainedHeadConfig
+from cl_adapters.heads.aligning import align_weights
+from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig
+from cl_adapters.strategies.core.head_options import OwnLossHeadConfig, WeightAligningConfig
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.classifier import AdaptedClassifier
@@ -21,7 +22,7 @@ from cl_adapters.vit.classifier import AdaptedClassifier
 __all__ = ["Finetune", "FinetuneConfig"]
 
 
-class FinetuneConfig(TrainedConfig, PeftConfig, TrainedHeadConfig):
+class FinetuneConfig(TrainedConfig, PeftConfig, OwnLossHeadConfig, WeightAligningConfig):
     """Options of Finetune; the PEFT module is LAE's."""
 
     mask_old_classes: bool = Field(default=False, description="loss over the current classes only")
@@ -51,4 +52,9 @@ class Finetune(AdapterStrategy):
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over all classes seen, or over the current ones only."""
         classes = self.current_classes if self.config.mask_old_classes else self.classes_seen
-        return cross_entropy_over(classes, logits, targets)
+        return self.model.heads.loss(classes, logits, targets)
+
+    def end_experience(self) -> None:
+        """Aligns the rows of classes that are new, if asked for."""
+        if self.config.weight_aligning:
+            align_weights(self.model.heads, self.new_classes)

@@ -9,13 +9,14 @@ learned at once, and nothing hangs on the order in which they came.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from cl_adapters.heads.linear import cross_entropy_over
-from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig, TrainedHeadConfig
+from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig
+from cl_adapters.strategies.core.head_options import OwnLossHeadConfig
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.classifier import AdaptedClassifier
@@ -23,8 +24,10 @@ from cl_adapters.vit.classifier import AdaptedClassifier
 __all__ = ["Joint", "JointConfig"]
 
 
-class JointConfig(TrainedConfig, PeftConfig, TrainedHeadConfig):
+class JointConfig(TrainedConfig, PeftConfig, OwnLossHeadConfig):
     """Options of Joint; the PEFT module is LAE's."""
+
+    simplex_losses: ClassVar[tuple[str, ...]] = ("all", "seen")
 
     at_once: bool = Field(
         default=False, description="begin each experience from the initial weights"
@@ -65,4 +68,4 @@ class Joint(AdapterStrategy):
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over all classes seen."""
-        return cross_entropy_over(self.classes_seen, logits, targets)
+        return self.model.heads.loss(self.classes_seen, logits, targets)

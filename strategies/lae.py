@@ -18,8 +18,7 @@ classes seen that each gives with the same heads:
                    epochs included; theta_off starts as theta_on at the end of experience 0
     ensemble       score_c = max(p_on_c, p_off_c); in experience 0 the online PEFT module alone
 
-The reported probability is the score divided by its sum over classes, which leaves the argmax as it
-is.
+The reported probability is the score divided by its sum over classes, which keeps the argmax.
 
 Regimes (ours, not theirs at any fidelity): with a `policy` other than `never` each regime that the
 `detector` tells apart has experts of its own. Online modules go on from where the regime left them,
@@ -42,12 +41,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from cl_adapters.heads.linear import cross_entropy_over
 from cl_adapters.peft.growth import Policy
 from cl_adapters.peft.merging import PAPER_DECAY, auto_decay, ema_update
-from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig, TrainedHeadConfig
+from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig
 from cl_adapters.strategies.core.diagnostics import Votes
 from cl_adapters.strategies.core.experts import ExpertsModel, ExpertsStrategy, ensemble
+from cl_adapters.strategies.core.head_options import OwnLossHeadConfig
 from cl_adapters.strategies.core.regimes import SetGrowthConfig
 from cl_adapters.strategies.core.strategy import Output
 from cl_adapters.vit.adapted_vit import AdaptedViT
@@ -55,7 +54,7 @@ from cl_adapters.vit.adapted_vit import AdaptedViT
 __all__ = ["LAE", "LAEConfig", "LAEModel", "ensemble"]
 
 
-class LAEConfig(TrainedConfig, PeftConfig, TrainedHeadConfig, SetGrowthConfig):
+class LAEConfig(TrainedConfig, PeftConfig, OwnLossHeadConfig, SetGrowthConfig):
     """Options of LAE; the defaults are the paper's for CIFAR-100 in ten experiences."""
 
     freeze_epochs: int = Field(default=3, ge=0, description="epochs that train the head alone")
@@ -144,6 +143,7 @@ class LAE(ExpertsStrategy):
     def begin_epoch(self, epoch: int) -> None:
         """Freezes the online modules in the first epochs of every experience but the first."""
         frozen = len(self.classes_by_experience) > 1 and epoch < self.config.freeze_epochs
+        frozen &= self.model.heads.is_trained  # else nothing would be
         self.phase = "freeze" if frozen else "train"
         self.model.online.requires_grad_(requires_grad=not frozen)
         if self.augmentation.inputs_repeat and frozen != self._is_frozen:
@@ -157,7 +157,7 @@ class LAE(ExpertsStrategy):
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over the classes of the current experience."""
-        return cross_entropy_over(self.current_classes, logits, targets)
+        return self.model.heads.loss(self.current_classes, logits, targets)
 
     def after_step(self) -> None:
         """Accumulates the online modules into the offline ones."""

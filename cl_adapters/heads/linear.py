@@ -101,6 +101,23 @@ class ExperienceHeads(nn.Module):
 
     grow = earlier_method("grow", "add_classes")
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether gradient descent has something to change here."""
+        return any(True for _ in self.parameters())
+
+    def loss(self, classes: Sequence[int], logits: Tensor, targets: Tensor) -> Tensor:
+        """Returns the training loss: the cross-entropy over some classes, see below.
+
+        Heads with a loss of their own override it.
+
+        Args:
+            classes: Those that the method lets compete.
+            logits: (B, C), what `forward` gave.
+            targets: (B,), each in `classes`.
+        """
+        return cross_entropy_over(classes, logits, targets)
+
     def train_only(self, classes: Sequence[int]) -> None:
         """Lets the layers of some classes learn, and no others."""
         start = 0

@@ -1,17 +1,21 @@
 """Classifiers by name: those that are trained by gradient descent, and those in closed form."""
 
 from collections.abc import Collection, Mapping
-from typing import Final
+from typing import Any, Final
 
 from cl_adapters.errors import InputError, unknown_name
+from cl_adapters.heads.batch_norm import BatchNormHeads
 from cl_adapters.heads.discriminant import LinearDiscriminant
 from cl_adapters.heads.linear import ExperienceHeads
+from cl_adapters.heads.multi_dropout import DropoutHeads
 from cl_adapters.heads.prototypes import PrototypeHead
 from cl_adapters.heads.ridge import RidgeHead
+from cl_adapters.heads.simplex import SimplexHeads
 
 __all__ = [
     "CLOSED_HEADS",
     "HEADS",
+    "PLAIN_HEADS",
     "TRAINED_HEADS",
     "ClosedHead",
     "build_closed_head",
@@ -21,13 +25,22 @@ __all__ = [
 
 ClosedHead = PrototypeHead | LinearDiscriminant | RidgeHead
 
-TRAINED_HEADS: Final = ("linear", "cosine", "kac")
+# Trained heads that any loss fits, and whose rows can be trained further on samples.
+PLAIN_HEADS: Final = ("linear", "cosine", "kac", "batch_norm")
+TRAINED_HEADS: Final = (*PLAIN_HEADS, "simplex", "multi_dropout")
 CLOSED_HEADS: Final = ("prototype", "discriminant", "ridge")
+_KINDS: Final[Mapping[str, type[ExperienceHeads]]] = {
+    "batch_norm": BatchNormHeads,
+    "multi_dropout": DropoutHeads,
+}
 # What each is, in a sentence.
 HEADS: Final[Mapping[str, str]] = {
     "linear": "A linear layer an experience.",
     "cosine": "A linear layer an experience over features and weights of length 1.",
     "kac": "A linear layer an experience over radial functions of each feature.",
+    "batch_norm": "A linear layer an experience over batch-normalised features.",
+    "simplex": "Fixed corners of a regular simplex, to which the features are trained.",
+    "multi_dropout": "A linear layer an experience, trained under several dropouts at once.",
     "prototype": "Cosine similarity to the mean feature of each class.",
     "discriminant": "Linear discriminant analysis: class means and one shared covariance.",
     "ridge": "Ridge regression from features to classes.",
@@ -59,25 +72,29 @@ def build_trained_head(
     init_std: float | None = 0.001,
     scale: float = 10.0,
     learn_scale: bool = False,
+    **own: Any,  # noqa: ANN401 - options of many classes
 ) -> ExperienceHeads:
     """Returns a classifier that is trained by gradient descent, without a class yet.
 
     Args:
-        name: `linear`, `cosine` or `kac`.
+        name: One of `TRAINED_HEADS`.
         num_features: F.
         init_std: Standard deviation of new weights, see `ExperienceHeads`.
         scale: Of a cosine head's cosines.
         learn_scale: Train the scale of a cosine head.
+        **own: Further options of `BatchNormHeads`, `DropoutHeads` or `SimplexHeads`.
 
     Raises:
         InputError: If the name is not that of a trained head.
     """
     check_head(name, TRAINED_HEADS, "it is set in closed form")
-    if name != "cosine":
-        return ExperienceHeads(num_features, init_std=init_std, is_radial=name == "kac")
-    return ExperienceHeads(
-        num_features, init_std=init_std, cosine_scale=scale, learn_scale=learn_scale
-    )
+    if name == "simplex":  # which has no weights to draw
+        return SimplexHeads(num_features, **own)
+    if name == "cosine":
+        own = {"cosine_scale": scale, "learn_scale": learn_scale}
+    elif name == "kac":
+        own = {"is_radial": True}
+    return _KINDS.get(name, ExperienceHeads)(num_features, init_std=init_std, **own)
 
 
 def build_closed_head(name: str, num_features: int, *, scale: float = 10.0) -> ClosedHead:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import (
@@ -16,9 +16,11 @@ from pydantic import (
 
 from cl_adapters.earlier_names import earlier_method
 from cl_adapters.errors import InputError, refuse_truth, unknown_name
+from cl_adapters.heads.batch_norm import Statistics
 from cl_adapters.heads.linear import ExperienceHeads
 from cl_adapters.heads.registry import (
     CLOSED_HEADS,
+    PLAIN_HEADS,
     TRAINED_HEADS,
     ClosedHead,
     build_closed_head,
@@ -139,21 +141,38 @@ class SGDConfig(StrategyConfig):
 class TrainedHeadConfig(StrategyOptions):
     """Which classifier is trained on the adapted features."""
 
-    head: str = Field(default="linear", description="classifier: linear, cosine or kac")
+    fitting_heads: ClassVar[tuple[str, ...]] = PLAIN_HEADS
+
+    head: str = Field(default="linear", description="classifier, of `cl-adapters list heads`")
     head_scale: float = Field(default=10.0, gt=0, description="of the cosines of a cosine head")
+    head_statistics: Statistics = Field(
+        default="first", description="of a batch_norm head: the first experience's, or running"
+    )
 
     @field_validator("head")
     @classmethod
     def _know_head(cls, value: str) -> str:
         reason = (
-            "it is set in closed form from features that stay as they are, and training changes "
-            "them"
+            "it has a loss of its own or nothing to train, and this method asks for rows to train"
+            if value in TRAINED_HEADS
+            else "it is set in closed form from features that stay as they are, and training "
+            "changes them"
         )
-        return check_head(value, TRAINED_HEADS, reason)
+        return check_head(value, cls.fitting_heads, reason)
 
     def build_head(self, num_features: int, *, init_std: float | None = 0.001) -> ExperienceHeads:
         """Returns the classifier, without a class yet."""
-        return build_trained_head(self.head, num_features, init_std=init_std, scale=self.head_scale)
+        return build_trained_head(
+            self.head,
+            num_features,
+            init_std=init_std,
+            scale=self.head_scale,
+            **self.head_options().get(self.head, {}),
+        )
+
+    def head_options(self) -> dict[str, dict[str, Any]]:
+        """Returns the options that single heads have, for `build_trained_head`."""
+        return {"batch_norm": {"statistics": self.head_statistics}}
 
 
 class ClosedHeadConfig(StrategyOptions):
@@ -184,7 +203,7 @@ class AnyHeadConfig(StrategyOptions):
 
     head: str = Field(
         default="discriminant",
-        description="classifier: linear, cosine, kac, prototype, discriminant or ridge",
+        description="classifier: linear, cosine, kac, batch_norm, prototype, discriminant or ridge",
     )
     head_scale: float = Field(default=10.0, gt=0, description="of the cosines of a head that has")
     ridge: float = Field(default=1.0, gt=0, description="strength of the ridge head")
@@ -192,12 +211,13 @@ class AnyHeadConfig(StrategyOptions):
     @field_validator("head")
     @classmethod
     def _know_head(cls, value: str) -> str:
-        return check_head(value, [*TRAINED_HEADS, *CLOSED_HEADS], "")
+        reason = "where nothing grows, this method trains the head alone"
+        return check_head(value, [*PLAIN_HEADS, *CLOSED_HEADS], reason)
 
     def build_heads(self, num_features: int) -> tuple[ExperienceHeads, ClosedHead | None]:
         """Returns the classifier that is trained, and the one that answers in its place if any."""
         scale = self.head_scale
-        if self.head in TRAINED_HEADS:
+        if self.head in PLAIN_HEADS:
             return build_trained_head(self.head, num_features, init_std=None, scale=scale), None
         closed = build_closed_head(self.head, num_features, scale=scale)
         return build_trained_head("linear", num_features, init_std=None), closed

@@ -150,6 +150,11 @@ class AdapterStrategy(Loop):
         return self.features.images(self.experience.dataset.train())
 
     @property
+    def new_classes(self) -> set[int]:
+        """Those of the current experience that no earlier one had."""
+        return set(self.current_classes).difference(*self.classes_by_experience[:-1])
+
+    @property
     def answers_change_it(self) -> bool:
         """Whether each answer changes what is learned."""
         return bool(self.option_that_changes) and bool(

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.heads.discriminant import LinearDiscriminant
 from cl_adapters.heads.linear import ExperienceHeads
 from cl_adapters.heads.prototypes import PrototypeHead
+from cl_adapters.heads.registry import HEADS
 from cl_adapters.heads.ridge import RidgeHead
 from cl_adapters.peft.registry import PEFTS
 from cl_adapters.strategies import STRATEGIES, STRATEGY_NAMES, find_strategy
@@ -29,6 +31,23 @@ SOME = ["answers", "backbone", "seen_classes", "resumes"]
         ("lae", {"head": "cosine", "peft": "prefix"}),
         ("joint", {"head": "cosine"}),
         ("finetune", {"head": "kac"}),
+        ("lae", {"head": "simplex"}),
+        ("finetune", {"head": "multi_dropout", "weight_aligning": True}),
+        ("finetune", {"head": "batch_norm"}),
+        *(
+            pytest.param(name, options, marks=pytest.mark.slow)
+            for name, options in [
+                ("finetune", {"head": "simplex", "simplex_loss": "current"}),
+                ("joint", {"head": "simplex", "simplex_loss": "seen"}),
+                ("lae", {"head": "multi_dropout"}),
+                ("lae", {"head": "batch_norm", "head_statistics": "running"}),
+                ("mos", {"head": "batch_norm"}),
+                ("sema", {"head": "batch_norm"}),
+                ("l2p", {"head": "batch_norm"}),
+                ("avalanche:Replay", {"head": "simplex", "simplex_loss": "seen"}),
+                ("avalanche:Replay", {"head": "batch_norm", "weight_aligning": True}),
+            ]
+        ),
         pytest.param("mos", {"head": "kac"}, marks=pytest.mark.slow),
         ("avalanche:Replay", {"head": "cosine", "peft": "parallel"}),
         pytest.param("mos", {"head": "cosine"}, marks=pytest.mark.slow),
@@ -79,6 +98,16 @@ def test_the_option_chooses_the_head() -> None:
         assert (model.heads.cosine_scale == 10) == (head == "cosine")
 
 
+def test_options_of_a_head_reach_it() -> None:
+    def head(**options: object) -> Any:
+        return Trial(find_strategy("finetune"), options).build().model.heads
+
+    assert head(head="simplex", simplex_loss="seen").competing == "seen"
+    assert head(head="batch_norm", head_statistics="running").statistics == "running"
+    masks = head(head="multi_dropout", head_dropout=0.25, head_samples=3)
+    assert (masks.share, masks.samples) == (0.25, 3)
+
+
 def test_a_ridge_head_of_sema_is_the_regression_on_its_features() -> None:
     # Without growth the features of a class stay those that it was added with.
     trial = Trial(find_strategy("sema"), {"head": "ridge", "ridge": 3.0, "policy": "never"})
@@ -124,6 +153,9 @@ def test_a_cosine_head_of_mos_is_aligned_as_one() -> None:
         ("lae", "ridge", "got 'ridge': it is set in closed form from features that stay as they"),
         ("finetune", "cosin", "unknown head 'cosin'; did you mean 'cosine'"),
         ("mos", "prototype", "got 'prototype': it is set in closed form from features that stay"),
+        ("mos", "simplex", "got 'simplex': it has a loss of its own or nothing to train, and this"),
+        ("sema", "simplex", "got 'simplex': where nothing grows, this method trains the head"),
+        ("avalanche:Replay", "multi_dropout", "got 'multi_dropout': it has a loss of its own"),
         ("sema", "rigde", "unknown head 'rigde'; did you mean 'ridge'"),
     ],
 )
@@ -136,6 +168,17 @@ def test_heads_that_make_no_sense_are_refused(name: str, head: str, reason: str)
     ("name", "options", "reason"),
     [
         (
+            "finetune",
+            {"head": "cosine", "weight_aligning": True},
+            "`weight_aligning` must go with a head whose rows have lengths .*, got 'cosine'",
+        ),
+        (
+            "avalanche:Replay",
+            {"simplex_loss": "current"},
+            "`simplex_loss` must be one of all, seen, since batches hold .*, got 'current'",
+        ),
+        ("joint", {"simplex_loss": "current"}, "`simplex_loss` must be one of all, seen, since"),
+        (
             "sema",
             {"peft": "prefix"},
             "`peft` must take tokens in one slot, since router .* got 'prefix'",
@@ -145,7 +188,7 @@ def test_heads_that_make_no_sense_are_refused(name: str, head: str, reason: str)
         ("mos", {"peft": "lorra"}, "unknown peft 'lorra'; did you mean 'lora'"),
     ],
 )
-def test_peft_modules_that_make_no_sense_are_refused(
+def test_pieces_that_make_no_sense_are_refused(
     name: str, options: dict[str, object], reason: str
 ) -> None:
     with pytest.raises(InputError, match=reason):
@@ -189,7 +232,7 @@ def takes(name: str, option: str, value: str) -> bool:
 
 
 def test_the_documented_table_of_pieces_is_what_is_taken() -> None:
-    heads = ["linear", "cosine", "kac", "prototype", "discriminant", "ridge"]
+    heads = list(HEADS)
     table = table_of_pieces()
     assert {name for name, _, _ in table} >= set(STRATEGIES)
     for name, option, values in table:

@@ -225,6 +225,9 @@ PEFTS: Final[dict[str, Peft]] = {
     "corda": _corda(freezes_down=False),
     "corda_frozen": _corda(freezes_down=True),
     "tleg": _shared("mlp", 16, "tleg:on_a_line", "Xia et al., AAAI 2024"),
+    "mos_shards": _shared(
+        "key_value", 8, "mos_shards:mixtures_of_shards", "Wang et al., ICLR 2025 (MoS)"
+    ),
     "lora_xs": Peft(
         "key_value",
         16,

@@ -25,6 +25,7 @@ DETECTOR_NAMES: Final = Registry[type[Detector]](
     {
         "adwin": "cl_adapters.shift.streaming:ADWIN",
         "descriptor": "cl_adapters.shift.zscore:DescriptorZScore",
+        "hdc": "cl_adapters.shift.hdc:HyperdimensionalMemory",
         "ks": "cl_adapters.shift.ks:KolmogorovSmirnov",
         "kswin": "cl_adapters.shift.streaming:KSWIN",
         "mahalanobis": "cl_adapters.shift.mahalanobis:Mahalanobis",

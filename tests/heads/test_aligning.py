@@ -51,7 +51,9 @@ def test_without_old_or_new_classes_nothing_is_aligned() -> None:
     assert torch.equal(lengths(heads, [0, 1, 2]), weight)
 
 
-@pytest.mark.parametrize("name", ["finetune", "avalanche:Replay"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("finetune", marks=pytest.mark.slow), "avalanche:Replay"]
+)
 def test_after_each_experience_but_the_first_rows_have_one_length(name: str) -> None:
     found = {}
     for asked in (True, False):

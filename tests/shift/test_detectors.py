@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cl_adapters.errors import InputError, RunError
 from cl_adapters.shift import DETECTORS, Detector, find_detector
+from cl_adapters.shift.hdc import HyperdimensionalMemory
 from cl_adapters.shift.mahalanobis import Mahalanobis
 from cl_adapters.shift.zscore import DescriptorZScore
 
@@ -271,6 +272,58 @@ def test_mmd_is_the_double_loop_over_the_kernel() -> None:
         - 2 * mean_kernel(reference, window)
     )
     assert detector.check(window).score == pytest.approx(expected, rel=1e-3)
+
+
+def test_hdc_is_a_plain_loop_over_signs() -> None:
+    reference, window = draw(20, seeded(0)).double(), draw(5, seeded(1)).double()
+    detector = HyperdimensionalMemory(DIM, seed=3, dimensions=64)
+    detector.fit(reference.float())
+    directions = torch.randn(DIM + 1, 64, generator=seeded(3)).double().T.tolist()
+    mean = [float(reference[:, k].mean()) for k in range(DIM)]
+    squares = [sum((row[k] - mean[k]) ** 2 for k in range(DIM)) for row in reference.tolist()]
+    spread = math.sqrt(sum(squares) / 20)
+
+    def signs(row: list[float]) -> list[int]:
+        point = [(row[k] - mean[k]) / spread for k in range(DIM)] + [1.0]
+        return [
+            -1 if sum(a * b for a, b in zip(each, point, strict=True)) < 0 else 1
+            for each in directions
+        ]
+
+    memory = [sum(column) for column in zip(*map(signs, reference.tolist()), strict=True)]
+    assert detector.memory.tolist() == memory
+    length = math.sqrt(sum(value**2 for value in memory)) * 8
+    scores = [
+        1 - sum(a * b for a, b in zip(signs(row), memory, strict=True)) / length
+        for row in window.tolist()
+    ]
+    torch.testing.assert_close(
+        detector.sample_scores(window.float()), torch.tensor(scores, dtype=torch.float64)
+    )
+    assert detector.check(window.float()).score == pytest.approx(sum(scores) / 5)
+
+
+def test_hdc_follows_the_angle_and_minds_no_common_scale() -> None:
+    reference = draw(150, seeded(0))
+    detector, scaled = (HyperdimensionalMemory(DIM, dimensions=8192) for _ in range(2))
+    detector.fit(reference)
+    scaled.fit(3 * reference)
+    window = draw(40, seeded(1), shift=0.5)
+    assert scaled.check(3 * window).score == pytest.approx(detector.check(window).score, abs=1e-3)
+    # Signs of two inputs agree but for the angle between them over pi.
+    away = detector.mean.float() + torch.eye(DIM) * float(detector.spread)
+    bits = detector._signs(away.double(), detector._directions())
+    share = (bits[0] != bits[1]).float().mean()
+    assert share == pytest.approx(1 / 3, abs=0.02)  # 60 degrees between (1, 0, 1) and (0, 1, 1)
+
+
+def test_hdc_of_a_reference_without_spread_stays_finite() -> None:
+    detector = HyperdimensionalMemory(DIM)
+    detector.fit(torch.full((20, DIM), 7.0))
+    known, other = (detector.check(torch.full((8, DIM), value)) for value in (7.0, 8.0))
+    assert math.isfinite(known.score)
+    assert not known.fired
+    assert other.fired
 
 
 def test_levels_rest_on_samples_that_the_fit_did_not_see() -> None:

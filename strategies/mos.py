@@ -23,9 +23,10 @@ mean, f_k(x) the features with set k:
                    l = head(f_k(x)); stop if argmax l is a class of k, else k <- its experience
                    score = softmax(l) + softmax(T o), T experiences so far
 
-Growth (ours): `policy` and `detector` may give an experience no set of its own. Then A starts from
-the set that recognises its images and is merged into it, an experience's share at a time
-(`merge_back`); its classes are that set's too. Not beside `fidelity="official"`.
+Starts and growth (ours): A may begin elsewhere (`start`). `policy` and `detector` may give an
+experience no set of its own: A then starts from the set that recognises its images and is merged
+into it, an experience's share at a time (`merge_back`); its classes are that set's too. A policy is
+refused beside `fidelity="official"`.
 
 Differs from the authors' code, unless `fidelity="official"`:
     `merge="per_step"`        once after each step. Theirs ("official") merges 13 times a step: once
@@ -64,12 +65,12 @@ from cl_adapters.heads.registry import build_closed_head
 from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.bank import AdapterBank
 from cl_adapters.peft.merging import merge_, merge_by_block
-from cl_adapters.strategies.core.config import BlockPeftConfig, SGDConfig, TrainedHeadConfig
+from cl_adapters.strategies.core.config import SGDConfig, TrainedHeadConfig
 from cl_adapters.strategies.core.features import AdapterFeatureExtractor
 from cl_adapters.strategies.core.growing import GrowingStrategy
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
-from cl_adapters.strategies.core.regimes import SetGrowthConfig
 from cl_adapters.strategies.core.retrieving import RetrievingModel
+from cl_adapters.strategies.core.starting import StartConfig, separation
 from cl_adapters.strategies.core.statistics import ModelAlignmentConfig, collect_features
 from cl_adapters.strategies.core.strategy import Output
 from cl_adapters.vit.adapted_vit import AdaptedViT
@@ -78,9 +79,7 @@ from cl_adapters.vit.by_set import features_by_set
 __all__ = ["MOS", "MOSConfig", "MOSModel", "orthogonality_loss"]
 
 
-class MOSConfig(
-    SGDConfig, BlockPeftConfig, TrainedHeadConfig, ModelAlignmentConfig, SetGrowthConfig
-):
+class MOSConfig(SGDConfig, TrainedHeadConfig, ModelAlignmentConfig, StartConfig):
     """Options of MOS."""
 
     head_lr: float = Field(default=0.1, gt=0, description="the head's, as a share of `lr`")
@@ -219,11 +218,17 @@ class MOS(GrowingStrategy):
         model.heads.requires_grad_(requires_grad=True)
         self.old_means = model.classes.class_means(without=frozenset(self.current_classes))
         regimes, bank = self.find_regime(), model.frozen_adapters
-        if regimes is not None and not regimes.is_new:
-            model.current_adapters.load(bank.at(regimes.active_set))
+        fresh = self.backbone, self.seed * 1_000_003 + len(self.classes_by_experience)
+        start = self.config.start_tensors(bank, regimes, fresh, self._separates)
+        model.current_adapters.load(start or model.current_adapters.tensors())
         sets = None if regimes is None else regimes.stored
         model.average = bank.mean(sets) if len(bank) else None
         model.current_adapters.noise = self.generator("dropout", self.device)
+
+    def _separates(self, stored: int) -> tuple[float, int]:
+        adapters = self.model.frozen_adapters.choose(stored)
+        with self.events.timed("start", len(self.experience.dataset)):
+            return separation(self.plain_images(), lambda each: self._features(each, adapters))
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over the current classes and the orthogonality term."""

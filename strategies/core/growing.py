@@ -62,6 +62,7 @@ class GrowingStrategy(AdapterStrategy):
         is_first = regimes.count == 0
         grown = is_first or self._scan(regimes, seen, growth)
         recognised = growth.recognised(PLACE)
+        regimes.nearest = recognised or 0
         known = regimes.active if not is_first and recognised is None else recognised or 0
         regimes.add_experience(regimes.count if grown else known)
         added = regimes.learn(seen.all("regime"), seen.cached.targets.to(self.device))

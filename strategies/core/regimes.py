@@ -77,6 +77,7 @@ class Regimes(GrowingBuffers):
     Attributes:
         cost: Numbers that one more regime holds, its detector included.
         is_new: Whether the last experience made a regime.
+        nearest: The earlier regime that recognised most of its images, or least few.
         of_experience: (T,) int64, the regime of each experience.
         set_of: (R,) int64, the stored set of each regime; shorter while a new one is trained.
         group_regimes, group_classes: (G,) int64, what each group of the discriminant is.
@@ -107,6 +108,7 @@ class Regimes(GrowingBuffers):
         held = sum(int(value.numel()) for value in example.state_dict().values())
         self.cost = held + (0 if self.detectors is None else self.detectors.cost(PLACE))
         self.is_new = True
+        self.nearest = 0
 
     @property
     def count(self) -> int:

@@ -234,7 +234,8 @@ SOME = ["resumes_inside", "batches", "passes"]
             for options in (
                 {"policy": "never"},
                 {"policy": "per_block", "detector": "mahalanobis"},
-                {"policy": "whole_network", "task_predictor": "prototypes"},
+                {"policy": "whole_network", "task_predictor": "prototypes", "start": "nearest"},
+                {"start": "knn"},
             )
         ),
         ("mos", {"policy": "per_block", "detector": "ks"}, ["resumes_inside"]),

@@ -12,6 +12,8 @@ u = norm1(x), z the stream after attention, and y what a frozen linear layer mad
     qkv          u, y             (B, N, 3 D): added to queries, keys and values, in this order
     proj, fc1,   the layer's      added to the layer's output: attention's projection, and the two
     fc2          input, y         layers of the MLP
+    attention_   P, q, v, y       (B, N, D): added to y, what attention's projection gave; P
+    graph                         (B, H, N, N) its shares, q and v its queries and values (B, N, D)
 
 A module of `tokens` may say, by attributes, where its tokens go (`place`: `"after_class"`, the
 default, behind class and register tokens; `"front"`; `"end"`), whether they get the class token's
@@ -33,7 +35,18 @@ from cl_adapters.errors import InputError, unknown_name
 
 __all__ = ["SLOTS", "TRAITS", "AdapterSet", "Slot", "Slots", "slots_of", "traits"]
 
-Slot = Literal["attention", "key_value", "prefix", "mlp", "tokens", "qkv", "proj", "fc1", "fc2"]
+Slot = Literal[
+    "attention",
+    "key_value",
+    "prefix",
+    "mlp",
+    "tokens",
+    "qkv",
+    "proj",
+    "fc1",
+    "fc2",
+    "attention_graph",
+]
 Slots = Slot | tuple[Slot, ...]
 SLOTS: Final[tuple[Slot, ...]] = get_args(Slot)
 TRAITS: Final = ("place", "position", "is_kept", "renormalise")

@@ -224,6 +224,9 @@ PEFTS: Final[dict[str, Peft]] = {
     "series_mlp": Peft("fc2", 16, _at("series:Series", places=("fc2",)), source=_SERIES),
     "corda": _corda(freezes_down=False),
     "corda_frozen": _corda(freezes_down=True),
+    "p_adapter": Peft(
+        "attention_graph", 96, _at("p_adapter:PAdapter"), source="Wu et al., AAAI 2024"
+    ),
     "tleg": _shared("mlp", 16, "tleg:on_a_line", "Xia et al., AAAI 2024"),
     "mos_shards": _shared(
         "key_value", 8, "mos_shards:mixtures_of_shards", "Wang et al., ICLR 2025 (MoS)"

@@ -31,7 +31,7 @@ __all__ = [
 Filled = Mapping[Slot, Callable[..., Any]]
 
 _POOLS: Final = ("token", "avg", "avgmax", "max")
-_OF_ATTENTION: Final = frozenset({"key_value", "prefix", "qkv", "proj"})
+_OF_ATTENTION: Final = frozenset({"key_value", "prefix", "qkv", "proj", "attention_graph"})
 _OF_MLP: Final = frozenset({"fc1", "fc2"})
 
 
@@ -65,6 +65,7 @@ def _attend(layer: Attention, normed: Tensor, filled: Filled) -> Tensor:
     if "key_value" in filled:
         key_update, value_update = filled["key_value"](normed)
         key, value = key + key_update, value + value_update
+    nodes = query, value
     query, key, value = (_heads(part, layer.num_heads) for part in (query, key, value))
     query, key = layer.q_norm(query), layer.k_norm(key)
     if "prefix" in filled:
@@ -78,6 +79,10 @@ def _attend(layer: Attention, normed: Tensor, filled: Filled) -> Tensor:
     attended = layer.proj(mixed)
     if "proj" in filled:
         attended = attended + filled["proj"](mixed, attended)
+    if "attention_graph" in filled:
+        products = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        added = filled["attention_graph"](products.softmax(dim=-1), *nodes, attended)
+        attended = attended + added
     return cast("Tensor", attended)
 
 

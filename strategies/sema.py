@@ -57,7 +57,7 @@ from cl_adapters.heads.linear import cross_entropy_over
 from cl_adapters.heads.ridge import RidgeHead
 from cl_adapters.peft.growth_round import BlockSize, GrowthRound
 from cl_adapters.peft.registry import find_peft
-from cl_adapters.peft.routing import RouterKind, SlotRecord
+from cl_adapters.peft.routing import CLOSED_ROUTERS, RouterKind, SlotRecord
 from cl_adapters.shift.bank import DetectorBank
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.config import AnyHeadConfig, BlockPeftConfig, SGDConfig
@@ -82,7 +82,7 @@ class SEMAConfig(SGDConfig, BlockPeftConfig, AnyHeadConfig, GrowthConfig):
     expandable: int | tuple[int, ...] = Field(
         default=3, description="how many of the last blocks can grow, or which, counted from 0"
     )
-    router: RouterKind = Field(default="discriminant", description="learned or discriminant")
+    router: RouterKind = Field(default="discriminant", description="learned, or in closed form")
     num_classes: int | None = Field(default=None, ge=1, description="of the stream, if known")
     cache_megabytes: float = Field(
         default=1024,
@@ -382,8 +382,8 @@ class SEMA(AdapterStrategy):
         return self.features.cached_features(self.experience.dataset, frozen)
 
     def _route(self, blocks: Sequence[int]) -> None:
-        """Adds the experience to the discriminant of its adapter in each block."""
-        if self.config.router != "discriminant" or not blocks:
+        """Adds the experience to a router in closed form, as its adapter's, in each block."""
+        if self.config.router not in CLOSED_ROUTERS or not blocks:
             return
         for block, mean_tokens in self._tokens.mean_tokens(blocks, "route").items():
             adapter = self.model.active_adapter(block)

@@ -5,10 +5,15 @@ With x the tokens that enter the slot, m their mean (class token included) and f
     w = softmax(a_1(m), ..., a_K(m))          one weight per image, shared by its tokens
     S(x) = sum_k w_k f_k(x)
 
-Two routers: `learned`, one linear column an adapter that is trained together with it and then
-frozen (the paper); `discriminant`, columns in closed form from the mean tokens that each adapter
-was trained on. A learned first column has no gradient, since a softmax over one is constant, and
-later columns see new data only; the closed form sets all columns from all data.
+Four routers: `learned`, one linear column an adapter that is trained together with it and then
+frozen (the paper); `learned_null`, the same with one column more, trained with the first adapter,
+for none of them: a softmax over K + 1 whose last adds nothing; `discriminant`, columns in closed
+form from the mean tokens that each adapter was trained on; `memory`, the adapter whose memory of
+them is most similar, alone (`memories.py`). A learned first column has no gradient, since a softmax
+over one is constant, and later columns see new data only; closed forms set all from all data.
+
+`learned_null` is the choice of no adapter of Shizhe Diao and others, "Mixture-of-Domain-Adapters",
+ACL 2023, whose gate also scales the frozen layer, so that it does not begin as the frozen network.
 
 Reference: Huiyi Wang, Haodong Lu, Lina Yao, Dong Gong, "Self-Expansion of Pre-trained Models with
 Mixture of Adapters for Continual Learning", CVPR 2025, arXiv:2403.18886.
@@ -19,7 +24,7 @@ Shapes: B batch, N tokens, D width of the stream, R width of an adapter, K adapt
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +32,15 @@ from torch.nn import functional
 
 from cl_adapters.heads.discriminant import LinearDiscriminant
 from cl_adapters.peft.bottleneck import Bottleneck
+from cl_adapters.peft.memories import SignMemories
 from cl_adapters.peft.registry import PARALLEL, Peft
 from cl_adapters.peft.site import Site
 
-__all__ = ["ExpandableSlot", "RouterKind", "SlotRecord"]
+__all__ = ["CLOSED_ROUTERS", "ExpandableSlot", "RouterKind", "SlotRecord"]
 
-RouterKind = Literal["learned", "discriminant"]
+RouterKind = Literal["learned", "learned_null", "discriminant", "memory"]
+# Those that are told which images an adapter is for, in place of training.
+CLOSED_ROUTERS: Final[frozenset[RouterKind]] = frozenset({"discriminant", "memory"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +49,7 @@ class SlotRecord:
 
     Attributes:
         mean_tokens: (B, D), its input.
-        weights: (B, K), its output.
+        weights: (B, K), its output; what is missing of a sum of 1 went to no adapter.
     """
 
     mean_tokens: Tensor
@@ -78,7 +86,9 @@ class ExpandableSlot(nn.Module):
         self.left_out: frozenset[int] = frozenset()
         self.adapters = nn.ModuleList()
         self.columns = nn.ModuleList()  # of the learned router
+        self.nothing = self._column(None) if router == "learned_null" else None
         self.discriminant = LinearDiscriminant(embed_dim) if router == "discriminant" else None
+        self.memories = SignMemories(embed_dim) if router == "memory" else None
 
     def __len__(self) -> int:
         return len(self.adapters)
@@ -90,12 +100,18 @@ class ExpandableSlot(nn.Module):
         self.adapters.append(self.peft.build(self.embed_dim, self.width, generator, place=place))
         if self.discriminant is not None:
             self.discriminant.add_classes([len(self.adapters) - 1])
-            return
+        elif self.memories is not None:
+            self.memories.add_adapter()
+        else:
+            self.columns.append(self._column(generator))
+
+    def _column(self, generator: torch.Generator | None) -> nn.Linear:
+        # Of zeros without a generator.
         column = nn.Linear(self.embed_dim, 1, device="meta").to_empty(device="cpu")
-        bound = 1 / math.sqrt(self.embed_dim)
-        nn.init.uniform_(column.weight, -bound, bound, generator=generator)
-        nn.init.uniform_(column.bias, -bound, bound, generator=generator)
-        self.columns.append(column)
+        bound = 0.0 if generator is None else 1 / math.sqrt(self.embed_dim)
+        for value in (column.weight, column.bias):
+            nn.init.uniform_(value, -bound, bound, generator=generator)
+        return column
 
     def cost(self) -> int:
         """Returns the numbers that one more adapter with its learned column holds."""
@@ -104,36 +120,49 @@ class ExpandableSlot(nn.Module):
 
     def newest_parameters(self) -> list[nn.Parameter]:
         """Returns what is trained with the newest adapter: its weights and its learned column."""
-        return [*self.adapters[-1].parameters(), *self.columns[-1:].parameters()]
+        found = [*self.adapters[-1].parameters(), *self.columns[-1:].parameters()]
+        if self.nothing is not None and len(self.adapters) == 1:
+            found.extend(self.nothing.parameters())
+        return found
 
     def update_router(self, mean_tokens: Tensor, adapter: int) -> None:
-        """Tells a discriminant router what an adapter is for.
+        """Tells a router in closed form what an adapter is for.
 
         Shape:
             mean_tokens: (B, D), of images that belong to the adapter.
         """
         if self.discriminant is not None:
             self.discriminant.add(mean_tokens, torch.full((len(mean_tokens),), adapter))
+        elif self.memories is not None:
+            self.memories.add(mean_tokens, adapter)
 
     def route(self, mean_tokens: Tensor) -> Tensor:
         """Returns the weight of each adapter.
 
         Shape:
-            mean_tokens: (B, D). Output: (B, K), rows sum to 1, or to 0 if all are left out.
+            mean_tokens: (B, D). Output: (B, K), rows sum to 1, or to 0 if all are left out; to less
+            than 1 where no adapter is a choice.
         """
-        if self.discriminant is None:
-            # A first column alone gets gradients of zero, and so decays, as the authors' does.
-            scores = torch.cat([column(mean_tokens) for column in self.columns], dim=1)
-        elif len(self.adapters) == 1:
-            scores = mean_tokens.new_zeros(mean_tokens.shape[0], 1)
-        else:
-            scores = cast("Tensor", self.discriminant(mean_tokens))
-        if not self.left_out:
-            return scores.softmax(dim=1)
-        if len(self.left_out) == len(self.adapters):
-            return torch.zeros_like(scores)
-        places = torch.tensor(sorted(self.left_out), device=scores.device)
-        return scores.index_fill(1, places, float("-inf")).softmax(dim=1)
+        scores, count = self._scores(mean_tokens), len(self.adapters)
+        if self.left_out:
+            if len(self.left_out) == count:
+                return torch.zeros_like(scores[:, :count])
+            places = torch.tensor(sorted(self.left_out), device=scores.device)
+            scores = scores.index_fill(1, places, float("-inf"))
+        if self.memories is not None:
+            return functional.one_hot(scores.argmax(dim=1), count).to(mean_tokens.dtype)
+        return scores.softmax(dim=1)[:, :count]
+
+    def _scores(self, mean_tokens: Tensor) -> Tensor:
+        # (B, K), with one column more where no adapter is a choice.
+        if self.kind in CLOSED_ROUTERS and len(self.adapters) == 1:
+            return mean_tokens.new_zeros(mean_tokens.shape[0], 1)
+        closed = self.memories if self.discriminant is None else self.discriminant
+        if closed is not None:
+            return cast("Tensor", closed(mean_tokens))
+        # A first column alone gets gradients of zero, and so decays, as the authors' does.
+        columns = [*self.columns, *([] if self.nothing is None else [self.nothing])]
+        return torch.cat([column(mean_tokens) for column in columns], dim=1)
 
     def forward(
         self, tokens: Tensor, record: Callable[[SlotRecord], None] | None = None

@@ -28,7 +28,23 @@ from cl_adapters.errors import InputError, check_positive
 from cl_adapters.shift.base import Detector, Verdict
 from cl_adapters.shift.calibration import mean_threshold
 
-__all__ = ["HyperdimensionalMemory"]
+__all__ = ["HyperdimensionalMemory", "hyper_directions", "hyper_signs"]
+
+
+def hyper_directions(num_features: int, dimensions: int, seed: int) -> Tensor:
+    """Returns fixed random directions, (D + 1, H): the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn((num_features + 1, dimensions), generator=generator)
+
+
+def hyper_signs(rows: Tensor, centre: Tensor, spread: Tensor, directions: Tensor) -> Tensor:
+    """Returns the signs of rows, -1 and 1.
+
+    Shape:
+        rows: (n, D). centre: (D,). spread: a scalar. directions: (D + 1, H). Output: (n, H).
+    """
+    inputs = functional.pad((rows - centre) / spread, (0, 1), value=1.0).float()
+    return torch.where(inputs @ directions < 0, -1.0, 1.0)
 
 
 class HyperdimensionalMemory(Detector):
@@ -104,13 +120,11 @@ class HyperdimensionalMemory(Detector):
         self.count.fill_(len(kept))
 
     def _directions(self) -> Tensor:
-        generator = torch.Generator().manual_seed(int(self.drawn_from))
-        size = self.num_features + 1, self.dimensions
-        return torch.randn(size, generator=generator).to(self.mean.device)
+        found = hyper_directions(self.num_features, self.dimensions, int(self.drawn_from))
+        return found.to(self.mean.device)
 
     def _signs(self, rows: Tensor, directions: Tensor) -> Tensor:
-        inputs = functional.pad((rows - self.mean) / self.spread, (0, 1), value=1.0).float()
-        return torch.where(inputs @ directions < 0, -1.0, 1.0)  # (n, H)
+        return hyper_signs(rows, self.mean, self.spread, directions)
 
     def _remember(self, rows: Tensor, directions: Tensor) -> None:
         self.mean.copy_(rows.mean(dim=0))

@@ -51,7 +51,16 @@ def run(line: str) -> None:
 # What trains takes its time: those pages run with `make slow`.
 SLOW = {
     f"guides/{each}.md"
-    for each in ("adapter", "continue", "detector", "python", "service", "strategy", "tune")
+    for each in (
+        "adapter",
+        "continue",
+        "detector",
+        "predict",
+        "python",
+        "service",
+        "strategy",
+        "tune",
+    )
 } | {"tutorial.md"}
 CASES = [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in PAGES]
 

@@ -19,6 +19,7 @@ from cl_adapters.strategies import STRATEGIES, find_strategy
 from cl_adapters.strategies.core.output import as_output
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.adapted_vit import AdaptedViT
+from tests.marks import by_default
 
 EXPERIENCES = [[3, 0], [1, 4], [2, 5, 6]]  # labels in no order, not all of one size
 
@@ -39,6 +40,10 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+# The conformance suite trains all by the same calls; by default, one of each way of training here.
+@pytest.mark.parametrize(
+    "name", by_default(STRATEGIES, ["simplecil", "finetune", "joint", "mos", "l2p"])
+)
 def test_plain_avalanche_code_drives_it(
     name: str, tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
 ) -> None:

@@ -66,9 +66,7 @@ def facts(folder: Path) -> list[list[Any]]:
     return [[line.get(key) for key in keys] for line in lines]
 
 
-@pytest.mark.parametrize(
-    "strategy", by_default(killable.OPTIONS, ["simplecil", "ranpac", "sema", "mos"])
-)
+@pytest.mark.parametrize("strategy", by_default(killable.OPTIONS, ["simplecil", "mos"]))
 def test_months_one_after_the_other_equal_one_long_run(
     strategy: str, photos: Path, tmp_path: Path
 ) -> None:

@@ -37,7 +37,7 @@ def simplex_corners(count: int) -> Tensor:
         count: K, at least 2.
 
     Example:
-        >>> simplex_corners(3).round(decimals=4).tolist()
+        >>> [[round(value, 4) for value in row] for row in simplex_corners(3).tolist()]
         [[0.9659, -0.2588], [-0.2588, 0.9659], [-0.7071, -0.7071]]
     """
     last = count - 1

@@ -230,7 +230,7 @@ SOME = ["resumes_inside", "batches", "passes"]
         ("lae", {"policy": "every_experience"}, SOME),
         pytest.param("lae", {"policy": "per_block"}, None, marks=pytest.mark.slow),
         *(
-            pytest.param("mos", {"statistics": "full", **options}, None, marks=pytest.mark.slow)
+            pytest.param("mos", {"statistics": "diagonal", **options}, None, marks=pytest.mark.slow)
             for options in (
                 {"policy": "never"},
                 {"policy": "per_block", "detector": "mahalanobis"},

@@ -107,7 +107,7 @@ def test_a_file_says_the_same(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("lrr=0.1:1", "unknown option 'lrr'; did you mean 'lr'"),
-        ("budget.adapters=1:2", "unknown option 'budget.adapters'"),
+        ("bill.adapters=1:2", "unknown option 'bill.adapters'"),
         ("lr=-1:1", "--space lr: option `lr`: Input should be greater than 0, got -1"),
         ("epochs=0:5", "--space epochs: option `epochs`: Input should be greater than or equal"),
         ("ema_decay=0.9:2", "`ema_decay` must be 'auto' or lie in [0, 1], got 2"),

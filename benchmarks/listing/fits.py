@@ -33,12 +33,18 @@ def pairs() -> Iterator[tuple[str, str, str]]:
 def fits_table() -> str:
     """Returns the table as Markdown, with the reasons below it."""
     rows = [["module", "slots", "parameters", "source", *(f"`{each}`" for each in FITTED)]]
-    found, reasons = {(peft, method): why for peft, method, why in pairs()}, []
+    found = {(peft, method): why for peft, method, why in pairs()}
     for name, peft in PEFTS.items():
         cells = ["refused" if found[name, method] else "runs" for method in FITTED]
         slots = ", ".join(f"`{slot}`" for slot in peft.slots)
         rows.append([f"`{name}`", slots, f"{parameters_of(peft):,}", peft.source, *cells])
+    reasons: dict[tuple[str, str], list[str]] = {}
     for (name, method), why in found.items():
         if why:
-            reasons.append(f"- `{method}` refuses `{name}`: {why.splitlines()[0]}.")
-    return "\n".join([markdown_table(rows), *reasons, ""])
+            rule = why.splitlines()[0].removesuffix(f", got {name!r}")
+            reasons.setdefault((method, rule), []).append(f"`{name}`")
+    lines = [
+        f"- `{method}` refuses {', '.join(names)}: {rule}."
+        for (method, rule), names in reasons.items()
+    ]
+    return "\n".join([markdown_table(rows), *lines, ""])

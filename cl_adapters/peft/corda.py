@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cl_adapters.errors import InputError, check_positive
+from cl_adapters.errors import InputError
 from cl_adapters.peft.adapter_set import Slot
 from cl_adapters.peft.initial import uniform_rows
-from cl_adapters.peft.site import Site
+from cl_adapters.peft.site import Site, check_rank, frozen_weight
 
 __all__ = ["CorDA", "Mode", "oriented"]
 
@@ -90,12 +90,8 @@ class CorDA(nn.Module):
         sites: dict[Slot, Site],
     ) -> None:
         super().__init__()
-        check_positive("rank", rank)
-        if rank > embed_dim:
-            raise InputError(f"`rank` must be at most the width, {embed_dim}, got {rank}")
-        weight = sites["key_value"].weight
-        if weight is None:
-            raise InputError("CorDA must stand beside frozen weights, got a site without")
+        check_rank(rank, embed_dim)
+        weight = frozen_weight(sites, "key_value", "CorDA")
         self.register_buffer("weight", weight.detach().clone(), persistent=False)
         self.down = uniform_rows(rank, embed_dim, generator)
         if freezes_down:

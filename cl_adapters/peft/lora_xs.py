@@ -18,9 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cl_adapters.errors import InputError, check_positive
 from cl_adapters.peft.adapter_set import Slot
-from cl_adapters.peft.site import Site
+from cl_adapters.peft.site import Site, check_rank, frozen_weight
 
 __all__ = ["LoRAXS", "singular_parts"]
 
@@ -72,12 +71,8 @@ class LoRAXS(nn.Module):
         sites: dict[Slot, Site],
     ) -> None:
         super().__init__()
-        check_positive("rank", rank)
-        if rank > embed_dim:
-            raise InputError(f"`rank` must be at most the width, {embed_dim}, got {rank}")
-        weight = sites["key_value"].weight
-        if weight is None:
-            raise InputError("LoRA-XS must stand beside frozen weights, got a site without")
+        check_rank(rank, embed_dim)
+        weight = frozen_weight(sites, "key_value", "LoRA-XS")
         parts = [singular_parts(each, rank) for each in weight.chunk(2)]
         # Buffers, since a stack keeps what differs from block to block.
         self.register_buffer("up", torch.stack([up for up, _ in parts]), persistent=False)

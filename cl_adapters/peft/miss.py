@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cl_adapters.errors import InputError, check_positive
+from cl_adapters.errors import InputError
 from cl_adapters.peft.adapter_set import Slot
-from cl_adapters.peft.site import Site
+from cl_adapters.peft.site import Site, check_rank, frozen_weight
 
 __all__ = ["Bat", "MiSS", "sum_of_chunks"]
 
@@ -34,12 +34,6 @@ def sum_of_chunks(inputs: Tensor, size: int) -> Tensor:
     """
     filled = functional.pad(inputs, (0, -inputs.shape[-1] % size))
     return filled.reshape(*inputs.shape[:-1], -1, size).sum(dim=-2)
-
-
-def _check_rank(rank: int, embed_dim: int) -> None:
-    check_positive("rank", rank)
-    if rank > embed_dim:
-        raise InputError(f"`rank` must be at most the width, {embed_dim}, got {rank}")
 
 
 class MiSS(nn.Module):
@@ -68,7 +62,7 @@ class MiSS(nn.Module):
         generator: torch.Generator,  # noqa: ARG002
     ) -> None:
         super().__init__()
-        _check_rank(rank, embed_dim)
+        check_rank(rank, embed_dim)
         if repeats < 1 or embed_dim % repeats:
             raise InputError(f"`repeats` must divide the width, {embed_dim}, got {repeats}")
         self.repeats = repeats
@@ -120,10 +114,8 @@ class Bat(nn.Module):
         sites: dict[Slot, Site],
     ) -> None:
         super().__init__()
-        _check_rank(rank, embed_dim)
-        weight = sites["key_value"].weight
-        if weight is None:
-            raise InputError("Bat must stand beside frozen weights, got a site without")
+        check_rank(rank, embed_dim)
+        weight = frozen_weight(sites, "key_value", "Bat")
         # A buffer, since a stack keeps what differs from block to block.
         self.register_buffer("weight", weight.detach().clone(), persistent=False)
         self.weight: Tensor

@@ -27,6 +27,7 @@ from torch.nn import functional
 from cl_adapters.errors import InputError, check_positive
 from cl_adapters.shift.base import Detector, Verdict
 from cl_adapters.shift.calibration import mean_threshold
+from cl_adapters.shift.folds import check_folds, held_out_scores
 
 __all__ = ["HyperdimensionalMemory", "hyper_directions", "hyper_signs"]
 
@@ -76,8 +77,7 @@ class HyperdimensionalMemory(Detector):
     ) -> None:
         super().__init__(num_features, false_alarm=false_alarm, seed=seed)
         check_positive("dimensions", dimensions)
-        if folds < 2:
-            raise InputError(f"`folds` must be at least 2, got {folds}")
+        check_folds(folds)
         self.dimensions, self.folds = dimensions, folds
         self.register_buffer("mean", torch.zeros(num_features, dtype=torch.float64))
         self.register_buffer("spread", torch.ones((), dtype=torch.float64))
@@ -103,19 +103,16 @@ class HyperdimensionalMemory(Detector):
         """Takes mean and memory, and scores of samples that either did not see."""
         features = self.checked(features, self.min_samples)
         views = (features if features.ndim == 3 else features[None]).double()
-        generator = torch.Generator().manual_seed(self.seed)
-        order = torch.randperm(views.shape[1], generator=generator)
         self.reset()
         self.drawn_from.fill_(self.seed)
         directions = self._directions()
-        unseen = []
-        for part in torch.tensor_split(order, self.folds):
-            others = order[~torch.isin(order, part)]
-            self._remember(views[:, others].flatten(0, 1), directions)
-            unseen.append(self._score(views[0, part], directions))
-        self._remember(views.flatten(0, 1), directions)
-        kept = torch.cat(unseen)[torch.randperm(len(order), generator=generator)]
-        kept = kept[: len(self.scores)]
+        kept = held_out_scores(
+            views,
+            self.folds,
+            self.seed,
+            lambda rows: self._remember(rows, directions),
+            lambda rows: self._score(rows, directions),
+        )[: len(self.scores)]
         self.scores[: len(kept)] = kept
         self.count.fill_(len(kept))
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from cl_adapters.errors import InputError
 from cl_adapters.shift.base import Detector, Verdict
 from cl_adapters.shift.calibration import mean_threshold
+from cl_adapters.shift.folds import check_folds, held_out_scores
 
 __all__ = ["Mahalanobis"]
 
@@ -52,8 +53,7 @@ class Mahalanobis(Detector):
         buffer: int = 500,
     ) -> None:
         super().__init__(num_features, false_alarm=false_alarm, seed=seed)
-        if folds < 2:
-            raise InputError(f"`folds` must be at least 2, got {folds}")
+        check_folds(folds)
         self.folds = folds
         self.register_buffer("mean", torch.zeros(num_features, dtype=torch.float64))
         self.register_buffer("root", torch.zeros(num_features, num_features, dtype=torch.float64))
@@ -73,20 +73,12 @@ class Mahalanobis(Detector):
         """Takes mean and covariance, and distances of samples that either did not see."""
         features = self.checked(features, self.min_samples)
         views = features if features.ndim == 3 else features[None]
-        generator = torch.Generator().manual_seed(self.seed)
-        order = torch.randperm(views.shape[1], generator=generator)
         self.reset()
         # One shrinkage for all folds: more of it, as fewer samples ask for, shortens distances.
         points = views.flatten(0, 1).double().cpu().numpy()
         self._shrinkage = float(ledoit_wolf_shrinkage(points))
-        unseen = []
-        for part in torch.tensor_split(order, self.folds):
-            others = order[~torch.isin(order, part)]
-            self._describe(views[:, others].flatten(0, 1))
-            unseen.append(self._distance(views[0, part]))
-        self._describe(views.flatten(0, 1))
-        kept = torch.cat(unseen)[torch.randperm(len(order), generator=generator)]
-        kept = kept[: len(self.distances)]
+        found = held_out_scores(views, self.folds, self.seed, self._describe, self._distance)
+        kept = found[: len(self.distances)]
         self.distances[: len(kept)] = kept
         self.count.fill_(len(kept))
 

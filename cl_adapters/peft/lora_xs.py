@@ -21,7 +21,21 @@ from torch import Tensor, nn
 from cl_adapters.peft.adapter_set import Slot
 from cl_adapters.peft.site import Site, check_rank, frozen_weight
 
-__all__ = ["LoRAXS", "singular_parts"]
+__all__ = ["LoRAXS", "between", "singular_parts", "singular_vectors"]
+
+
+def singular_vectors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the largest singular values, (rank,), of a matrix between their vectors, in float64.
+
+    Returns:
+        U, (out, rank), of which the largest entry of each column is positive; S; V', (rank, in).
+    """
+    # On the CPU in double precision, so that every machine gets the same vectors.
+    left, values, right = torch.linalg.svd(weight.detach().cpu().double(), full_matrices=False)
+    left, right = left[:, :rank], right[:rank]
+    largest = left.abs().argmax(dim=0, keepdim=True)
+    signs = torch.where(left.gather(0, largest) < 0, -1.0, 1.0)  # (1, rank)
+    return left * signs, values[:rank], right * signs.T
 
 
 def singular_parts(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -31,12 +45,22 @@ def singular_parts(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
         >>> [part.tolist() for part in singular_parts(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), 1)]
         [[[1.0], [0.0]], [[2.0, 0.0]]]
     """
-    # On the CPU in double precision, so that every machine gets the same vectors.
-    left, values, right = torch.linalg.svd(weight.detach().cpu().double(), full_matrices=False)
-    left, right = left[:, :rank], right[:rank]
-    largest = left.abs().argmax(dim=0, keepdim=True)
-    signs = torch.where(left.gather(0, largest) < 0, -1.0, 1.0)  # (1, rank)
-    return (left * signs).float(), (right * values[:rank, None] * signs.T).float()
+    left, values, right = singular_vectors(weight, rank)
+    return left.float(), (values[:, None] * right).float()
+
+
+def between(inputs: Tensor, up: Tensor, mix: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns B R A u for keys and for values.
+
+    Shape:
+        inputs: u, (B, N, D). up: (2, D, R). mix: (2, R, R). down: (2, R, D). Output: two tensors
+        (B, N, D).
+    """
+    keys, values = (
+        ((inputs @ rows.T) @ square.T) @ columns.T
+        for columns, square, rows in zip(up, mix, down, strict=True)
+    )
+    return keys, values
 
 
 class LoRAXS(nn.Module):
@@ -90,11 +114,8 @@ class LoRAXS(nn.Module):
         Shape:
             inputs: (B, N, D). Output: two tensors (B, N, D).
         """
-        keys, values = (
-            ((inputs @ down.T) @ mix.T) @ up.T * self.scale
-            for up, mix, down in zip(self.up, self.mix, self.down, strict=True)
-        )
-        return keys, values
+        keys, values = between(inputs, self.up, self.mix, self.down)
+        return keys * self.scale, values * self.scale
 
     def delta(self) -> Tensor:
         """Returns what merging adds to the weights of keys and values, (2 D, D)."""

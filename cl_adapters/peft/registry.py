@@ -153,6 +153,12 @@ def _corda(*, freezes_down: bool) -> Peft:
     )
 
 
+def _by_gradient(size: int, place: str, source: str, **options: object) -> Peft:
+    why = "it sets itself by a gradient of the first experience, which no stored set is shown"
+    made = _at(place, **options)
+    return Peft("key_value", size, made, takes_sites=True, source=source, only_plain=why)
+
+
 def _shared(slot: Slot, size: int, place: str, source: str) -> Peft:
     def make_all(dim: int, size: int, **given: object) -> list[nn.Module]:
         made: list[nn.Module] = load(f"cl_adapters.peft.{place}")(dim, size, **given)
@@ -191,6 +197,8 @@ PEFTS: Final[dict[str, Peft]] = {
     "shira_weight": Peft(
         "key_value", 8, _at("shira:SHiRA", mask="weight"), takes_sites=True, source=_SHIRA
     ),
+    "shira_gradient": _by_gradient(8, "shira:SHiRA", _SHIRA, mask="gradient"),
+    "shira_snip": _by_gradient(8, "shira:SHiRA", _SHIRA, mask="snip"),
     "onebit": Peft("mlp", 32, _at("onebit:OneBit"), source="Jie et al., ICCV 2023"),
     "mosa": Peft("mlp", 64, _at("mosa:MoSA"), source=_MOSA),
     "mosa_hierarchical": Peft("mlp", 64, _at("mosa:MoSA", shares_down=True), source=_MOSA),
@@ -238,6 +246,7 @@ PEFTS: Final[dict[str, Peft]] = {
         takes_sites=True,
         source="Bałazy et al., 2024, arXiv:2405.17604",
     ),
+    "lora_sb": _by_gradient(16, "lora_sb:LoRASB", "Ponkshe et al., 2024, arXiv:2411.19557"),
 }
 
 

@@ -6,12 +6,16 @@ Harris Teague, Markus Nagel, "Sparse High Rank Adapters", NeurIPS 2024, arXiv:24
 for language models and image generation.
 
 What differs from the published code: updates go to keys and values; of the masks there are
-`random` and `weight` (the largest frozen weights), and not those from a gradient.
+`random`, `weight` (the largest frozen weights W), `gradient` (the largest gradients G of the loss)
+and `snip` (the largest |W G|), and none of rows and columns. G is the mean over at most 256 images
+of the first experience, through a classifier by class means; until a module has seen it, places
+are those of the mask `weight`.
 
 Parameters a block, D width of the stream, R the rank of a LoRA that has as many: 4 D R; 24,576 at
-D = 768 and R = 8. Beside them stand as many whole numbers, the places, which are drawn once.
+D = 768 and R = 8. Beside them stand as many whole numbers, the places, which are chosen once.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -24,7 +28,7 @@ from cl_adapters.peft.site import Site
 
 __all__ = ["Mask", "SHiRA"]
 
-Mask = Literal["random", "weight"]
+Mask = Literal["random", "weight", "gradient", "snip"]
 
 
 class SHiRA(nn.Module):
@@ -35,13 +39,15 @@ class SHiRA(nn.Module):
     Args:
         embed_dim: D, width of the stream and of the projections.
         rank: R; 2 R must not be more than D, or there are more places than a matrix has.
-        mask: Which places: `random`, or `weight`, those of the largest frozen weights.
+        mask: Which places: `random`, or those of the largest frozen weights (`weight`), gradients
+            (`gradient`) or products of both (`snip`).
         generator: Source of random places.
-        sites: The site of `key_value`, for the mask `weight`.
+        sites: The site of `key_value`, for all masks but `random`.
 
     Attributes:
         values: Entries of keys and of values, (2, K).
         places: Where they stand in a matrix that is read row by row, (2, K).
+        awaits_gradient: Whether the mask goes by a gradient that has not been seen yet.
 
     Raises:
         InputError: If the rank does not fit the width, or the mask has no weights to go by.
@@ -70,13 +76,33 @@ class SHiRA(nn.Module):
         else:
             weight = None if sites is None else sites["key_value"].weight
             if weight is None:
-                raise InputError("mask 'weight' must have frozen weights to go by, got none")
-            places = weight.detach().abs().view(2, whole).topk(count).indices.cpu()
+                raise InputError(f"mask {mask!r} must have frozen weights to go by, got none")
+            places = _largest(weight.detach(), count)
+            if mask == "snip":
+                self.register_buffer("weight", weight.detach().clone(), persistent=False)
+        if mask in {"gradient", "snip"}:
+            self.register_buffer("has_seen", torch.tensor(data=False))
+        self.weight: Tensor
+        self.has_seen: Tensor
+        self.mask: Mask = mask
         # Half the bytes of torch's own whole numbers.
         self.register_buffer("places", places.sort(dim=1).values.int())
         self.places: Tensor
         self.values = nn.Parameter(torch.zeros(2, count))
         self.embed_dim = embed_dim
+
+    @property
+    def awaits_gradient(self) -> bool:
+        """Whether the mask goes by a gradient that has not been seen yet."""
+        return hasattr(self, "has_seen") and not bool(self.has_seen)
+
+    @torch.no_grad()
+    def calibrate_by(self, gradients: Mapping[Slot, Tensor]) -> None:
+        """Chooses the places by the gradient at keys and values, (2 D, D)."""
+        found = gradients["key_value"]
+        ranked = found if self.mask == "gradient" else found * self.weight
+        self.places.copy_(_largest(ranked, self.places.shape[1]).sort(dim=1).values)
+        self.has_seen.fill_(value=True)
 
     def delta(self) -> Tensor:
         """Returns S of keys and of values, which merging adds to their weights, (2 D, D)."""
@@ -91,3 +117,8 @@ class SHiRA(nn.Module):
         """
         keys, values = functional.linear(inputs, self.delta()).chunk(2, dim=-1)
         return keys, values
+
+
+def _largest(rows: Tensor, count: int) -> Tensor:
+    # On the CPU, where ties fall alike on every machine.
+    return rows.abs().cpu().reshape(2, -1).topk(count).indices

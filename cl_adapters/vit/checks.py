@@ -24,6 +24,12 @@ from cl_adapters.peft.noise import hand_out
 from cl_adapters.peft.registry import Peft
 from cl_adapters.plugins.conformance import run_suite
 from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.calibration import Calibrated, calibrate
+from cl_adapters.vit.site_gradients import (
+    GradientCalibrated,
+    awaiting_gradients,
+    calibrate_by_gradient,
+)
 
 __all__ = ["ADAPTER_CHECKS", "check_adapter", "tiny_backbone"]
 
@@ -160,6 +166,31 @@ def _state(peft: Peft) -> Iterator[str]:
         yield "a loaded state must give the same features, got others"
 
 
+def _calibrated(peft: Peft) -> Iterator[str]:
+    """Sets itself from images once, in its state, and moves the features only if it says so."""
+    network, adapters, images = tiny_backbone(), _build(peft), _images()
+    if not any(isinstance(each, Calibrated | GradientCalibrated) for each in adapters.modules()):
+        return
+    before = torch.random.get_rng_state()
+    bare = network(images, adapters.eval()).detach()
+    moves = any(getattr(each, "moves_on_calibration", False) for each in adapters.modules())
+    calibrate_by_gradient(network, [adapters], [(images, torch.tensor([0, 1] * 3))])
+    calibrate(network, adapters, [images])
+    found = network(images, adapters).detach()
+    if not bool(torch.isfinite(found).all()):
+        yield "a calibrated module must give finite features, got others"
+    elif not moves and not torch.allclose(bare, found, atol=_CLOSE, rtol=_CLOSE):
+        yield "calibration must leave the features as they are, unless `moves_on_calibration`"
+    if any(True for _ in awaiting_gradients(adapters)):
+        yield "a module that has seen a gradient must await none, it still does"
+    if not torch.equal(before, torch.random.get_rng_state()):
+        yield "torch's global random state must stay as it is, calibration changed it"
+    twin = _build(peft, seed=1).eval()
+    twin.load_state_dict(copy.deepcopy(adapters.state_dict()))
+    if not torch.equal(found, network(images, twin).detach()):
+        yield "a loaded state must hold what calibration set, got other features"
+
+
 def _frozen(peft: Peft) -> Iterator[str]:
     """Draws nothing while it is frozen, whatever the network around it does."""
     network, adapters = tiny_backbone(), _build(peft)
@@ -207,6 +238,7 @@ ADAPTER_CHECKS: Final[dict[str, Callable[[Peft], Iterator[str]]]] = {
     "pure": _pure,
     "seeds": _seeds,
     "state": _state,
+    "calibrated": _calibrated,
     "frozen": _frozen,
     "sizes": _sizes,
     "bf16": _bf16,

@@ -36,6 +36,7 @@ def trained(name: str, network: AdaptedViT, block: int, size: int) -> nn.Module:
         "shira",
         "shira_weight",
         "lora_xs",
+        "lora_sb",
         "corda",
         "vida",
         "lora_qv",

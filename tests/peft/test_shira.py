@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cl_adapters.errors import InputError
-from cl_adapters.peft.shira import SHiRA
+from cl_adapters.peft.shira import Mask, SHiRA
 from cl_adapters.peft.site import Site
 
 
@@ -53,6 +53,28 @@ def test_the_mask_of_weights_takes_the_largest() -> None:
         sizes = sorted(rows.abs().flatten().tolist(), reverse=True)
         found = rows.abs().flatten()[module.places[side].long()]
         assert sorted(found.tolist(), reverse=True) == sizes[:16]
+
+
+@pytest.mark.parametrize("mask", ["gradient", "snip"])
+def test_masks_of_a_gradient_take_the_largest_once_it_is_seen(mask: Mask) -> None:
+    weight = torch.randn(16, 8, generator=seeded(3))
+    site = Site("key_value", 0, 8, 16, weight)
+    module = SHiRA(8, 1, mask=mask, generator=seeded(), sites={"key_value": site})
+    plain = SHiRA(8, 1, mask="weight", generator=seeded(), sites={"key_value": site})
+    assert torch.equal(module.places, plain.places)
+    assert module.awaits_gradient
+    gradient = torch.randn(16, 8, generator=seeded(4))
+    module.calibrate_by({"key_value": gradient})
+    scores = [
+        [abs(g * (w if mask == "snip" else 1)) for g, w in zip(*rows, strict=True)]
+        for rows in zip(gradient.view(2, -1).tolist(), weight.view(2, -1).tolist(), strict=True)
+    ]
+    for side, each in enumerate(scores):
+        best = sorted(range(64), key=lambda place: -each[place])[:16]
+        assert module.places[side].tolist() == sorted(best)
+    assert not module.awaits_gradient
+    assert not plain.awaits_gradient
+    assert "weight" not in module.state_dict()
 
 
 def test_parameters_and_masks_that_are_too_large() -> None:

@@ -80,6 +80,21 @@ class Restless(Gain):
         return super().forward(inputs) * scale
 
 
+class Shown(Gain):
+    # Sets itself from a gradient, outside of its state, and says nothing of it.
+    slot_gain = 0.0
+
+    @property
+    def awaits_gradient(self) -> bool:
+        return True
+
+    def calibrate_by(self, gradients: dict[str, Tensor]) -> None:
+        self.slot_gain = float(gradients["fc1"].abs().sum()) + float(torch.rand(()))
+
+    def forward(self, inputs: Tensor, output: Tensor) -> Tensor:
+        return output * (self.gain.sum() + self.slot_gain)
+
+
 class TakesZero(Gain):
     def __init__(self, embed_dim: int, size: int, generator: torch.Generator) -> None:
         super().__init__(embed_dim, max(size, 1), generator)
@@ -122,8 +137,22 @@ def test_broken_kinds_fail_with_the_rule_that_they_break(
     assert any(re.search(sentence, each) for each in found), found
 
 
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "calibration must leave the features as they are",
+        "must await none, it still does",
+        "calibration changed it",
+        "must hold what calibration set",
+    ],
+)
+def test_a_kind_that_sets_itself_badly_fails_with_each_rule(sentence: str) -> None:
+    found = check_adapter(Peft("fc1", 2, Shown), checks=["calibrated"])
+    assert any(sentence in each for each in found), found
+
+
 def test_every_check_of_kinds_has_an_offender() -> None:
-    assert {name for _, name, _ in OFFENDERS} == set(ADAPTER_CHECKS)
+    assert {name for _, name, _ in OFFENDERS} | {"calibrated"} == set(ADAPTER_CHECKS)
 
 
 def test_the_built_in_stream_passes_its_checks() -> None:

@@ -43,7 +43,7 @@ class Features:
     def __init__(
         self, backbone: AdaptedViT, device: torch.device, *, half: bool, cache: FeatureCache | None
     ) -> None:
-        self._backbone, self._device, self._half = backbone, device, half
+        self.backbone, self._device, self._half = backbone, device, half
         self.cache = cache
         self._set_digests: list[str] = []
         # Of the backbone alone, which stays as it is unless somebody writes into its weights.
@@ -65,24 +65,24 @@ class Features:
 
         def rows(images: Tensor) -> Tensor:
             with self.autocast():
-                return compute(self._backbone.inputs(images, self._device))
+                return compute(self.backbone.inputs(images, self._device))
 
         if self.cache is None or not modules:
             return FeatureExtractor(rows, device=self._device)
         weights = [value for module in modules for value in module.state_dict().values()]
-        is_backbone = modules == (self._backbone,)
+        is_backbone = modules == (self.backbone,)
         key = (compute, _fingerprint(weights)) if is_backbone else None
         if self._known is not None and key is not None and self._known[0] == key:
             namespace, size, asked = self._known[1]
         else:
-            passes = self._backbone.num_passes  # the digest's own are no pass of an image
-            namespace, size = extractor_digest(rows, weights, self._backbone.input_shape)
-            asked = (self._backbone.num_passes - passes) // PROBES  # passes an image
-            self._backbone.num_passes = passes
+            passes = self.backbone.num_passes  # the digest's own are no pass of an image
+            namespace, size = extractor_digest(rows, weights, self.backbone.input_shape)
+            asked = (self.backbone.num_passes - passes) // PROBES  # passes an image
+            self.backbone.num_passes = passes
         if is_backbone:
             self._known = key, (namespace, size, asked)
         # What a cache answers stands for passes: they are the method's, whoever computed them.
-        answered = partial(_count, self._backbone, asked)
+        answered = partial(_count, self.backbone, asked)
         return FeatureExtractor(rows, namespace, self._device, size, answered)
 
     def adapter_feature_extractor(
@@ -99,21 +99,21 @@ class Features:
         def rows(images: Tensor, sets: Tensor) -> Tensor:
             chosen = bank.choose(sets.to(self._device, non_blocking=True))
             with self.autocast():
-                found: Tensor = self._backbone(self._backbone.inputs(images, self._device), chosen)
+                found: Tensor = self.backbone(self.backbone.inputs(images, self._device), chosen)
             return found
 
-        passes = self._backbone.num_passes
+        passes = self.backbone.num_passes
         digests = list(self._set_digests)
         for number in range(len(digests), len(bank)):
             shown = partial(_under_one, rows, number)
-            shape = self._backbone.input_shape
+            shape = self.backbone.input_shape
             digests.append(extractor_digest(shown, bank.at(number), shape)[0])
         self._set_digests = digests[:settled]
-        self._backbone.num_passes = passes
-        namespace = self.feature_extractor(self._backbone, self._backbone).namespace
+        self.backbone.num_passes = passes
+        namespace = self.feature_extractor(self.backbone, self.backbone).namespace
         sets = tuple(digests)
         return AdapterFeatureExtractor(
-            rows, namespace, sets, self._device, self._backbone.count_passes
+            rows, namespace, sets, self._device, self.backbone.count_passes
         )
 
     def cached_features(
@@ -169,7 +169,7 @@ class Features:
 
     def _batches(self, loader: Any) -> Iterator[tuple[Tensor, Tensor]]:  # noqa: ANN401 - torch's
         for images, labels, *_ in loader:
-            yield self._backbone.inputs(images, self._device), labels.to(self._device).long()
+            yield self.backbone.inputs(images, self._device), labels.to(self._device).long()
 
 
 def _count(backbone: AdaptedViT, passes: int, images: int) -> None:

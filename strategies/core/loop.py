@@ -22,6 +22,7 @@ from cl_adapters.peft.noise import PeftNoise
 from cl_adapters.randomness import kept_random_states
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset, AvalancheExperience
 from cl_adapters.strategies.core.batches import Batches, BatchMaker, Frozen
+from cl_adapters.strategies.core.calibrating import show_gradients
 from cl_adapters.strategies.core.checkpointing import (
     Checkpointer,
     TrainerState,
@@ -205,6 +206,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         self.register_experience(self.experience)
         self.peft_noise.renew(self.model, self.generator("noise", self.device))
         self.begin_experience()
+        show_gradients(self.model, self.features, self.adapted_dataset, self.events)
         self.make_optimizer()
 
     def make_optimizer(self, **_: Any) -> None:  # noqa: ANN401
@@ -283,8 +285,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
             return query.compute(self.mb_x)
 
     def _replace_loader(self, loader: Any) -> None:  # noqa: ANN401 - anything that gives batches
-        # A plugin may have put its own in place before.
-        if self.dataloader is self._own_loader:
+        if self.dataloader is self._own_loader:  # else a plugin has put its own in place
             self._own_loader = self.dataloader = loader
 
     def _chance(self) -> Tensor:

@@ -22,7 +22,7 @@ from cl_adapters.records.events import Event
 from cl_adapters.records.upgrade import add_new_tensors
 from cl_adapters.strategies.core.arguments import TemplateArgs
 from cl_adapters.strategies.core.avalanche_types import AvalancheExperience
-from cl_adapters.strategies.core.calibrating import gradient_batches, sets_of, show_inputs
+from cl_adapters.strategies.core.calibrating import show_inputs
 from cl_adapters.strategies.core.checkpointing import Checkpointer, ResumablePlugin
 from cl_adapters.strategies.core.config import StrategyConfig
 from cl_adapters.strategies.core.earlier_hooks import earlier_attribute, take_earlier_hooks
@@ -36,7 +36,6 @@ from cl_adapters.strategies.core.output import logits_from, of_kind
 from cl_adapters.strategies.core.views import Augmentation, Views
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.reweighted import as_differences, from_differences
-from cl_adapters.vit.site_gradients import calibrate_by_gradient
 
 __all__ = ["AdapterStrategy", "Output", "Phase"]
 
@@ -118,18 +117,10 @@ class AdapterStrategy(Loop):
         self.features = Features(backbone, self.device, half=half, cache=cache)
         self.prepare_loop()
 
-    def check_model_and_optimizer(self, **given: Any) -> None:  # noqa: ANN401
-        """Shows PEFT modules that still await it the gradients of what is to be trained on."""
-        super().check_model_and_optimizer(**given)
-        batches = gradient_batches(self.model, self.features, self.adapted_dataset)
-        if batches:
-            with self.events.timed("gradients", sum(len(labels) for _, labels in batches)):
-                calibrate_by_gradient(self.backbone, sets_of(self.model), batches)
-
     def _after_training_exp(self, **kwargs: Any) -> None:  # noqa: ANN401
         """Shows PEFT modules that ask for it what the first experience brought."""
         if len(self.classes_by_experience) == 1:
-            show_inputs(self.model, self.backbone, self.features, self.experience.dataset)
+            show_inputs(self.model, self.features, self.experience.dataset)
         super()._after_training_exp(**kwargs)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever it was called before

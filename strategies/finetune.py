@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cl_adapters.heads.aligning import align_weights
 from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig
+from cl_adapters.strategies.core.consistency import ConsistencyConfig
 from cl_adapters.strategies.core.head_options import OwnLossHeadConfig, WeightAligningConfig
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.adapted_vit import AdaptedViT
@@ -22,7 +23,9 @@ from cl_adapters.vit.classifier import AdaptedClassifier
 __all__ = ["Finetune", "FinetuneConfig"]
 
 
-class FinetuneConfig(TrainedConfig, PeftConfig, OwnLossHeadConfig, WeightAligningConfig):
+class FinetuneConfig(
+    TrainedConfig, PeftConfig, OwnLossHeadConfig, WeightAligningConfig, ConsistencyConfig
+):
     """Options of Finetune; the PEFT module is LAE's."""
 
     mask_old_classes: bool = Field(default=False, description="loss over the current classes only")
@@ -49,10 +52,14 @@ class Finetune(AdapterStrategy):
         """Adds a head for the new classes."""
         self.model.heads.add_classes(classes, generator)
 
+    @property
+    def loss_classes(self) -> Sequence[int]:
+        """All classes seen, or the current ones only."""
+        return self.current_classes if self.config.mask_old_classes else self.classes_seen
+
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Returns the cross-entropy over all classes seen, or over the current ones only."""
-        classes = self.current_classes if self.config.mask_old_classes else self.classes_seen
-        return self.model.heads.loss(classes, logits, targets)
+        """Returns the cross-entropy over `loss_classes`."""
+        return self.model.heads.loss(self.loss_classes, logits, targets)
 
     def end_experience(self) -> None:
         """Aligns the rows of classes that are new, if asked for."""

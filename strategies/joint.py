@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig
+from cl_adapters.strategies.core.consistency import ConsistencyConfig
 from cl_adapters.strategies.core.head_options import OwnLossHeadConfig
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.adapted_vit import AdaptedViT
@@ -24,7 +25,7 @@ from cl_adapters.vit.classifier import AdaptedClassifier
 __all__ = ["Joint", "JointConfig"]
 
 
-class JointConfig(TrainedConfig, PeftConfig, OwnLossHeadConfig):
+class JointConfig(TrainedConfig, PeftConfig, OwnLossHeadConfig, ConsistencyConfig):
     """Options of Joint; the PEFT module is LAE's."""
 
     simplex_losses: ClassVar[tuple[str, ...]] = ("all", "seen")
@@ -65,6 +66,11 @@ class Joint(AdapterStrategy):
         learned = self.learned_state()
         state = {name: value for name, value in fresh.state_dict().items() if name in learned}
         self.model.load_state_dict(state, strict=False)
+
+    @property
+    def loss_classes(self) -> Sequence[int]:
+        """All classes seen."""
+        return self.classes_seen
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over all classes seen."""

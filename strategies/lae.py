@@ -44,6 +44,7 @@ from torch import Tensor, nn
 from cl_adapters.peft.growth import Policy
 from cl_adapters.peft.merging import PAPER_DECAY, auto_decay, ema_update
 from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig
+from cl_adapters.strategies.core.consistency import ConsistencyConfig
 from cl_adapters.strategies.core.diagnostics import Votes
 from cl_adapters.strategies.core.experts import ExpertsModel, ExpertsStrategy, ensemble
 from cl_adapters.strategies.core.head_options import OwnLossHeadConfig
@@ -54,7 +55,7 @@ from cl_adapters.vit.adapted_vit import AdaptedViT
 __all__ = ["LAE", "LAEConfig", "LAEModel", "ensemble"]
 
 
-class LAEConfig(TrainedConfig, PeftConfig, OwnLossHeadConfig, SetGrowthConfig):
+class LAEConfig(TrainedConfig, PeftConfig, OwnLossHeadConfig, SetGrowthConfig, ConsistencyConfig):
     """Options of LAE; the defaults are the paper's for CIFAR-100 in ten experiences."""
 
     freeze_epochs: int = Field(default=3, ge=0, description="epochs that train the head alone")

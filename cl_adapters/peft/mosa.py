@@ -6,8 +6,9 @@ one W_down is shared and W_up alone is split, is that of the authors' scripts fo
 
 What differs from the authors' code: one W_up and the owner of each entry take the place of a copy
 an expert, so that an optimiser with momentum moves entries that were not drawn too; one bias is
-shared, where theirs are trained apart and summed; the loss that pulls two passes together is
-missing; owners are drawn from the module's generator and are part of its state.
+shared, where theirs are trained apart and summed; the loss that pulls two passes together is a
+method's to add (option `consistency`); owners are drawn from the module's generator and are part of
+its state.
 
 Parameters a block, D width of the stream, R of the middle: 2 D R + R + 3 D, those of one adapter
 with its layer norm; 100,672 at D = 768 and R = 64.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["PEFT_NOISE", "PeftNoise", "draws", "dropout", "hand_out"]
+__all__ = ["PEFT_NOISE", "PeftNoise", "drawing", "draws", "dropout", "hand_out"]
 
 PEFT_NOISE: Final = "peft"  # name of the generator in a checkpoint
 
@@ -40,11 +40,12 @@ def draws(module: nn.Module, parameter: Tensor) -> bool:
 
 def hand_out(module: nn.Module, noise: torch.Generator | None) -> None:
     """Gives every module that draws, in a module or below it, the generator that it draws from."""
-    for each in _drawing(module):
+    for each in drawing(module):
         vars(each)["noise"] = noise
 
 
-def _drawing(module: nn.Module) -> Iterator[Any]:  # modules that have a `noise`
+def drawing(module: nn.Module) -> Iterator[Any]:
+    """Yields every module with a `noise`, a module itself or below it."""
     for each in module.modules():
         # A stranger's `noise` may be a tensor, which is left alone.
         if isinstance(getattr(each, "noise", 0), torch.Generator | None):
@@ -64,19 +65,19 @@ class PeftNoise:
     def renew(self, model: nn.Module, source: torch.Generator) -> None:
         """Begins an experience: its generator takes the place of the last one and of none."""
         last, self.source = self.source, source
-        for each in _drawing(model):
+        for each in drawing(model):
             if each.noise is None or each.noise is last:
                 vars(each)["noise"] = source
 
     def hand_out(self, model: nn.Module) -> None:
         """Gives the generator to modules that are new and have none."""
-        for each in _drawing(model):
+        for each in drawing(model):
             if each.noise is None:
                 vars(each)["noise"] = self.source
 
     def sources(self, model: nn.Module) -> dict[str, torch.Generator]:
         """Returns the generator by name, where a module draws from it."""
-        if self.source is None or all(each.noise is not self.source for each in _drawing(model)):
+        if self.source is None or all(each.noise is not self.source for each in drawing(model)):
             return {}
         return {PEFT_NOISE: self.source}
 

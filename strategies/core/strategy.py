@@ -25,6 +25,7 @@ from cl_adapters.strategies.core.avalanche_types import AvalancheExperience
 from cl_adapters.strategies.core.calibrating import show_inputs
 from cl_adapters.strategies.core.checkpointing import Checkpointer, ResumablePlugin
 from cl_adapters.strategies.core.config import StrategyConfig
+from cl_adapters.strategies.core.consistency import Consistency
 from cl_adapters.strategies.core.earlier_hooks import earlier_attribute, take_earlier_hooks
 from cl_adapters.strategies.core.event_log import EventLog
 from cl_adapters.strategies.core.features import Features
@@ -112,6 +113,8 @@ class AdapterStrategy(Loop):
             **{"eval_mb_size": 64, **template, **self.config.template_arguments()},
         )
         self.plugins.extend(make() for make in self.diagnostics)
+        if weight := getattr(self.config, "consistency", 0.0):
+            self.plugins.append(Consistency(weight, self.model))
         self.model.to(self.device)
         half = precision == "bf16"
         self.features = Features(backbone, self.device, half=half, cache=cache)

@@ -171,7 +171,7 @@ class _Shared:
         return prepared if self._parent is None else go_on_with(self._parent, prepared)
 
     def _backbone(self, config: RunConfig) -> PretrainedViT:
-        key = (config.backbone, config.weights, config.image_size)
+        key = (config.backbone, config.weights, config.image_size, config.emoe)
         if key not in self._loaded:
             self._loaded[key] = open_backbone(config)
         return self._loaded[key]

@@ -37,6 +37,7 @@ from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.strategies.core.views import FixedViews, Views
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.device import find_device
+from cl_adapters.vit.emoe import Experts
 from cl_adapters.vit.pretrained import BACKBONE_NAMES, PretrainedViT, load_backbone
 
 __all__ = [
@@ -142,6 +143,8 @@ def _check_names(config: RunConfig) -> None:
     find_device(config.device)
     if config.compile:
         _check_compiler(config)
+    if config.emoe is not None:
+        Experts.parse(config.emoe)
     if config.task_free is not None:
         find_detector(config.task_free)
 
@@ -256,7 +259,12 @@ def make_record(
 
 def open_backbone(config: RunConfig) -> PretrainedViT:
     """Loads the backbone of a recipe."""
-    return load_backbone(config.backbone, weights=config.weights, image_size=config.image_size)
+    return load_backbone(
+        config.backbone,
+        weights=config.weights,
+        image_size=config.image_size,
+        emoe=config.emoe,
+    )
 
 
 def _preprocess(config: RunConfig, backbone: PretrainedViT) -> Preprocess:

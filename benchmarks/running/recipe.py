@@ -58,7 +58,7 @@ __all__ = ["RECIPE_KEYS", "SHIFT_SUFFIX", "RunConfig", "read_recipe"]
 _OPTIONAL: Final = (
     "protocol", "validation", "class_depth", "domain_folders", "image_column", "label_column",
     "max_megapixels", "test_set", "max_classes", "max_images_per_class", "experiences",
-    "fixed_views", "plugins", "compile", "continued",
+    "fixed_views", "plugins", "compile", "continued", "emoe",
 )  # fmt: skip
 
 
@@ -147,6 +147,11 @@ class RunConfig(BaseModel):
     )
     image_size: Annotated[int | None, Group.PIXELS] = Field(
         default=None, ge=1, le=16384, description="side of the input in pixels"
+    )
+    emoe: Annotated[str | None, Group.PIXELS] = Field(
+        default=None,
+        description="experts that the backbone's MLPs choose among: how many, how many a token "
+        "chooses, and blocks, such as 24,4,8,10",
     )
     input_range: Annotated[str, Group.PIXELS] = Field(
         default="timm", description="what pixels become: timm, pilot_01 or imagenet"

@@ -134,7 +134,7 @@ class _Notes(Progress):
 
 def _prepared(config: RunConfig, workers: Workers, *, is_verified: bool = True) -> PreparedRun:
     source = _kept("images", config.images, lambda: open_images(config))
-    weights = (config.backbone, config.weights, config.image_size)
+    weights = (config.backbone, config.weights, config.image_size, config.emoe)
     backbone = _kept("backbone", weights, lambda: open_backbone(config))
     detector = _kept("boundary_detector", None, BoundaryDetector)
     where = workers.cache, workers.cache_gigabytes

@@ -134,6 +134,7 @@ def _backbone(sheet: Sheet, weights: str | Path | None) -> PretrainedViT:
         known["name"],
         weights=known.get("weights") if weights is None else weights,
         image_size=known.get("image_size"),
+        emoe=known.get("emoe"),
     )
     if found.digest != known["digest"]:
         raise InputError(

@@ -31,7 +31,7 @@ class Sheet:
         experiences: The name of each experience, empty where it has none.
         pixels: Settings of the pixel pipeline, those of `Preprocess`.
         backbone: `name`, `weights` (a path, `random` or None), `image_size`, `digest` of the frozen
-            network, and its `license` as far as it is known.
+            network, its `license` as far as it is known, and `emoe` where its MLPs have experts.
         trained_on: Name of the stream and digests of its images.
         run: Digest of the record that the model comes from, its state and its experiences in all.
         plugins: SHA-256 of each file that a name leads to, such as that of a method of one's own.
@@ -92,6 +92,7 @@ class Sheet:
                 "weights": config.get("weights"),
                 "image_size": config.get("image_size"),
                 "digest": known.get("weights"),
+                **({"emoe": config["emoe"]} if config.get("emoe") else {}),
             },
             trained_on=data,
             run={

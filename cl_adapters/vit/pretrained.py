@@ -6,11 +6,12 @@ timm 0.9.8 and is `augreg2_in21k_ft_in1k` since). A bare name is resolved to an 
 caller is told. Every set of weights has a digest over its tensors, which goes into the run record.
 """
 
+import copy
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, cast
 
@@ -26,6 +27,7 @@ from cl_adapters.paths import user_path
 from cl_adapters.plugins.registry import Registry, check_call
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.embedded import EMBEDDED, check_embedded_file
+from cl_adapters.vit.emoe import Experts
 from cl_adapters.vit.weight_files import load_weights
 
 __all__ = [
@@ -54,7 +56,8 @@ class PretrainedViT:
         model: The network.
         name: Architecture and explicit tag.
         weights: `embedded`, `random`, `timm`, or the path of the file.
-        digest: SHA-256 over all tensors, first 16 hex digits (`state_digest`).
+        digest: SHA-256 over all tensors, first 16 hex digits (`state_digest`), and over the experts
+            if its MLPs have any.
         mean: Channel means that the weights expect, for pixels in [0, 1].
         std: Channel standard deviations that the weights expect.
         notices: Sentences that the user should read, such as how a bare name was resolved.
@@ -133,6 +136,7 @@ def load_backbone(
     weights: str | Path | None = None,
     image_size: int | None = None,
     seed: int = 0,
+    emoe: str | None = None,
 ) -> PretrainedViT:
     """Builds a frozen backbone with its weights.
 
@@ -147,11 +151,16 @@ def load_backbone(
         image_size: Side of the square input in pixels; None takes the size of the pretraining.
             Position embeddings are resampled.
         seed: Seed of random weights. Torch's global state is left as it was.
+        emoe: Experts that its MLPs choose among, as `cl_adapters.vit.emoe` reads them.
 
     Raises:
         InputError: If the name is unknown, the file is missing, cannot be read safely or does not
-            fit, or the size does not fit the patches.
+            fit, the size does not fit the patches, or the experts do not fit the network.
     """
+    if emoe is not None:
+        experts = Experts.parse(emoe)
+        plain = load_backbone(name, weights=weights, image_size=image_size, seed=seed)
+        return _with_experts(plain, experts)
     if name in BACKBONE_NAMES:
         return _plugged_in(name, weights, image_size)
     architecture, tag, notices = _resolve(name)
@@ -172,6 +181,15 @@ def load_backbone(
     return PretrainedViT(
         model, full_name, source, state_digest(vit), tuple(config.mean), tuple(config.std), notices
     )
+
+
+def _with_experts(backbone: PretrainedViT, experts: Experts) -> PretrainedViT:
+    # The digest tells clusters too: on another machine rounding may make others of equal weights.
+    sha = hashlib.sha256(f"{backbone.digest} {experts}".encode())
+    vit = copy.deepcopy(backbone.model.vit)  # a plug-in may give one network to several runs
+    for clusters in experts.install(vit):
+        sha.update(clusters.numpy().tobytes())
+    return replace(backbone, model=AdaptedViT(vit), digest=sha.hexdigest()[:16])
 
 
 def check_weights_are_there(weights: str | None, owner: str) -> None:

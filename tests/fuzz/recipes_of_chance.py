@@ -47,6 +47,7 @@ _SOUND: Final[dict[str, tuple[Any, ...]]] = {
     "blur": (0.0, 0.25),
     "seed": (0, 7, 2**32 - 1),
     "image_size": (16, 24, "16"),
+    "emoe": ("4,2,0", "3,3,1,2"),
     "precision": ("fp32", "bf16"),
     "augment": ("none", "crop"),
     "crop_scale": (0.3, 1, 1.0),

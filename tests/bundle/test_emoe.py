@@ -1,0 +1,40 @@
+"""A run over a backbone with experts says so, and its model answers elsewhere as it does there."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import cl_adapters as cla
+from cl_adapters.benchmarks.running.prepare import prepare
+from cl_adapters.bundle.files import load
+from cl_adapters.errors import InputError
+from tests.bundle.runs import config, learn, write_pictures
+
+
+def test_experts_are_recorded(tmp_path: Path) -> None:
+    data = write_pictures(tmp_path / "data", each=6)
+    records = [
+        prepare(config(data, "simplecil", **given)).record for given in ({"emoe": "4,2,0"}, {})
+    ]
+    assert records[0].config["emoe"] == "4,2,0"
+    assert "emoe" not in records[1].config
+    assert records[0].fingerprint["weights"] != records[1].fingerprint["weights"]
+
+
+@pytest.mark.slow
+def test_experts_go_with_the_model(tmp_path: Path) -> None:
+    data = write_pictures(tmp_path / "data", each=6)
+    _, folder = learn(data, tmp_path / "run", "simplecil", emoe="4,2,0,3")
+    _, plain = learn(data, tmp_path / "plain", "simplecil")
+    assert json.loads((folder / "run.json").read_text())["config"]["emoe"] == "4,2,0,3"
+    bundle = cla.export(folder, tmp_path / "bundle", with_backbone=True)
+    paths = sorted(data.rglob("*.png"))[:4]
+    found = [load(each).predict(paths).probabilities for each in (folder, bundle, plain)]
+    assert (found[0] == found[1]).all()
+    assert (found[0] != found[2]).any()
+
+
+def test_text_that_says_no_experts_is_refused_before_images_are_opened(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="`emoe` must be the number of experts, .* got 'many'"):
+        prepare(config(tmp_path / "nowhere", "simplecil", emoe="many"))

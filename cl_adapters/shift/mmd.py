@@ -7,6 +7,10 @@ With X the reference, Y the window and k an RBF kernel of the median distance in
 and the threshold is the quantile of the same number over random splits of X and Y together into
 parts of their sizes: an exact test, since without a shift every split is as likely.
 
+With many images the test finds every difference, and new classes of the same kind of images are one.
+How large a difference is, and not how certain, tells these from images of another kind: where
+`min_discrepancy` is set, MMD^2 must reach it too. It lies between 0 and 2.
+
 Reference: Arthur Gretton, Karsten Borgwardt, Malte Rasch, Bernhard Schölkopf, Alexander Smola, "A
 Kernel Two-Sample Test", Journal of Machine Learning Research 13, 2012.
 """
@@ -32,6 +36,7 @@ class MaximumMeanDiscrepancy(ReservoirDetector):
         seed: Seed of the draw of the reference and of the permutations.
         max_reference: Most samples that are kept.
         permutations: Number of random splits; at least 1 / false_alarm - 1, else it never fires.
+        min_discrepancy: MMD^2 below which the threshold never lies, in [0, 2).
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class MaximumMeanDiscrepancy(ReservoirDetector):
         seed: int = 0,
         max_reference: int = 500,
         permutations: int = 500,
+        min_discrepancy: float = 0.0,
     ) -> None:
         super().__init__(
             num_features, false_alarm=false_alarm, seed=seed, max_reference=max_reference
@@ -51,7 +57,9 @@ class MaximumMeanDiscrepancy(ReservoirDetector):
                 f"`permutations` must be at least {math.ceil(1 / false_alarm) - 1} for a false "
                 f"alarm level of {false_alarm}, got {permutations}"
             )
-        self.permutations = permutations
+        if not 0 <= min_discrepancy < 2:
+            raise InputError(f"`min_discrepancy` must lie in [0, 2), got {min_discrepancy}")
+        self.permutations, self.min_discrepancy = permutations, min_discrepancy
 
     @torch.no_grad()
     def check(self, features: Tensor) -> Verdict:
@@ -71,7 +79,7 @@ class MaximumMeanDiscrepancy(ReservoirDetector):
         score = _discrepancies(kernel, splits[:1].to(kernel.device)).item()
         # At most false_alarm * (permutations + 1) of all splits lie above this one.
         last = math.ceil((1 - self.false_alarm) * len(scores)) - 1
-        return Verdict(score, scores[last].item())
+        return Verdict(score, max(scores[last].item(), self.min_discrepancy))
 
 
 def _discrepancies(kernel: Tensor, splits: Tensor) -> Tensor:

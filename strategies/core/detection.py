@@ -21,6 +21,9 @@ class DetectorConfig(StrategyOptions):
     min_shift: float = Field(
         default=1.5, ge=0, description="mean z below which a calibrated threshold never lies"
     )
+    min_discrepancy: float = Field(
+        default=0, ge=0, lt=2, description="MMD^2 below which the threshold of mmd never lies"
+    )
     false_alarm: float = Field(
         default=0.01, gt=0, lt=1, description="share of windows of known data that may fire"
     )
@@ -53,6 +56,8 @@ class DetectorConfig(StrategyOptions):
                 "standardize": self.standardize,
                 "batch_size": int(getattr(self, "batch_size", 32)),
             }
+        elif self.detector == "mmd":
+            own = {"min_discrepancy": self.min_discrepancy}
         kind = find_detector(self.detector)
         return kind(num_features, false_alarm=self.false_alarm, seed=seed, **own)
 

@@ -274,6 +274,23 @@ def test_mmd_is_the_double_loop_over_the_kernel() -> None:
     assert detector.check(window).score == pytest.approx(expected, rel=1e-3)
 
 
+def test_mmd_asks_for_a_difference_that_is_large_and_not_only_certain() -> None:
+    reference, window = draw(200, seeded(0)), draw(60, seeded(1), shift=0.8)
+    plain = find_detector("mmd")(DIM)
+    plain.fit(reference)
+    certain = plain.check(window)
+    assert certain.fired
+    for least, fires in ((certain.score * 0.9, True), (certain.score * 1.1, False)):
+        detector = find_detector("mmd")(DIM, min_discrepancy=least)
+        detector.fit(reference)
+        verdict = detector.check(window)
+        assert verdict.score == certain.score
+        assert verdict.threshold == pytest.approx(max(least, certain.threshold))
+        assert verdict.fired is fires
+    with pytest.raises(InputError, match=r"`min_discrepancy` must lie in \[0, 2\), got 2"):
+        find_detector("mmd")(DIM, min_discrepancy=2)
+
+
 def test_hdc_is_a_plain_loop_over_signs() -> None:
     reference, window = draw(20, seeded(0)).double(), draw(5, seeded(1)).double()
     detector = HyperdimensionalMemory(DIM, seed=3, dimensions=64)

@@ -278,7 +278,8 @@ class SEMA(AdapterStrategy):
         with self.events.timed("descriptor", count * len(self._tokens)):
             views = [self._tokens.mean_tokens(blocks, f"view {k}") for k in range(count)]
             for block in blocks:
-                self.model.detectors.newest(block).fit(torch.stack([each[block] for each in views]))
+                seen = torch.stack([each[block] for each in views])
+                self.model.detectors.newest(block).fit_labelled(seen, self._tokens.cached.targets)
         if len(self.classes_by_experience) > 1:
             for block in blocks:
                 held, cost = self.model.sizes()[block]

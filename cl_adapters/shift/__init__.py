@@ -24,6 +24,7 @@ DETECTOR_NAMES: Final = Registry[type[Detector]](
     "cl_adapters.detectors",
     {
         "adwin": "cl_adapters.shift.streaming:ADWIN",
+        "class_mmd": "cl_adapters.shift.class_mmd:ClassSplitDiscrepancy",
         "descriptor": "cl_adapters.shift.zscore:DescriptorZScore",
         "hdc": "cl_adapters.shift.hdc:HyperdimensionalMemory",
         "ks": "cl_adapters.shift.ks:KolmogorovSmirnov",

@@ -71,6 +71,23 @@ class Detector(nn.Module, ABC):
             InputError: If a number is not finite, the width differs or N is below `min_samples`.
         """
 
+    def fit_labelled(self, features: Tensor, labels: Tensor) -> None:
+        """Learns the reference as `fit` does; a detector that knows classes learns these as well.
+
+        Args:
+            features: As of `fit`.
+            labels: (N,), the class of each image.
+
+        Raises:
+            InputError: As of `fit`, or if there is not one label an image.
+        """
+        if labels.shape != (features.shape[-2],):
+            raise InputError(
+                f"there must be a label for each of {features.shape[-2]} images, "
+                f"got shape {tuple(labels.shape)}"
+            )
+        self.fit(features)
+
     @abstractmethod
     def check(self, features: Tensor) -> Verdict:
         """Judges a window and changes nothing: the same window gives the same verdict.

@@ -7,9 +7,10 @@ With X the reference, Y the window and k an RBF kernel of the median distance in
 and the threshold is the quantile of the same number over random splits of X and Y together into
 parts of their sizes: an exact test, since without a shift every split is as likely.
 
-With many images the test finds every difference, and new classes of the same kind of images are one.
-How large a difference is, and not how certain, tells these from images of another kind: where
-`min_discrepancy` is set, MMD^2 must reach it too. It lies between 0 and 2.
+With many images the test finds every difference, and new classes of the same kind of images make
+one. How large it is, and not how certain, tells these from images of another kind: where
+`min_discrepancy` is set, MMD^2 must reach it too. It lies between 0 and 2. `class_mmd.py` finds out
+by itself how large is large.
 
 Reference: Arthur Gretton, Karsten Borgwardt, Malte Rasch, Bernhard Schölkopf, Alexander Smola, "A
 Kernel Two-Sample Test", Journal of Machine Learning Research 13, 2012.
@@ -24,7 +25,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.shift.base import Verdict
 from cl_adapters.shift.reservoir import ReservoirDetector
 
-__all__ = ["MaximumMeanDiscrepancy"]
+__all__ = ["MaximumMeanDiscrepancy", "discrepancies"]
 
 
 class MaximumMeanDiscrepancy(ReservoirDetector):
@@ -64,26 +65,46 @@ class MaximumMeanDiscrepancy(ReservoirDetector):
     @torch.no_grad()
     def check(self, features: Tensor) -> Verdict:
         """Compares a window's discrepancy with those of random splits."""
+        return self.compared(self.kernel(features))
+
+    def kernel(self, features: Tensor) -> Tensor:
+        """Returns the kernel of the reference and a window together, (R + n, R + n).
+
+        Shape:
+            features: (n, D).
+        """
         rows, known = self.checked(features).double(), self.reference.double()
         both = torch.cat((known, rows.to(known.device)))
         squared = torch.cdist(both, both).square()
         # Of both together: a width from X alone would tell the true split from the random ones.
-        width = squared.flatten().median().clamp_min(1e-12)
-        kernel = torch.exp(-squared / width)
-        splits = torch.zeros(self.permutations + 1, len(both), dtype=kernel.dtype)
-        splits[0, len(known) :] = 1  # the split as it is
+        return torch.exp(-squared / squared.flatten().median().clamp_min(1e-12))
+
+    def compared(self, kernel: Tensor) -> Verdict:
+        """Compares the discrepancy of a window with those of random splits.
+
+        Shape:
+            kernel: (R + n, R + n), of the reference and the window.
+        """
+        known = int(self.count)
+        splits = torch.zeros(self.permutations + 1, len(kernel), dtype=kernel.dtype)
+        splits[0, known:] = 1  # the split as it is
         generator = torch.Generator().manual_seed(self.seed)
         for split in splits[1:]:
-            split[torch.randperm(len(both), generator=generator)[: len(rows)]] = 1
-        scores = _discrepancies(kernel, splits.to(kernel.device)).sort().values
-        score = _discrepancies(kernel, splits[:1].to(kernel.device)).item()
+            split[torch.randperm(len(kernel), generator=generator)[: len(kernel) - known]] = 1
+        scores = discrepancies(kernel, splits.to(kernel.device)).sort().values
+        score = discrepancies(kernel, splits[:1].to(kernel.device)).item()
         # At most false_alarm * (permutations + 1) of all splits lie above this one.
         last = math.ceil((1 - self.false_alarm) * len(scores)) - 1
         return Verdict(score, max(scores[last].item(), self.min_discrepancy))
 
 
-def _discrepancies(kernel: Tensor, splits: Tensor) -> Tensor:
-    # Each row of `splits` marks the window's samples with 1: (P, N) -> (P,).
+def discrepancies(kernel: Tensor, splits: Tensor) -> Tensor:
+    """Returns MMD^2 of each split of some samples into two.
+
+    Shape:
+        kernel: (N, N). splits: (P, N), 1 for samples of the one part, 0 for those of the other.
+        Output: (P,).
+    """
     window = splits / splits.sum(dim=1, keepdim=True)
     known = (1 - splits) / (1 - splits).sum(dim=1, keepdim=True)
     difference = known - window

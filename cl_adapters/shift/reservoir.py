@@ -48,10 +48,14 @@ class ReservoirDetector(Detector):
         features = self.checked(features, self.min_samples)
         rows = features[0] if features.ndim == 3 else features
         self.reset()
-        generator = torch.Generator().manual_seed(self.seed)
-        chosen = torch.randperm(len(rows), generator=generator)[: len(self.kept)]
+        chosen = self.drawn(len(rows))
         self.kept[: len(chosen)] = rows[chosen]
         self.count.fill_(len(chosen))
+
+    def drawn(self, count: int) -> Tensor:
+        """Returns which of some samples are kept, (R,), by the seed."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randperm(count, generator=generator)[: len(self.kept)]
 
     @property
     def reference(self) -> Tensor:

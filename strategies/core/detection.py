@@ -22,7 +22,7 @@ class DetectorConfig(StrategyOptions):
         default=1.5, ge=0, description="mean z below which a calibrated threshold never lies"
     )
     min_discrepancy: float = Field(
-        default=0, ge=0, lt=2, description="MMD^2 below which the threshold of mmd never lies"
+        default=0, ge=0, lt=2, description="MMD^2 below which thresholds of mmd never lie"
     )
     false_alarm: float = Field(
         default=0.01, gt=0, lt=1, description="share of windows of known data that may fire"
@@ -56,7 +56,7 @@ class DetectorConfig(StrategyOptions):
                 "standardize": self.standardize,
                 "batch_size": int(getattr(self, "batch_size", 32)),
             }
-        elif self.detector == "mmd":
+        elif self.detector in {"mmd", "class_mmd"}:
             own = {"min_discrepancy": self.min_discrepancy}
         kind = find_detector(self.detector)
         return kind(num_features, false_alarm=self.false_alarm, seed=seed, **own)

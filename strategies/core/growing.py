@@ -102,7 +102,7 @@ class GrowingStrategy(AdapterStrategy):
         count = 1 if is_one else regimes.config.views or regimes.config.descriptor_epochs
         with self.events.timed("descriptor", count * len(seen)):
             views = torch.stack([seen.all(f"view {k}") for k in range(count)])
-            regimes.detectors.newest(PLACE).fit(views)
+            regimes.detectors.newest(PLACE).fit_labelled(views, seen.cached.targets)
 
     def _frozen_features(self) -> ExperienceFeatures:
         frozen = self.features.feature_extractor(self.backbone, self.backbone)

@@ -35,6 +35,8 @@ class SetGrowthConfig(GrowthConfig):
     # The policy under which the method is the paper's, which knows of no regimes.
     plain_policy: ClassVar[Policy] = "every_experience"
     policy: Policy = Field(default="every_experience", description="when a new set is made")
+    # On frozen features of the last block, which differ between classes more than tokens do.
+    detector: str = Field(default="class_mmd", description="name of a shift detector")
 
     @property
     def decides(self) -> bool:

@@ -26,12 +26,13 @@ from torch import Tensor
 from cl_adapters.benchmarks.markdown import markdown_table
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.benchmarks.streams.experiences import read_images
 from cl_adapters.bundle.files import load
 from cl_adapters.errors import InputError
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.strategies.core.prompting import PromptStrategy
 
-__all__ = ["Cell", "answered", "images_of", "leaks", "table"]
+__all__ = ["Cell", "answered", "leaks", "table"]
 
 _CHOICES: Final = {"selection": ("image", "batch"), "prompt_pairing": ("key_value", "port")}
 _SIZES: Final = (24, 64)
@@ -88,7 +89,7 @@ def leaks(run: Path, sizes: Sequence[int] = _SIZES) -> Iterator[Cell]:
             f"runs must be of a method with {' or '.join(_CHOICES)}, got {record.strategy!r}"
         )
     prepared = prepare(RunConfig.parse(record.config))
-    images, targets = images_of(prepared.benchmark().test_stream)
+    images, targets = read_images(prepared.benchmark().test_stream)
     orders = {
         "sorted": torch.argsort(targets, stable=True),
         "shuffled": torch.from_numpy(np.random.default_rng(record.seed).permutation(len(targets))),
@@ -104,12 +105,6 @@ def leaks(run: Path, sizes: Sequence[int] = _SIZES) -> Iterator[Cell]:
                         yield Cell(text, asked, order, size, record.seed, right)
                 right = _right(strategy, images, targets, 1)
                 yield Cell(text, asked, "one", 1, record.seed, right)
-
-
-def images_of(stream: Any, every: int = 1) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - a stream
-    """Returns each how many-th image of a stream's experiences, (N, 3, S, S), and labels (N,)."""
-    rows = [each.dataset[place] for each in stream for place in range(0, len(each.dataset), every)]
-    return torch.stack([row[0] for row in rows]), torch.tensor([row[1] for row in rows])
 
 
 def _told(options: dict[str, Any]) -> str:

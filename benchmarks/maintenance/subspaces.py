@@ -24,10 +24,10 @@ import typer
 from torch import Tensor
 from torch.nn import functional
 
-from cl_adapters.benchmarks.maintenance.batch_leak import images_of
 from cl_adapters.benchmarks.markdown import markdown_table
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.benchmarks.streams.experiences import read_images
 from cl_adapters.bundle.files import load
 from cl_adapters.errors import InputError
 from cl_adapters.heads.subspaces import SubspacePrototypes
@@ -55,7 +55,7 @@ def accuracies(run: Path, every: int = 1) -> dict[str, float]:
     if not isinstance(strategy, EASE):
         raise InputError(f"runs must be of ease, got {record.strategy!r}")
     stream = prepare(RunConfig.parse(record.config)).benchmark().test_stream
-    images, targets = images_of(stream, every)
+    images, targets = read_images(stream, every)
     found = torch.cat([_features(strategy, batch) for batch in torch.split(images, _BATCH)])
     return {
         name: 100 * float((scores.argmax(dim=1) == targets).double().mean())

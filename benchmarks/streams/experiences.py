@@ -27,7 +27,7 @@ from cl_adapters.records.files import digest
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.views import Views
 
-__all__ = ["ImageDataset", "experience_dataset", "join_streams", "make_benchmark"]
+__all__ = ["ImageDataset", "experience_dataset", "join_streams", "make_benchmark", "read_images"]
 
 
 class _Picture(np.ndarray[Any, np.dtype[np.uint8]]):
@@ -192,3 +192,9 @@ def experience_dataset(
     # The constructor forgets which group is the current one.
     shown: AvalancheDataset = dataset.with_transforms(group)
     return shown
+
+
+def read_images(stream: Any, every: int = 1) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401
+    """Returns each how many-th image of a stream's experiences, (N, 3, S, S), and labels (N,)."""
+    rows = [each.dataset[place] for each in stream for place in range(0, len(each.dataset), every)]
+    return torch.stack([row[0] for row in rows]), torch.tensor([row[1] for row in rows])

@@ -34,11 +34,11 @@ import typer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cl_adapters.benchmarks.maintenance.batch_leak import images_of
 from cl_adapters.benchmarks.markdown import markdown_table
 from cl_adapters.benchmarks.running.batch import expand
 from cl_adapters.benchmarks.running.prepare import PreparedRun, prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
+from cl_adapters.benchmarks.streams.experiences import read_images
 from cl_adapters.errors import InputError
 from cl_adapters.heads.discriminant import LinearDiscriminant
 from cl_adapters.heads.ridge import RidgeHead, choose_strength
@@ -292,7 +292,7 @@ class _Stream:
 
 
 def _part(experience: Any) -> Part:  # noqa: ANN401 - Avalanche's
-    images, labels = images_of([experience])
+    images, labels = read_images([experience])
     asked = held_out(labels)
     return Part(images[~asked], labels[~asked], images[asked], labels[asked])
 

@@ -22,6 +22,7 @@ With q an image's plain features, f_t those under the prompt p_t, 10 k-means cen
 
 Differs from the authors' code, unless `fidelity="official"`:
     `steps="seen"`       an epoch of alignment has a step for each class; theirs for each old one
+    `first_head_lr=1`    a new head learns at the full rate; theirs at a tenth from the first on
     `prompt_pairing`     theirs gives images keys as values, and other images' prompts ("port")
     `schedule`, `lr`, `epochs`, `guess_lr`  what learns in the few steps of a small stream; theirs:
                          a tenth every 30 epochs, 0.0028, 50, 0.000047
@@ -55,6 +56,7 @@ class HiDePromptConfig(PairedConfig, GuessConfig):
     blocks: int = Field(default=5, ge=1, description="blocks that have prompts, the first ones")
     momentum: float = Field(default=0.01, ge=0, le=1, description="a, share of earlier prompts")
     orthogonality: float = Field(default=0.1, ge=0, description="lambda; 0 leaves the term out")
+    first_head_lr: float = Field(default=1.0, gt=0, description="the head's at first, of `lr`")
     head_lr: float = Field(default=0.1, gt=0, description="later on the head's, as a share of `lr`")
     schedule: Literal["cosine", "tenths"] = Field(
         default="cosine", description="of `lr`; tenths: a tenth of it after every 30 epochs"
@@ -66,7 +68,7 @@ class HiDePromptConfig(PairedConfig, GuessConfig):
         """Returns the authors' settings for CIFAR-100."""
         return cls(
             lr=0.03 * 24 / 256, epochs=50, schedule="tenths", guess_lr=0.0005 * 24 / 256,
-            guess_epochs=20, steps="old", prompt_pairing="port",
+            guess_epochs=20, steps="old", prompt_pairing="port", first_head_lr=0.1,
         )  # fmt: skip
 
 
@@ -87,11 +89,9 @@ class HiDePromptModel(PromptModel):
 
     def prompted(self, images: Tensor, query: Tensor | None) -> Output:
         """Returns logits (B, C): of the guess while that is trained, else of prompted features."""
-        if query is None:
-            prompts = self.prefix.entries[0]
-        elif self.training and self.is_guessing:
+        if self.training and self.is_guessing:
             return Output(self.guess(query))
-        elif self.training:
+        if query is None or self.training:  # the only prompt is prompt 0, mixed with none
             prompts = self.prefix.mixed(self.task, self.config.momentum)
         else:  # while an experience is trained, its prompt is not stored mixed yet
             latest = self.prefix.mixed(self.task, self.config.momentum) if self.is_open else None
@@ -148,9 +148,10 @@ class HiDePrompt(PromptStrategy):
         """Returns Adam: for the guess at its rate, else slower for a head that knows classes."""
         if self.model.is_guessing:
             return adam(parameters, self.config.guess_lr)
-        is_first = len(self.classes_by_experience) == 1
-        share = 1.0 if is_first or self.config.prompts == "none" else self.config.head_lr
-        return adam(parameters, self.config.lr, slower=self.model.heads, share=share)
+        is_first, config = len(self.classes_by_experience) == 1, self.config
+        share = config.first_head_lr if is_first else config.head_lr
+        share = 1.0 if config.prompts == "none" else share
+        return adam(parameters, config.lr, slower=self.model.heads, share=share)
 
     def begin_epoch(self, epoch: int) -> None:
         """Lowers the rate of the prompt and the head."""
@@ -161,10 +162,9 @@ class HiDePrompt(PromptStrategy):
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over the current classes and the orthogonality term."""
-        loss = super().batch_loss(logits, targets)
-        extras = {} if self.output is None else self.output.extras
-        if self.config.orthogonality and "features" in extras:
-            apart = orthogonality_loss(extras["features"], self.old_means)
+        loss, output = super().batch_loss(logits, targets), self.output
+        if self.config.orthogonality and output is not None and "features" in output.extras:
+            apart = orthogonality_loss(output.extras["features"], self.old_means)
             loss = loss + self.config.orthogonality * apart
         return loss
 

@@ -51,7 +51,9 @@ class GuessConfig(AlignmentConfig):
         """
         rows, labels = (torch.cat(each) for each in zip(*batches, strict=True))
         old = len(torch.unique(classes.labels))
-        classes.add_all(rows.float(), labels)
+        for label in classes.add_all(rows.float(), labels):
+            facts: dict[str, Any] = {"class": label, "rule": "spread of an average class"}
+            events.log_event("statistics", **facts)
         if old:
             through = changes.pop("through", None)
             changes |= {"steps": old} if self.steps == "old" else {}

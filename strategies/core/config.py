@@ -2,7 +2,8 @@
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from types import NoneType
+from typing import Any, ClassVar, Self, get_args
 
 import torch
 from pydantic import (
@@ -48,7 +49,10 @@ __all__ = [
 
 
 class StrategyOptions(BaseModel):
-    """Options that validate themselves; known for one version under earlier names as well."""
+    """Options that validate themselves; known for one version under earlier names as well.
+
+    The text `none` is None for an option that may be None and is no text: `--set clip_norm=none`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -59,7 +63,14 @@ class StrategyOptions(BaseModel):
             return values
         found = cls.renamed(values)
         refuse_truth("", found, cls.model_fields)
-        return found
+        return {name: None if cls._is_none(name, each) else each for name, each in found.items()}
+
+    @classmethod
+    def _is_none(cls, name: str, value: object) -> bool:
+        if not (isinstance(value, str) and value.lower() == "none" and name in cls.model_fields):
+            return False
+        kinds = get_args(cls.model_fields[name].annotation)
+        return NoneType in kinds and str not in kinds
 
     @classmethod
     def renamed(cls, options: Mapping[str, object]) -> dict[str, object]:

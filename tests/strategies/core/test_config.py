@@ -50,6 +50,15 @@ def test_todays_name_wins_and_todays_names_say_nothing() -> None:
         kind(size=5).override({"peft": "lora"})  # type: ignore[call-arg]
 
 
+def test_the_text_none_is_no_value_where_an_option_may_have_none() -> None:
+    official = find_strategy("dualprompt").config_class.official()
+    found: Any = official.override({"clip_norm": "none", "pool_size": "None", "prompts": "none"})
+    assert (found.clip_norm, found.pool_size, found.prompts) == (None, None, "none")
+    assert found.override({"clip_norm": "2"}).clip_norm == 2
+    with pytest.raises(InputError, match="option `length`: .*, got 'none'"):
+        official.override({"length": "none"})
+
+
 def test_a_name_that_was_never_an_option_here_is_refused() -> None:
     # LAE had no `guess`: another method's earlier name is no option of this one.
     with pytest.raises(InputError, match=re.escape("unknown option 'guess'")):

@@ -76,7 +76,8 @@ class KeyedConfig(PromptConfig):
         default="image", description="who chooses; batch: a vote, so that answers depend on others"
     )
     init: Init = Field(
-        default="port", description="prompts and keys in [0, 0.01) (jax) or [-1, 1] (port)"
+        default="port",
+        description="prompts and keys in [0, 0.01), head 0 (jax); in [-1, 1], head 0.02 (port)",
     )
 
     @property
@@ -100,7 +101,10 @@ class PromptModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.config = config
-        self.heads = config.build_head(backbone.embed_dim, init_std=_HEAD_STDS[init])
+        std = _HEAD_STDS[init]
+        if config.head == "cosine":  # of rows of length 0, which have no direction
+            std = std or None
+        self.heads = config.build_head(backbone.embed_dim, init_std=std)
 
     def forward(self, inputs: Tensor, query: Tensor | None = None) -> Output:
         """Returns the logits.
@@ -115,8 +119,7 @@ class PromptModel(nn.Module):
         if inputs.ndim == 2:
             return Output(self.heads(inputs))
         if self.config.prompts == "none":
-            features = self.backbone(inputs)
-            return Output(self.heads(features), {"features": features})
+            return Output(self.heads(self.backbone(inputs)))
         if query is None and self.config.prompts == "pool":
             with torch.no_grad():
                 query = self.backbone(inputs)

@@ -18,7 +18,7 @@ from cl_adapters.peft.prefix import Prefix
 from cl_adapters.peft.registry import Peft
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.checks import check_adapter
-from cl_adapters.vit.slots import adapted_block, shared_attention
+from cl_adapters.vit.slots import adapted_block, prefix_attention, shared_attention
 
 DIM = 64
 
@@ -159,6 +159,10 @@ def test_dualprompt_1_one_softmax_over_prefix_and_positions_by_hand() -> None:
     )
     assert found.flatten().tolist() == pytest.approx(expected, abs=1e-6)
     assert expected == pytest.approx([3.164, 3.020], abs=1e-3)
+    renormalised = prefix_attention(
+        query[None, None], keys[None, None], keys[None, None], prefix_key[None], prefix_value[None]
+    )
+    assert renormalised.flatten().tolist() == pytest.approx([5.284, 5.140], abs=1e-3)  # LAE's
 
 
 def attention_by_loops(

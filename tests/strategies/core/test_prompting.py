@@ -42,6 +42,13 @@ def test_without_prompts_a_head_alone_is_trained_on_frozen_features(
     assert all(key.startswith("heads.") for key in trained)
     assert strategy.query_features() is None
     assert strategy.frozen_features() is not None
+    # The loss is the same whether images come or their features, which a cache gives.
+    images, targets = images_of(stream.train_stream[1])
+    losses = []
+    for inputs in (images, tiny_vit(images)):
+        strategy.output = output = strategy.model(inputs)
+        losses.append(strategy.batch_loss(output.logits, targets))
+    assert torch.equal(*losses)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -108,6 +115,26 @@ def test_a_model_whose_answers_depend_on_a_batch_is_no_fixed_graph(tiny_vit: Ada
         GraphModel(strategy, pixels, [0, 1])  # type: ignore[arg-type]
     without = build("l2p", tiny_vit, selection="batch", prompts="none")
     assert not without.answers_by_batch
+
+
+@pytest.mark.parametrize("name", ["l2p", "dualprompt"])
+def test_new_rows_of_cosines_have_a_direction(tiny_vit: AdaptedViT, name: str) -> None:
+    for head, is_zero in (("cosine", False), ("linear", True)):
+        strategy = build(name, tiny_vit, init="jax", head=head)
+        strategy.register_classes((0, 1))
+        lengths = strategy.model.heads.layers[0].weight.norm(dim=1)
+        assert bool((lengths == 0).all()) == is_zero
+        assert bool((lengths == 0).any()) == is_zero
+
+
+def test_a_class_of_one_image_is_said_to_borrow_its_spread() -> None:
+    source, events = torch.Generator().manual_seed(0), EventLog()
+    guess = TaskGuess(4, GuessConfig(statistics="diagonal"), source)
+    guess.add_classes([0, 1], 0, source)
+    rows = torch.randn(4, 4, generator=source)
+    guess.align([(rows, torch.tensor([0, 0, 0, 1]))], GuessConfig(), source, events)
+    (event,) = events.pop_events(0)
+    assert event.values == {"class": 1, "rule": "spread of an average class"}
 
 
 def test_a_guess_learns_experiences_and_is_aligned_from_the_second_on() -> None:

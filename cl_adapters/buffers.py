@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["GrowingBuffers", "KeptTensors", "learned_sizes"]
+__all__ = ["GrowingBuffers", "KeptTensors", "count_numbers", "learned_sizes"]
 
 
 class GrowingBuffers(nn.Module):
@@ -33,6 +33,10 @@ class GrowingBuffers(nn.Module):
 
     def buffers_loaded(self) -> None:
         """Called once a state has been loaded: forgets what was computed from the one before."""
+
+    def surplus_numbers(self) -> int:
+        """Returns how many numbers more its buffers stand for than they hold: bits in bytes."""
+        return 0
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
         for name, value in self.named_buffers(recurse=False):
@@ -73,6 +77,13 @@ class KeptTensors(GrowingBuffers):
         """Returns a tensor."""
         found: Tensor = self.get_buffer(name)
         return found
+
+
+def count_numbers(module: nn.Module, state: Mapping[str, Tensor]) -> int:
+    """Returns how many numbers a state of a module holds; those in bits count one each."""
+    growing = (part for part in module.modules() if isinstance(part, GrowingBuffers))
+    surplus = sum(part.surplus_numbers() for part in growing)
+    return surplus + sum(value.numel() for value in state.values())
 
 
 def learned_sizes(module: nn.Module) -> set[str]:

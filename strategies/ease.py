@@ -22,6 +22,8 @@ t + 1 times, once more with beta; with a cache, once under each set in the whole
 Differs from the authors' code, unless `fidelity="official"`:
     `peft_scale=1.0`      their adapter's output counts 0.1, and learns little in few steps
 Not published:
+    `start`               a set may begin at earlier ones, where theirs is always fresh
+    `set_storage="one_bit"`  sets at one bit a number
     `mapped=false`        the mean of cos(f_j, p_{c,j}) over j <= i, no mapped means
 Without an option:
     `scale`               of the reported confidence; theirs reports none; the answer is the same
@@ -30,8 +32,8 @@ Without an option:
 Not built in: mapping without `recalc_sim`, which no config has; `moni_adam`, which is APER.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -39,10 +41,10 @@ from torch import Tensor
 
 from cl_adapters.heads.linear import cross_entropy_over
 from cl_adapters.heads.subspaces import SubspacePrototypes
-from cl_adapters.peft.bank import AdapterBank
-from cl_adapters.strategies.core.config import AdapterSGDConfig
+from cl_adapters.strategies.core.config import AdapterSGDConfig, StoredSetsConfig
 from cl_adapters.strategies.core.features import AdapterFeatureExtractor
 from cl_adapters.strategies.core.renewed_head import RenewedHeadModel, RenewedSetStrategy
+from cl_adapters.strategies.core.starting import separation, stored_start
 from cl_adapters.strategies.core.strategy import Phase
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.by_set import FeaturesUnder, features_by_set, features_of_all_sets
@@ -50,7 +52,7 @@ from cl_adapters.vit.by_set import FeaturesUnder, features_by_set, features_of_a
 __all__ = ["EASE", "EASEConfig", "EASEModel"]
 
 
-class EASEConfig(AdapterSGDConfig):
+class EASEConfig(AdapterSGDConfig, StoredSetsConfig):
     """Options of EASE."""
 
     lr: float = Field(default=0.025, gt=0, description="of SGD, cosine to 0")
@@ -63,6 +65,11 @@ class EASEConfig(AdapterSGDConfig):
         default=True, description="else the mean cosine over spaces with a real mean of the class"
     )
     scale: float = Field(default=10.0, gt=0, description="of the reported confidence")
+    start: Literal["fresh", "last", "mean", "knn"] = Field(
+        default="fresh",
+        description="of a new set: fresh, last in training, mean of the stored, or knn, the one "
+        "whose features tell the new classes apart",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -84,7 +91,7 @@ class EASEModel(RenewedHeadModel):
         super().__init__()
         self.backbone = backbone
         self.current_adapters = config.build_stack(backbone, seed)
-        self.frozen_adapters = AdapterBank(self.current_adapters)
+        self.frozen_adapters = config.build_bank(self.current_adapters)
         self.renew_head([], torch.Generator())
         self.prototypes = SubspacePrototypes(
             backbone.embed_dim, config.alpha, config.beta or None, config.scale, config.reweight,
@@ -115,14 +122,29 @@ class EASE(RenewedSetStrategy):
 
     @torch.no_grad()
     def begin_experience(self) -> None:
-        """Draws a fresh set, to be trained with its head; all else is frozen."""
+        """Draws a fresh set, or begins it at earlier ones; all but it and its head is frozen."""
         adapters, frozen = self.model.current_adapters, self.model.frozen_adapters
         seed = self.generator("adapters").initial_seed()
-        adapters.load_state_dict(self.config.build_stack(self.backbone, seed).state_dict())
+        adapters.load(self._begun() or self.config.build_stack(self.backbone, seed).tensors())
         if self.config.beta and len(frozen) == 0:
             frozen.append(adapters.tensors())  # adds nothing yet: it stands for the plain network
         adapters.noise = self.generator("dropout", self.device)
         self.learns_by_gradient = len(self.current_classes) > 1
+
+    def _begun(self) -> Sequence[Tensor] | None:
+        """Returns what the set begins with; None where it is drawn anew."""
+        frozen, start = self.model.frozen_adapters, self.config.start
+        sets = range(int(self.config.beta > 0), len(frozen))  # without the plain network's
+        if not sets or start == "fresh":
+            return None
+        if start == "last":
+            return self.model.current_adapters.tensors()
+        return stored_start(start, frozen, sets, self._separates)
+
+    def _separates(self, stored: int) -> tuple[float, int]:
+        adapters = self.model.frozen_adapters.choose(stored)
+        with self.events.timed("start", len(self.experience.dataset)):
+            return separation(self.plain_images(), self.features.under(adapters))
 
     def phases(self) -> Iterator[Phase]:
         """Yields the training of the set, unless there is nothing to tell apart."""

@@ -21,9 +21,10 @@ classes seen that each gives with the same heads:
 The reported probability is the score divided by its sum over classes, which keeps the argmax.
 
 Regimes (ours, not theirs at any fidelity): with a `policy` other than `never` each regime that the
-`detector` tells apart has experts of its own. Online modules go on from where the regime left them,
-or from those of the experience before in a new one, where the offline ones start again; those of
-the regime vote whose classes look most like the image to the frozen network, at one more pass.
+`detector` tells apart has experts of its own. Online modules go on from where the regime left them;
+in a new one they begin as `start` says, by default as those of the experience before, and the
+offline ones start again. Those of the regime vote whose classes look most like the image to the
+frozen network, at one more pass.
 
 Differs from the authors' code, unless `fidelity="official"`:
     `ema_decay="auto"`   The authors keep alpha = 0.9999, which moves theta_off by 9.9 % an
@@ -48,14 +49,14 @@ from cl_adapters.strategies.core.consistency import ConsistencyConfig
 from cl_adapters.strategies.core.diagnostics import Votes
 from cl_adapters.strategies.core.experts import ExpertsModel, ExpertsStrategy, ensemble
 from cl_adapters.strategies.core.head_options import OwnLossHeadConfig
-from cl_adapters.strategies.core.regimes import SetGrowthConfig
+from cl_adapters.strategies.core.starting import SetStartConfig
 from cl_adapters.strategies.core.strategy import Output
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["LAE", "LAEConfig", "LAEModel", "ensemble"]
 
 
-class LAEConfig(TrainedConfig, PeftConfig, OwnLossHeadConfig, SetGrowthConfig, ConsistencyConfig):
+class LAEConfig(TrainedConfig, PeftConfig, OwnLossHeadConfig, SetStartConfig, ConsistencyConfig):
     """Options of LAE; the defaults are the paper's for CIFAR-100 in ten experiences."""
 
     freeze_epochs: int = Field(default=3, ge=0, description="epochs that train the head alone")

@@ -23,10 +23,11 @@ mean, f_k(x) the features with set k:
                    l = head(f_k(x)); stop if argmax l is a class of k, else k <- its experience
                    score = softmax(l) + softmax(T o), T experiences so far
 
-Starts and growth (ours): A may begin elsewhere (`start`). `policy` and `detector` may give an
-experience no set of its own: A then starts from the set that recognises its images and is merged
-into it, an experience's share at a time (`merge_back`); its classes are that set's too. A policy is
-refused beside `fidelity="official"`.
+Starts, storage and growth (ours): A may begin elsewhere (`start`), and A_k be stored in bits
+(`set_storage`). `policy` and `detector` may give an experience no set of its own: A then starts
+from the set that recognises its images and is merged into it, an experience's share at a time
+(`merge_back`); its classes are that set's too. Policies and bits are refused beside
+`fidelity="official"`.
 
 Differs from the authors' code, unless `fidelity="official"`:
     `merge="per_step"`        once after each step. Theirs ("official") merges 13 times a step: once
@@ -62,10 +63,8 @@ from cl_adapters.heads.class_to_task import ClassToTask
 from cl_adapters.heads.linear import UNSEEN_LOGIT, cross_entropy_over
 from cl_adapters.heads.orthogonality import orthogonality_loss
 from cl_adapters.heads.registry import build_closed_head
-from cl_adapters.peft.adapter_set import AdapterSet
-from cl_adapters.peft.bank import AdapterBank
 from cl_adapters.peft.merging import merge_, merge_by_block
-from cl_adapters.strategies.core.config import SGDConfig, TrainedHeadConfig
+from cl_adapters.strategies.core.config import SGDConfig, StoredSetsConfig, TrainedHeadConfig
 from cl_adapters.strategies.core.features import AdapterFeatureExtractor
 from cl_adapters.strategies.core.growing import GrowingStrategy
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
@@ -79,7 +78,7 @@ from cl_adapters.vit.by_set import features_by_set
 __all__ = ["MOS", "MOSConfig", "MOSModel", "orthogonality_loss"]
 
 
-class MOSConfig(SGDConfig, TrainedHeadConfig, ModelAlignmentConfig, StartConfig):
+class MOSConfig(SGDConfig, TrainedHeadConfig, ModelAlignmentConfig, StoredSetsConfig, StartConfig):
     """Options of MOS."""
 
     head_lr: float = Field(default=0.1, gt=0, description="the head's, as a share of `lr`")
@@ -110,6 +109,7 @@ class MOSConfig(SGDConfig, TrainedHeadConfig, ModelAlignmentConfig, StartConfig)
                 "`policy` must stay at every_experience, without a budget, where sets are merged "
                 f"as the authors' are (`merge`, `merge_in_evaluation`), got {self.policy!r}"
             )
+        self.refuse_beside_bits({"merge": "official", "merge_in_evaluation": True})
         self.refuse_beside_parallel({"scale": 1.0, "dropout": 0.1, "prototype_dropout": False})
         return self
 
@@ -146,9 +146,9 @@ class MOSModel(RetrievingModel):
         self.backbone = backbone
         options = {"scale": config.scale, "dropout": config.dropout}
         self.current_adapters = config.build_stack(backbone, seed, **options)
-        self.frozen_adapters = AdapterBank(self.current_adapters)
+        self.frozen_adapters = config.build_bank(self.current_adapters)
         # Of each frozen set the mean of those before it, only for merging in evaluation.
-        self.before = AdapterBank(self.current_adapters)
+        self.before = config.build_bank(self.current_adapters)
         self.average: list[Tensor] | None = None  # of the frozen sets, while another is trained
         self.heads = config.build_head(backbone.embed_dim, init_std=0.02)
         predictor = "prototype" if config.task_predictor == "prototypes" else "discriminant"
@@ -228,7 +228,7 @@ class MOS(GrowingStrategy):
     def _separates(self, stored: int) -> tuple[float, int]:
         adapters = self.model.frozen_adapters.choose(stored)
         with self.events.timed("start", len(self.experience.dataset)):
-            return separation(self.plain_images(), lambda each: self._features(each, adapters))
+            return separation(self.plain_images(), self.features.under(adapters))
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over the current classes and the orthogonality term."""
@@ -289,7 +289,7 @@ class MOS(GrowingStrategy):
 
     def _current_features(self, images: Tensor) -> Tensor:
         with self.model.merged_pass(training=True):
-            return self._features(images, self.model.current_adapters.adapters())
+            return self.features.under(self.model.newest_adapters())(images)
 
     def _fit_task_predictor(self, features: Tensor, labels: Tensor) -> None:
         """Adds the classes as the first set sees them; in experience 0 that is known already."""
@@ -302,7 +302,7 @@ class MOS(GrowingStrategy):
         with self.events.timed("prototypes", len(features)), torch.no_grad():
             for images, targets in self.plain_images():
                 adapters = model.frozen_adapters.choose(0, dropout=dropout, noise=noise)
-                model.task_predictor.add(self._features(images, adapters), targets)
+                model.task_predictor.add(self.features.under(adapters)(images), targets)
 
     # --- what it is made of ----------------------------------------------------------------------
 
@@ -342,8 +342,3 @@ class MOS(GrowingStrategy):
             return None
         settled = None if self.model.regimes is None else 1  # the others may be continued
         return self.features.adapter_feature_extractor(frozen, settled=settled)
-
-    def _features(self, images: Tensor, adapters: AdapterSet) -> Tensor:
-        with self.features.autocast():
-            features: Tensor = self.backbone(images, adapters)
-        return features.float()

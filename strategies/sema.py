@@ -39,6 +39,7 @@ Differs from the authors' code, unless `fidelity="official"`:
                                 training cannot diverge.
     `descriptor_dim=None`       a sixth of the width, as their 128 of 768.
     `views=1`                   augmented views of an image for the detectors (theirs: 0, new ones).
+Ours: a grown adapter may begin at its block's earlier ones (`start`).
 Always: statistics are part of the checkpoint (theirs are lost); the number of classes need not be
 known (`num_classes` makes the head at once, as theirs, whose unused rows then decay); the errors of
 an untrained descriptor never enter its statistics (theirs, if an experience has fewer images than
@@ -61,12 +62,12 @@ from cl_adapters.peft.routing import CLOSED_ROUTERS, RouterKind, SlotRecord
 from cl_adapters.shift.bank import DetectorBank
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.config import AnyHeadConfig, BlockPeftConfig, SGDConfig
-from cl_adapters.strategies.core.detection import GrowthConfig
 from cl_adapters.strategies.core.diagnostics import RouterUsage
 from cl_adapters.strategies.core.feature_cache import CachedFeatures
 from cl_adapters.strategies.core.features import FeatureExtractor
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
 from cl_adapters.strategies.core.samplers import ResumableIndexSampler
+from cl_adapters.strategies.core.slot_starts import SlotStartConfig, SlotStarts
 from cl_adapters.strategies.core.strategy import AdapterStrategy, Output, Phase
 from cl_adapters.strategies.core.tokens import ExperienceTokens
 from cl_adapters.vit.adapted_vit import AdaptedViT
@@ -76,7 +77,7 @@ from cl_adapters.vit.expandable import ExpandableViT
 __all__ = ["SEMA", "SEMAConfig", "SEMAModel"]
 
 
-class SEMAConfig(SGDConfig, BlockPeftConfig, AnyHeadConfig, GrowthConfig):
+class SEMAConfig(SGDConfig, BlockPeftConfig, AnyHeadConfig, SlotStartConfig):
     """Options of SEMA."""
 
     expandable: int | tuple[int, ...] = Field(
@@ -245,8 +246,13 @@ class SEMA(AdapterStrategy):
         return []
 
     def _add_adapters(self, blocks: Sequence[int]) -> None:
-        for block in blocks:
+        asked = self._tokens, self.features, self.events.timed
+        starts = SlotStarts(self.config.start, self.model, self.model.detectors, *asked)
+        begun = [starts.of(block) for block in blocks]  # of the network before any of them grows
+        for block, state in zip(blocks, begun, strict=True):
             self.grow_block(block)
+            if state is not None:
+                self.model.slot(block).adapters[-1].load_state_dict(state)
             self.model.active[self.model.expandable.index(block)] = len(self.model.slot(block)) - 1
             self._round.grown.append(block)
 

@@ -28,6 +28,8 @@ Differs from the authors' code, unless `fidelity="official"`:
     `peft_scale=1.0`, `epochs`, `batch_size`   a set that learns enough in the few steps of a small
                              stream (theirs for CIFAR-100: 0.1, 15, 16)
     `statistics="low_rank"`  128 directions and a diagonal; theirs keeps D x D numbers a class
+Not published:
+    `set_storage="one_bit"`  all stored sets at one bit a number
 For ImageNet-R theirs sets `orthogonality=0.001`, `epochs=10`, `lr=0.02`, `batch_size=32` and
 `mean_scaling="tuna"`, which divides by a negative number: newer classes get the smaller means
 ("slca": what it means to do); for ImageNet-A `margin=0.3`.
@@ -41,7 +43,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cl_adapters.heads.linear import cross_entropy_over
-from cl_adapters.peft.bank import AdapterBank
 from cl_adapters.peft.merging import orthogonality_term, universal_set
 from cl_adapters.peft.registry import Peft
 from cl_adapters.strategies.core.aligned import (
@@ -49,6 +50,7 @@ from cl_adapters.strategies.core.aligned import (
     AlignedPeftModel,
     AlignedPeftStrategy,
 )
+from cl_adapters.strategies.core.config import StoredSetsConfig
 from cl_adapters.strategies.core.features import AdapterFeatureExtractor
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.by_set import FeaturesUnder, features_by_set, features_of_all_sets
@@ -58,7 +60,7 @@ __all__ = ["TUNA", "TUNAConfig", "TUNAModel"]
 _UP: Final = 2  # among the tensors of a bottleneck
 
 
-class TUNAConfig(AlignedPeftConfig):
+class TUNAConfig(AlignedPeftConfig, StoredSetsConfig):
     """Options of TUNA."""
 
     size: int | None = Field(
@@ -78,6 +80,7 @@ class TUNAConfig(AlignedPeftConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        self.refuse_beside_bits({"detach_stored": False})
         self.refuse_beside_parallel({"orthogonality": 0.0})
         return self
 
@@ -100,7 +103,8 @@ class TUNAModel(AlignedPeftModel):
     def __init__(self, backbone: AdaptedViT, config: TUNAConfig, seed: int) -> None:
         super().__init__(backbone, config, seed)
         self.is_merged = config.second == "universal"
-        self.frozen_adapters = AdapterBank(self.current_adapters)  # the universal one stands last
+        # The universal one stands last.
+        self.frozen_adapters = config.build_bank(self.current_adapters)
         # A copy of the stored up-projections while the optimiser moves them; empty between.
         self.moved = None if config.detach_stored else nn.Parameter(torch.zeros(0))
 
@@ -186,6 +190,13 @@ class TUNA(AlignedPeftStrategy):
         bank.append(model.current_adapters.tensors())
         if model.is_merged and len(bank) > 1:
             bank.append(universal_set(bank.tensors()))
+
+    def current_features(self, images: Tensor) -> Tensor:
+        """Returns features (B, D) of images (B, 3, S, S): of the newest set as it answers."""
+        model = self.model
+        if self.config.set_storage == "float":
+            return super().current_features(images)
+        return self.features.under(model.frozen_adapters.choose(model.num_sets - 1))(images)
 
     @classmethod
     def build_model(cls, backbone: AdaptedViT, config: TUNAConfig, seed: int) -> TUNAModel:

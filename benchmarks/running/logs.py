@@ -25,6 +25,7 @@ from cl_adapters.benchmarks.running.learner import Watched
 from cl_adapters.benchmarks.running.observer import Observer, OnProgress
 from cl_adapters.benchmarks.running.wandb_log import WandbLog
 from cl_adapters.benchmarks.streams.plans import StreamPlan
+from cl_adapters.buffers import count_numbers
 from cl_adapters.errors import unknown_name
 from cl_adapters.records.event_kinds import Evaluation, Parameters, Phase
 from cl_adapters.records.events import read_events
@@ -107,7 +108,7 @@ class MethodLog(Observer):
         if experience <= self._evaluated:
             return
         seconds = {**self.phases, **strategy.timings}
-        learned = strategy.learned_state().values()
+        added = count_numbers(strategy.model, strategy.learned_state())
         trainable = (each for each in strategy.model.parameters() if each.requires_grad)
         self._tell(
             experience,
@@ -115,7 +116,7 @@ class MethodLog(Observer):
             {
                 **{f"seconds/{name}": spent for name, (spent, _) in seconds.items()},
                 "seconds/evaluation": self.evaluation[0],
-                "parameters/added": sum(each.numel() for each in learned),
+                "parameters/added": added,
                 "parameters/trainable": sum(each.numel() for each in trainable),
             },
         )

@@ -11,6 +11,7 @@ from cl_adapters.benchmarks.running.learner import Learner, Runnable
 from cl_adapters.benchmarks.running.memory import peak_bytes
 from cl_adapters.benchmarks.running.observer import Observer
 from cl_adapters.benchmarks.streams.plans import StreamPlan
+from cl_adapters.buffers import count_numbers
 from cl_adapters.records.event_kinds import Event
 from cl_adapters.records.events import append_events, make_event
 from cl_adapters.records.integrity import replace_tables, seal_events
@@ -86,7 +87,7 @@ def _truth(plan: StreamPlan, experience: int) -> Iterator[Event]:
 def _count_parameters(strategy: Learner) -> tuple[dict[str, int], Event]:
     """Returns the numbers of the record, and the event."""
     backbone = sum(value.numel() for value in strategy.backbone.parameters())
-    added = sum(value.numel() for value in strategy.learned_state().values())
+    added = count_numbers(strategy.model, strategy.learned_state())
     trainable = sum(value.numel() for value in strategy.model.parameters() if value.requires_grad)
     event = make_event("parameters", trainable=trainable, added=added, total=backbone + added)
     return {"backbone": backbone, "added": added}, event

@@ -8,7 +8,7 @@ Shapes: B batch, N tokens, D width of the stream, R width of an adapter, L block
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import repeat
 
 import torch
@@ -39,11 +39,15 @@ class AdapterBank(GrowingBuffers):
         super().__init__()
         self.template = copy.deepcopy(stack.template)  # of its own: this one stays in eval mode
         self.template.module.eval()
-        for key, value in zip(self.template.keys, stack.tensors(), strict=True):
+        for key, value in self._kept(stack.tensors()).items():
             self.register_buffer(key, torch.zeros(0, *value.shape, dtype=value.dtype))
 
     def __len__(self) -> int:
-        return len(self.tensors()[0])
+        return len(next(self.buffers(recurse=False)))
+
+    def _kept(self, tensors: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        """Returns what is kept of a set, by the names of buffers."""
+        return dict(zip(self.template.keys, (value.detach() for value in tensors), strict=True))
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Returns the stacked tensors, sets first, blocks second."""
@@ -56,18 +60,22 @@ class AdapterBank(GrowingBuffers):
         Args:
             tensors: As `AdapterStack.tensors` gives them.
         """
-        for key, value in zip(self.template.keys, tensors, strict=True):
-            setattr(self, key, torch.cat([getattr(self, key), value.detach()[None]]))
+        for key, value in self._kept(tensors).items():
+            setattr(self, key, torch.cat([getattr(self, key), value[None]]))
 
     @torch.no_grad()
     def cut(self, count: int) -> None:
         """Forgets all sets but the first `count`."""
-        for key in self.template.keys:
-            setattr(self, key, getattr(self, key)[:count].clone())
+        for key, value in [*self.named_buffers(recurse=False)]:
+            setattr(self, key, value[:count].clone())
 
     def at(self, index: int) -> list[Tensor]:
         """Returns the tensors of one set, blocks first: what is written into them stays."""
         return [value[index] for value in self.tensors()]
+
+    def _asked(self, index: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+        """Returns the tensors of sets, sets first, and the place of each image's among them."""
+        return self.tensors(), index
 
     @torch.no_grad()
     def replace(self, index: int, tensors: Sequence[Tensor]) -> None:
@@ -77,9 +85,9 @@ class AdapterBank(GrowingBuffers):
             index: Of the other, counted from 0.
             tensors: As `AdapterStack.tensors` gives them.
         """
-        for key, value in zip(self.template.keys, tensors, strict=True):
+        for key, value in self._kept(tensors).items():
             held = getattr(self, key).clone()
-            held[index] = value.detach()
+            held[index] = value
             setattr(self, key, held)
 
     def mean(self, sets: Sequence[int] | None = None) -> list[Tensor]:
@@ -106,12 +114,13 @@ class AdapterBank(GrowingBuffers):
         Raises:
             InputError: If there is no such set.
         """
-        tensors, drop = self.tensors(), Drop(dropout, noise)
-        self._check(index, len(tensors[0]))
+        drop = Drop(dropout, noise)
+        self._check(index, len(self))
         if isinstance(index, int):  # no copies, plain products
             return self.template.filled(self._set(index), drop)
         if self.template.is_bottleneck:
-            by_block = [[block[index] for block in value.unbind(1)] for value in tensors]
+            tensors, places = self._asked(index)
+            by_block = [[block[places] for block in value.unbind(1)] for value in tensors]
             return self.template.filled([*zip(*by_block, strict=True)], drop)
         asked = torch.unique(index).tolist()
         rows = [(index == each).nonzero()[:, 0] for each in asked]
@@ -131,11 +140,8 @@ class AdapterBank(GrowingBuffers):
 
     def _set(self, index: int) -> list[tuple[Tensor, ...]]:
         # By block. A call must not change a stored set: where a module has buffers it gets copies.
-        pairs = zip(self.template.keys, self.tensors(), strict=True)
-        rows = [
-            value[index].clone() if key in self.template.buffers else value[index]
-            for key, value in pairs
-        ]
+        pairs = zip(self.template.keys, self.at(index), strict=True)
+        rows = [value.clone() if key in self.template.buffers else value for key, value in pairs]
         return [*zip(*rows, strict=True)]
 
     def distances(self) -> Tensor:

@@ -23,7 +23,7 @@ from cl_adapters.peft.initial import uniform_rows
 from cl_adapters.peft.noise import draws
 from cl_adapters.peft.noise import dropout as dropped
 
-__all__ = ["OneBit", "levels", "pack", "quantised", "unpack"]
+__all__ = ["OneBit", "levels", "pack", "quantised", "unpack", "unpack_codes"]
 
 _ROUNDS = 500
 _TINY = 1e-24  # variance of a matrix that is constant
@@ -87,11 +87,21 @@ def pack(weight: Tensor, bits: int = 1) -> tuple[Tensor, Tensor]:
     return packed, torch.stack((mean, deviation))
 
 
+def unpack_codes(packed: Tensor, count: int, bits: int = 1) -> Tensor:
+    """Returns the codes that bytes hold, int64.
+
+    Shape:
+        packed: (..., bytes). Output: (..., count).
+    """
+    shifts = torch.arange(0, 8, bits, device=packed.device)
+    codes: Tensor = (packed.long()[..., None] >> shifts) & (2**bits - 1)
+    return codes.flatten(-2)[..., :count]
+
+
 def unpack(packed: Tensor, moments: Tensor, shape: tuple[int, ...], bits: int = 1) -> Tensor:
     """Returns what `quantised` made of a matrix of that shape, of what `pack` made of it."""
-    shifts = torch.arange(0, 8, bits, device=packed.device)
-    codes = (packed.long()[:, None] >> shifts) & (2**bits - 1)
-    values = levels(bits)[0].to(packed.device)[codes.flatten()[: torch.Size(shape).numel()]]
+    codes = unpack_codes(packed, torch.Size(shape).numel(), bits)
+    values = levels(bits)[0].to(packed.device)[codes]
     mean, deviation = moments
     found = values.view(shape) * deviation + mean
     return torch.where(deviation.square() <= 2 * _TINY, mean, found)

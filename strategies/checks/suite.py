@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import torch
 
+from cl_adapters.buffers import count_numbers
 from cl_adapters.errors import InputError
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 from cl_adapters.plugins.conformance import run_suite
@@ -263,7 +264,7 @@ def _growth(trial: Trial) -> Iterator[str]:
     for number, experience in enumerate(stream.benchmark.train_stream):
         strategy.train(experience)
         state = strategy.learned_state()
-        sizes.append(sum(value.numel() for value in state.values()))
+        sizes.append(count_numbers(strategy.model, state))
         hidden.append(bytes_held(strategy) - sum(value.nbytes for value in state.values()))
         events = [event for event in strategy.pop_events(number) if isinstance(event, Growth)]
         noted.append(sum(event.parameters for event in events))

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from types import NoneType
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from pydantic import (
@@ -29,6 +29,8 @@ from cl_adapters.heads.registry import (
     check_head,
 )
 from cl_adapters.peft.adapter_set import AdapterSet
+from cl_adapters.peft.bank import AdapterBank
+from cl_adapters.peft.onebit_bank import OneBitBank
 from cl_adapters.peft.registry import Peft, build_adapters, find_peft
 from cl_adapters.peft.stack import AdapterStack
 from cl_adapters.records.upgrade import OPTION_NAMES
@@ -42,6 +44,7 @@ __all__ = [
     "ClosedHeadConfig",
     "PeftConfig",
     "SGDConfig",
+    "StoredSetsConfig",
     "StrategyConfig",
     "TrainedConfig",
     "TrainedHeadConfig",
@@ -292,6 +295,34 @@ class BlockPeftConfig(StrategyOptions):
                 raise ValueError(
                     f"`{name}` must stay at {default} with peft {self.peft!r}, since only the "
                     f"parallel adapter has it, got {getattr(self, name)}"
+                )
+
+
+class StoredSetsConfig(StrategyOptions):
+    """How finished sets of PEFT modules are stored."""
+
+    set_storage: Literal["float", "one_bit"] = Field(
+        default="float", description="of finished sets: as trained, or at one bit a number"
+    )
+
+    def build_bank(self, stack: AdapterStack) -> AdapterBank:
+        """Returns a bank for sets that look like one, without a set yet."""
+        return OneBitBank(stack) if self.set_storage == "one_bit" else AdapterBank(stack)
+
+    def refuse_beside_bits(self, values: Mapping[str, object]) -> None:
+        """Refuses values of options under which stored sets would change.
+
+        Args:
+            values: The value of each option.
+
+        Raises:
+            ValueError: If sets are stored in bits, and one is chosen.
+        """
+        for name, value in values.items():
+            if self.set_storage == "one_bit" and getattr(self, name) == value:
+                raise ValueError(
+                    f"`{name}` must not be {value} with set_storage 'one_bit', since sets that "
+                    f"are stored in bits stay as they are, got {value}"
                 )
 
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.strategies.core.extractors import FeatureExtractor
 from cl_adapters.strategies.core.growing import GrowingStrategy
 from cl_adapters.strategies.core.regimes import Regimes
+from cl_adapters.strategies.core.starting import mean_state, separation, stored_choice
 from cl_adapters.strategies.core.strategy import Output
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
@@ -105,13 +106,36 @@ class ExpertsModel(nn.Module):
 class ExpertsStrategy(GrowingStrategy):
     """Trains the experts of one regime at a time; images find theirs by frozen features."""
 
+    config: Any  # with the options of `PeftConfig` and `SetStartConfig`
     model: ExpertsModel
 
     def find_experts(self) -> None:
-        """Finds the regime of the experience, and puts its experts back to where it left them."""
+        """Finds the regime of the experience; its experts go on where it left them, or begin."""
         regimes, model = self.find_regime(), self.model
         if regimes is not None and not regimes.is_new:
             model.experts.load(regimes.active, model.online, model.offline)
+        elif len(model.experts):
+            begun = self._begun(regimes)
+            model.online.load_state_dict(begun or model.online.state_dict())
+
+    def _begun(self, regimes: Regimes | None) -> Mapping[str, Tensor] | None:
+        """Returns what the online modules of a new regime begin with; None where they stand."""
+        experts, start = self.model.experts, self.config.start
+        if start == "fresh":
+            seed = self.seed * 1_000_003 + len(self.classes_by_experience)
+            found: AdapterSet = self.config.build_adapters(self.backbone, seed=seed)
+            return found.state_dict()
+        states = [experts.of(each)[0].state_dict() for each in range(len(experts))]
+        if start == "mean":
+            return mean_state(states)
+        nearest = None if regimes is None else lambda: regimes.nearest
+        chosen = stored_choice(start, range(len(states)), self._separates, nearest)
+        return None if chosen is None else states[chosen]
+
+    def _separates(self, regime: int) -> tuple[float, int]:
+        online, _ = self.model.experts.of(regime)
+        with self.events.timed("start", len(self.experience.dataset)):
+            return separation(self.plain_images(), self.features.under(online))
 
     @property
     def met(self) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from cl_adapters.cache.feature_cache import FeatureCache
+from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.bank import AdapterBank
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.extractors import (
@@ -52,6 +53,20 @@ class Features:
     def autocast(self) -> torch.autocast:
         """Returns the context that computes in the strategy's precision."""
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half)
+
+    def under(self, adapters: AdapterSet) -> Callable[[Tensor], Tensor]:
+        """Returns what computes features (B, D) of images (B, 3, S, S) under adapters, in float32.
+
+        Args:
+            adapters: As they are at the time of each call.
+        """
+
+        def compute(images: Tensor) -> Tensor:
+            with self.autocast():
+                found: Tensor = self.backbone(images, adapters)
+            return found.float()
+
+        return compute
 
     def feature_extractor(
         self, compute: Callable[[Tensor], Tensor], *modules: nn.Module

@@ -185,6 +185,10 @@ class Regimes(GrowingBuffers):
         """The stored set of the active regime."""
         return int(self.set_of[self.active])
 
+    def nearest_set(self) -> int:
+        """Returns the stored set of the earlier regime that recognised most images."""
+        return int(self.set_of[self.nearest])
+
     @property
     def stored(self) -> list[int]:
         """The stored sets that regimes have, each once: the places in the bank."""

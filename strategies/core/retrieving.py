@@ -7,8 +7,11 @@ from torch import Tensor, nn
 
 from cl_adapters.heads.class_to_task import ClassToTask
 from cl_adapters.heads.registry import ClosedHead
+from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.bank import AdapterBank
+from cl_adapters.peft.onebit_bank import OneBitBank
 from cl_adapters.peft.retrieval import Retrieval, retrieve
+from cl_adapters.peft.stack import AdapterStack
 from cl_adapters.strategies.core.output import Output
 from cl_adapters.strategies.core.regimes import Regimes
 from cl_adapters.vit.by_set import FeaturesUnder
@@ -40,10 +43,18 @@ class RetrievingModel(nn.Module):
     """Stored sets, a predictor on the first one's features, and who is in charge of each class."""
 
     config: RetrievalOptions
+    current_adapters: AdapterStack
     frozen_adapters: AdapterBank
     task_predictor: ClosedHead
     class_to_task: ClassToTask
     regimes: Regimes | None
+
+    def newest_adapters(self) -> AdapterSet:
+        """Returns the set of the last experience as it answers, which has been stored."""
+        if not isinstance(self.frozen_adapters, OneBitBank):
+            return self.current_adapters.adapters()
+        newest = len(self.frozen_adapters) - 1
+        return self.frozen_adapters.choose(self.regimes.active_set if self.regimes else newest)
 
     def logits(self, features: Tensor) -> Tensor:
         """Returns the head's logits (B, C) of features (B, D)."""

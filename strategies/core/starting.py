@@ -8,8 +8,8 @@ Cross-Task Generalization" (MHR-mu), NeurIPS 2023, arXiv:2211.03831.
 Shapes: n images, D features.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -17,14 +17,31 @@ from torch import Tensor
 
 from cl_adapters.peft.bank import AdapterBank
 from cl_adapters.strategies.core.config import BlockPeftConfig
+from cl_adapters.strategies.core.detection import GrowthConfig
 from cl_adapters.strategies.core.regimes import Regimes, SetGrowthConfig
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
-__all__ = ["Start", "StartConfig", "balanced", "knn_accuracy", "knn_choice", "separation"]
+__all__ = [
+    "GrowthStartConfig",
+    "SetStartConfig",
+    "Start",
+    "StartConfig",
+    "balanced",
+    "knn_accuracy",
+    "knn_choice",
+    "mean_state",
+    "separation",
+    "stored_choice",
+    "stored_start",
+]
 
 Start = Literal["fresh", "last", "mean", "nearest", "knn"]
 NEIGHBOURS: Final = 5
 OF_A_CLASS: Final = 20  # images that are asked
+_STARTS: Final = (
+    "fresh, last in training, mean of the stored, the nearest one to the detectors, or knn, the "
+    "one whose features tell the new classes apart"
+)
 
 
 def knn_accuracy(features: Tensor, labels: Tensor, neighbours: int = NEIGHBOURS) -> float:
@@ -98,23 +115,93 @@ def separation(
     return knn_accuracy(found, labels), len(torch.unique(labels))
 
 
-class StartConfig(SetGrowthConfig, BlockPeftConfig):
-    """Where a new set begins."""
+def mean_state(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Returns the plain mean of modules' states; of whole numbers those of the last.
 
-    start: Start = Field(
-        default="last",
-        description="of a new set: fresh, last in training, mean of the stored, the nearest one to "
-        "the detectors, or knn, the one whose features tell the new classes apart",
-    )
+    Args:
+        states: Of the same names, at least one.
+    """
+    return {
+        name: torch.stack([each[name] for each in states]).mean(dim=0)
+        if value.is_floating_point()
+        else value.clone()
+        for name, value in states[-1].items()
+    }
+
+
+def stored_choice(
+    start: Start,
+    sets: Sequence[int],
+    separates: Callable[[int], tuple[float, int]],
+    nearest: Callable[[], int] | None = None,
+) -> int | None:
+    """Returns the stored set that an option names; None where it names none.
+
+    Args:
+        start: The option.
+        sets: The places of sets, at least one.
+        separates: Tells of a stored set how well its features tell the new classes apart, and how
+            many these are.
+        nearest: Tells which set detectors find nearest; None where there are none.
+    """
+    if start == "nearest" and nearest is not None:
+        return nearest()
+    if start != "knn":
+        return None
+    found = [separates(each) for each in sets]
+    best = knn_choice([share for share, _ in found], found[0][1])
+    return None if best is None else sets[best]
+
+
+def stored_start(
+    start: Start,
+    bank: AdapterBank,
+    sets: Sequence[int],
+    separates: Callable[[int], tuple[float, int]],
+    nearest: Callable[[], int] | None = None,
+) -> Sequence[Tensor] | None:
+    """Returns the tensors of stored sets that a new one begins with; None where it does not.
+
+    Args:
+        start: The option.
+        bank: Where sets are stored.
+        sets: Their places, at least one.
+        separates: As of `stored_choice`.
+        nearest: As of `stored_choice`.
+    """
+    if start == "mean":
+        return bank.mean(sets)
+    chosen = stored_choice(start, sets, separates, nearest)
+    return None if chosen is None else bank.at(chosen)
+
+
+class GrowthStartConfig(GrowthConfig):
+    """Where what is new begins, in a method whose policy says when that is."""
+
+    start: Start = Field(default="last", description=f"of a new set: {_STARTS}")
 
     @model_validator(mode="after")
-    def _check_start(self) -> "StartConfig":
+    def _check_start(self) -> Self:
         if self.start == "nearest" and not self.asks_detectors:
             raise ValueError(
                 "`start` must be nearest only where detectors are asked, with `policy` per_block "
                 f"or whole_network, got policy {self.policy!r}"
             )
+        plain = type(self).model_fields["start"].default
+        if self.start != plain and self.policy == "never":
+            raise ValueError(
+                f"`start` must stay at {plain} with policy never, under which nothing new begins, "
+                f"got {self.start!r}"
+            )
         return self
+
+
+class SetStartConfig(SetGrowthConfig, GrowthStartConfig):
+    """Where a new set begins."""
+
+
+class StartConfig(SetStartConfig, BlockPeftConfig):
+    """Where a new set begins, in a method with a set for each experience or regime."""
 
     def start_tensors(
         self,
@@ -129,22 +216,14 @@ class StartConfig(SetGrowthConfig, BlockPeftConfig):
             bank: The stored sets.
             regimes: The regimes, the current experience counted; None where each has its own set.
             fresh: The backbone and a seed, for sets that are drawn anew.
-            separates: Tells of a stored set how well its features tell the new classes apart, and
-                how many these are.
+            separates: As of `stored_choice`.
         """
         if len(bank) == 0:
             return None
         if regimes is not None and not regimes.is_new:
             return bank.at(regimes.active_set)
-        sets = [*range(len(bank))] if regimes is None else regimes.stored
-        if self.start in {"fresh", "mean"}:
-            is_mean = self.start == "mean"
-            return bank.mean(sets) if is_mean else self.build_stack(*fresh).tensors()
-        chosen: int | None = None
-        if self.start == "nearest" and regimes is not None:
-            chosen = int(regimes.set_of[regimes.nearest])
-        if self.start == "knn":
-            found = [separates(each) for each in sets]
-            best = knn_choice([share for share, _ in found], found[0][1])
-            chosen = None if best is None else sets[best]
-        return None if chosen is None else bank.at(chosen)
+        if self.start == "fresh":
+            return self.build_stack(*fresh).tensors()
+        sets = range(len(bank)) if regimes is None else regimes.stored
+        nearest = None if regimes is None else regimes.nearest_set
+        return stored_start(self.start, bank, sets, separates, nearest)

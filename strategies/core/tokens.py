@@ -45,6 +45,15 @@ class ExperienceFeatures:
             self._set_augmentation_seed(moment)
             yield self.cached.rows(part)
 
+    def batches(self, moment: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the features of images in order, (B, ...), and their labels (B,).
+
+        Args:
+            moment: Whose views to show.
+        """
+        self._set_augmentation_seed(moment)
+        yield from self.cached.batches()
+
     def all(self, moment: str) -> Tensor:
         """Returns the features of all images, (M, ...).
 

@@ -144,8 +144,9 @@ class MOSModel(RetrievingModel):
         super().__init__()
         self.config = config
         self.backbone = backbone
-        options = {"scale": config.scale, "dropout": config.dropout}
-        self.current_adapters = config.build_stack(backbone, seed, **options)
+        self.current_adapters = config.build_stack(
+            backbone, seed, scale=config.scale, dropout=config.dropout
+        )
         self.frozen_adapters = config.build_bank(self.current_adapters)
         # Of each frozen set the mean of those before it, only for merging in evaluation.
         self.before = config.build_bank(self.current_adapters)

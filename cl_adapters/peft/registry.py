@@ -34,6 +34,7 @@ class Peft:
             these blocks, which share weights; None for a kind whose blocks share none.
         only_plain: Why no stack, bank or router can hold modules of this kind, the end of a
             sentence; empty where they can.
+        fits_one_set: Whether a stack can hold them all the same that begins once and never anew.
     """
 
     slot: Slots
@@ -44,6 +45,7 @@ class Peft:
     source: str = ""
     make_all: Callable[..., list[nn.Module]] | None = None
     only_plain: str = ""
+    fits_one_set: bool = False
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -82,13 +84,14 @@ class Peft:
         places = [None if site_of is None else (site_of, block) for block in blocks]
         return [self.build(embed_dim, size, generator, place=each) for each in places]
 
-    def check_holder(self, holder: str) -> None:
+    def check_holder(self, holder: str, *, begins_once: bool = False) -> None:
         """Raises `InputError` if modules cannot stand where sets are stored or mixed.
 
         Args:
             holder: What wants to hold them, as it is called in a sentence.
+            begins_once: Whether it is a stack that begins once and never anew.
         """
-        if self.only_plain:
+        if self.only_plain and not (begins_once and self.fits_one_set):
             raise InputError(f"{holder} must hold another kind of PEFT module: {self.only_plain}")
 
     def build(
@@ -156,7 +159,15 @@ def _corda(*, freezes_down: bool) -> Peft:
 def _by_gradient(size: int, place: str, source: str, **options: object) -> Peft:
     why = "it sets itself by a gradient of the first experience, which no stored set is shown"
     made = _at(place, **options)
-    return Peft("key_value", size, made, takes_sites=True, source=source, only_plain=why)
+    return Peft(
+        "key_value",
+        size,
+        made,
+        takes_sites=True,
+        source=source,
+        only_plain=why,
+        fits_one_set=True,
+    )
 
 
 def _shared(slot: Slot, size: int, place: str, source: str) -> Peft:

@@ -64,7 +64,7 @@ class AdapterStack(nn.Module):
             self.register_buffer(key, torch.stack([each[name] for each in buffers]))
 
     @classmethod
-    def build(
+    def build(  # noqa: PLR0913 - what modules are built from, and for whom
         cls,
         peft: Peft,
         *,
@@ -73,6 +73,7 @@ class AdapterStack(nn.Module):
         generator: torch.Generator,
         size: int | None = None,
         sites: SiteOf | None = None,
+        begins_once: bool = False,
         **options: object,
     ) -> Self:
         """Returns a stack of new modules, drawn block after block.
@@ -84,6 +85,7 @@ class AdapterStack(nn.Module):
             generator: Source of the initial weights.
             size: Width, rank or length; None takes the kind's own.
             sites: The network's `site`, for kinds that ask where they stand.
+            begins_once: Whether no other set will begin where this one does.
             **options: `scale` and `dropout` of `parallel`; a kind that does not take them sees to
                 these things itself.
 
@@ -91,7 +93,7 @@ class AdapterStack(nn.Module):
             InputError: If the size is not positive, there is no block, or the kind cannot be
                 stored.
         """
-        peft.check_holder("a stored set")
+        peft.check_holder("a stored set", begins_once=begins_once)
         numbers = range(blocks) if isinstance(blocks, int) else blocks
         if len(numbers) == 0:
             raise InputError("a stack must have at least one block, got none")

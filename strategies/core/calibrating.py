@@ -5,11 +5,16 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from cl_adapters.peft.adapter_set import AdapterSet
+from cl_adapters.peft.stack import AdapterStack
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.event_log import EventLog
 from cl_adapters.strategies.core.features import Features
 from cl_adapters.vit.calibration import calibrate
-from cl_adapters.vit.site_gradients import awaiting_gradients, calibrate_by_gradient
+from cl_adapters.vit.site_gradients import (
+    GradientCalibrated,
+    awaiting_gradients,
+    calibrate_by_gradient,
+)
 
 __all__ = ["GRADIENT_IMAGES", "gradient_batches", "show_gradients", "show_inputs"]
 
@@ -29,22 +34,27 @@ def show_gradients(
 
     Timed as `gradients`, where any module does.
     """
-    batches = gradient_batches(model, features, data)
-    if batches:
-        with events.timed("gradients", sum(len(labels) for _, labels in batches)):
-            calibrate_by_gradient(features.backbone, _sets(model), batches)
+    stacks = [
+        (each, each.modules_apart())
+        for each in model.modules()
+        if isinstance(each, AdapterStack) and isinstance(each.template.module, GradientCalibrated)
+    ]
+    sets = [*_sets(model), *(apart for _, apart in stacks)]
+    if not any(True for each in sets for _ in awaiting_gradients(each)):
+        return
+    batches = gradient_batches(features, data)
+    with events.timed("gradients", sum(len(labels) for _, labels in batches)):
+        calibrate_by_gradient(features.backbone, sets, batches)
+    for stack, apart in stacks:
+        stack.take(apart)
 
 
-def gradient_batches(
-    model: nn.Module, features: Features, data: AvalancheDataset
-) -> list[tuple[Tensor, Tensor]]:
-    """Returns images and labels for the modules of a model that await a gradient; none if none do.
+def gradient_batches(features: Features, data: AvalancheDataset) -> list[tuple[Tensor, Tensor]]:
+    """Returns the images that gradients are taken of, not augmented, and their labels.
 
     They stand at even distances in the data, as where classes follow each other the first are no
-    sample, and are not augmented.
+    sample.
     """
-    if not any(True for each in _sets(model) for _ in awaiting_gradients(each)):
-        return []
     whole: Any = data
     count = min(GRADIENT_IMAGES, len(data))
     chosen = whole.subset([number * len(data) // count for number in range(count)])

@@ -262,12 +262,15 @@ class BlockPeftConfig(StrategyOptions):
         kind = find_peft(self.peft)
         return kind, kind.default_size if self.size is None else self.size
 
-    def build_stack(self, backbone: AdaptedViT, seed: int, **options: object) -> AdapterStack:
+    def build_stack(
+        self, backbone: AdaptedViT, seed: int, *, begins_once: bool = False, **options: object
+    ) -> AdapterStack:
         """Returns a new module for each block of a backbone, stacked.
 
         Args:
             backbone: The frozen ViT.
             seed: Of the initial weights.
+            begins_once: Whether no other set will begin where this one does.
             **options: Of the parallel adapter; other kinds see to these things themselves.
         """
         peft, size = self.chosen
@@ -278,6 +281,7 @@ class BlockPeftConfig(StrategyOptions):
             size=size,
             generator=torch.Generator().manual_seed(seed),
             sites=backbone.site,
+            begins_once=begins_once,
             **options,
         )
 
@@ -360,10 +364,12 @@ class AdapterSGDConfig(SGDConfig, BlockPeftConfig):
         peft, size = super().chosen
         return peft, 64 if self.size is None and self.peft == "parallel" else size
 
-    def build_stack(self, backbone: AdaptedViT, seed: int, **options: object) -> AdapterStack:
+    def build_stack(
+        self, backbone: AdaptedViT, seed: int, *, begins_once: bool = False, **options: object
+    ) -> AdapterStack:
         """Returns a new module for each block of a backbone, stacked."""
         given = {"scale": self.peft_scale, "dropout": self.dropout, **options}
-        return super().build_stack(backbone, seed, **given)
+        return super().build_stack(backbone, seed, begins_once=begins_once, **given)
 
 
 class PeftConfig(BlockPeftConfig):

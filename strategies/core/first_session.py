@@ -84,7 +84,7 @@ class FirstSessionConfig(AdapterSGDConfig):
         if self.variant == "ssf":
             return ScaleShift(backbone, generator)
         if self.variant == "adapter":
-            return self.build_stack(backbone, seed)
+            return self.build_stack(backbone, seed, begins_once=True)
         is_deep = self.variant == "vpt_deep"
         return AdapterStack.build(
             VPT_DEEP if is_deep else VPT_SHALLOW,

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from cl_adapters.peft.registry import find_peft
+from cl_adapters.peft.registry import build_adapters, find_peft
 from cl_adapters.strategies import find_strategy
 from cl_adapters.strategies.checks.trial import TinyStream, Trial
 from cl_adapters.strategies.core.calibrating import GRADIENT_IMAGES, gradient_batches
 from cl_adapters.vit.checks import tiny_backbone
-from cl_adapters.vit.site_gradients import site_gradients
+from cl_adapters.vit.site_gradients import calibrate_by_gradient, site_gradients
 
 
 @pytest.mark.parametrize("method", ["finetune", "lae"])
@@ -58,11 +58,34 @@ def test_they_see_gradients_of_the_first_experience_before_it_and_never_again(me
 
 
 def test_the_images_of_a_gradient_stand_at_even_distances() -> None:
-    trial = Trial(find_strategy("finetune"), {"peft": "shira_snip"})
-    strategy: Any = trial.build()
+    strategy: Any = Trial(find_strategy("finetune"), {}).build()
     stream = TinyStream(experiences=((0, 1), (2,)), per_class=GRADIENT_IMAGES)
     data = stream.benchmark.train_stream[0].dataset
-    batches = gradient_batches(strategy.model, strategy.features, data)
+    batches = gradient_batches(strategy.features, data)
     found = torch.cat([labels for _, labels in batches])
     assert found.tolist() == [0] * (GRADIENT_IMAGES // 2) + [1] * (GRADIENT_IMAGES // 2)
     assert torch.equal(batches[0][0][:3], stream.train_sets[0].tensors[0][:6:2])
+
+
+@pytest.mark.parametrize("peft", ["lora_sb", "shira_snip"])
+def test_the_stack_of_a_first_session_is_shown_them_as_plain_modules_are(peft: str) -> None:
+    stream, (first, second, _) = TinyStream(), TinyStream().benchmark.train_stream
+    strategy: Any = Trial(find_strategy("aper"), {"peft": peft, "size": 3}).build()
+    network = tiny_backbone()
+    plain = build_adapters(
+        peft,
+        embed_dim=32,
+        blocks=range(4),
+        size=3,
+        generator=torch.Generator().manual_seed(0),
+        sites=network.site,
+    )
+    images, labels = stream.train_sets[0].tensors
+    calibrate_by_gradient(network, [plain], [(images, labels)])
+    strategy.train(first)
+    assert strategy.timings["gradients"][1] == len(labels)
+    found = dict(strategy.model.first.adapters.modules_apart().named_buffers())
+    for name, value in plain.named_buffers():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
+    strategy.train(second)
+    assert "gradients" not in strategy.timings

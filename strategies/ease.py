@@ -22,8 +22,7 @@ t + 1 times, once more with beta; with a cache, once under each set in the whole
 Differs from the authors' code, unless `fidelity="official"`:
     `peft_scale=1.0`      their adapter's output counts 0.1, and learns little in few steps
 Not published:
-    `start`               a set may begin at earlier ones, where theirs is always fresh
-    `set_storage="one_bit"`  sets at one bit a number
+    `start, set_storage`  sets that begin at earlier ones; sets kept at one bit a number
     `mapped=false`        the mean of cos(f_j, p_{c,j}) over j <= i, no mapped means
 Without an option:
     `scale`               of the reported confidence; theirs reports none; the answer is the same
@@ -66,9 +65,7 @@ class EASEConfig(AdapterSGDConfig, StoredSetsConfig):
     )
     scale: float = Field(default=10.0, gt=0, description="of the reported confidence")
     start: Literal["fresh", "last", "mean", "knn"] = Field(
-        default="fresh",
-        description="of a new set: fresh, last in training, mean of the stored, or knn, the one "
-        "whose features tell the new classes apart",
+        default="fresh", description="of a new set: fresh, last, mean of the stored, or the knn one"
     )
 
     @model_validator(mode="after")
@@ -135,11 +132,10 @@ class EASE(RenewedSetStrategy):
         """Returns what the set begins with; None where it is drawn anew."""
         frozen, start = self.model.frozen_adapters, self.config.start
         sets = range(int(self.config.beta > 0), len(frozen))  # without the plain network's
-        if not sets or start == "fresh":
-            return None
-        if start == "last":
+        if sets and start == "last":
             return self.model.current_adapters.tensors()
-        return stored_start(start, frozen, sets, self._separates)
+        is_drawn = not sets or start == "fresh"
+        return None if is_drawn else stored_start(start, frozen, sets, self._separates)
 
     def _separates(self, stored: int) -> tuple[float, int]:
         adapters = self.model.frozen_adapters.choose(stored)
@@ -174,12 +170,11 @@ class EASE(RenewedSetStrategy):
 
     def rebuild(self, state: Mapping[str, Tensor]) -> None:
         """Makes room for the means of a checkpoint."""
-        counts = state.get("prototypes.counts", torch.zeros(0, 0))
-        self.model.prototypes.add_spaces(counts.shape[-1])
+        spaces = state.get("prototypes.counts", torch.zeros(0, 0)).shape[-1]
+        self.model.prototypes.add_spaces(spaces)
 
     def frozen_adapter_features(self) -> AdapterFeatureExtractor | None:
         """Returns the features under each frozen set."""
-        model = self.model
-        if model.prototypes.num_spaces == 0:
-            return None
-        return self.features.adapter_feature_extractor(model.frozen_adapters)
+        is_empty = self.model.prototypes.num_spaces == 0
+        extractor = self.features.adapter_feature_extractor
+        return None if is_empty else extractor(self.model.frozen_adapters)

@@ -26,7 +26,7 @@ def balanced_clusters(rows: Tensor, count: int) -> Tensor:
 
     Example:
         >>> balanced_clusters(torch.tensor([[1.0, 0], [0.8, 0.2], [0, 1], [0.1, 0.9]]), 2).tolist()
-        [1, 1, 0, 0]
+        [0, 0, 1, 1]
     """
     unit = functional.normalize(rows.detach().cpu().double(), dim=1)
     centres = unit[(unit @ unit.mean(dim=0)).argmax()][None]

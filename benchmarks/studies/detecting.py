@@ -14,7 +14,7 @@ ones were taken for new, and of the other returns how many were recognised as wh
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import torch
 import typer
@@ -25,7 +25,7 @@ from cl_adapters.benchmarks.running.batch import expand
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.streams.experiences import read_images
-from cl_adapters.errors import InputError
+from cl_adapters.benchmarks.studies.told import features_of, known_domains
 from cl_adapters.shift import DETECTORS
 from cl_adapters.shift.bank import DetectorBank
 from cl_adapters.strategies.core.detection import DetectorConfig
@@ -58,20 +58,10 @@ def frozen_features(config: RunConfig) -> tuple[list[str], list[tuple[Tensor, Te
         InputError: If the stream's domains are not known.
     """
     prepared = prepare(config)
-    kinds = [each.name for each in prepared.plan.domains]
-    if not kinds:
-        raise InputError("the stream must have domains that are known, or data sets, got none")
-    strategy: Any = prepared.strategy
-    backbone, features = strategy.backbone, strategy.features
-    found = []
+    kinds, found = known_domains(prepared), []
     for experience in prepared.benchmark().train_stream:
         images, labels = read_images([experience])
-        with torch.no_grad(), features.autocast():
-            rows = [
-                backbone.features(backbone.run(backbone.tokens(each))).float()
-                for each in torch.split(images, 256)
-            ]
-        found.append((torch.cat(rows), labels))
+        found.append((features_of(prepared.strategy, images, {}), labels))
     return kinds, found
 
 

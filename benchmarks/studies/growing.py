@@ -39,6 +39,7 @@ from cl_adapters.benchmarks.running.batch import expand
 from cl_adapters.benchmarks.running.prepare import PreparedRun, prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.streams.experiences import read_images
+from cl_adapters.benchmarks.studies.told import Modules, features_of, known_domains
 from cl_adapters.errors import InputError
 from cl_adapters.heads.discriminant import LinearDiscriminant
 from cl_adapters.heads.ridge import RidgeHead, choose_strength
@@ -55,7 +56,6 @@ _LR, _DECAY, _BATCH, _WIDTH, _PROJECTIONS, _EVERY = 0.02, 5e-4, 32, 16, 2000, 4
 
 # From training features and labels to what makes logits (B, C) of features.
 Fit = Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
-Modules = Mapping[tuple[Slots, int], nn.Module]
 # Of the images that each regime learned, (N, D) each, and of those that are asked, (M, D).
 Features = tuple[list[Tensor], Tensor]
 
@@ -164,7 +164,7 @@ class _Learner:
 
     def __init__(self, prepared: PreparedRun, epochs: int) -> None:
         strategy: Any = prepared.strategy
-        self.backbone, self._features = strategy.backbone, strategy.features
+        self._strategy, self.backbone = strategy, strategy.backbone
         self._seed, self._epochs = prepared.config.seed, epochs
         self.depth = int(self.backbone.num_blocks)
 
@@ -174,12 +174,9 @@ class _Learner:
         width = self.backbone.embed_dim
         return {("mlp", k): PARALLEL.build(width, _WIDTH, generator) for k in range(self.depth)}
 
-    @torch.no_grad()
     def features(self, images: Tensor, modules: Modules) -> Tensor:
         """Returns features (N, D)."""
-        with self._features.autocast():
-            found = [self._run(each, modules).float() for each in torch.split(images, 256)]
-        return torch.cat(found)
+        return features_of(self._strategy, images, modules)
 
     def _run(self, images: Tensor, modules: Modules) -> Tensor:
         tokens = self.backbone.tokens(images)
@@ -207,7 +204,7 @@ class _Learner:
             set_cosine_rates(optimizer, epoch, self._epochs)
             order = torch.randperm(len(targets), generator=generator)
             for rows in torch.split(order, _BATCH):
-                with self._features.autocast():
+                with self._strategy.features.autocast():
                     features = self._run(part.images[rows], modules)
                 optimizer.zero_grad()
                 loss = functional.cross_entropy(head(features.float()), targets[rows])
@@ -226,10 +223,8 @@ class _Stream:
     """
 
     def __init__(self, prepared: PreparedRun, epochs: int) -> None:
-        domains = [each.name for each in prepared.plan.domains]
-        if not domains:
-            raise InputError("the stream must have domains that are known, or data sets, got none")
-        self.learner, self.regimes = _Learner(prepared, epochs), regimes_of(domains)
+        self.learner = _Learner(prepared, epochs)
+        self.regimes = regimes_of(known_domains(prepared))
         self.parts = [_part(each) for each in prepared.benchmark().train_stream]
         mine = zip(self.parts, self.regimes, strict=True)
         truth = [torch.full_like(part.asked_labels, regime) for part, regime in mine]

@@ -54,30 +54,30 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from cl_adapters.errors import InputError
+from cl_adapters.heads.by_path import PathClassifiers
 from cl_adapters.heads.linear import cross_entropy_over
 from cl_adapters.heads.ridge import RidgeHead
-from cl_adapters.peft.growth_round import BlockSize, GrowthRound
+from cl_adapters.peft.growth_round import GrowthRound
 from cl_adapters.peft.registry import find_peft
 from cl_adapters.peft.routing import CLOSED_ROUTERS, RouterKind, SlotRecord
-from cl_adapters.shift.bank import DetectorBank
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
-from cl_adapters.strategies.core.config import AnyHeadConfig, BlockPeftConfig, SGDConfig
+from cl_adapters.strategies.core.config import BlockPeftConfig, SGDConfig
 from cl_adapters.strategies.core.diagnostics import RouterUsage
 from cl_adapters.strategies.core.feature_cache import CachedFeatures
 from cl_adapters.strategies.core.features import FeatureExtractor
+from cl_adapters.strategies.core.growing import GrowingStrategy
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
+from cl_adapters.strategies.core.paths import PathConfig, SEMAModel
 from cl_adapters.strategies.core.samplers import ResumableIndexSampler
 from cl_adapters.strategies.core.slot_starts import SlotStartConfig, SlotStarts
-from cl_adapters.strategies.core.strategy import AdapterStrategy, Output, Phase
+from cl_adapters.strategies.core.strategy import Phase
 from cl_adapters.strategies.core.tokens import ExperienceTokens
 from cl_adapters.vit.adapted_vit import AdaptedViT
-from cl_adapters.vit.blocks import expandable_blocks
-from cl_adapters.vit.expandable import ExpandableViT
 
 __all__ = ["SEMA", "SEMAConfig", "SEMAModel"]
 
 
-class SEMAConfig(SGDConfig, BlockPeftConfig, AnyHeadConfig, SlotStartConfig):
+class SEMAConfig(SGDConfig, BlockPeftConfig, PathConfig, SlotStartConfig):
     """Options of SEMA."""
 
     expandable: int | tuple[int, ...] = Field(
@@ -123,59 +123,7 @@ class SEMAConfig(SGDConfig, BlockPeftConfig, AnyHeadConfig, SlotStartConfig):
         )
 
 
-class SEMAModel(ExpandableViT):
-    """The expandable backbone, a detector for each adapter of a slot, and the two classifiers."""
-
-    def __init__(self, backbone: AdaptedViT, config: SEMAConfig, seed: int) -> None:
-        peft, size = config.chosen
-        super().__init__(
-            backbone,
-            expandable=expandable_blocks(config.expandable, backbone.num_blocks),
-            width=size,
-            peft=peft,
-            router=config.router,
-            generator=torch.Generator().manual_seed(seed),
-        )
-        self.detectors = DetectorBank(
-            {
-                block: config.make_detector(backbone.embed_dim, seed + block)
-                for block in self.expandable
-            }
-        )
-        # The adapter that the last experience belongs to, in each expandable block.
-        self.register_buffer("active", torch.zeros(len(self.expandable), dtype=torch.int64))
-        self.active: Tensor
-        self.heads, self.classes = config.build_heads(backbone.embed_dim)
-        config.budget.check(self.cost(self.expandable[0]))
-
-    def active_adapter(self, block: int) -> int:
-        """Returns the adapter that the last experience belongs to."""
-        return int(self.active[self.expandable.index(block)].item())
-
-    def cost(self, block: int) -> int:
-        """Returns the parameters of one more adapter with its column and detector."""
-        return self.slot(block).cost() + self.detectors.cost(block)
-
-    def sizes(self) -> dict[int, BlockSize]:
-        """Returns what each expandable block holds."""
-        return {each: BlockSize(len(self.slot(each)), self.cost(each)) for each in self.expandable}
-
-    def forward(self, inputs: Tensor) -> Output:
-        """Returns the head's logits in train mode, the chosen classifier's in eval mode.
-
-        Shape:
-            inputs: images (B, 3, S, S), or what `prefix` made of them (B, N, D). Output: (B, C);
-            in eval mode `router` says how each expandable block was routed.
-        """
-        if self.training:
-            return Output(self.heads(self.features(inputs)))
-        record: dict[int, SlotRecord] = {}
-        features = self.features(inputs, record)
-        classify = self.heads if self.classes is None else self.classes
-        return Output(classify(features), {"router": record})
-
-
-class SEMA(AdapterStrategy):
+class SEMA(GrowingStrategy):
     """Grows adapters where the data of an experience is strange to all that exist."""
 
     config_class = SEMAConfig
@@ -205,6 +153,9 @@ class SEMA(AdapterStrategy):
 
     def _requests(self) -> Iterator[list[int]]:
         """Yields the blocks that grow now; the scan goes on once they have been trained."""
+        if self.regimes is not None:  # which have decided
+            yield from [[*self.model.expandable]] if self.regimes.is_new else []
+            return
         if self.config.policy == "every_experience":
             yield from filter(None, [self._round.affordable()])
         if not self.config.asks_detectors:
@@ -216,15 +167,15 @@ class SEMA(AdapterStrategy):
             moment = f"scan {number}"
             source = self.generator(moment)
             windows = self._tokens.windows(size, source, moment, merge_last=merge)
-            for window, tokens in enumerate(windows):
-                blocks = self._examine(tokens, window)
+            for window, (tokens, labels) in enumerate(windows):
+                blocks = self._examine(tokens, labels, window)
                 if blocks:
                     yield blocks
             if len(self._round.grown) in {before, len(self.model.expandable)}:
                 return
 
     @torch.no_grad()
-    def _examine(self, tokens: Tensor, window: int) -> list[int]:
+    def _examine(self, tokens: Tensor, labels: Tensor, window: int) -> list[int]:
         """Asks the detectors about a window, block by block; returns the blocks that grow now."""
         fired: dict[int, bool] = {}
         start = self.model.expandable[0]
@@ -235,7 +186,8 @@ class SEMA(AdapterStrategy):
                 start = block + 1
                 if block in self._round.grown:
                     continue
-                scan = self.model.detectors.judge(block, record[block].mean_tokens.float())
+                seen = record[block].mean_tokens.float()
+                scan = self.model.detectors.judge(block, seen, labels)
                 changed = scan.each[self.model.active_adapter(block)].fired
                 self._round.vote(block, scan.best, scan.images, changed=changed)
                 fired[block] = scan.fired
@@ -247,7 +199,9 @@ class SEMA(AdapterStrategy):
 
     def _add_adapters(self, blocks: Sequence[int]) -> None:
         asked = self._tokens, self.features, self.events.timed
-        starts = SlotStarts(self.config.start, self.model, self.model.detectors, *asked)
+        starts = SlotStarts(
+            self.config.start, self.model, self.model.detectors, *asked, self.regimes
+        )
         begun = [starts.of(block) for block in blocks]  # of the network before any of them grows
         for block, state in zip(blocks, begun, strict=True):
             self.grow_block(block)
@@ -279,6 +233,8 @@ class SEMA(AdapterStrategy):
     def _fit_detectors(self, blocks: Sequence[int]) -> None:
         """Fits the newest detector of each block on the mean tokens of the experience."""
         self._freeze()
+        if self.regimes is not None:  # whose detector saw frozen features before
+            return
         is_one = self.augmentation.fixed_views is True
         count = 1 if is_one else self.config.views or self.config.descriptor_epochs
         with self.events.timed("descriptor", count * len(self._tokens)):
@@ -294,6 +250,21 @@ class SEMA(AdapterStrategy):
     def end_experience(self) -> None:
         """Freezes everything; adds the experience to the routers and to the class statistics."""
         self._freeze()
+        if self.regimes is None:
+            self._recognise()
+        elif isinstance(self.model.classes, PathClassifiers):
+            self.model.classes.begin(self.regimes.active)
+        if self.model.classes is not None:
+            for tokens, query, targets in self._plain():
+                with torch.no_grad(), self.features.autocast():
+                    features = self.model.features(tokens, chosen=self.model.learning)
+                self.model.learn_classes(features, query, targets.to(self.device))
+        if isinstance(self.model.classes, RidgeHead | PathClassifiers):
+            self.model.classes.solve(self.config.ridge)
+        del self._tokens
+
+    def _recognise(self) -> None:
+        """Gives the experience to the adapters that recognise it, where a block did not grow."""
         known = self._round.remaining
         if len(self.classes_by_experience) > 1:
             for block in known:
@@ -304,14 +275,6 @@ class SEMA(AdapterStrategy):
         for block, changed in self._round.changed.items():
             adapter = self.model.active_adapter(block)
             self.log_event("active", block=block, adapter=adapter, changed=changed)
-        if self.model.classes is not None:
-            for tokens, targets in self._plain_tokens().batches():
-                with torch.no_grad(), self.features.autocast():
-                    features = self.model.features(tokens)
-                self.model.classes.add(features, targets.to(self.device))
-        if isinstance(self.model.classes, RidgeHead):
-            self.model.classes.solve(self.config.ridge)
-        del self._tokens
 
     # --- what it is made of ----------------------------------------------------------------------
 
@@ -322,6 +285,9 @@ class SEMA(AdapterStrategy):
 
     def check_experience(self, dataset: AvalancheDataset) -> None:
         """Refuses an experience that is too small for the detectors."""
+        if self.regimes is not None:
+            super().check_experience(dataset)
+            return
         needed = self.model.detectors.newest(self.model.expandable[0]).min_samples
         if len(dataset) < needed:
             raise InputError(
@@ -333,20 +299,24 @@ class SEMA(AdapterStrategy):
         """Adds rows to the head for classes that have none."""
         known = self.config.num_classes
         self.model.heads.add_classes(range(known) if known else classes, generator)
-        if self.model.classes is not None:
-            self.model.classes.add_classes(classes)
+        self.model.add_classes(classes)
 
     def rebuild(self, state: Mapping[str, Tensor]) -> None:
-        """Adds the adapters that a checkpoint holds."""
+        """Adds the adapters that a checkpoint holds, and the paths."""
+        super().rebuild(state)
         for block in self.model.expandable:
             while len(self.model.slot(block)) < self.model.adapters_held(state, block):
                 self.grow_block(block)
+        if isinstance(self.model.classes, PathClassifiers):
+            self.model.classes.rebuild(state, "classes")
 
     def grow_block(self, block: int) -> None:
         """Adds an adapter, its column of the router and its detector."""
         slot = self.model.slot(block)
         slot.add_adapter(self.generator(f"adapter {block}"))
         slot.to(self.device)
+        if self.regimes is not None:
+            return
         seed = self.seed * 1_000_003 + block * 1009 + len(slot) - 1
         detector = self.config.make_detector(self.backbone.embed_dim, seed)
         self.model.detectors.append(block, detector.to(self.device))
@@ -376,21 +346,44 @@ class SEMA(AdapterStrategy):
                 cached.prepare()
             order = ResumableIndexSampler(len(cached), self.train_mb_size, self.generator("order"))
             self.train_on_features(cached, order)
+        regimes = self.find_regime()
+        if regimes is not None and not regimes.is_new:
+            self.model.active.fill_(regimes.active)
+
+    def numbers_of_classes(self) -> int:
+        """Returns what the classes of an experience add to a path's classifier, in numbers."""
+        model = self.model
+        return model.path_numbers(len(self.current_classes)) - model.path_numbers(0)
+
+    def query_features(self) -> FeatureExtractor | None:
+        """Returns the frozen network, where answers need its features."""
+        return None if self.model.training else self._frozen_network()
+
+    def _frozen_network(self) -> FeatureExtractor | None:
+        if not self.config.asks_frozen:
+            return None
+        return self.features.feature_extractor(self.backbone, self.backbone)
 
     def frozen_features(self) -> FeatureExtractor:
         """Returns the blocks before the first expandable one, frozen after the first experience."""
         return self.features.feature_extractor(self.model.prefix, *self.model.prefix_modules())
 
-    def _plain_tokens(self) -> CachedFeatures:
-        """Returns the experience without augmentation."""
-        if self.augmentation.fixed_views is True:
-            return self._tokens.cached
-        frozen = self.frozen_features()
-        return self.features.cached_features(self.experience.dataset, frozen)
+    def _plain(self) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+        """Yields the experience without augmentation: tokens, frozen features if asked, labels."""
+        plain, dataset = self._tokens.cached, self.experience.dataset
+        if self.augmentation.fixed_views is not True:
+            plain = self.features.cached_features(dataset, self.frozen_features())
+        frozen = self._frozen_network()
+        if frozen is None:
+            yield from ((tokens, None, targets) for tokens, targets in plain.batches())
+            return
+        queries = self.features.cached_features(dataset, frozen)
+        for (tokens, targets), (query, _) in zip(plain.batches(), queries.batches(), strict=True):
+            yield tokens, query, targets
 
     def _route(self, blocks: Sequence[int]) -> None:
         """Adds the experience to a router in closed form, as its adapter's, in each block."""
-        if self.config.router not in CLOSED_ROUTERS or not blocks:
+        if self.regimes is not None or self.config.router not in CLOSED_ROUTERS or not blocks:
             return
         for block, mean_tokens in self._tokens.mean_tokens(blocks, "route").items():
             adapter = self.model.active_adapter(block)

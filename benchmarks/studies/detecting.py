@@ -84,7 +84,8 @@ def asked(
     bank: DetectorBank | None = None
     for number, (kind, (features, labels)) in enumerate(zip(kinds, experiences, strict=True)):
         if bank is not None:
-            yield _judged(bank, known, number, kind, _windows(features, config, seed + number))
+            windows = _windows(features, labels, config, seed + number)
+            yield _judged(bank, known, number, kind, windows)
         if kind not in known:
             detector = config.make_detector(width, seed + len(known))
             if bank is None:
@@ -95,19 +96,26 @@ def asked(
             known.append(kind)
 
 
-def _windows(features: Tensor, config: DetectorConfig, seed: int) -> list[Tensor]:
+def _windows(
+    features: Tensor, labels: Tensor, config: DetectorConfig, seed: int
+) -> list[tuple[Tensor, Tensor]]:
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
     size = config.detect_batch_size
     count = max(1, len(features) // size)  # a last window that is smaller joins the one before
     ends = [*(size * k for k in range(1, count)), len(features)]
     starts = [0, *ends[:-1]]
-    return [features[order[start:end]] for start, end in zip(starts, ends, strict=True)]
+    parts = [order[start:end] for start, end in zip(starts, ends, strict=True)]
+    return [(features[part], labels[part]) for part in parts]
 
 
 def _judged(
-    bank: DetectorBank, known: Sequence[str], number: int, kind: str, windows: Sequence[Tensor]
+    bank: DetectorBank,
+    known: Sequence[str],
+    number: int,
+    kind: str,
+    windows: Sequence[tuple[Tensor, Tensor]],
 ) -> Seen:
-    scans = [bank.judge(_PLACE, each) for each in windows]
+    scans = [bank.judge(_PLACE, *each) for each in windows]
     nearest = Counter(known[scan.best] for scan in scans).most_common(1)[0][0]
     return Seen(number, kind not in known, any(scan.fired for scan in scans), nearest == kind)
 

@@ -62,7 +62,7 @@ class ExpandableSlot(nn.Module):
     Args:
         embed_dim: D.
         width: R.
-        router: How the router's columns come about.
+        router: How the router's columns come about; None: others say which adapter an image has.
         peft: What the adapters are; any kind that takes tokens.
         site: Where the slot stands, for kinds that ask.
 
@@ -76,7 +76,7 @@ class ExpandableSlot(nn.Module):
         embed_dim: int,
         width: int,
         *,
-        router: RouterKind,
+        router: RouterKind | None,
         peft: Peft = PARALLEL,
         site: Site | None = None,
     ) -> None:
@@ -102,7 +102,7 @@ class ExpandableSlot(nn.Module):
             self.discriminant.add_classes([len(self.adapters) - 1])
         elif self.memories is not None:
             self.memories.add_adapter()
-        else:
+        elif self.kind is not None:
             self.columns.append(self._column(generator))
 
     def _column(self, generator: torch.Generator | None) -> nn.Linear:
@@ -164,21 +164,45 @@ class ExpandableSlot(nn.Module):
         columns = [*self.columns, *([] if self.nothing is None else [self.nothing])]
         return torch.cat([column(mean_tokens) for column in columns], dim=1)
 
+    def told(self, adapters: Tensor) -> Tensor:
+        """Returns the weights of images whose adapter is said from outside.
+
+        One that is left out is stood in for by the first that is not.
+
+        Shape:
+            adapters: (B,), below K. Output: (B, K), one 1 in a row, or none if all are left out.
+        """
+        stays = [number for number in range(len(self)) if number not in self.left_out]
+        for number in sorted(self.left_out):
+            adapters = adapters.masked_fill(adapters == number, stays[0] if stays else len(self))
+        return functional.one_hot(adapters, len(self) + 1)[:, : len(self)].float()
+
     def forward(
-        self, tokens: Tensor, record: Callable[[SlotRecord], None] | None = None
+        self,
+        tokens: Tensor,
+        record: Callable[[SlotRecord], None] | None = None,
+        chosen: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         """Returns the mixture of the adapters' outputs.
 
         Args:
             tokens: What enters the slot.
             record: Told what the router read and decided.
+            chosen: The adapter of each image, (B,), or one of all; None: the router decides.
 
         Shape:
             tokens: (B, N, D). Output: (B, N, D), or two of them where the PEFT module adds to keys
             and values.
         """
+        if isinstance(chosen, int) and record is None and not self.left_out:
+            alone: Tensor | tuple[Tensor, ...] = self.adapters[chosen](tokens)
+            return alone
         mean_tokens = tokens.mean(dim=1)
-        weights = self.route(mean_tokens)
+        if chosen is None:
+            weights = self.route(mean_tokens)
+        else:
+            rows = torch.as_tensor(chosen, device=tokens.device).expand(len(tokens))
+            weights = self.told(rows).to(mean_tokens.dtype)
         if record is not None:
             record(SlotRecord(mean_tokens.detach(), weights.detach()))
         if self.peft is PARALLEL:

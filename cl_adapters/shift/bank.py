@@ -93,13 +93,17 @@ class DetectorBank(nn.ModuleDict):
         held = cast("nn.ModuleList", self[str(block)])
         held.append(detector.requires_grad_(requires_grad=False))
 
-    def judge(self, block: int, features: Tensor) -> Verdicts:
+    def judge(self, block: int, features: Tensor, labels: Tensor | None = None) -> Verdicts:
         """Asks each detector of a block about some data.
 
         Shape:
-            features: (B, D).
+            features: (B, D). labels: (B,), where they are known.
         """
-        verdicts = tuple(detector.check(features) for detector in self.of(block))
+        held = self.of(block)
+        if labels is None:
+            verdicts = tuple(detector.check(features) for detector in held)
+        else:
+            verdicts = tuple(detector.check_labelled(features, labels) for detector in held)
         return Verdicts(len(features), verdicts)
 
     def judge_mixed(self, block: int, features: Tensor) -> Verdict:

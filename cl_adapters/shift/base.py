@@ -99,6 +99,16 @@ class Detector(nn.Module, ABC):
             InputError: If a number is not finite, the width differs or nothing was fitted.
         """
 
+    def check_labelled(self, features: Tensor, labels: Tensor) -> Verdict:
+        """Judges a window as `check` does; a detector that knows classes may mind these.
+
+        Args:
+            features: (n, D).
+            labels: (n,), the class of each sample.
+        """
+        del labels
+        return self.check(features)
+
     def sample_scores(self, features: Tensor) -> Tensor | None:
         """Returns how strange each sample is, where the mean of these is the score of a window.
 

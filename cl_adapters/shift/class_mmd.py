@@ -9,7 +9,8 @@ other. With MMD^2 as in `mmd.py`, k known classes and a and b of them in the hal
 
 The last factor makes of halves what k new classes would be beside k known ones, since the
 discrepancy of sets of classes drawn from one kind falls with their number. A window is strange if
-its MMD^2 exceeds this bound and the quantile of random splits of images.
+its MMD^2 exceeds this bound and the quantile of random splits of images. Where the window's classes
+are told and none of them is new, none excuses a difference: it is then judged as by `mmd`.
 
 This detector is ours; the test that it bounds is of Arthur Gretton and others, "A Kernel Two-Sample
 Test", Journal of Machine Learning Research 13, 2012.
@@ -92,6 +93,16 @@ class ClassSplitDiscrepancy(MaximumMeanDiscrepancy):
         count = int(self.count)
         bound = self.margin * self._of_halves(kernel[:count, :count])
         return Verdict(verdict.score, max(verdict.threshold, bound))
+
+    def check_labelled(self, features: Tensor, labels: Tensor) -> Verdict:
+        """Judges a window by `check`, or by images alone where it holds known classes only.
+
+        Shape:
+            features: (n, D). labels: (n,).
+        """
+        if bool(torch.isin(labels.to(self.labels), self.labels[: int(self.count)]).all()):
+            return super().check(features)
+        return self.check(features)
 
     def _of_halves(self, kernel: Tensor) -> float:
         # The largest discrepancy of halves of the classes, as k new beside k known classes.

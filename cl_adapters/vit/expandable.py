@@ -27,7 +27,7 @@ class ExpandableViT(nn.Module):
         backbone: The frozen ViT.
         expandable: Blocks that can grow, counted from 0; sorted, at least one.
         width: R, width of every adapter.
-        router: How the routers' columns come about.
+        router: How the routers' columns come about; None: each pass is told whose adapters.
         generator: Source of the initial weights.
         peft: What the adapters are, beside the MLP by default; any kind that takes tokens.
     """
@@ -38,7 +38,7 @@ class ExpandableViT(nn.Module):
         *,
         expandable: Sequence[int],
         width: int,
-        router: RouterKind,
+        router: RouterKind | None,
         generator: torch.Generator,
         peft: Peft = PARALLEL,
     ) -> None:
@@ -107,7 +107,13 @@ class ExpandableViT(nn.Module):
         return self.forward_blocks(self.backbone.tokens(images), 0, self.expandable[0])
 
     def forward_blocks(
-        self, tokens: Tensor, start: int, stop: int, *, record: dict[int, SlotRecord] | None = None
+        self,
+        tokens: Tensor,
+        start: int,
+        stop: int,
+        *,
+        record: dict[int, SlotRecord] | None = None,
+        chosen: Tensor | int | None = None,
     ) -> Tensor:
         """Runs blocks `start` to `stop` - 1 with their adapters.
 
@@ -117,35 +123,48 @@ class ExpandableViT(nn.Module):
             stop: The block after the last.
             record: Filled, for each expandable block among them, with what its router read and
                 decided.
+            chosen: The adapter of each image in every expandable block, (B,), or one of all images;
+                None: the routers decide.
 
         Shape:
             Output: (B, N, D).
         """
-        adapters = self.adapters if record is None else self._recorded(record)
+        is_plain = record is None and chosen is None
+        adapters = self.adapters if is_plain else self._told(record, chosen)
         return self.backbone.run(tokens, start, stop, adapters=adapters)
 
-    def _recorded(self, record: dict[int, SlotRecord]) -> AdapterSet:
+    def _told(
+        self, record: dict[int, SlotRecord] | None, chosen: Tensor | int | None
+    ) -> AdapterSet:
         modules: dict[tuple[Slots, int], Callable[..., Any]] = {}
         for slot, block in self.adapters:
             module = cast("nn.Module", self.adapters.at(slot, block))
             is_slot = isinstance(module, ExpandableSlot)
-            note = partial(record.__setitem__, block)
-            modules[slot, block] = partial(module, record=note) if is_slot else module
+            note = None if record is None else partial(record.__setitem__, block)
+            told = partial(module, record=note, chosen=chosen)
+            modules[slot, block] = told if is_slot else module
         return AdapterSet(modules)
 
-    def features(self, inputs: Tensor, record: dict[int, SlotRecord] | None = None) -> Tensor:
+    def features(
+        self,
+        inputs: Tensor,
+        record: dict[int, SlotRecord] | None = None,
+        chosen: Tensor | int | None = None,
+    ) -> Tensor:
         """Returns the features of images, or of what `prefix` made of them.
 
         Args:
             inputs: Images or tokens.
             record: As in `forward_blocks`.
+            chosen: As in `forward_blocks`.
 
         Shape:
             inputs: (B, 3, S, S) or (B, N, D). Output: (B, D).
         """
         tokens = inputs if inputs.ndim == 3 else self.prefix(inputs)
         first, stop = self.expandable[0], self.backbone.num_blocks
-        return self.backbone.features(self.forward_blocks(tokens, first, stop, record=record))
+        run = self.forward_blocks(tokens, first, stop, record=record, chosen=chosen)
+        return self.backbone.features(run)
 
     def prefix_modules(self) -> list[nn.Module]:
         """Returns all that the prefix computes with: the backbone and its adapters there."""

@@ -69,11 +69,15 @@ class GrowingStrategy(AdapterStrategy):
         if grown:
             self._fit_detector(regimes, seen)
         if grown and not is_first:
-            count, numbers = regimes.count, regimes.cost + added
+            count, numbers = regimes.count, regimes.cost + added + self.numbers_of_classes()
             self.log_event("growth", block=PLACE, adapters=count, parameters=numbers)
         changed = growth.changed[PLACE]
         self.log_event("active", block=PLACE, adapter=regimes.active, changed=changed)
         return regimes
+
+    def numbers_of_classes(self) -> int:
+        """Returns what the classes of an experience add to a regime that it made, in numbers."""
+        return 0
 
     def _scan(self, regimes: Regimes, seen: ExperienceFeatures, growth: GrowthRound) -> bool:
         """Asks the detectors window by window; says whether a new set is wanted."""
@@ -85,9 +89,9 @@ class GrowingStrategy(AdapterStrategy):
         moment, size = "scan 0", config.detect_batch_size
         source = self.generator(moment)
         windows = seen.windows(size, source, moment, merge_last=config.merge_last)
-        for window, features in enumerate(windows):
+        for window, (features, labels) in enumerate(windows):
             with self.events.timed("scan", len(features)):
-                scan = regimes.detectors.judge(PLACE, features.float())
+                scan = regimes.detectors.judge(PLACE, features.float(), labels)
             growth.vote(PLACE, scan.best, scan.images, changed=scan.each[regimes.active].fired)
             grown = bool(growth.to_grow({PLACE: scan.fired}))
             self.log_event("scan", **growth.told(PLACE, window, scan, grown=grown))

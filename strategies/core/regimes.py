@@ -73,6 +73,7 @@ class Regimes(GrowingBuffers):
         num_features: D.
         seed: Seed of the detectors.
         example: What each regime stores.
+        beside: Numbers that each regime holds besides.
         finds_images: Keep a discriminant on frozen features that finds the regime of an image: that
             of the likeliest among the classes of all regimes, Gaussians with one covariance.
 
@@ -89,11 +90,12 @@ class Regimes(GrowingBuffers):
 
     def __init__(
         self,
-        config: SetGrowthConfig,
+        config: GrowthConfig,
         num_features: int,
         seed: int,
         example: nn.Module,
         *,
+        beside: int = 0,
         finds_images: bool = False,
     ) -> None:
         super().__init__()
@@ -108,7 +110,7 @@ class Regimes(GrowingBuffers):
         self.detectors = DetectorBank(first) if config.asks_detectors else None
         self.discriminant = LinearDiscriminant(num_features) if finds_images else None
         held = sum(int(value.numel()) for value in example.state_dict().values())
-        self.cost = held + (0 if self.detectors is None else self.detectors.cost(PLACE))
+        self.cost = held + beside + (0 if self.detectors is None else self.detectors.cost(PLACE))
         self.is_new = True
         self.nearest = 0
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cl_adapters.shift.bank import DetectorBank
 from cl_adapters.strategies.core.features import Features
+from cl_adapters.strategies.core.regimes import Regimes
 from cl_adapters.strategies.core.starting import (
     GrowthStartConfig,
     Start,
@@ -49,6 +50,8 @@ class SlotStarts:
         tokens: The experience.
         features: What computes in the strategy's precision.
         timed: Notes, as `EventLog.timed` does, how long asking takes.
+        regimes: Those whose paths the adapters are, where the network is watched as a whole: it is
+            whole paths then that are near, or that are asked.
     """
 
     start: Start
@@ -57,6 +60,7 @@ class SlotStarts:
     tokens: ExperienceTokens
     features: Features
     timed: Callable[[str, int], AbstractContextManager[None]]
+    regimes: Regimes | None = None
 
     @torch.no_grad()
     def of(self, block: int) -> dict[str, Tensor] | None:
@@ -77,21 +81,28 @@ class SlotStarts:
         return None if chosen is None else held[chosen]
 
     def _nearest(self, block: int) -> int:
+        if self.regimes is not None:
+            return self.regimes.nearest
         with self.timed("start", len(self.tokens)):
             seen = self.tokens.mean_tokens([block], "start")[block]
             return self.detectors.judge(block, seen).best
 
     def _separates(self, block: int, number: int) -> tuple[float, int]:
         model = self.model
+        path = None if self.regimes is None else number
         others = [(block, each) for each in range(len(model.slot(block))) if each != number]
+        others = others if path is None else []
 
         def compute(tokens: Tensor) -> Tensor:
             with self.features.autocast():
-                return model.features(tokens).float()
+                return model.features(tokens, chosen=path).float()
 
         was_training = model.training
         model.eval()
-        with self.timed("start", len(self.tokens)), model.leaving_out(others):
+        with (
+            self.timed("start", len(self.tokens)),
+            model.leaving_out(others),
+        ):
             found = separation(self.tokens.batches("start"), compute)
         model.train(was_training)
         return found

@@ -32,8 +32,8 @@ class ExperienceFeatures:
 
     def windows(
         self, size: int, generator: torch.Generator, moment: str, *, merge_last: bool
-    ) -> Iterator[Tensor]:
-        """Yields the features of windows of shuffled images, (n, ...).
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the features of windows of shuffled images, (n, ...), and their labels (n,).
 
         Args:
             size: Images a window.
@@ -43,7 +43,7 @@ class ExperienceFeatures:
         """
         for part in self.cached.shuffled(size, generator, merge_last=merge_last):
             self._set_augmentation_seed(moment)
-            yield self.cached.rows(part)
+            yield self.cached.rows(part), self.cached.targets[part]
 
     def batches(self, moment: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the features of images in order, (B, ...), and their labels (B,).

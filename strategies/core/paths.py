@@ -1,0 +1,212 @@
+"""SEMA's network: adapters that multiply, what watches for change, and the classifier that answers.
+
+Adapters can be watched and chosen in two places. `watch=slots`: each has a detector, and each block
+a router, that read the mean of the tokens which enter it (the paper). `watch=network`: the frozen
+network's features are watched instead, as methods with whole sets do (`core/regimes.py`). All
+expandable blocks then grow together, and an image takes the path, one adapter in each block, of
+the kind of images that its frozen features are likeliest of.
+
+Features of the frozen network can stand beside the adapted ones (`beside`), since adapters trained
+on few classes forget what others need; and each path can have a classifier (`classifiers`).
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from cl_adapters.heads.by_path import PathClassifiers
+from cl_adapters.heads.linear import ExperienceHeads
+from cl_adapters.heads.registry import PLAIN_HEADS, ClosedHead, build_closed_head
+from cl_adapters.peft.growth_round import BlockSize
+from cl_adapters.peft.routing import SlotRecord
+from cl_adapters.shift.bank import DetectorBank
+from cl_adapters.strategies.core.config import AnyHeadConfig
+from cl_adapters.strategies.core.output import Output
+from cl_adapters.strategies.core.regimes import Regimes
+from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.blocks import expandable_blocks
+from cl_adapters.vit.expandable import ExpandableViT
+
+__all__ = ["PathConfig", "SEMAModel"]
+
+
+class PathConfig(AnyHeadConfig):
+    """Where a network that grows is watched, and what answers."""
+
+    watch: Literal["slots", "network"] = Field(
+        default="slots",
+        description="where data is judged and images choose adapters: in each slot, or on the "
+        "frozen network's features for all slots together, without `router`",
+    )
+    beside: bool = Field(
+        default=False, description="frozen features beside the adapted ones, for a closed `head`"
+    )
+    classifiers: Literal["one", "by_path", "both"] = Field(
+        default="one",
+        description="a closed `head` over all images, one for each path of adapters, or the "
+        "product of both",
+    )
+
+    @model_validator(mode="after")
+    def _check_paths(self) -> Self:
+        is_trained = self.head in PLAIN_HEADS
+        if is_trained and (self.beside or self.classifiers != "one"):
+            name = "beside" if self.beside else "classifiers"
+            raise ValueError(
+                f"`{name}` needs a head in closed form, prototype, discriminant or ridge, "
+                f"got head {self.head!r}"
+            )
+        if self.classifiers != "one" and self.watch == "slots":
+            raise ValueError(
+                "`classifiers` must be one where each slot chooses for itself (`watch=slots`), "
+                f"got {self.classifiers!r}"
+            )
+        return self
+
+    @property
+    def asks_frozen(self) -> bool:
+        """Whether an answer needs the frozen network's features."""
+        return self.beside or self.watch == "network"
+
+    def build_classifiers(
+        self, num_features: int
+    ) -> tuple[ExperienceHeads, ClosedHead | PathClassifiers | None]:
+        """Returns the classifier that is trained, and what answers in its place if anything does.
+
+        Args:
+            num_features: D.
+        """
+        heads, shared = self.build_heads(num_features)
+        build = partial(build_closed_head, self.head, scale=self.head_scale)
+        if self.beside:
+            shared = build(2 * num_features)
+        if self.classifiers == "one":
+            return heads, shared
+        return heads, PathClassifiers(
+            partial(build, num_features), shared if self.classifiers == "both" else None
+        )
+
+
+class SEMAModel(ExpandableViT):
+    """The expandable backbone, what watches it, and the two classifiers.
+
+    Args:
+        backbone: The frozen ViT.
+        config: SEMA's options.
+        seed: Of adapters and detectors.
+
+    Attributes:
+        detectors: By block, one for each adapter of a slot; empty where the network is watched.
+        regimes: Paths, and who finds that of an image; None where slots are watched.
+        active: (E,) int64, the adapter that the last experience belongs to, by expandable block.
+    """
+
+    def __init__(
+        self,
+        backbone: AdaptedViT,
+        config: Any,  # noqa: ANN401 - with the options of many classes
+        seed: int,
+    ) -> None:
+        peft, size = config.chosen
+        is_told = config.watch == "network"
+        super().__init__(
+            backbone,
+            expandable=expandable_blocks(config.expandable, backbone.num_blocks),
+            width=size,
+            peft=peft,
+            router=None if is_told else config.router,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        width, self.beside = backbone.embed_dim, config.beside
+        watched = () if is_told else self.expandable
+        self.detectors = DetectorBank(
+            {block: config.make_detector(width, seed + block) for block in watched}
+        )
+        self.register_buffer("active", torch.zeros(len(self.expandable), dtype=torch.int64))
+        self.active: Tensor
+        self.heads, self.classes = config.build_classifiers(width)
+        self.regimes: Regimes | None = None
+        if is_told:
+            one = nn.ModuleList(self.slot(block).adapters[0] for block in self.expandable)
+            self.regimes = Regimes(
+                config, width, seed, one, beside=self.path_numbers(0), finds_images=True
+            )
+        config.budget.check(self.cost(self.expandable[0]))
+
+    def path_numbers(self, classes: int) -> int:
+        """Returns the numbers that a path's own classifier holds once it has learned classes."""
+        by_path = isinstance(self.classes, PathClassifiers)
+        return self.classes.cost(classes) if by_path else 0
+
+    def active_adapter(self, block: int) -> int:
+        """Returns the adapter that the last experience belongs to."""
+        return int(self.active[self.expandable.index(block)].item())
+
+    def cost(self, block: int) -> int:
+        """Returns the numbers of one more adapter with its column and detector, or of a path."""
+        if self.regimes is not None:
+            return self.regimes.cost
+        return self.slot(block).cost() + self.detectors.cost(block)
+
+    def sizes(self) -> dict[int, BlockSize]:
+        """Returns what each expandable block holds."""
+        return {each: BlockSize(len(self.slot(each)), self.cost(each)) for each in self.expandable}
+
+    @property
+    def learning(self) -> int | None:
+        """The path that is trained, in every expandable block; None where routers decide."""
+        return None if self.regimes is None else self.active_adapter(self.expandable[0])
+
+    def forward(self, inputs: Tensor, query: Tensor | None = None) -> Output:
+        """Returns the head's logits in train mode, the chosen classifier's in eval mode.
+
+        Shape:
+            inputs: images (B, 3, S, S), or what `prefix` made of them (B, N, D).
+            query: (B, D), frozen features, where options ask for them; None computes them.
+            Output: (B, C); in eval mode `router` says how each expandable block was routed.
+        """
+        if self.training:
+            return Output(self.heads(self.features(inputs, chosen=self.learning)))
+        if query is None and (self.beside or self.regimes is not None):
+            query = self.backbone(inputs)
+        paths = None if self.regimes is None or query is None else self.regimes.of_images(query)
+        record: dict[int, SlotRecord] = {}
+        features = self.features(inputs, record, paths)
+        return Output(self.classified(features, query, paths), {"router": record})
+
+    def classified(self, features: Tensor, query: Tensor | None, paths: Tensor | None) -> Tensor:
+        """Returns the logits of features (B, D) by the classifier that answers, (B, C)."""
+        if self.classes is None:
+            logits: Tensor = self.heads(features)
+        elif isinstance(self.classes, PathClassifiers) and paths is not None:
+            logits = self.classes(features, self.wide(features, query), paths)
+        else:
+            logits = self.classes(self.wide(features, query))
+        return logits
+
+    def wide(self, features: Tensor, query: Tensor | None) -> Tensor:
+        """Returns what the classifier over all images sees: features (B, D), or beside frozen ones.
+
+        Shape:
+            Output: (B, D), or (B, 2 D) with frozen features first.
+        """
+        if not self.beside or query is None:
+            return features
+        return torch.cat((query.to(features.dtype), features), dim=1)
+
+    def learn_classes(self, features: Tensor, query: Tensor | None, targets: Tensor) -> None:
+        """Adds images to the classifier in closed form, where one answers."""
+        wide = self.wide(features, query)
+        if isinstance(self.classes, PathClassifiers):
+            self.classes.add(features, wide, targets)
+        elif self.classes is not None:
+            self.classes.add(wide, targets)
+
+    def add_classes(self, classes: Sequence[int]) -> None:
+        """Makes room in the classifier in closed form for classes that have no column yet."""
+        if self.classes is not None:
+            self.classes.add_classes(classes)

@@ -47,7 +47,7 @@ an untrained descriptor never enter its statistics (theirs, if an experience has
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, field_validator
@@ -80,8 +80,8 @@ __all__ = ["SEMA", "SEMAConfig", "SEMAModel"]
 class SEMAConfig(SGDConfig, BlockPeftConfig, PathConfig, SlotStartConfig):
     """Options of SEMA."""
 
-    expandable: int | tuple[int, ...] = Field(
-        default=3, description="how many of the last blocks can grow, or which, counted from 0"
+    expandable: int | tuple[int, ...] | Literal["all"] = Field(
+        default=3, description="blocks that can grow: so many of the last, which (from 0), or all"
     )
     router: RouterKind = Field(default="discriminant", description="learned, or in closed form")
     num_classes: int | None = Field(default=None, ge=1, description="of the stream, if known")
@@ -333,7 +333,7 @@ class SEMA(GrowingStrategy):
         # From the second experience on the blocks before the first expandable one are frozen.
         cached = CachedFeatures(
             self.adapted_dataset,
-            self.features.feature_extractor(self.model.prefix) if first else self.frozen_features(),
+            self._prefix(is_frozen=not first),
             same=self.augmentation.fixed_views,
             megabytes=self.config.cache_megabytes,
             cache=self.cache,
@@ -364,15 +364,21 @@ class SEMA(GrowingStrategy):
             return None
         return self.features.feature_extractor(self.backbone, self.backbone)
 
-    def frozen_features(self) -> FeatureExtractor:
+    def frozen_features(self) -> FeatureExtractor | None:
         """Returns the blocks before the first expandable one, frozen after the first experience."""
-        return self.features.feature_extractor(self.model.prefix, *self.model.prefix_modules())
+        return self._prefix(is_frozen=True) if self.model.expandable[0] else None
+
+    def _prefix(self, *, is_frozen: bool) -> FeatureExtractor:
+        # Tokens are kept on disk where they stay as they are and more than a patch was embedded.
+        is_kept = is_frozen and self.model.expandable[0] > 0
+        modules = self.model.prefix_modules() if is_kept else []
+        return self.features.feature_extractor(self.model.prefix, *modules)
 
     def _plain(self) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
         """Yields the experience without augmentation: tokens, frozen features if asked, labels."""
         plain, dataset = self._tokens.cached, self.experience.dataset
         if self.augmentation.fixed_views is not True:
-            plain = self.features.cached_features(dataset, self.frozen_features())
+            plain = self.features.cached_features(dataset, self._prefix(is_frozen=True))
         frozen = self._frozen_network()
         if frozen is None:
             yield from ((tokens, None, targets) for tokens, targets in plain.batches())

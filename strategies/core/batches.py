@@ -130,8 +130,11 @@ class BatchMaker:
             rows = CachedFeatures(
                 dataset, frozen.features, same=True, keep=False, cache=self._cache
             )
-            if rows.is_kept:
-                return Batches(rows.minibatches(parts))
+            queries = self._queries(dataset, frozen.query, same=True) if rows.is_kept else None
+            if rows.is_kept and (frozen.query is None or queries is not None):
+                return Batches(
+                    rows.minibatches(parts, numbered=queries is not None), queries=queries
+                )
         read = None if num_workers else reader_of(dataset, "eval")
         if read is None:
             return Batches(None)

@@ -122,16 +122,19 @@ class CachedFeatures:
             self._fill(part[missing], self._computed(part[missing]))
         return self._kept[places]
 
-    def minibatches(self, orders: Iterable[Tensor], *, images: bool = False) -> MadeBatches:
+    def minibatches(
+        self, orders: Iterable[Tensor], *, images: bool = False, numbered: bool = False
+    ) -> MadeBatches:
         """Returns what Avalanche's loop reads: features or images; targets; task labels.
 
         Args:
             orders: Gives the parts of an order each time it is gone through.
             images: Read images where features would be computed at each use: what follows the
                 frozen part then takes them, in one pass.
+            numbered: Give the indices of a batch beside it.
         """
         read = self._read if images and not self.is_kept else self.rows
-        return MadeBatches(orders, read, (self.targets, self._tasks))
+        return MadeBatches(orders, read, (self.targets, self._tasks), numbered=numbered)
 
     @property
     def is_kept(self) -> bool:

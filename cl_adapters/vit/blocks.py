@@ -1,7 +1,7 @@
 """Which blocks of a network a user names."""
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal
 
 from cl_adapters.errors import InputError
 
@@ -32,7 +32,7 @@ def expandable_blocks(
                 f"`expandable` must be from 1 to the number of blocks, {num_blocks}, got {chosen}"
             )
         return tuple(range(num_blocks - chosen, num_blocks))
-    blocks = tuple(sorted(set(cast("Sequence[int]", chosen))))
+    blocks = tuple(sorted(set(chosen)))
     for block in blocks:
         if not 0 <= block < num_blocks:
             raise InputError(

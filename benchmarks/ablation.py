@@ -52,7 +52,7 @@ def ablate(run: str | Path) -> Ablation:
     grown = model.grown()
     if not grown:
         raise InputError(f"run {str(folder)!r} must have grown an adapter, got none")
-    choices = [grown, *([each] for each in grown)]
+    choices = [grown, *model.grown_together()]
     config = RunConfig.parse(record.config)
     source = open_images(config, noted_parent(folder))
     stream = prepare(config, source=source).benchmark().test_stream
@@ -84,22 +84,24 @@ def _counted(
     model: Any = strategy.model
     model.eval()
     right, alone, both = 0, [0] * len(choices), [0] * len(choices)
+    query = strategy.query_features()
     for start in range(0, len(dataset), BATCH):
         rows = [dataset[place] for place in range(start, min(start + BATCH, len(dataset)))]
         targets = torch.tensor([row[1] for row in rows], device=strategy.device)
         images = strategy.backbone.inputs(torch.stack([row[0] for row in rows]), strategy.device)
         with strategy.features.autocast():
-            tokens = model.prefix(images)  # without a grown adapter, so once for all choices
-            whole = _hits(model, tokens, targets)
+            # Without a grown adapter, so once for all choices.
+            inputs = [model.prefix(images), *([] if query is None else [query.compute(images)])]
+            whole = _hits(model, inputs, targets)
             right += int(whole.sum())
             for number, adapters in enumerate(choices):
                 with model.leaving_out(adapters):
-                    hits = _hits(model, tokens, targets)
+                    hits = _hits(model, inputs, targets)
                 alone[number] += int(hits.sum())
                 both[number] += int((hits & whole).sum())
     return len(dataset), right, alone, both
 
 
-def _hits(model: Any, tokens: Tensor, targets: Tensor) -> Tensor:  # noqa: ANN401 - as above
-    hits: Tensor = model(tokens).logits.argmax(dim=1) == targets
+def _hits(model: Any, inputs: Sequence[Tensor], targets: Tensor) -> Tensor:  # noqa: ANN401
+    hits: Tensor = model(*inputs).logits.argmax(dim=1) == targets
     return hits

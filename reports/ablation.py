@@ -25,15 +25,15 @@ class Worth:
     """What the grown adapters of one run are worth at its end.
 
     Attributes:
-        adapters: Block and number, from 0, of each grown adapter; the first row of `points` leaves
-            out all of them.
+        adapters: Block and number, from 0, of grown adapters that came together; the first row of
+            `points` leaves out all of them, each other one of these.
         points: [row, i]: accuracy on test experience i less that without, in points; the last
             column over all test images.
         images: Test images, by experience.
         counts: [row, i]: images right as it is, right without, right both ways.
     """
 
-    adapters: tuple[tuple[int, int], ...]
+    adapters: tuple[tuple[tuple[int, int], ...], ...]
     points: Floats
     images: tuple[int, ...]
     counts: NDArray[np.int64]
@@ -42,15 +42,18 @@ class Worth:
         """Returns what each row of `points` leaves out, and when that was grown."""
         grown = {(block, held - 1): t for (t, block), (held, _) in history.growths.items()}
         found = ["all that was grown"]
-        for block, number in self.adapters:
-            when = grown.get((block, number))
+        for group in self.adapters:
+            block, number = group[0]
+            is_path = len(group) > 1
+            when = grown.get((0 if is_path else block, number))  # a network grows as block 0
             domain = history.domains[when].domain if when in history.domains else ""
             since = (
                 ""
                 if when is None
                 else f", since {experience_label(when + 1, clean_text(domain, 14))}"
             )
-            found.append(f"block {block}, adapter {number + 1}{since}")
+            place = "path" if is_path else f"block {block}, adapter"
+            found.append(f"{place} {number + 1}{since}")
         return found
 
 
@@ -73,7 +76,7 @@ def read_worth(run: Run) -> Worth | None:
         )
     lost = counts[:, :, 0] - counts[:, :, 1]
     points = 100 * np.column_stack([lost / images, lost.sum(axis=1) / images.sum()])
-    adapters = tuple(pair for each in found.without[1:] for pair in each.adapters)
+    adapters = tuple(each.adapters for each in found.without[1:])
     return Worth(adapters, points, found.images, counts)
 
 
@@ -91,7 +94,7 @@ def bought(label: str, worths: Sequence[Worth]) -> str:
 
     Example:
         >>> counts = np.array([[[8, 6, 6]]])
-        >>> worth = Worth(((10, 1),), np.array([[20.0, 20.0], [20.0, 20.0]]), (10,), counts)
+        >>> worth = Worth((((10, 1),),), np.array([[20.0, 20.0], [20.0, 20.0]]), (10,), counts)
         >>> bought("sema", [worth])  # doctest: +ELLIPSIS
         'Without the adapters that it has grown (1.0), sema would be 20.0 points less accurate...'
     """

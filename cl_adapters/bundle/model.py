@@ -171,7 +171,7 @@ class LearnedModel:
         A method's own detectors, where it has learned some.
         """
         bank = getattr(self.strategy.model, "detectors", None)
-        if isinstance(bank, DetectorBank):
+        if isinstance(bank, DetectorBank) and len(bank):
             return FolderWatch(bank, is_own=True)
         return None if self.calibration is None else self.calibration.watch
 

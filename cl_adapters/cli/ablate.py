@@ -61,7 +61,8 @@ def _told(found: "Ablation") -> str:
 
     every, *single = found.without
     best, worst = max(single, key=lost), min(single, key=lost)
-    number = "1 grown adapter" if len(single) == 1 else f"{len(single)} grown adapters"
+    kind = "path" if any(len(each.adapters) > 1 for each in single) else "adapter"
+    number = f"1 grown {kind}" if len(single) == 1 else f"{len(single)} grown {kind}s"
     said = [f"{100 * whole / total:.1f} % right, {lost(every):+.1f} points by {number}"]
     if len(single) > 1:
         said += [f"most by {_name(best)} ({lost(best):+.1f})"]
@@ -71,4 +72,6 @@ def _told(found: "Ablation") -> str:
 
 def _name(each: "Without") -> str:
     block, number = each.adapters[0]
+    if len(each.adapters) > 1:
+        return f"path {number + 1}"
     return f"adapter {number + 1} of block {block}"

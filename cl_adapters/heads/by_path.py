@@ -53,6 +53,7 @@ class PathClassifiers(GrowingBuffers):
         self.active: Tensor
         self.group_paths: Tensor
         self.group_classes: Tensor
+        self._columns: list[list[int]] | None = None  # classes of each path, as the groups say
 
     def add_classes(self, classes: Sequence[int]) -> None:
         """Makes room for classes that have no column yet."""
@@ -88,17 +89,32 @@ class PathClassifiers(GrowingBuffers):
             features: (B, D). wide: (B, E). targets: (B,), labels below C.
         """
         path = int(self.active)
-        known = self.group_classes[self.group_paths == path].tolist()
+        known = self._classes_of(path)
         new = [each for each in torch.unique(targets).tolist() if each not in known]
         count = len(new)
         self.group_paths = functional.pad(self.group_paths, (0, count), value=path)
         self.group_classes = torch.cat((self.group_classes, self.group_classes.new_tensor(new)))
         columns = {label: place for place, label in enumerate([*known, *new])}
         places = torch.tensor([columns[each] for each in targets.tolist()], device=targets.device)
+        self._columns = None
         self._of(path).add_classes(range(len(columns)))
         self._of(path).add(features, places)
         if self.shared is not None:
             self.shared.add(wide, targets)
+
+    def _classes_of(self, path: int) -> list[int]:
+        # Plain numbers, so that a graph of the network has no question about them.
+        if self._columns is None or len(self._columns) != len(self.paths):
+            groups = list(zip(self.group_paths.tolist(), self.group_classes.tolist(), strict=True))
+            self._columns = [
+                [label for place, label in groups if place == each]
+                for each in range(len(self.paths))
+            ]
+        return self._columns[path]
+
+    def buffers_loaded(self) -> None:
+        """Forgets the classes of the state before."""
+        self._columns = None
 
     def solve(self, strength: float) -> None:
         """Lets what was added count, where classifiers have to be solved.
@@ -116,11 +132,11 @@ class PathClassifiers(GrowingBuffers):
         Shape:
             features: (B, D). wide: (B, E). paths: (B,), below P. Output: (B, C), float32.
         """
-        shape = len(features), self._num_classes
+        shape = features.shape[0], self._num_classes
         logits = features.new_full(shape, UNSEEN_LOGIT, dtype=torch.float32)
         shared = None if self.shared is None else self.shared(wide).float().log_softmax(dim=1)
         for path in range(len(self.paths)):
-            columns = self.group_classes[self.group_paths == path]
+            columns = torch.tensor(self._classes_of(path), device=features.device)
             found = self._of(path)(features).float().log_softmax(dim=1)
             if shared is not None:
                 found = found + shared[:, columns]

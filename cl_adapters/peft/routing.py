@@ -175,7 +175,7 @@ class ExpandableSlot(nn.Module):
         stays = [number for number in range(len(self)) if number not in self.left_out]
         for number in sorted(self.left_out):
             adapters = adapters.masked_fill(adapters == number, stays[0] if stays else len(self))
-        return functional.one_hot(adapters, len(self) + 1)[:, : len(self)].float()
+        return (adapters[:, None] == torch.arange(len(self), device=adapters.device)).float()
 
     def forward(
         self,
@@ -201,7 +201,7 @@ class ExpandableSlot(nn.Module):
         if chosen is None:
             weights = self.route(mean_tokens)
         else:
-            rows = torch.as_tensor(chosen, device=tokens.device).expand(len(tokens))
+            rows = torch.as_tensor(chosen, device=tokens.device).expand(tokens.shape[0])
             weights = self.told(rows).to(mean_tokens.dtype)
         if record is not None:
             record(SlotRecord(mean_tokens.detach(), weights.detach()))

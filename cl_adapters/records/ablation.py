@@ -44,7 +44,7 @@ class Ablation:
     Attributes:
         images: Test images, by experience.
         right: Those that are answered rightly.
-        without: The first leaves out all grown adapters, the others one each.
+        without: The first leaves out all grown adapters, the others one each, or those of a path.
     """
 
     images: tuple[int, ...]

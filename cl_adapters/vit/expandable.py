@@ -73,6 +73,10 @@ class ExpandableViT(nn.Module):
         """Returns block and number, from 0, of every adapter beside the first of its block."""
         return [(block, k) for block in self.expandable for k in range(1, len(self.slot(block)))]
 
+    def grown_together(self) -> list[list[tuple[int, int]]]:
+        """Returns the adapters of `grown` in groups that came together, here each alone."""
+        return [[each] for each in self.grown()]
+
     @contextmanager
     def leaving_out(self, adapters: Collection[tuple[int, int]]) -> Iterator[None]:
         """Answers without some adapters for a while, to see what they are worth.

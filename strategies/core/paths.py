@@ -156,6 +156,13 @@ class SEMAModel(ExpandableViT):
         """Returns what each expandable block holds."""
         return {each: BlockSize(len(self.slot(each)), self.cost(each)) for each in self.expandable}
 
+    def grown_together(self) -> list[list[tuple[int, int]]]:
+        """Returns the adapters of `grown` by path, or each alone where slots are watched."""
+        if self.regimes is None:
+            return super().grown_together()
+        numbers = sorted({number for _, number in self.grown()})
+        return [[each for each in self.grown() if each[1] == number] for number in numbers]
+
     @property
     def learning(self) -> int | None:
         """The path that is trained, in every expandable block; None where routers decide."""
@@ -197,6 +204,10 @@ class SEMAModel(ExpandableViT):
         if not self.beside or query is None:
             return features
         return torch.cat((query.to(features.dtype), features), dim=1)
+
+    def fixed_graph(self) -> nn.Module:
+        """Returns itself: nothing in it branches on an image."""
+        return self
 
     def learn_classes(self, features: Tensor, query: Tensor | None, targets: Tensor) -> None:
         """Adds images to the classifier in closed form, where one answers."""

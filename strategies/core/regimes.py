@@ -240,7 +240,7 @@ class Regimes(GrowingBuffers):
         Shape:
             features: (B, D), the frozen network's. Output: (B,).
         """
-        if self.discriminant is None or self.count <= 1:
+        if self.discriminant is None or not len(self.group_regimes):
             return torch.zeros(len(features), dtype=torch.int64, device=features.device)
         found: Tensor = self.group_regimes[self.discriminant(features).argmax(dim=1)]
         return found

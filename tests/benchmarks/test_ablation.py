@@ -67,7 +67,7 @@ def test_points_are_lost_images_in_per_cent(grown: tuple[Any, Path]) -> None:
     (run,) = load_runs([folder]).finished
     worth = read_worth(run)
     assert worth is not None
-    assert worth.adapters == ((3, 1), (4, 1), (5, 1))
+    assert worth.adapters == (((3, 1),), ((4, 1),), ((5, 1),))
     for row, each in zip(worth.points, found.without, strict=True):
         lost = [now - then for now, then in zip(found.right, each.right, strict=True)]
         expected = [100 * a / b for a, b in zip(lost, found.images, strict=True)]
@@ -91,6 +91,24 @@ def test_the_report_shows_what_growth_bought(grown: tuple[Any, Path], tmp_path: 
     assert len(lines) == 1 + 4 * 2  # all and three adapters, two experiences
     assert lines[3].split(",")[:4] == ["sema", "0", '"block 3', " adapter 2"]
     assert any("worth" in path.name for path in summary.files)
+
+
+def test_adapters_of_a_path_are_left_out_together(tmp_path: Path) -> None:
+    data, whole = write_pictures(tmp_path / "pictures"), {"watch": "network", "beside": True}
+    _, folder = learn(data, tmp_path / "runs", "sema", options={**GROWING, **whole})
+    found = ablate(folder)
+    path = ((3, 1), (4, 1), (5, 1))
+    assert [each.adapters for each in found.without] == [path, path]
+    assert found.without[0] == found.without[1]
+    (run,) = load_runs([folder]).finished
+    worth = read_worth(run)
+    assert worth is not None
+    assert worth.names(read_history(run.events, 2)) == ["all that was grown", "path 2, since 2"]
+    # As the run answered, with the first path's features in place of those left out.
+    rows = read_predictions(folder)
+    last = rows[rows["experience"] == 1]
+    is_right = (last["prediction"] == last["target"]).groupby(last["target_experience"])
+    assert found.right == tuple(is_right.sum())
 
 
 def test_a_damaged_file_is_named_and_another_run_s_is_not_used(

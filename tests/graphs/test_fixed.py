@@ -38,6 +38,7 @@ CASES = [
     ("sema", {}),
     ("sema", {"router": "learned", "head": "linear"}),
     ("sema", {"peft": "lora", "head": "ridge"}),
+    ("sema", {"watch": "network", "beside": True, "classifiers": "both"}),
     ("mos", {}),
     ("mos", {"peft": "lora", "task_predictor": "prototypes", "head": "cosine"}),
     ("mos", {"peft": "prefix", "retrieval": False, "ensemble": False}),

@@ -10,6 +10,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.heads.by_path import PathClassifiers
 from cl_adapters.heads.registry import build_closed_head
 from cl_adapters.records.event_kinds import Active, Growth
+from cl_adapters.strategies.checks.suite import check_strategy
 from cl_adapters.strategies.sema import SEMA, SEMAConfig
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from tests.strategies.trained_mos import images_of
@@ -75,8 +76,7 @@ def test_answers_are_those_of_each_images_path_by_hand(
     model = strategy.model.eval()
     trained = [images_of(each) for each in stream.train_stream]
     paths = [0, 1, 0]
-    build_head = lambda width: build_closed_head("discriminant", width)  # noqa: E731
-    shared, own = build_head(2 * 64), [build_head(64), build_head(64)]
+    shared, *own = (build_closed_head("discriminant", width) for width in (2 * 64, 64, 64))
     for head in (shared, *own):
         head.add_classes(range(6))
     with torch.no_grad():
@@ -152,8 +152,21 @@ def test_an_adapter_that_is_left_out_is_stood_in_for_by_the_first(
     assert not torch.allclose(left_out, model.features(images, chosen=1), atol=1e-3)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("classifiers", ["one", "both"])
+def test_it_is_sound(classifiers: str) -> None:
+    options = {**WHOLE, "detector": "mahalanobis", "classifiers": classifiers}
+    assert check_strategy(SEMA, options={**options, "expandable": 2, "start": "nearest"}) == []
+
+
+def test_it_goes_on_in_the_middle_and_answers_each_image_by_itself() -> None:
+    options = {**WHOLE, "detector": "mahalanobis", "expandable": 2}
+    checks = ["resumes_inside", "batches", "passes", "growth"]
+    assert check_strategy(SEMA, options=options, checks=checks) == []
+
+
 def test_options_that_do_not_go_together_are_refused() -> None:
-    cases = [
+    cases: list[tuple[dict[str, object], str]] = [
         ({"classifiers": "both"}, "`classifiers` must be one where each slot chooses for itself"),
         (
             {"watch": "network", "classifiers": "by_path", "head": "linear"},

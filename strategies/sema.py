@@ -39,7 +39,10 @@ Differs from the authors' code, unless `fidelity="official"`:
                                 training cannot diverge.
     `descriptor_dim=None`       a sixth of the width, as their 128 of 768.
     `views=1`                   augmented views of an image for the detectors (theirs: 0, new ones).
-Ours: a grown adapter may begin at its block's earlier ones (`start`).
+Ours: a grown adapter may begin at its block's earlier ones (`start`); the frozen network may be
+watched in place of slots, so that whole paths of adapters grow and are chosen (`watch`); answers
+may see frozen features beside the adapted ones (`beside`) and ask a classifier of each path
+(`classifiers`). `core/paths.py` says how.
 Always: statistics are part of the checkpoint (theirs are lost); the number of classes need not be
 known (`num_classes` makes the head at once, as theirs, whose unused rows then decay); the errors of
 an untrained descriptor never enter its statistics (theirs, if an experience has fewer images than

@@ -439,3 +439,27 @@ def test_what_the_gallery_says_draws_its_pictures(tmp_path: Path) -> None:
     drawn = {path.stem for path in (tmp_path / "report" / "figures").glob("*.png")}
     kinds = {re.sub(r"^digits-(shift-)?|-\d\d-.*$|\.png$", "", stem) for stem in drawn}
     assert kinds <= {each.removesuffix(".png") for each in named if each}
+
+
+FAMILY = runpy.run_path(str(DOCS / "draw_family.py"), run_name="family")
+
+
+def test_pictures_of_the_family_show_the_numbers_of_its_tables() -> None:
+    page = (
+        "## Signs\n\n| Method | A_last ↑ | A_avg ↑ | F ↓ | Numbers ↓ | Passes ↓ |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: |\n"
+        "| *joint (upper bound)* | 89.4 ± 7.0 | 89.1 | 4.3 | 18 889 | 1.0 |\n"
+        "| ease (mapped=false), one seed | **70.5** | 78.3 | 4.7 | 3 472 745 | 10.0 |\n"
+    )
+    shown = FAMILY["streams"](page)
+    rows = [tuple(each) for each in shown["Signs"]]
+    assert rows == [
+        ("joint (upper bound)", ("joint", ""), 89.4, 7.0, 18889.0),
+        ("ease (mapped=false)", ("ease", "(mapped=false), one seed"), 70.5, 0.0, 3472745.0),
+    ]
+    drawn = FAMILY["cost_figure"]("Signs", shown["Signs"]).axes[0]
+    places = {tuple(line.get_xydata()[0]) for line in drawn.lines if len(line.get_xydata()) == 1}
+    assert {(18889.0, 89.4), (3472745.0, 70.5)} <= places
+    assert [text.get_text() for text in drawn.texts] == [each[0] for each in rows]
+    every = FAMILY["streams"]((DOCS / "family.md").read_text("utf-8"))
+    assert all(10 < each.accuracy < 100 for rows in every.values() for each in rows)

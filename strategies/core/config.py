@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from types import NoneType
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Final, Literal, Self, get_args
 
 import torch
 from pydantic import (
@@ -37,6 +37,7 @@ from cl_adapters.records.upgrade import OPTION_NAMES
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = [
+    "CLIP_NORM",
     "AdapterSGDConfig",
     "AnyHeadConfig",
     "BlockPeftConfig",
@@ -49,6 +50,9 @@ __all__ = [
     "TrainedConfig",
     "TrainedHeadConfig",
 ]
+
+# What the option `clip_norm` means, which methods have with defaults of their own.
+CLIP_NORM: Final = "most that a step's gradients are long together; None: any"
 
 
 class StrategyOptions(BaseModel):
@@ -150,6 +154,7 @@ class SGDConfig(StrategyConfig):
     epochs: int = Field(default=5, ge=1, description="passes over an experience, in each phase")
     lr: float = Field(default=0.02, gt=0, description="of SGD, cosine to 0")
     weight_decay: float = Field(default=5e-4, ge=0, description="of SGD")
+    clip_norm: float | None = Field(default=None, gt=0, description=CLIP_NORM)
 
 
 class TrainedHeadConfig(StrategyOptions):
@@ -220,6 +225,9 @@ class AnyHeadConfig(StrategyOptions):
         description="classifier: linear, cosine, kac, batch_norm, prototype, discriminant or ridge",
     )
     head_scale: float = Field(default=10.0, gt=0, description="of the cosines of a head that has")
+    head_init_std: float | None = Field(
+        default=None, gt=0, description="of a trained head's new weights; None: torch's linear layer"
+    )
     ridge: float = Field(default=1.0, gt=0, description="strength of the ridge head")
 
     @field_validator("head")
@@ -230,11 +238,11 @@ class AnyHeadConfig(StrategyOptions):
 
     def build_heads(self, num_features: int) -> tuple[ExperienceHeads, ClosedHead | None]:
         """Returns the classifier that is trained, and the one that answers in its place if any."""
-        scale = self.head_scale
+        scale, std = self.head_scale, self.head_init_std
         if self.head in PLAIN_HEADS:
-            return build_trained_head(self.head, num_features, init_std=None, scale=scale), None
+            return build_trained_head(self.head, num_features, init_std=std, scale=scale), None
         closed = build_closed_head(self.head, num_features, scale=scale)
-        return build_trained_head("linear", num_features, init_std=None), closed
+        return build_trained_head("linear", num_features, init_std=std), closed
 
 
 class BlockPeftConfig(StrategyOptions):

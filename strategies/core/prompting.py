@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cl_adapters.heads.linear import cross_entropy_over
 from cl_adapters.peft.prompts import Init, Pairing, Selection
-from cl_adapters.strategies.core.config import TrainedConfig, TrainedHeadConfig
+from cl_adapters.strategies.core.config import CLIP_NORM, TrainedConfig, TrainedHeadConfig
 from cl_adapters.strategies.core.features import FeatureExtractor
 from cl_adapters.strategies.core.optimizers import adam
 from cl_adapters.strategies.core.output import Output
@@ -43,9 +43,7 @@ class PromptConfig(TrainedConfig, TrainedHeadConfig):
     prompts: Literal["pool", "one_prompt", "none"] = Field(
         default="pool", description="pool: the method; one_prompt: no choice; none: head alone"
     )
-    clip_norm: float | None = Field(
-        default=1.0, gt=0, description="most that gradients are long together; None: any"
-    )
+    clip_norm: float | None = Field(default=1.0, gt=0, description=CLIP_NORM)
 
     @property
     def by_batch(self) -> str:
@@ -182,12 +180,6 @@ class PromptStrategy(AdapterStrategy):
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over the current classes."""
         return cross_entropy_over(self.current_classes, logits, targets)
-
-    def before_step(self) -> None:
-        """Clips the gradients by their common length."""
-        if self.config.clip_norm is not None:
-            trained = [value for group in self.optimizer.param_groups for value in group["params"]]
-            nn.utils.clip_grad_norm_(trained, self.config.clip_norm)
 
     def end_experience(self) -> None:
         """Says what the query is, and whether answers depend on their batch."""

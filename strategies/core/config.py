@@ -226,7 +226,9 @@ class AnyHeadConfig(StrategyOptions):
     )
     head_scale: float = Field(default=10.0, gt=0, description="of the cosines of a head that has")
     head_init_std: float | None = Field(
-        default=None, gt=0, description="of a trained head's new weights; None: torch's linear layer"
+        default=None,
+        gt=0,
+        description="of a trained head's new weights; None: torch's linear layer",
     )
     ridge: float = Field(default=1.0, gt=0, description="strength of the ridge head")
 

@@ -237,3 +237,30 @@ def test_bad_options_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         build(tiny_vit, **options)
+
+
+class _Norms(SupervisedPlugin):
+    """Notes how long the gradients of each step are together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[float] = []
+
+    def after_update(self, strategy: Any, **_: Any) -> None:
+        groups = strategy.optimizer.param_groups
+        found = [value.grad.flatten() for group in groups for value in group["params"]]
+        self.found.append(float(torch.cat(found).norm()))
+
+
+def test_a_small_head_and_clipped_steps_as_the_options_say(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    experience = make_stream(TWO).train_stream[0]
+    long, short = _Norms(), _Norms()
+    build(tiny_vit, long).train(experience)
+    strategy = build(tiny_vit, short, clip_norm=0.01, head_init_std=1e-4, lr=1e-9)
+    strategy.train(experience)
+    assert min(long.found) > 0.01
+    assert max(short.found) == pytest.approx(0.01, rel=1e-3)
+    weights = [value for value in strategy.model.heads.parameters() if value.ndim == 2]
+    assert 0.7e-4 < float(torch.cat(weights).std()) < 1.3e-4

@@ -58,7 +58,7 @@ from cl_adapters.heads.linear import cross_entropy_over
 from cl_adapters.heads.ridge import RidgeHead
 from cl_adapters.peft.growth_round import BlockSize, GrowthRound
 from cl_adapters.peft.registry import find_peft
-from cl_adapters.peft.routing import CLOSED_ROUTERS, RouterKind, SlotRecord
+from cl_adapters.peft.routing import SlotRecord
 from cl_adapters.shift.bank import DetectorBank
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.config import AnyHeadConfig, BlockPeftConfig, SGDConfig
@@ -66,6 +66,7 @@ from cl_adapters.strategies.core.diagnostics import RouterUsage
 from cl_adapters.strategies.core.feature_cache import CachedFeatures
 from cl_adapters.strategies.core.features import FeatureExtractor
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
+from cl_adapters.strategies.core.router_options import RouterConfig
 from cl_adapters.strategies.core.samplers import ResumableIndexSampler
 from cl_adapters.strategies.core.slot_starts import SlotStartConfig, SlotStarts
 from cl_adapters.strategies.core.strategy import AdapterStrategy, Output, Phase
@@ -77,13 +78,12 @@ from cl_adapters.vit.expandable import ExpandableViT
 __all__ = ["SEMA", "SEMAConfig", "SEMAModel"]
 
 
-class SEMAConfig(SGDConfig, BlockPeftConfig, AnyHeadConfig, SlotStartConfig):
+class SEMAConfig(SGDConfig, BlockPeftConfig, AnyHeadConfig, RouterConfig, SlotStartConfig):
     """Options of SEMA."""
 
     expandable: int | tuple[int, ...] = Field(
         default=3, description="how many of the last blocks can grow, or which, counted from 0"
     )
-    router: RouterKind = Field(default="discriminant", description="learned, or in closed form")
     num_classes: int | None = Field(default=None, ge=1, description="of the stream, if known")
     cache_megabytes: float = Field(
         default=1024,
@@ -389,9 +389,10 @@ class SEMA(AdapterStrategy):
         return self.features.cached_features(self.experience.dataset, frozen)
 
     def _route(self, blocks: Sequence[int]) -> None:
-        """Adds the experience to a router in closed form, as its adapter's, in each block."""
-        if self.config.router not in CLOSED_ROUTERS or not blocks:
+        """Tells the routers that ask that the experience is of their block's adapter."""
+        asking = [block for block in blocks if self.model.slot(block).router.asks()]
+        if not asking:
             return
-        for block, mean_tokens in self._tokens.mean_tokens(blocks, "route").items():
+        for block, mean_tokens in self._tokens.mean_tokens(asking, "route").items():
             adapter = self.model.active_adapter(block)
             self.model.slot(block).update_router(mean_tokens, adapter)

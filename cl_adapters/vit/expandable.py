@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cl_adapters.errors import InputError
 from cl_adapters.peft.adapter_set import AdapterSet, Slots
 from cl_adapters.peft.registry import PARALLEL, Peft
-from cl_adapters.peft.routing import ExpandableSlot, RouterKind, SlotRecord
+from cl_adapters.peft.routing import ExpandableSlot, SlotRecord
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["ExpandableViT"]
@@ -27,7 +27,7 @@ class ExpandableViT(nn.Module):
         backbone: The frozen ViT.
         expandable: Blocks that can grow, counted from 0; sorted, at least one.
         width: R, width of every adapter.
-        router: How the routers' columns come about.
+        router: Name of the routers.
         generator: Source of the initial weights.
         peft: What the adapters are, beside the MLP by default; any kind that takes tokens.
     """
@@ -38,7 +38,7 @@ class ExpandableViT(nn.Module):
         *,
         expandable: Sequence[int],
         width: int,
-        router: RouterKind,
+        router: str,
         generator: torch.Generator,
         peft: Peft = PARALLEL,
     ) -> None:

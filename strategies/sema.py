@@ -62,7 +62,7 @@ from cl_adapters.heads.linear import cross_entropy_over
 from cl_adapters.heads.ridge import RidgeHead
 from cl_adapters.peft.growth_round import GrowthRound
 from cl_adapters.peft.registry import find_peft
-from cl_adapters.peft.routing import CLOSED_ROUTERS, RouterKind, SlotRecord
+from cl_adapters.peft.routing import SlotRecord
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.config import BlockPeftConfig, SGDConfig
 from cl_adapters.strategies.core.diagnostics import RouterUsage
@@ -71,6 +71,7 @@ from cl_adapters.strategies.core.features import FeatureExtractor
 from cl_adapters.strategies.core.growing import GrowingStrategy
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
 from cl_adapters.strategies.core.paths import PathConfig, SEMAModel
+from cl_adapters.strategies.core.router_options import RouterConfig
 from cl_adapters.strategies.core.samplers import ResumableIndexSampler
 from cl_adapters.strategies.core.slot_starts import SlotStartConfig, SlotStarts
 from cl_adapters.strategies.core.strategy import Phase
@@ -80,13 +81,12 @@ from cl_adapters.vit.adapted_vit import AdaptedViT
 __all__ = ["SEMA", "SEMAConfig", "SEMAModel"]
 
 
-class SEMAConfig(SGDConfig, BlockPeftConfig, PathConfig, SlotStartConfig):
+class SEMAConfig(SGDConfig, BlockPeftConfig, PathConfig, RouterConfig, SlotStartConfig):
     """Options of SEMA."""
 
     expandable: int | tuple[int, ...] | Literal["all"] = Field(
         default=3, description="blocks that can grow: so many of the last, which (from 0), or all"
     )
-    router: RouterKind = Field(default="discriminant", description="learned, or in closed form")
     num_classes: int | None = Field(default=None, ge=1, description="of the stream, if known")
     cache_megabytes: float = Field(
         default=1024,
@@ -391,9 +391,10 @@ class SEMA(GrowingStrategy):
             yield tokens, query, targets
 
     def _route(self, blocks: Sequence[int]) -> None:
-        """Adds the experience to a router in closed form, as its adapter's, in each block."""
-        if self.regimes is not None or self.config.router not in CLOSED_ROUTERS or not blocks:
+        """Tells the routers that ask that the experience is of their block's adapter."""
+        asking = [block for block in blocks if self.model.slot(block).router.asks()]
+        if not asking:
             return
-        for block, mean_tokens in self._tokens.mean_tokens(blocks, "route").items():
+        for block, mean_tokens in self._tokens.mean_tokens(asking, "route").items():
             adapter = self.model.active_adapter(block)
             self.model.slot(block).update_router(mean_tokens, adapter)

@@ -31,6 +31,7 @@ from cl_adapters.benchmarks.running.recipe import RunConfig, read_recipe
 from cl_adapters.benchmarks.streams.class_incremental import class_order, split_classes
 from cl_adapters.benchmarks.sweeps.sweep import expand_grid
 from cl_adapters.errors import InputError
+from cl_adapters.peft.router_registry import find_router
 from cl_adapters.records.files import FORMAT_VERSION
 from cl_adapters.records.learned import read_checkpoint, write_checkpoint
 from cl_adapters.records.run_record import RunRecord
@@ -215,6 +216,7 @@ CONFIG: list[Case] = [
     ("infinite share", lambda _: parse(scenario="blurry", blur=float("inf")), "`blur`: .*got inf"),
     ("increment too large", lambda _: planned(increment=11), "number of classes, 10, got 11"),
     ("no such device", lambda _: planned(device="abacus"), "device must be .*, got 'abacus'"),
+    ("no such router", lambda _: find_router("discriminent"), "did you mean 'discriminant'"),
     ("no such detector", lambda _: planned(task_free="mmdd"), "unknown .*'mmdd'"),
     ("input range", lambda _: planned(input_range="imagnet"), "did you mean 'imagenet'"),
     ("order with a gap", lambda _: class_order("0,2", 3), "must hold each class once, 1 is missing"),
@@ -289,6 +291,7 @@ def plugin(path: Path, text: str, name: str = "Mine") -> object:
 
 PLUGINS: list[Case] = [
     ("no such strategy", lambda _: find_strategy("lea"), "unknown strategy 'lea'; did you mean 'lae'"),
+    ("no such router", lambda _: find_router("discriminent"), "did you mean 'discriminant'"),
     ("no such detector", lambda _: find_detector("adwinn"), "did you mean 'adwin'"),
     ("no such method of Avalanche", lambda _: find_strategy("avalanche:Nive"), "avalanche:Naive"),
     ("a method that does not fit", lambda _: find_strategy("avalanche:LFL"), "must fit one model"),

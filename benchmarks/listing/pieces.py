@@ -1,7 +1,7 @@
-"""What methods are put together from: PEFT modules, heads, detectors, policies of growth."""
+"""What methods are put together from: PEFT modules, heads, routers, detectors, policies."""
 
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final
 
 import torch
 
@@ -10,7 +10,7 @@ from cl_adapters.heads.registry import CLOSED_HEADS, HEADS, TRAINED_HEADS, build
 from cl_adapters.peft.adapter_set import Slot
 from cl_adapters.peft.growth import POLICIES
 from cl_adapters.peft.registry import PEFT_NAMES, Peft
-from cl_adapters.peft.routing import RouterKind
+from cl_adapters.peft.router_registry import ROUTER_NAMES, Router
 from cl_adapters.peft.site import Site
 from cl_adapters.shift import DETECTOR_NAMES
 
@@ -21,6 +21,7 @@ __all__ = [
     "peft_table",
     "pieces_table",
     "policies_table",
+    "routers_table",
 ]
 
 _WIDTH, _DEPTH = 768, 12  # of ViT-B
@@ -82,6 +83,26 @@ def heads_table(_: Path) -> list[list[str]]:
     return [["head", "weights", "meaning"], *trained, *closed]
 
 
+def routers_table(_: Path) -> list[list[str]]:
+    """Returns the routers: what each holds of one adapter more, of a ViT-B."""
+    rows = [["router", f"parameters at width {_WIDTH}", "meaning", "from"]]
+    return rows + [
+        [entry.name, _counted_router(entry.value), meaning(entry), entry.origin]
+        for entry in ROUTER_NAMES.entries()
+    ]
+
+
+def _counted_router(kind: type[Router] | None) -> str:
+    try:
+        router = None if kind is None else kind(_WIDTH)
+        if router is None:
+            return ""
+        router.add_adapter(torch.Generator().manual_seed(0))
+    except Exception:  # noqa: BLE001 - whatever a stranger's router needs
+        return ""
+    return f"{router.cost():,} an adapter"
+
+
 def detectors_table(_: Path) -> list[list[str]]:
     """Returns the detectors."""
     rows = [["detector", "meaning", "from"]]
@@ -101,7 +122,7 @@ def pieces_table(out: Path) -> list[list[str]]:
     for name, _, what in heads_table(out)[1:]:
         count = f"{_numbers_a_class(name):,} a class" if name in TRAINED_HEADS else ""
         rows.append([name, "head", "", count, what])
-    rows += [[name, "router", "", "", "chooses among adapters"] for name in get_args(RouterKind)]
+    rows += [[name, "router", "", count, what] for name, count, what, _ in routers_table(out)[1:]]
     rows += [[name, "detector", "", "", what] for name, what, _ in detectors_table(out)[1:]]
     return rows + [[name, "policy", "", "", what] for name, what in policies_table(out)[1:]]
 

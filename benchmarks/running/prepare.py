@@ -26,6 +26,7 @@ from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.errors import EarlierNameWarning, InputError, unknown_name
 from cl_adapters.images.transforms import INPUT_RANGES, Preprocess, pipeline_settings
 from cl_adapters.peft.registry import PEFT_NAMES
+from cl_adapters.peft.router_registry import ROUTER_NAMES
 from cl_adapters.plugins.registry import Registry, label
 from cl_adapters.records.files import digest
 from cl_adapters.records.run_record import RunRecord
@@ -49,6 +50,12 @@ __all__ = [
     "prepare",
 ]
 
+# Options of methods that name a piece, which may come from a package.
+_PIECES: Final[dict[str, Registry[Any]]] = {
+    "detector": DETECTOR_NAMES,
+    "peft": PEFT_NAMES,
+    "router": ROUTER_NAMES,
+}
 _PACKAGES: Final = (
     "cl-adapters",
     "torch",
@@ -319,8 +326,7 @@ def _plugin_versions(config: RunConfig) -> dict[str, str]:
         *((SOURCE_NAMES, name) for name in config.sources),
         (BACKBONE_NAMES, config.backbone),
         *((DETECTOR_NAMES, name) for name in [config.task_free] if name is not None),
-        *((DETECTOR_NAMES, value) for key, value in config.options.items() if key == "detector"),
-        *((PEFT_NAMES, value) for key, value in config.options.items() if key == "peft"),
+        *((_PIECES[key], value) for key, value in config.options.items() if key in _PIECES),
     ]
     return dict(filter(None, (names.version(name) for names, name in named)))
 

@@ -12,8 +12,9 @@ def list_names(
     what: Annotated[
         str,
         typer.Argument(
-            help="strategies, streams, protocols, backbones, peft, heads, detectors, policies, "
-            "pieces (the last four in one) or runs; other words for them, such as adapters, do too."
+            help="strategies, streams, protocols, backbones, peft, heads, routers, detectors, "
+            "policies, pieces (the last five in one) or runs; other words for them, such as "
+            "adapters, do too."
         ),
     ] = "strategies",
     out: Annotated[Path, typer.Option(help="Folder of all runs, for `list runs`.")] = Path("runs"),

@@ -37,6 +37,7 @@ class Bottleneck(nn.Module):
 
     Attributes:
         noise: Source of what is dropped; None takes torch's global one.
+        is_plain: Whether it is W_up relu(W_down x + b_down) + b_up and no more, as SEMA's.
 
     Example:
         >>> module = Bottleneck(8, 2, generator=torch.Generator().manual_seed(0))
@@ -66,6 +67,7 @@ class Bottleneck(nn.Module):
         self.activation = activation
         self.dropout = dropout
         self.noise: torch.Generator | None = None
+        self.is_plain = activation == "relu" and scale == 1 and not dropout
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns what is added to the stream.

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from cl_adapters.errors import InputError
 from cl_adapters.peft.adapter_set import AdapterSet, Slots
 from cl_adapters.peft.registry import PARALLEL, Peft
-from cl_adapters.peft.routing import ExpandableSlot, RouterKind, SlotRecord
+from cl_adapters.peft.routing import ExpandableSlot, SlotRecord
+from cl_adapters.peft.told_routers import PathRouter
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["ExpandableViT"]
@@ -27,7 +28,7 @@ class ExpandableViT(nn.Module):
         backbone: The frozen ViT.
         expandable: Blocks that can grow, counted from 0; sorted, at least one.
         width: R, width of every adapter.
-        router: How the routers' columns come about; None: each pass is told whose adapters.
+        router: Name of the routers; None: each pass is told whose adapters.
         generator: Source of the initial weights.
         peft: What the adapters are, beside the MLP by default; any kind that takes tokens.
     """
@@ -38,7 +39,7 @@ class ExpandableViT(nn.Module):
         *,
         expandable: Sequence[int],
         width: int,
-        router: RouterKind | None,
+        router: str | None,
         generator: torch.Generator,
         peft: Peft = PARALLEL,
     ) -> None:
@@ -53,7 +54,7 @@ class ExpandableViT(nn.Module):
                 slot = ExpandableSlot(
                     backbone.embed_dim,
                     width,
-                    router=router,
+                    router=PathRouter(backbone.embed_dim) if router is None else router,
                     peft=peft,
                     site=backbone.site(peft.slots[0], block) if peft.takes_sites else None,
                 )

@@ -92,6 +92,7 @@ def test_every_built_in_strategy_declares_pieces(name: str) -> None:
         ("adapter", "peft"),
         ("classifiers", "heads"),
         ("head", "heads"),
+        ("router", "routers"),
         ("detector", "detectors"),
         ("growth", "policies"),
     ],

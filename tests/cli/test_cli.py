@@ -115,7 +115,8 @@ def test_the_report_has_page_figures_and_tables(runs: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "what", ["strategies", "streams", "protocols", "backbones", "peft", "detectors", "policies"]
+    "what",
+    ["strategies", "streams", "protocols", "backbones", "peft", "routers", "detectors", "policies"],
 )
 def test_listings_name_what_exists(what: str) -> None:
     code, text = call("list", what)
@@ -126,6 +127,7 @@ def test_listings_name_what_exists(what: str) -> None:
         "protocols": "pilot-cifar100-b0inc5",
         "backbones": "vit_pico",
         "peft": "lora",
+        "routers": "learned_null",
         "detectors": "descriptor",
         "policies": "every_experience",
     }

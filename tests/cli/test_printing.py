@@ -57,7 +57,7 @@ def test_a_table_fits_and_loses_no_letter(
         assert "pilot-cifar100-b0inc10" in whole, "names are what one copies"
 
 
-@pytest.mark.parametrize("what", ["strategies", "streams", "protocols", "backbones", "peft", "heads", "detectors", "policies"])  # fmt: skip
+@pytest.mark.parametrize("what", ["strategies", "streams", "protocols", "backbones", "peft", "heads", "routers", "detectors", "policies"])  # fmt: skip
 def test_every_listing_fits_a_terminal_of_80_columns(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -168,7 +168,7 @@ EARLIER_NAMES: Final[Mapping[str, Mapping[str, str]]] = {
         "check_strategy": "cl_adapters.strategies.checks.suite:check_strategy",
     },
     "cl_adapters.strategies.config": {
-        "AnyHeadConfig": "cl_adapters.strategies.core.config:AnyHeadConfig",
+        "AnyHeadConfig": "cl_adapters.strategies.core.head_options:AnyHeadConfig",
         "BlockPetConfig": "cl_adapters.strategies.core.config:BlockPeftConfig",
         "ClosedHead": "cl_adapters.heads.registry:ClosedHead",
         "ClosedHeadConfig": "cl_adapters.strategies.core.config:ClosedHeadConfig",

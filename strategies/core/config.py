@@ -39,7 +39,6 @@ from cl_adapters.vit.adapted_vit import AdaptedViT
 __all__ = [
     "CLIP_NORM",
     "AdapterSGDConfig",
-    "AnyHeadConfig",
     "BlockPeftConfig",
     "ClosedHead",
     "ClosedHeadConfig",
@@ -211,40 +210,6 @@ class ClosedHeadConfig(StrategyOptions):
     def build_head(self, num_features: int, scale: float) -> ClosedHead:
         """Returns the classifier, without a class yet."""
         return build_closed_head(self.head, num_features, scale=scale)
-
-
-class AnyHeadConfig(StrategyOptions):
-    """Which classifier answers, of those that are trained and those that are set in closed form.
-
-    For a method that trains features and then keeps them: while it trains, a trained head stands
-    in for one in closed form.
-    """
-
-    head: str = Field(
-        default="discriminant",
-        description="classifier: linear, cosine, kac, batch_norm, prototype, discriminant or ridge",
-    )
-    head_scale: float = Field(default=10.0, gt=0, description="of the cosines of a head that has")
-    head_init_std: float | None = Field(
-        default=None,
-        gt=0,
-        description="of a trained head's new weights; None: torch's linear layer",
-    )
-    ridge: float = Field(default=1.0, gt=0, description="strength of the ridge head")
-
-    @field_validator("head")
-    @classmethod
-    def _know_head(cls, value: str) -> str:
-        reason = "where nothing grows, this method trains the head alone"
-        return check_head(value, [*PLAIN_HEADS, *CLOSED_HEADS], reason)
-
-    def build_heads(self, num_features: int) -> tuple[ExperienceHeads, ClosedHead | None]:
-        """Returns the classifier that is trained, and the one that answers in its place if any."""
-        scale, std = self.head_scale, self.head_init_std
-        if self.head in PLAIN_HEADS:
-            return build_trained_head(self.head, num_features, init_std=std, scale=scale), None
-        closed = build_closed_head(self.head, num_features, scale=scale)
-        return build_trained_head("linear", num_features, init_std=std), closed
 
 
 class BlockPeftConfig(StrategyOptions):

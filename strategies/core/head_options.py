@@ -1,15 +1,24 @@
-"""Options of trained heads that have a loss of their own, or follow an experience."""
+"""Options of heads: trained or closed, with a loss of their own, or following an experience."""
 
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from cl_adapters.errors import InputError
-from cl_adapters.heads.registry import PLAIN_HEADS, TRAINED_HEADS
+from cl_adapters.heads.linear import ExperienceHeads
+from cl_adapters.heads.registry import (
+    CLOSED_HEADS,
+    PLAIN_HEADS,
+    TRAINED_HEADS,
+    ClosedHead,
+    build_closed_head,
+    build_trained_head,
+    check_head,
+)
 from cl_adapters.heads.simplex import SIMPLEX_LOSSES, SimplexLoss
 from cl_adapters.strategies.core.config import StrategyOptions, TrainedHeadConfig
 
-__all__ = ["OwnLossHeadConfig", "SimplexHeadConfig", "WeightAligningConfig"]
+__all__ = ["AnyHeadConfig", "OwnLossHeadConfig", "SimplexHeadConfig", "WeightAligningConfig"]
 
 
 class SimplexHeadConfig(TrainedHeadConfig):
@@ -70,3 +79,37 @@ class WeightAligningConfig(StrategyOptions):
                 f"got {head!r}"
             )
         return self
+
+
+class AnyHeadConfig(StrategyOptions):
+    """Which classifier answers, of those that are trained and those that are set in closed form.
+
+    For a method that trains features and then keeps them: while it trains, a trained head stands
+    in for one in closed form.
+    """
+
+    head: str = Field(
+        default="discriminant",
+        description="classifier: linear, cosine, kac, batch_norm, prototype, discriminant or ridge",
+    )
+    head_scale: float = Field(default=10.0, gt=0, description="of the cosines of a head that has")
+    head_init_std: float | None = Field(
+        default=None,
+        gt=0,
+        description="of a trained head's new weights; None: torch's linear layer",
+    )
+    ridge: float = Field(default=1.0, gt=0, description="strength of the ridge head")
+
+    @field_validator("head")
+    @classmethod
+    def _know_head(cls, value: str) -> str:
+        reason = "where nothing grows, this method trains the head alone"
+        return check_head(value, [*PLAIN_HEADS, *CLOSED_HEADS], reason)
+
+    def build_heads(self, num_features: int) -> tuple[ExperienceHeads, ClosedHead | None]:
+        """Returns the classifier that is trained, and the one that answers in its place if any."""
+        scale, std = self.head_scale, self.head_init_std
+        if self.head in PLAIN_HEADS:
+            return build_trained_head(self.head, num_features, init_std=std, scale=scale), None
+        closed = build_closed_head(self.head, num_features, scale=scale)
+        return build_trained_head("linear", num_features, init_std=std), closed

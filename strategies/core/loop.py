@@ -37,7 +37,7 @@ from cl_adapters.strategies.core.labels import classes_of
 from cl_adapters.strategies.core.loaders import Group, IndexBatches
 from cl_adapters.strategies.core.loss_guard import LossGuard, Place, advice_on
 from cl_adapters.strategies.core.method import Method, Output, Phase
-from cl_adapters.strategies.core.optimizers import no_optimizer
+from cl_adapters.strategies.core.optimizers import clip_gradients, no_optimizer
 from cl_adapters.strategies.core.output import logits_from, loss_from, of_kind, phases_from
 from cl_adapters.strategies.core.samplers import ResumableBatchSampler, ResumableSampler
 from cl_adapters.strategies.core.seeding import purpose_generator
@@ -242,9 +242,9 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
             found = self.batch_loss(logits, targets)
             return loss_from(self.batch_loss, found, is_followed=self.learns_by_gradient)
         # A class beyond the head is one that was never seen: it gets a column like the others.
-        missing = max(0, int(targets.max()) + 1 - logits.shape[1])
-        padded = nn.functional.pad(logits, (0, missing), value=UNSEEN_LOGIT)
-        return nn.functional.cross_entropy(padded, targets)
+        more = max(0, int(targets.max()) + 1 - logits.shape[1])
+        logits = nn.functional.pad(logits, (0, more), value=UNSEEN_LOGIT)
+        return nn.functional.cross_entropy(logits, targets)
 
     def backward(self) -> None:
         """Computes gradients, unless the loss has exploded or is no longer a number."""
@@ -255,6 +255,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
     def optimizer_step(self) -> None:
         """Takes an optimiser step."""
         if self.learns_by_gradient:
+            clip_gradients(self.optimizer, getattr(self.config, "clip_norm", None))
             self.before_step()
             super().optimizer_step()
 
@@ -302,15 +303,14 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         return logits
 
     def _place(self) -> Place:
-        known = len(self.classes_by_experience) - 1
+        known = f"experience {len(self.classes_by_experience) - 1}"
         advice = advice_on(self.optimizer) if self.learns_by_gradient else ""
         if not self.is_training:
             shown = getattr(self.experience, "current_experience", 0)
-            moment = f"experience {known}, evaluation of experience {shown}"
-            return Place(moment, self._evaluated, advice)
+            return Place(f"{known}, evaluation of experience {shown}", self._evaluated, advice)
         if self._is_ending:
-            return Place(f"experience {known}, after its last epoch", None, advice)
-        moment = f"experience {known}, phase {self.phase!r}, epoch {self.clock.train_exp_epochs}"
+            return Place(f"{known}, after its last epoch", None, advice)
+        moment = f"{known}, phase {self.phase!r}, epoch {self.clock.train_exp_epochs}"
         return Place(moment, self.clock.train_epoch_iterations, advice)
 
     def _train_exp(
@@ -326,8 +326,8 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
             if not self._train_phase(number, phase, start, **kwargs):
                 return
             if self.checkpointer is not None:
-                place = self.order.place()
-                self._ends.append(trainer_state(self, number, phase.epochs, place, 0))
+                end = number, phase.epochs, self.order.place()
+                self._ends.append(trainer_state(self, *end, 0))
 
     def _train_phase(
         self,

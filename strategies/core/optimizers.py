@@ -8,7 +8,7 @@ from torch import nn
 
 from cl_adapters.schedule import cosine
 
-__all__ = ["adam", "no_optimizer", "set_cosine_rates", "set_step_rates", "sgd"]
+__all__ = ["adam", "clip_gradients", "no_optimizer", "set_cosine_rates", "set_step_rates", "sgd"]
 
 
 def sgd(
@@ -55,6 +55,18 @@ def _groups(
         for is_own, rate in ([(False, lr), (True, lr * share)] if own else [(False, lr)])
     ]
     return [{**group, "initial_lr": group["lr"]} for group in groups]
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, longest: float | None) -> None:
+    """Shortens the gradients of all that an optimiser trains to a common length, if longer.
+
+    Args:
+        optimizer: Whose parameters.
+        longest: The most that they are long together; None leaves them.
+    """
+    if longest is not None:
+        trained = [value for group in optimizer.param_groups for value in group["params"]]
+        nn.utils.clip_grad_norm_(trained, longest)
 
 
 def set_cosine_rates(

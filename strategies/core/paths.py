@@ -24,7 +24,7 @@ from cl_adapters.heads.registry import PLAIN_HEADS, ClosedHead, build_closed_hea
 from cl_adapters.peft.growth_round import BlockSize
 from cl_adapters.peft.routing import SlotRecord
 from cl_adapters.shift.bank import DetectorBank
-from cl_adapters.strategies.core.config import AnyHeadConfig
+from cl_adapters.strategies.core.head_options import AnyHeadConfig
 from cl_adapters.strategies.core.output import Output
 from cl_adapters.strategies.core.regimes import Regimes
 from cl_adapters.vit.adapted_vit import AdaptedViT

@@ -264,13 +264,6 @@ class AdapterStrategy(Loop):
             )
         self.model.to(self.device)
 
-    def before_step(self) -> None:
-        """Clips the gradients of a step by their common length, where an option says so."""
-        longest = getattr(self.config, "clip_norm", None)
-        if longest is not None:
-            trained = [value for group in self.optimizer.param_groups for value in group["params"]]
-            nn.utils.clip_grad_norm_(trained, longest)
-
     @torch.no_grad()
     def answer(self, images: Tensor) -> Output:
         """Answers images outside of a stream, as an evaluation without a cache does.

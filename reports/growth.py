@@ -62,6 +62,10 @@ class History:
         pairs = {block for _, block in (*self.growths, *self.active)}
         return tuple(sorted({scan.block for scan in self.scans} | pairs | set(self.router)))
 
+    def place(self, block: int) -> str:
+        """Returns what a block is called; all that grows in whole sets is block 0."""
+        return "network" if self.blocks == (0,) else f"block {block}"
+
     @cached_property
     def cells(self) -> dict[tuple[int, int], tuple[Scan, ...]]:
         """(experience, block) -> its scans in order."""

@@ -151,7 +151,8 @@ def _name_rows(
 
 def _panel(canvas: Axes, history: History, block: int, most: int, box: Box) -> None:
     x, y, width, height = box
-    canvas.text(x + width / 2, y - 0.05, f"block {block}", ha="center", va="bottom", fontsize=8.5)
+    name = history.place(block)
+    canvas.text(x + width / 2, y - 0.05, name, ha="center", va="bottom", fontsize=8.5)
     weights: Floats = history.router.get(block, np.empty((0, 0)))
     if not weights.size:
         return

@@ -155,7 +155,7 @@ def _panel(axes: Axes, history: History, seed: int, *, is_last: bool) -> None:
         axes.plot(left, [0] * len(left), "v", color="#000000", markersize=5, label="_left")
     frame = ([-0.5, -0.5, length - 0.5], [-0.5, lines - 0.5, lines - 0.5])
     axes.plot(*frame, color="#444444", linewidth=0.8, clip_on=False)
-    names = ["change seen", *(f"block {block}" for block in history.blocks)]
+    names = ["change seen", *(history.place(block) for block in history.blocks)]
     for line, name in enumerate(names):
         axes.text(
             -0.5 - 0.05 / cell, line, name, ha="right", va="center_baseline", fontsize=8

@@ -26,7 +26,7 @@ from cl_adapters.peft.routing import SlotRecord
 from cl_adapters.shift.bank import DetectorBank
 from cl_adapters.strategies.core.head_options import AnyHeadConfig
 from cl_adapters.strategies.core.output import Output
-from cl_adapters.strategies.core.regimes import Regimes
+from cl_adapters.strategies.core.regimes import PLACE, Regimes
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.blocks import expandable_blocks
 from cl_adapters.vit.expandable import ExpandableViT
@@ -174,7 +174,8 @@ class SEMAModel(ExpandableViT):
         Shape:
             inputs: images (B, 3, S, S), or what `prefix` made of them (B, N, D).
             query: (B, D), frozen features, where options ask for them; None computes them.
-            Output: (B, C); in eval mode `router` says how each expandable block was routed.
+            Output: (B, C); in eval mode `router` says how each expandable block was routed, or the
+            network as `PLACE`.
         """
         if self.training:
             return Output(self.heads(self.features(inputs, chosen=self.learning)))
@@ -183,6 +184,8 @@ class SEMAModel(ExpandableViT):
         paths = None if self.regimes is None or query is None else self.regimes.of_images(query)
         record: dict[int, SlotRecord] = {}
         features = self.features(inputs, record, paths)
+        if self.regimes is not None:  # the network is one place, whose path all blocks take
+            record = {PLACE: record[self.expandable[0]]}
         return Output(self.classified(features, query, paths), {"router": record})
 
     def classified(self, features: Tensor, query: Tensor | None, paths: Tensor | None) -> Tensor:

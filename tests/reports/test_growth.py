@@ -244,3 +244,10 @@ def test_the_first_adapters_are_no_growth(tmp_path: Path) -> None:
     )
     assert values["adapters_grown_a_block"] == (1 + 1) / 2
     assert values["growing_experiences"] == 2
+
+
+def test_what_grows_in_whole_sets_is_called_the_network(tmp_path: Path) -> None:
+    network = [_event("growth", 1, block=0, adapters=2, parameters=10)]
+    assert _history(tmp_path, network, 2).place(0) == "network"
+    blocks = [*network, _event("growth", 1, block=3, adapters=2, parameters=10)]
+    assert _history(tmp_path, blocks, 2).place(0) == "block 0"

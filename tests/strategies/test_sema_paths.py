@@ -99,8 +99,8 @@ def test_answers_are_those_of_each_images_path_by_hand(
                 output.logits[number, known], expected[0, known], atol=1e-3, rtol=1e-3
             )
             assert int(output.logits[number].argmax()) in known
-            for record in output.extras["router"].values():
-                assert record.weights[number].tolist() == [1.0 * (k == path) for k in (0, 1)]
+            (record,) = output.extras["router"].values()
+            assert record.weights[number].tolist() == [1.0 * (k == path) for k in (0, 1)]
 
 
 @pytest.mark.parametrize("watch", ["slots", "network"])

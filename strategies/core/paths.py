@@ -12,10 +12,10 @@ on few classes forget what others need; and each path can have a classifier (`cl
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from cl_adapters.heads.by_path import PathClassifiers
@@ -47,30 +47,24 @@ class PathConfig(AnyHeadConfig):
     )
     classifiers: Literal["one", "by_path", "both"] = Field(
         default="one",
-        description="a closed `head` over all images, one for each path of adapters, or the "
+        description="with paths and a closed `head`: one over all images, one a path, or the "
         "product of both",
     )
 
-    @model_validator(mode="after")
-    def _check_paths(self) -> Self:
-        is_trained = self.head in PLAIN_HEADS
-        if is_trained and (self.beside or self.classifiers != "one"):
-            name = "beside" if self.beside else "classifiers"
-            raise ValueError(
-                f"`{name}` needs a head in closed form, prototype, discriminant or ridge, "
-                f"got head {self.head!r}"
-            )
-        if self.classifiers != "one" and self.watch == "slots":
-            raise ValueError(
-                "`classifiers` must be one where each slot chooses for itself (`watch=slots`), "
-                f"got {self.classifiers!r}"
-            )
-        return self
+    @property
+    def is_closed(self) -> bool:
+        """Whether the head that answers is in closed form."""
+        return self.head not in PLAIN_HEADS
 
     @property
     def asks_frozen(self) -> bool:
         """Whether an answer needs the frozen network's features."""
-        return self.beside or self.watch == "network"
+        return self.sees_frozen or self.watch == "network"
+
+    @property
+    def sees_frozen(self) -> bool:
+        """Whether the head that answers sees the frozen features beside the adapted ones."""
+        return self.beside and self.is_closed
 
     def build_classifiers(
         self, num_features: int
@@ -82,9 +76,9 @@ class PathConfig(AnyHeadConfig):
         """
         heads, shared = self.build_heads(num_features)
         build = partial(build_closed_head, self.head, scale=self.head_scale)
-        if self.beside:
+        if self.sees_frozen:
             shared = build(2 * num_features)
-        if self.classifiers == "one":
+        if self.classifiers == "one" or self.watch == "slots" or not self.is_closed:
             return heads, shared
         return heads, PathClassifiers(
             partial(build, num_features), shared if self.classifiers == "both" else None
@@ -121,7 +115,7 @@ class SEMAModel(ExpandableViT):
             router=None if is_told else config.router,
             generator=torch.Generator().manual_seed(seed),
         )
-        width, self.beside = backbone.embed_dim, config.beside
+        width, self.beside = backbone.embed_dim, config.sees_frozen
         watched = () if is_told else self.expandable
         self.detectors = DetectorBank(
             {block: config.make_detector(width, seed + block) for block in watched}

@@ -8,6 +8,7 @@ block, while the other blocks answer as they do.
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -31,6 +32,8 @@ __all__ = ["SlotStartConfig", "SlotStarts"]
 
 class SlotStartConfig(GrowthStartConfig):
     """Where an adapter that a block grows begins."""
+
+    knows_nearest: ClassVar[bool] = True
 
     start: Start = Field(
         default="fresh",

@@ -9,7 +9,7 @@ Shapes: n images, D features.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Literal, Self
+from typing import ClassVar, Final, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -178,11 +178,14 @@ def stored_start(
 class GrowthStartConfig(GrowthConfig):
     """Where what is new begins, in a method whose policy says when that is."""
 
+    # Whether the method knows what is nearest under each policy, asked detectors or not.
+    knows_nearest: ClassVar[bool] = False
+
     start: Start = Field(default="last", description=f"of a new set: {_STARTS}")
 
     @model_validator(mode="after")
     def _check_start(self) -> Self:
-        if self.start == "nearest" and not self.asks_detectors:
+        if self.start == "nearest" and not (self.asks_detectors or self.knows_nearest):
             raise ValueError(
                 "`start` must be nearest only where detectors are asked, with `policy` per_block "
                 f"or whole_network, got policy {self.policy!r}"

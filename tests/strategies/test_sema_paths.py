@@ -6,12 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from cl_adapters.errors import InputError
 from cl_adapters.heads.by_path import PathClassifiers
 from cl_adapters.heads.registry import build_closed_head
 from cl_adapters.records.event_kinds import Active, Growth
 from cl_adapters.strategies.checks.suite import check_strategy
-from cl_adapters.strategies.sema import SEMA, SEMAConfig
+from cl_adapters.strategies.sema import SEMA
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from tests.strategies.trained_mos import images_of
 from tests.strategies.trained_sema import TWO, Scripted, adapters_by_block, build, snapshot
@@ -165,15 +164,31 @@ def test_it_goes_on_in_the_middle_and_answers_each_image_by_itself() -> None:
     assert check_strategy(SEMA, options=options, checks=checks) == []
 
 
-def test_options_that_do_not_go_together_are_refused() -> None:
-    cases: list[tuple[dict[str, object], str]] = [
-        ({"classifiers": "both"}, "`classifiers` must be one where each slot chooses for itself"),
-        (
-            {"watch": "network", "classifiers": "by_path", "head": "linear"},
-            "`classifiers` needs a head in closed form",
-        ),
-        ({"beside": True, "head": "cosine"}, "`beside` needs a head in closed form"),
-    ]
-    for options, message in cases:
-        with pytest.raises(InputError, match=message):
-            SEMAConfig().override(options)
+def test_options_of_a_closed_head_leave_a_trained_one_alone(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any], scripted: type[Scripted]
+) -> None:
+    strategy, stream = _grown(tiny_vit, make_stream, scripted, head="linear")
+    model = strategy.model
+    assert model.classes is None
+    assert model.regimes is not None
+    asked = images_of(stream.test_stream[1])[0]
+    with torch.no_grad():
+        paths = model.regimes.of_images(tiny_vit(asked))
+        expected = model.heads(model.features(asked, chosen=paths))
+    torch.testing.assert_close(strategy.answer(asked).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_without_detectors_the_nearest_path_is_that_of_the_likeliest_classes(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    options = {"policy": "every_experience", "start": "nearest", "lr": 1e-12}
+    strategy = build(tiny_vit, expandable=1, **{**WHOLE, "detector": "mahalanobis", **options})
+    stream = make_stream([[0, 1], [2, 3], [2, 3]]).train_stream
+    for experience in stream:
+        strategy.train(experience)
+        slot = strategy.model.slot(5)
+        with torch.no_grad():  # so that each can be told from those that begin at it
+            slot.adapters[-1].get_parameter("up_bias").fill_(len(slot))
+    assert strategy.model.regimes is not None
+    assert strategy.model.regimes.nearest == 1
+    assert [float(each.get_parameter("up_bias")[0]) for each in slot.adapters] == [1, 2, 3]

@@ -14,6 +14,16 @@ from cl_adapters.strategies.sema import SEMA, SEMAConfig
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 TWO: Final = [[0, 1], [2, 3]]
+# As in the paper: slots are watched and routed one by one, and one classifier answers.
+SLOTS: Final[dict[str, Any]] = {
+    "watch": "slots",
+    "expandable": 3,
+    "detector": "descriptor",
+    "start": "fresh",
+    "beside": False,
+    "classifiers": "one",
+    "head_init_std": None,
+}
 
 
 class Scripted(Detector):
@@ -44,7 +54,7 @@ class Scripted(Detector):
 def build(vit: AdaptedViT, *plugins: SupervisedPlugin, **options: Any) -> SEMA:
     official = options.pop("official", False)
     config = SEMAConfig.official() if official else SEMAConfig()
-    fast = {"batch_size": 8, "epochs": 1, "descriptor_epochs": 2}
+    fast = {"batch_size": 8, "epochs": 1, "descriptor_epochs": 2, **SLOTS}
     return SEMA(
         backbone=vit,
         config=config.override({**fast, **options}),

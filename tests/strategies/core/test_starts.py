@@ -218,7 +218,7 @@ def test_the_mean_of_states_leaves_whole_numbers_alone() -> None:
         (SEMAConfig, {"start": "knn", "policy": "never"}, "`start` must stay at fresh with policy"),
         (MOSConfig, {"start": "mean", "policy": "never"}, "`start` must stay at last with policy"),
         (
-            SEMAConfig,
+            MOSConfig,
             {"start": "nearest", "policy": "every_experience"},
             "`start` must be nearest only where detectors are asked",
         ),

@@ -246,12 +246,14 @@ class Regimes(GrowingBuffers):
         return found
 
     def held(self, state: Mapping[str, Tensor]) -> int:
-        """Returns how many regimes a method's checkpoint holds."""
-        return int(state["regimes.of_experience"].max()) + 1
+        """Returns how many regimes a method's checkpoint holds; 0 if it does not say."""
+        found = state.get("regimes.of_experience", torch.zeros(0))
+        return int(found.max()) + 1 if found.numel() else 0
 
     def rebuild(self, state: Mapping[str, Tensor]) -> None:
         """Makes room for what a method's checkpoint holds."""
         while self.detectors is not None and len(self.detectors.of(PLACE)) < self.held(state):
             self._add_detector()
         if self.discriminant is not None:
-            self.discriminant.add_classes(range(len(state["regimes.group_regimes"])))
+            groups = state.get("regimes.group_regimes", torch.zeros(0))
+            self.discriminant.add_classes(range(len(groups)))

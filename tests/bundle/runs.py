@@ -10,13 +10,14 @@ from PIL import Image
 from cl_adapters.benchmarks.running import runner
 from cl_adapters.benchmarks.running.prepare import PreparedRun, prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
+from tests.strategies.trained_sema import SLOTS
 
 CLASSES = ("ant", "bee", "cat", "dog")
 TINY = {"backbone": "test_vit", "weights": "random", "image_size": 32}
 # As few steps as a method may have.
 OPTIONS: dict[str, dict[str, Any]] = {
     "lae": {"epochs": 2, "freeze_epochs": 1, "batch_size": 8},
-    "sema": {"epochs": 1, "batch_size": 8, "views": 1, "threshold": 0.1},
+    "sema": {**SLOTS, "epochs": 1, "batch_size": 8, "views": 1, "threshold": 0.1},
     "mos": {"epochs": 1, "batch_size": 8},
     "aper": {"epochs": 1, "size": 4},
     "cl_lora": {"epochs": 1, "batch_size": 8},

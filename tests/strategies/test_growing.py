@@ -245,3 +245,16 @@ def test_it_is_sound_under_every_policy(
     name: str, options: dict[str, str], checks: list[str] | None
 ) -> None:
     assert check_strategy(find_strategy(name), options=options, checks=checks) == []
+
+
+@pytest.mark.parametrize("kind", [MOS, LAE])
+def test_a_checkpoint_without_regimes_is_refused_in_a_sentence(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any], kind: Any
+) -> None:
+    options = {"policy": "per_block", "detector": "mahalanobis"}
+    strategy = build(kind, tiny_vit, **options)
+    strategy.train(make_stream(FOUR[:1]).train_stream[0])
+    state = learned(strategy, without=("regimes.of_experience", "regimes.group_regimes"))
+    again = build(kind, tiny_vit, **options)
+    with pytest.raises(InputError, match="checkpoint must fit strategy"):
+        again.restore_to_answer(state, [(0, 1)])

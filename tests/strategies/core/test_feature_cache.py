@@ -27,13 +27,14 @@ from cl_adapters.strategies.simplecil import SimpleCIL
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from tests.benchmarks.killable import stripes
 from tests.marks import by_default
+from tests.strategies.trained_sema import SLOTS
 
 TINY = {"backbone": "test_vit", "weights": "random", "image_size": 32, "increment": 2}
 OPTIONS: dict[str, dict[str, Any]] = {
     "simplecil": {},
     "lae": {"epochs": 3, "freeze_epochs": 2, "batch_size": 8},
     "mos": {"epochs": 2, "batch_size": 8, "alignment_epochs": 2},
-    "sema": {"epochs": 2, "batch_size": 8, "expandable": 2, "detector": "mahalanobis"},
+    "sema": {**SLOTS, "epochs": 2, "batch_size": 8, "expandable": 2, "detector": "mahalanobis"},
 }
 VIEWS: dict[str, Any] = {"augment": "crop_flip", "fixed_views": 2}
 

@@ -19,6 +19,7 @@ from cl_adapters.vit.adapted_vit import AdaptedViT
 from tests.conftest import coloured_images
 from tests.strategies.core.noisy import Noisy
 from tests.strategies.test_every_strategy import build
+from tests.strategies.trained_sema import SLOTS
 
 NOISY = "tests.strategies.core.noisy:Noisy"
 RATE, NORM = 0.5, 0.05
@@ -65,8 +66,11 @@ def calls() -> Iterator[list[tuple[bool, bool]]]:
     [
         ("lae", {"epochs": 2, "freeze_epochs": 1, "blocks": 2}),
         ("mos", {"epochs": 1, "alignment_epochs": 1}),
-        ("sema", {"epochs": 1, "policy": "every_experience"}),
-        ("sema", {"epochs": 1, "threshold": 0.001, "signed": False, "descriptor_epochs": 1}),
+        ("sema", {**SLOTS, "epochs": 1, "policy": "every_experience"}),
+        (
+            "sema",
+            {**SLOTS, "epochs": 1, "threshold": 0.001, "signed": False, "descriptor_epochs": 1},
+        ),
     ],
     ids=["lae", "mos", "sema", "sema scans"],
 )

@@ -147,12 +147,11 @@ class SEMA(GrowingStrategy):
             return
         for blocks in self._requests():
             self._add_adapters(blocks)
-            self._route(blocks)
-            slots = [self.model.slot(block) for block in blocks]
-            yield self._functional(value for slot in slots for value in slot.newest_parameters())
+            yield self._functional(self.model.learners(blocks, self._route))
             self._fit_detectors(blocks)
-        if not self._round.grown and self.model.classes is None:
-            yield self._functional(())
+        reusing = [] if self._round.grown else self.model.learners((), self._route)
+        if reusing or (not self._round.grown and self.model.classes is None):
+            yield self._functional(reusing)
 
     def _requests(self) -> Iterator[list[int]]:
         """Yields the blocks that grow now; the scan goes on once they have been trained."""
@@ -329,6 +328,7 @@ class SEMA(GrowingStrategy):
         self.set_modes()
 
     def _open_experience(self) -> None:
+        self.model.begin_experience(len(self.classes_by_experience), self.generator)
         self._freeze()
         config, sizes = self.config, self.model.sizes
         self._round = GrowthRound(self.model.expandable, config.policy, config.budget, sizes)

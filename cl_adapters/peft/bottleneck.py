@@ -1,7 +1,7 @@
 """The bottleneck adapter of SEMA, MOS and LAE."""
 
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ class Bottleneck(nn.Module):
 
     Attributes:
         noise: Source of what is dropped; None takes torch's global one.
+        cuts: Of each parameter with a dimension of the stream, which one that is (MHR cuts there).
         is_plain: Whether it is W_up relu(W_down x + b_down) + b_up and no more, as SEMA's.
 
     Example:
@@ -44,6 +45,8 @@ class Bottleneck(nn.Module):
         >>> bool((module(torch.randn(3, 5, 8)) == 0).all())
         True
     """
+
+    cuts: ClassVar[dict[str, int]] = {"down": 1, "up": 0, "up_bias": 0}
 
     def __init__(
         self,

@@ -19,12 +19,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from cl_adapters.peft.router import Router
+from cl_adapters.peft.router import ScoreRouter
 
 __all__ = ["LearnedNullRouter", "LearnedRouter"]
 
 
-class LearnedRouter(Router):
+class LearnedRouter(ScoreRouter):
     """A linear column an adapter, trained with it (SEMA)."""
 
     def __init__(self, embed_dim: int) -> None:

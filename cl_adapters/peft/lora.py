@@ -27,7 +27,12 @@ class KeyValueLoRA(nn.Module):
         embed_dim: D, width of the stream and of the projections.
         rank: R; positive.
         generator: Source of the initial weights.
+
+    Attributes:
+        cuts: Of each parameter with a dimension of the stream, which one that is (MHR cuts there).
     """
+
+    cuts: ClassVar[dict[str, int]] = {"key_down": 1, "key_up": 0, "value_down": 1, "value_up": 0}
 
     def __init__(self, embed_dim: int, rank: int, *, generator: torch.Generator) -> None:
         super().__init__()

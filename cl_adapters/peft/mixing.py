@@ -10,6 +10,7 @@ Shapes: B batch, N tokens, D width of the stream, R width of an adapter, K adapt
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -74,13 +75,14 @@ def mix_parameters(
         for name in held[0]
     }
     module = adapters[0]
-    if len(weights) == 1:
+    if weights.shape[0] == 1:
         one = {name: value[0] for name, value in mixed.items()}
         return cast("Output", functional_call(module, one, (tokens,)))
-    return cast(
-        "Output",
-        vmap(lambda values, rows: functional_call(module, values, (rows,)))(mixed, tokens),
-    )
+    one_image = partial(functional_call, module)
+    found = vmap(lambda values, rows: one_image(values, (rows[None],)))(mixed, tokens)
+    several = found if isinstance(found, tuple) else (found,)  # each (B, 1, N, D)
+    whole = tuple(each[:, 0] for each in several)
+    return whole if isinstance(found, tuple) else whole[0]
 
 
 def _mixed(values: Sequence[Tensor], weights: Tensor, cut: int | None) -> Tensor:
@@ -92,7 +94,7 @@ def _mixed(values: Sequence[Tensor], weights: Tensor, cut: int | None) -> Tensor
         shape[cut] = values[0].shape[cut]
         shares = weights.repeat_interleave(shape[cut] // weights.shape[1], dim=1)  # (B, D, K)
     terms = [
-        shares[..., k].reshape(len(weights), *shape).to(each.dtype) * each
+        shares[..., k].reshape(weights.shape[0], *shape).to(each.dtype) * each
         for k, each in enumerate(values)
     ]
     return torch.stack(terms).sum(dim=0)

@@ -2,7 +2,8 @@
 
 A slot (`routing.py`) asks its router with m, the mean token that enters it. A router is no module:
 those that it keeps are attributes, which the slot holds beside its adapters, so that they are part
-of its state. A plug-in derives from `Router` and has `add_adapter` and `scores` at least.
+of its state. A plug-in derives from `ScoreRouter` and has `add_adapter` and `scores` at least, or
+from `Router`, and has `add_adapter` and `route`.
 
 Shapes: B batch, N tokens, D width of the stream, K adapters.
 """
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from cl_adapters.peft.mixing import Output, mix_outputs
 
-__all__ = ["Router"]
+__all__ = ["Router", "ScoreRouter"]
 
 
 class Router(ABC):
@@ -91,6 +92,42 @@ class Router(ABC):
         return 0
 
     @abstractmethod
+    def route(
+        self, mean_tokens: Tensor, count: int, left_out: Collection[int] = frozenset()
+    ) -> Tensor:
+        """Returns how much of each adapter an image takes, as `mix` wants it.
+
+        Args:
+            mean_tokens: (B, D).
+            count: K.
+            left_out: Adapters that no image may use.
+
+        Shape:
+            Output: (B, K), unless `mix` and `shares` take another.
+        """
+
+    def shares(self, portions: Tensor) -> Tensor:
+        """Returns what `route` gave as a share in [0, 1] of each adapter, (B, K)."""
+        return portions
+
+    def mix(self, adapters: Sequence[nn.Module], tokens: Tensor, portions: Tensor) -> Output:
+        """Returns the adapters' joint output.
+
+        Args:
+            adapters: The K adapters.
+            tokens: (B, N, D).
+            portions: What `route` gave.
+
+        Shape:
+            Output: (B, N, D), or two of them where an adapter gives two.
+        """
+        return mix_outputs(adapters, tokens, portions)
+
+
+class ScoreRouter(Router):
+    """Gives each adapter a score, whose softmax is its weight."""
+
+    @abstractmethod
     def scores(self, mean_tokens: Tensor, count: int) -> Tensor:
         """Returns a score of each adapter, and of what else is a choice.
 
@@ -109,16 +146,7 @@ class Router(ABC):
     def route(
         self, mean_tokens: Tensor, count: int, left_out: Collection[int] = frozenset()
     ) -> Tensor:
-        """Returns how much of each adapter an image takes, as `mix` wants it.
-
-        Args:
-            mean_tokens: (B, D).
-            count: K.
-            left_out: Adapters that no image may use.
-
-        Shape:
-            Output: (B, K) by default.
-        """
+        """Returns the weight of each adapter, (B, K)."""
         scores = self.scores(mean_tokens, count)
         if left_out:
             if len(left_out) == count:
@@ -126,20 +154,3 @@ class Router(ABC):
             places = torch.tensor(sorted(left_out), device=scores.device)
             scores = scores.index_fill(1, places, float("-inf"))
         return self.weights(scores, count)
-
-    def shares(self, portions: Tensor) -> Tensor:
-        """Returns what `route` gave as a share in [0, 1] of each adapter, (B, K)."""
-        return portions
-
-    def mix(self, adapters: Sequence[nn.Module], tokens: Tensor, portions: Tensor) -> Output:
-        """Returns the adapters' joint output.
-
-        Args:
-            adapters: The K adapters.
-            tokens: (B, N, D).
-            portions: What `route` gave.
-
-        Shape:
-            Output: (B, N, D), or two of them where an adapter gives two.
-        """
-        return mix_outputs(adapters, tokens, portions)

@@ -28,6 +28,11 @@ ROUTER_NAMES: Final = Registry[type[Router]](
         "learned_null": "cl_adapters.peft.column_routers:LearnedNullRouter",
         "discriminant": "cl_adapters.peft.told_routers:DiscriminantRouter",
         "memory": "cl_adapters.peft.told_routers:MemoryRouter",
+        "poly": "cl_adapters.peft.poly:PolyRouter",
+        "scalearn": "cl_adapters.peft.scalearn:ScaLearnRouter",
+        "scalearn_uniform": "cl_adapters.peft.scalearn:UniformScaLearnRouter",
+        "scalearn_shared": "cl_adapters.peft.scalearn:SharedScaLearnRouter",
+        "scalearn_uniform_shared": "cl_adapters.peft.scalearn:UniformSharedScaLearnRouter",
     },
     _accept,
 )

@@ -122,7 +122,7 @@ class ExpandableSlot(nn.Module):
             mean_tokens: (B, D). Output: (B, K), rows sum to 1, or to 0 if all are left out; to less
             than 1 where no adapter is a choice.
         """
-        return self._shares(self._portions(mean_tokens), len(mean_tokens))
+        return self._shares(self._portions(mean_tokens), mean_tokens)
 
     def _portions(self, mean_tokens: Tensor) -> Tensor:
         return self.router.route(mean_tokens, len(self.adapters), self.left_out)
@@ -140,9 +140,9 @@ class ExpandableSlot(nn.Module):
             adapters = adapters.masked_fill(adapters == number, stays[0] if stays else len(self))
         return (adapters[:, None] == torch.arange(len(self), device=adapters.device)).float()
 
-    def _shares(self, portions: Tensor, images: int) -> Tensor:
-        shares = self.router.shares(portions)
-        return shares if len(shares) == images else shares.expand(images, -1)
+    def _shares(self, portions: Tensor, mean_tokens: Tensor) -> Tensor:
+        # One for all images, or one each.
+        return self.router.shares(portions).expand(mean_tokens.shape[0], -1)
 
     def forward(
         self,
@@ -167,7 +167,7 @@ class ExpandableSlot(nn.Module):
         mean_tokens = tokens.mean(dim=1)
         if chosen is None:
             portions = self._portions(mean_tokens)
-            weights = None if record is None else self._shares(portions, len(tokens)).detach()
+            weights = None if record is None else self._shares(portions, mean_tokens).detach()
             mixed = self.router.mix(list(self.adapters), tokens, portions)
         else:
             rows = torch.as_tensor(chosen, device=tokens.device).expand(tokens.shape[0])

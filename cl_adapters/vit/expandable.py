@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cl_adapters.errors import InputError
 from cl_adapters.peft.adapter_set import AdapterSet, Slots
 from cl_adapters.peft.registry import PARALLEL, Peft
+from cl_adapters.peft.router_registry import Router, build_router
 from cl_adapters.peft.routing import ExpandableSlot, SlotRecord
 from cl_adapters.peft.told_routers import PathRouter
 from cl_adapters.vit.adapted_vit import AdaptedViT
@@ -28,7 +29,8 @@ class ExpandableViT(nn.Module):
         backbone: The frozen ViT.
         expandable: Blocks that can grow, counted from 0; sorted, at least one.
         width: R, width of every adapter.
-        router: Name of the routers; None: each pass is told whose adapters.
+        router: Name of the routers, or what builds one for the width of the stream; None: each
+            pass is told whose adapters.
         generator: Source of the initial weights.
         peft: What the adapters are, beside the MLP by default; any kind that takes tokens.
     """
@@ -39,7 +41,7 @@ class ExpandableViT(nn.Module):
         *,
         expandable: Sequence[int],
         width: int,
-        router: str | None,
+        router: str | Callable[[int], Router] | None,
         generator: torch.Generator,
         peft: Peft = PARALLEL,
     ) -> None:
@@ -49,12 +51,16 @@ class ExpandableViT(nn.Module):
         self.expandable = tuple(expandable)
         self.peft = peft
         modules: dict[tuple[Slots, int], nn.Module] = {}
+        build = partial(build_router, router) if isinstance(router, str) else router or PathRouter
+        routers = [build(backbone.embed_dim) for _ in self.expandable]
+        for each in routers[1:]:
+            each.share(routers[0])
         for block in range(backbone.num_blocks):
             if block in self.expandable:
                 slot = ExpandableSlot(
                     backbone.embed_dim,
                     width,
-                    router=PathRouter(backbone.embed_dim) if router is None else router,
+                    router=routers[self.expandable.index(block)],
                     peft=peft,
                     site=backbone.site(peft.slots[0], block) if peft.takes_sites else None,
                 )
@@ -69,6 +75,38 @@ class ExpandableViT(nn.Module):
     def slot(self, block: int) -> ExpandableSlot:
         """Returns the slot of an expandable block."""
         return cast("ExpandableSlot", self.adapters.at(self.peft.slot, block))
+
+    def begin_experience(self, number: int, generator: Callable[[str], torch.Generator]) -> None:
+        """Tells routers that keep something of each experience that another one begins.
+
+        Args:
+            number: Of the experience, from 1; routers have begun with the first.
+            generator: Gives a source of initial weights for a purpose.
+        """
+        for block in self.expandable if number > 1 else ():
+            self.slot(block).router.begin_experience(generator(f"router {block}"))
+
+    def learners(
+        self, grown: Collection[int], tell: Callable[[Sequence[int]], None]
+    ) -> list[nn.Parameter]:
+        """Tells routers of the experience; returns what a phase of it trains in slots.
+
+        That is the newest adapter of blocks that grew, and what routers keep of the experience: in
+        all blocks the first time, and then where blocks grew.
+
+        Args:
+            grown: The blocks that grew now.
+            tell: Tells the routers of blocks which images the experience has.
+        """
+        routers = {block: self.slot(block).router for block in self.expandable}
+        waiting = [
+            block
+            for block, each in routers.items()
+            if each.knows_experiences and each.asks() and block not in grown
+        ]
+        tell(sorted({*grown, *waiting}))
+        found = [value for block in grown for value in self.slot(block).newest_parameters()]
+        return found + [value for each in waiting for value in routers[each].newest_parameters()]
 
     def grown(self) -> list[tuple[int, int]]:
         """Returns block and number, from 0, of every adapter beside the first of its block."""

@@ -112,7 +112,7 @@ class SEMAModel(ExpandableViT):
             expandable=expandable_blocks(config.expandable, backbone.num_blocks),
             width=size,
             peft=peft,
-            router=None if is_told else config.router,
+            router=None if is_told else config.build_router,
             generator=torch.Generator().manual_seed(seed),
         )
         width, self.beside = backbone.embed_dim, config.sees_frozen

@@ -58,6 +58,9 @@ CASES = [
     ("tuna", {}),
     ("tuna", {"second": "last"}),
     ("acmap", {}),
+    ("sema", {"router": "poly", "router_splits": 4, "policy": "every_experience"}),
+    ("sema", {"router": "poly", "peft": "lora", "policy": "every_experience"}),
+    ("sema", {"router": "scalearn_shared", "policy": "every_experience"}),
 ]
 
 

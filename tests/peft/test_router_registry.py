@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cl_adapters.errors import InputError
-from cl_adapters.peft.router import Router
+from cl_adapters.peft.router import ScoreRouter
 from cl_adapters.peft.router_registry import ROUTERS, find_router
 from cl_adapters.peft.routing import ExpandableSlot
 from cl_adapters.strategies.sema import SEMAConfig
@@ -15,10 +15,10 @@ from cl_adapters.strategies.sema import SEMAConfig
 OWN = '''
 import torch
 from torch import nn
-from cl_adapters.peft.router import Router
+from cl_adapters.peft.router import ScoreRouter
 
 
-class Even(Router):
+class Even(ScoreRouter):
     """All adapters alike, times a gain."""
 
     def __init__(self, embed_dim):
@@ -75,7 +75,7 @@ def test_an_unknown_router_is_refused_by_the_option(name: str) -> None:
 
 
 def test_a_router_may_not_keep_what_a_slot_has() -> None:
-    class Clash(Router):
+    class Clash(ScoreRouter):
         def __init__(self, embed_dim: int) -> None:
             super().__init__(embed_dim)
             self.adapters = nn.Linear(embed_dim, 1)

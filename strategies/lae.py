@@ -44,11 +44,11 @@ from torch import Tensor, nn
 
 from cl_adapters.peft.growth import Policy
 from cl_adapters.peft.merging import PAPER_DECAY, auto_decay, ema_update
+from cl_adapters.strategies.core.compatible import CompatibleHeadConfig
 from cl_adapters.strategies.core.config import PeftConfig, TrainedConfig
 from cl_adapters.strategies.core.consistency import ConsistencyConfig
 from cl_adapters.strategies.core.diagnostics import Votes
 from cl_adapters.strategies.core.experts import ExpertsModel, ExpertsStrategy, ensemble
-from cl_adapters.strategies.core.head_options import OwnLossHeadConfig
 from cl_adapters.strategies.core.starting import SetStartConfig
 from cl_adapters.strategies.core.strategy import Output
 from cl_adapters.vit.adapted_vit import AdaptedViT
@@ -56,7 +56,7 @@ from cl_adapters.vit.adapted_vit import AdaptedViT
 __all__ = ["LAE", "LAEConfig", "LAEModel", "ensemble"]
 
 
-class LAEConfig(TrainedConfig, PeftConfig, OwnLossHeadConfig, SetStartConfig, ConsistencyConfig):
+class LAEConfig(TrainedConfig, PeftConfig, CompatibleHeadConfig, SetStartConfig, ConsistencyConfig):
     """Options of LAE; the defaults are the paper's for CIFAR-100 in ten experiences."""
 
     freeze_epochs: int = Field(default=3, ge=0, description="epochs that train the head alone")
@@ -109,7 +109,7 @@ class LAEModel(ExpertsModel):
         experts = (self.online, self.offline) if both else (self.online,)
         features = inputs if inputs.ndim == 2 else self.backbone.features_of(inputs, experts)
         logits: Tensor = self.heads(features)
-        return self.voted(*logits.chunk(2)) if both else Output(logits)
+        return self.voted(*logits.chunk(2)) if both else self.compared(inputs, features, logits)
 
 
 class LAE(ExpertsStrategy):
@@ -137,6 +137,7 @@ class LAE(ExpertsStrategy):
         if self.met == 2:
             self.model.offline.load_state_dict(self.model.online.state_dict())
         self.model.online.requires_grad_(requires_grad=True)
+        self.model.compares = self.config.compatibility > 0 and self.met > 1
         self._is_frozen = False
         self.decay = (
             auto_decay(self.num_steps) if self.config.ema_decay == "auto" else self.config.ema_decay
@@ -159,7 +160,8 @@ class LAE(ExpertsStrategy):
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over the classes of the current experience."""
-        return self.model.heads.loss(self.current_classes, logits, targets)
+        loss = self.model.heads.loss(self.current_classes, logits, targets)
+        return self.config.with_compatibility(loss, self.output, targets)
 
     def after_step(self) -> None:
         """Accumulates the online modules into the offline ones."""

@@ -9,7 +9,7 @@ Replacements", CVPR 2024. After the authors' code:
 without bias, scale or any parameter: the features are trained to lie at the corners. Theirs have a
 linear layer before it, for a K of their own; here K = F + 1, all that F features have room for.
 Class c has corner K - 1 - c. Their loss counts all corners, those without a class too, which keeps
-room for classes to come. Their loss of compatibility between two networks (HOC) is not here.
+room for classes to come. Their loss of compatibility is `cl_adapters/heads/compatibility.py`.
 
 Shapes: B batch, F features, K corners, C columns = highest label seen + 1.
 """

@@ -62,7 +62,11 @@ class RegimeExperts(nn.ModuleList):
 
 
 class ExpertsModel(nn.Module):
-    """A model with two experts in training, and those of the regimes that are not trained now."""
+    """A model with two experts in training, and those of the regimes that are not trained now.
+
+    Attributes:
+        compares: Whether training looks at features of the offline modules too.
+    """
 
     backbone: AdaptedViT
     heads: ExperienceHeads
@@ -73,6 +77,19 @@ class ExpertsModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.experts = RegimeExperts()
+        self.compares = False
+
+    def compared(self, images: Tensor, features: Tensor, logits: Tensor) -> Output:
+        """Returns logits of online features; where training compares, with the offline ones.
+
+        Shape:
+            images: (B, 3, S, S). features: (B, D). logits: (B, C).
+        """
+        if not (self.training and self.compares):
+            return Output(logits)
+        with torch.no_grad():
+            earlier = self.backbone.features_of(images, (self.offline,))
+        return Output(logits, {"features": features, "earlier": earlier})
 
     def voted(self, online: Tensor, offline: Tensor) -> Output:
         """Returns the vote of two experts, of logits (B, C) each, and the class that each chose."""

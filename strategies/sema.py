@@ -77,6 +77,7 @@ from cl_adapters.strategies.core.slot_starts import SlotStartConfig, SlotStarts
 from cl_adapters.strategies.core.strategy import Phase
 from cl_adapters.strategies.core.tokens import ExperienceTokens
 from cl_adapters.vit.adapted_vit import AdaptedViT
+from cl_adapters.vit.blocks import blocks_from_text
 
 __all__ = ["SEMA", "SEMAConfig", "SEMAModel"]
 
@@ -95,10 +96,7 @@ class SEMAConfig(SGDConfig, BlockPeftConfig, PathConfig, RouterConfig, SlotStart
         json_schema_extra={"resource": True},
     )
 
-    @field_validator("expandable", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return value.split(",") if isinstance(value, str) and "," in value else value
+    _read = field_validator("expandable", mode="before")(blocks_from_text)
 
     @field_validator("peft")
     @classmethod

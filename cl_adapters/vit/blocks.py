@@ -5,7 +5,29 @@ from typing import Literal
 
 from cl_adapters.errors import InputError
 
-__all__ = ["expandable_blocks"]
+__all__ = ["blocks_from_text", "expandable_blocks"]
+
+
+def blocks_from_text(value: object) -> object:
+    """Returns what a text says of blocks: a count, their numbers or all; anything else as it is.
+
+    Raises:
+        InputError: If a text says none of these.
+
+    Example:
+        >>> blocks_from_text("3"), blocks_from_text("7,2"), blocks_from_text("all")
+        (3, (7, 2), 'all')
+    """
+    if not isinstance(value, str) or value == "all":
+        return value
+    try:
+        found = tuple(int(part) for part in value.split(","))
+    except ValueError as error:
+        raise InputError(
+            "`expandable` must be a count of the last blocks, numbers of blocks with commas "
+            f"between them, or all, got {value!r}"
+        ) from error
+    return found if "," in value else found[0]
 
 
 def expandable_blocks(

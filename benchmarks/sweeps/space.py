@@ -11,6 +11,7 @@ a range to start from (`derive`). Users name options and ranges of their own:
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 from random import Random
@@ -48,7 +49,7 @@ def read_space(options: StrategyConfig, settings: Sequence[str]) -> Space:
     Args:
         options: The options as they are without a search.
         settings: Texts as above, or the path of a TOML file with such keys; none takes every
-            option from whose rules a range follows.
+            option from whose rules a range follows and which has a meaning beside the others.
 
     Raises:
         InputError: If an option is unknown, a text is neither choices nor a range, or the strategy
@@ -69,7 +70,14 @@ def read_space(options: StrategyConfig, settings: Sequence[str]) -> Space:
         space[name] = found
     if not space:
         raise InputError("--space must name an option to search, and none has rules to follow")
-    return {name: _checked(options, name, space) for name in space}
+    if asked:
+        return {name: _checked(options, name, space) for name in space}
+    found: Space = {}
+    for name in space:
+        # Nobody asked for one that has no meaning beside the options that stay: it stays too.
+        with suppress(InputError):
+            found[name] = _checked(options, name, space)
+    return found
 
 
 def _asked(settings: Sequence[str]) -> dict[str, str | None]:

@@ -62,6 +62,7 @@ def test_every_method_can_be_searched_as_it_is(config: StrategyConfig) -> None:
     space = read_space(config, [])
     assert {"lr", "epochs", "batch_size"} <= set(space)
     assert "cache_megabytes" not in space
+    assert "router_splits" not in space  # which no router but one has
     assert len(space_table(space, config)) == len(space) + 1
 
 

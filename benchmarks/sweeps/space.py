@@ -72,12 +72,12 @@ def read_space(options: StrategyConfig, settings: Sequence[str]) -> Space:
         raise InputError("--space must name an option to search, and none has rules to follow")
     if asked:
         return {name: _checked(options, name, space) for name in space}
-    found: Space = {}
+    fitting: Space = {}
     for name in space:
         # Nobody asked for one that has no meaning beside the options that stay: it stays too.
         with suppress(InputError):
-            found[name] = _checked(options, name, space)
-    return found
+            fitting[name] = _checked(options, name, space)
+    return fitting
 
 
 def _asked(settings: Sequence[str]) -> dict[str, str | None]:

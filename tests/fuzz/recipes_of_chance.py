@@ -113,7 +113,10 @@ def means_the_same(given: Any, found: Any) -> bool:
     if isinstance(found, bool):
         return str(given).strip().lower() in _WORDS[found]
     if isinstance(found, int | float):
-        return not isinstance(given, bool) and _number(given) == found
+        number = None if isinstance(given, bool) else _number(given)
+        if isinstance(found, float) and number is not None:
+            number = float(str(number))  # as near as a float comes to a long whole number
+        return number == found
     if isinstance(found, str):
         return isinstance(given, str) and given.strip() == found.strip()
     return bool(given == found)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["GrowingBuffers", "KeptTensors", "count_numbers", "learned_sizes"]
+__all__ = ["GrowingBuffers", "KeptTensors", "count_members", "count_numbers", "learned_sizes"]
 
 
 class GrowingBuffers(nn.Module):
@@ -84,6 +84,22 @@ def count_numbers(module: nn.Module, state: Mapping[str, Tensor]) -> int:
     growing = (part for part in module.modules() if isinstance(part, GrowingBuffers))
     surplus = sum(part.surplus_numbers() for part in growing)
     return surplus + sum(value.numel() for value in state.values())
+
+
+def count_members(state: Mapping[str, Tensor], name: str) -> int:
+    """Returns how many modules of a list a state holds.
+
+    Args:
+        state: Of the list or of what it is a part of.
+        name: Of the list in the state.
+
+    Example:
+        >>> held = torch.zeros(1)
+        >>> count_members({"heads.0.sums": held, "heads.1.sums": held, "active": held}, "heads")
+        2
+    """
+    start = f"{name}."
+    return len({key.removeprefix(start).split(".")[0] for key in state if key.startswith(start)})
 
 
 def learned_sizes(module: nn.Module) -> set[str]:

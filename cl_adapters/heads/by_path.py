@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cl_adapters.buffers import GrowingBuffers
+from cl_adapters.buffers import GrowingBuffers, count_members
 from cl_adapters.heads.linear import UNSEEN_LOGIT
 from cl_adapters.heads.registry import ClosedHead
 from cl_adapters.heads.ridge import RidgeHead
@@ -146,7 +146,5 @@ class PathClassifiers(GrowingBuffers):
 
     def rebuild(self, state: Mapping[str, Tensor], name: str) -> None:
         """Makes room for the paths that a state holds under a name."""
-        start = f"{name}.paths."
-        held = {key.removeprefix(start).split(".")[0] for key in state if key.startswith(start)}
-        while len(self.paths) < len(held):
+        while len(self.paths) < count_members(state, f"{name}.paths"):
             self._add_path()

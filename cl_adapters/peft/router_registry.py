@@ -4,20 +4,12 @@ A router is imported when it is asked for.
 """
 
 from collections.abc import Mapping
-from inspect import isabstract
 from typing import Final
 
-from cl_adapters.errors import InputError
 from cl_adapters.peft.router import Router
-from cl_adapters.plugins.registry import Registry
+from cl_adapters.plugins.registry import Registry, derived_from
 
 __all__ = ["ROUTERS", "ROUTER_NAMES", "Router", "build_router", "find_router"]
-
-
-def _accept(value: object) -> type[Router]:
-    if isinstance(value, type) and issubclass(value, Router) and not isabstract(value):
-        return value
-    raise InputError(f"must be a class derived from Router with all its methods, got {value!r}")
 
 
 ROUTER_NAMES: Final = Registry[type[Router]](
@@ -34,7 +26,7 @@ ROUTER_NAMES: Final = Registry[type[Router]](
         "scalearn_shared": "cl_adapters.peft.scalearn:SharedScaLearnRouter",
         "scalearn_uniform_shared": "cl_adapters.peft.scalearn:UniformSharedScaLearnRouter",
     },
-    _accept,
+    derived_from(Router),  # type: ignore[type-abstract] # none is made
 )
 ROUTERS: Final = ROUTER_NAMES.built_in
 

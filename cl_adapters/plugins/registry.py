@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from inspect import isabstract
 from types import ModuleType
 from typing import Final, Generic, TypeVar
 
@@ -34,12 +35,28 @@ from cl_adapters.plugins.references import (
 )
 from cl_adapters.plugins.tables import LazyTable, load
 
-__all__ = ["Entry", "Family", "Registry", "check_call", "is_reference", "label"]
+__all__ = ["Entry", "Family", "Registry", "check_call", "derived_from", "is_reference", "label"]
 
 T = TypeVar("T")
 
 _NOTHING: Final = object()
 _GIVEN: Final[dict[tuple[str, str], object]] = {}  # by reference and digest: handed over in Python
+
+
+def derived_from(kind: type[T]) -> Callable[[object], type[T]]:
+    """Returns what lets classes through that derive from one and have all its methods.
+
+    Args:
+        kind: The class.
+    """
+
+    def accept(value: object) -> type[T]:
+        if isinstance(value, type) and issubclass(value, kind) and not isabstract(value):
+            return value
+        name = kind.__name__
+        raise InputError(f"must be a class derived from {name} with all its methods, got {value!r}")
+
+    return accept
 
 
 @dataclass(frozen=True)

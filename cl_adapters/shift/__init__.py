@@ -3,20 +3,12 @@
 A detector is imported when it is asked for.
 """
 
-from inspect import isabstract
 from typing import Final
 
-from cl_adapters.errors import InputError
-from cl_adapters.plugins.registry import Registry
+from cl_adapters.plugins.registry import Registry, derived_from
 from cl_adapters.shift.base import Detector, Verdict
 
 __all__ = ["DETECTORS", "DETECTOR_NAMES", "Detector", "Verdict", "find_detector"]
-
-
-def _accept(value: object) -> type[Detector]:
-    if isinstance(value, type) and issubclass(value, Detector) and not isabstract(value):
-        return value
-    raise InputError(f"must be a class derived from Detector with all its methods, got {value!r}")
 
 
 DETECTOR_NAMES: Final = Registry[type[Detector]](
@@ -33,7 +25,7 @@ DETECTOR_NAMES: Final = Registry[type[Detector]](
         "mmd": "cl_adapters.shift.mmd:MaximumMeanDiscrepancy",
         "page_hinkley": "cl_adapters.shift.streaming:PageHinkley",
     },
-    _accept,
+    derived_from(Detector),  # type: ignore[type-abstract] # none is made
 )
 DETECTORS: Final = DETECTOR_NAMES.built_in
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from cl_adapters.buffers import count_members
 from cl_adapters.errors import InputError
 from cl_adapters.peft.adapter_set import AdapterSet, Slots
 from cl_adapters.peft.registry import PARALLEL, Peft
@@ -219,6 +220,4 @@ class ExpandableViT(nn.Module):
         """Returns how many adapters of an expandable block a state of this model holds."""
         slot = self.slot(block)
         (name,) = (name for name, module in self.named_modules() if module is slot.adapters)
-        start = f"{name}."
-        held = {key.removeprefix(start).split(".")[0] for key in state if key.startswith(start)}
-        return len(held)
+        return count_members(state, name)

@@ -61,11 +61,11 @@ class GrowingStrategy(AdapterStrategy):
         )
         is_first = regimes.count == 0
         grown = is_first or self._scan(regimes, seen, growth)
-        recognised = growth.recognised(PLACE)
-        regimes.nearest = self._likeliest(regimes, seen) if recognised is None else recognised
+        recognised, features = growth.recognised(PLACE), seen.all("regime")
+        regimes.nearest = _likeliest(regimes, features) if recognised is None else recognised
         known = regimes.active if not is_first and recognised is None else recognised or 0
         regimes.add_experience(regimes.count if grown else known)
-        added = regimes.learn(seen.all("regime"), seen.cached.targets.to(self.device))
+        added = regimes.learn(features, seen.cached.targets.to(self.device))
         if grown:
             self._fit_detector(regimes, seen)
         if grown and not is_first:
@@ -74,12 +74,6 @@ class GrowingStrategy(AdapterStrategy):
         changed = growth.changed[PLACE]
         self.log_event("active", block=PLACE, adapter=regimes.active, changed=changed)
         return regimes
-
-    def _likeliest(self, regimes: Regimes, seen: ExperienceFeatures) -> int:
-        """Returns the regime that most images would be given to, where no detector was asked."""
-        if regimes.count <= 1 or regimes.discriminant is None:
-            return 0
-        return int(regimes.of_images(seen.all("regime")).mode().values)
 
     def numbers_of_classes(self) -> int:
         """Returns what the classes of an experience add to a regime that it made, in numbers."""
@@ -121,3 +115,8 @@ class GrowingStrategy(AdapterStrategy):
         with self.events.timed("frozen", len(cached)):
             cached.prepare()
         return ExperienceFeatures(cached, self.set_augmentation_seed)
+
+
+def _likeliest(regimes: Regimes, features: Tensor) -> int:
+    # The regime that most images would be given to, where no detector was asked.
+    return int(regimes.of_images(features).mode().values)

@@ -106,10 +106,17 @@ class AnyHeadConfig(StrategyOptions):
         reason = "where nothing grows, this method trains the head alone"
         return check_head(value, [*PLAIN_HEADS, *CLOSED_HEADS], reason)
 
-    def build_heads(self, num_features: int) -> tuple[ExperienceHeads, ClosedHead | None]:
-        """Returns the classifier that is trained, and the one that answers in its place if any."""
+    def build_heads(
+        self, num_features: int, seen: int | None = None
+    ) -> tuple[ExperienceHeads, ClosedHead | None]:
+        """Returns the classifier that is trained, and the one that answers in its place if any.
+
+        Args:
+            num_features: Of the classifier that is trained.
+            seen: Of the one in closed form; None: the same.
+        """
         scale, std = self.head_scale, self.head_init_std
         if self.head in PLAIN_HEADS:
             return build_trained_head(self.head, num_features, init_std=std, scale=scale), None
-        closed = build_closed_head(self.head, num_features, scale=scale)
+        closed = build_closed_head(self.head, seen or num_features, scale=scale)
         return build_trained_head("linear", num_features, init_std=std), closed

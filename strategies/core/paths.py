@@ -74,15 +74,11 @@ class PathConfig(AnyHeadConfig):
         Args:
             num_features: D.
         """
-        heads, shared = self.build_heads(num_features)
-        build = partial(build_closed_head, self.head, scale=self.head_scale)
-        if self.sees_frozen:
-            shared = build(2 * num_features)
+        heads, shared = self.build_heads(num_features, (1 + self.sees_frozen) * num_features)
         if self.classifiers == "one" or self.watch == "slots" or not self.is_closed:
             return heads, shared
-        return heads, PathClassifiers(
-            partial(build, num_features), shared if self.classifiers == "both" else None
-        )
+        build = partial(build_closed_head, self.head, num_features, scale=self.head_scale)
+        return heads, PathClassifiers(build, shared if self.classifiers == "both" else None)
 
 
 class SEMAModel(ExpandableViT):

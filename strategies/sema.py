@@ -1,27 +1,36 @@
 """SEMA: self-expanding adapters.
 
-Every block of the frozen ViT has an adapter beside its MLP. The last blocks can have several, mixed
-by a router, and each of theirs comes with a detector of the data that it was trained on. A new
-experience is scanned first: where all detectors of a block find its data strange, the block grows.
-Any PEFT module that takes tokens can take the adapter's place (`peft`).
+Every block of the frozen ViT has an adapter beside its MLP, and there are detectors of the data
+that adapters were trained on. A new experience is scanned first: where all detectors find its data
+strange, adapters are added. By default the frozen features are watched, all blocks grow together,
+and an image takes the path, one adapter a block, of its kind (`core/paths.py`). With `watch=slots`,
+as published, each of the last blocks is watched and grows by itself, and a router mixes its
+adapters. Any PEFT module that takes tokens can take the adapter's place (`peft`).
 
 Reference: Huiyi Wang, Haodong Lu, Lina Yao, Dong Gong, "Self-Expansion of Pre-trained Models with
 Mixture of Adapters for Continual Learning", CVPR 2025, arXiv:2403.18886.
 
-With m the mean token that enters a slot (`cl_adapters.peft.routing`):
+With m the mean token that enters a slot (`cl_adapters.peft.routing`), or the frozen features:
 
     experience 0   train the first adapter of every block and the head; fit the detectors; freeze
-    experience t   scan windows of training images, block after block:
+    experience t   scan windows of training images, in slots block after block:
                      a window for which all detectors of a block fire adds an adapter there;
                      train it, its router column and the head; fit its detector; freeze it;
                      go on with the remaining windows, and scan again after a pass that grew,
                      until a whole pass grows nothing; at most one adapter a block
                    nothing grew: train the head alone
-    detector       a linear auto-encoder of m, r = mean squared error, z = (r - mu) / sigma over the
-                   last training errors, score = mean of z over a window (`detector=` names others)
+    detector       in slots a linear auto-encoder of m, r = mean squared error, z = (r - mu) / sigma
+                   over the last training errors, score = mean of z over a window
     loss           cross-entropy over the classes of the current experience
 
 Differs from the authors' code, unless `fidelity="official"`:
+    `watch="network"`           adapters in all blocks (`expandable="all"`) that begin at the
+                                nearest kind's (`start`), where a kind of images is new to
+                                `detector="class_mmd"`: in the last three blocks, drawn anew and
+                                mixed by routers, growth bought nothing (`docs/growth.md`).
+    `beside`, `classifiers`     answers see frozen features too, and ask each path's classifier.
+    `head_init_std=0.001`       a head that begins at chance; torch's begins above, and the first
+                                large steps can ruin the adapters.
     `signed=True`               z keeps its sign: data that is reconstructed better than usual is
                                 not strange (they take |z|).
     `threshold="auto"`          calibrated on held-out images of the adapter's own experience to
@@ -39,10 +48,6 @@ Differs from the authors' code, unless `fidelity="official"`:
                                 training cannot diverge.
     `descriptor_dim=None`       a sixth of the width, as their 128 of 768.
     `views=1`                   augmented views of an image for the detectors (theirs: 0, new ones).
-Ours: a grown adapter may begin at its block's earlier ones (`start`); the frozen network may be
-watched in place of slots, so that whole paths of adapters grow and are chosen (`watch`); answers
-may see frozen features beside the adapted ones (`beside`) and ask a classifier of each path
-(`classifiers`). `core/paths.py` says how.
 Always: statistics are part of the checkpoint (theirs are lost); the number of classes need not be
 known (`num_classes` makes the head at once, as theirs, whose unused rows then decay); the errors of
 an untrained descriptor never enter its statistics (theirs, if an experience has fewer images than
@@ -50,7 +55,7 @@ an untrained descriptor never enter its statistics (theirs, if an experience has
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from pydantic import Field, field_validator
@@ -70,14 +75,13 @@ from cl_adapters.strategies.core.feature_cache import CachedFeatures
 from cl_adapters.strategies.core.features import FeatureExtractor
 from cl_adapters.strategies.core.growing import GrowingStrategy
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
-from cl_adapters.strategies.core.paths import PathConfig, SEMAModel
+from cl_adapters.strategies.core.paths import SLOTS, PathConfig, SEMAModel
 from cl_adapters.strategies.core.router_options import RouterConfig
 from cl_adapters.strategies.core.samplers import ResumableIndexSampler
 from cl_adapters.strategies.core.slot_starts import SlotStartConfig, SlotStarts
 from cl_adapters.strategies.core.strategy import Phase
 from cl_adapters.strategies.core.tokens import ExperienceTokens
 from cl_adapters.vit.adapted_vit import AdaptedViT
-from cl_adapters.vit.blocks import blocks_from_text
 
 __all__ = ["SEMA", "SEMAConfig", "SEMAModel"]
 
@@ -85,9 +89,6 @@ __all__ = ["SEMA", "SEMAConfig", "SEMAModel"]
 class SEMAConfig(SGDConfig, BlockPeftConfig, PathConfig, RouterConfig, SlotStartConfig):
     """Options of SEMA."""
 
-    expandable: int | tuple[int, ...] | Literal["all"] = Field(
-        default=3, description="blocks that can grow: so many of the last, which (from 0), or all"
-    )
     num_classes: int | None = Field(default=None, ge=1, description="of the stream, if known")
     cache_megabytes: float = Field(
         default=1024,
@@ -95,8 +96,6 @@ class SEMAConfig(SGDConfig, BlockPeftConfig, PathConfig, RouterConfig, SlotStart
         description="for frozen tokens of an experience; only fixed views",
         json_schema_extra={"resource": True},
     )
-
-    _read = field_validator("expandable", mode="before")(blocks_from_text)
 
     @field_validator("peft")
     @classmethod
@@ -112,6 +111,7 @@ class SEMAConfig(SGDConfig, BlockPeftConfig, PathConfig, RouterConfig, SlotStart
     def official(cls) -> Self:
         """Returns the authors' settings for CIFAR-100."""
         return cls(
+            **SLOTS,
             router="learned",
             head="linear",
             lr=0.005,

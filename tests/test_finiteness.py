@@ -120,7 +120,7 @@ WAYS = {
     "ranpac": ({"first_session": False}, "features must be finite, got nan in experience 0, after its last epoch"),
     "finetune": ({"epochs": 1}, "features must be finite, got nan in experience 0, phase 'train', epoch 0, batch 0"),
     "mos": ({"epochs": 1}, "features must be finite, got nan in experience 0"),
-    "sema": ({"epochs": 1}, "features must be finite, got nan in experience 0, phase 'functional'"),
+    "sema": ({"epochs": 1}, "features must be finite, got nan in experience 0, before its first epoch"),
 }  # fmt: skip
 
 

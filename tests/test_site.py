@@ -161,9 +161,12 @@ SHELL = re.compile(r"for \w+ in |do$|done$|set -- |\(echo |\w+=\"|\$\w+ |sed |cd
 @pytest.mark.parametrize("name", [name for name in FILES if name != "CHANGELOG.md"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_every_command_exists(name: str) -> None:
+    defined: dict[str, str] = {}
     for line in commands(name):
         if SHELL.match(line):
+            defined |= dict(re.findall(r"""^(\w+)=["']([^"']*)["']$""", line))
             continue
+        line = re.sub(r"\$(\w+)", lambda found: defined.get(found[1], found[0]), line)
         words = shlex.split(line)
         while "=" in words[0]:  # a variable of the environment
             words.pop(0)

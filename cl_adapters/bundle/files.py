@@ -33,6 +33,7 @@ from cl_adapters.records.at_work import check_not_at_work
 from cl_adapters.records.files import add_checksum, has_valid_checksum, read_file
 from cl_adapters.records.learned import read_checkpoint
 from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.upgrade import add_earlier_defaults
 from cl_adapters.strategies import find_strategy, options_of
 from cl_adapters.strategies.core.silent import silent
 from cl_adapters.vit.adapted_vit import AdaptedViT
@@ -188,6 +189,9 @@ def _read_run(folder: Path) -> Learned:
 def _read_bundle(folder: Path) -> Learned:
     values = _read_sheet(folder)
     sheet = Sheet.parse(values["sheet"], str(folder / _SHEET))
+    if values["bundle_format"] < 2:
+        options = add_earlier_defaults(sheet.strategy, sheet.fidelity, sheet.options)
+        sheet = replace(sheet, options=options)
     state = _tensors(folder, _LEARNED, values["files"])
     calibration = None
     if _CALIBRATED in sheet.extras:

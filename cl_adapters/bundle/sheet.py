@@ -13,7 +13,8 @@ from cl_adapters.records.run_record import RunRecord
 
 __all__ = ["BUNDLE_FORMAT", "Sheet"]
 
-BUNDLE_FORMAT: Final = 1
+# 2: SEMA's defaults of today; as in a record, only options that differ from the defaults are named.
+BUNDLE_FORMAT: Final = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ __all__ = [
     "read_file",
 ]
 
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
 
 
 def digest(value: object, length: int = 16) -> str:

@@ -5,6 +5,8 @@
     format 3    the names of today, and the role of a strategy
     format 4    digests of tables and events in `run.json`, and how the images were read; a recipe
                 over `data` names no `stream`, which had no effect
+    format 5    SEMA's defaults of today; a recipe names only the options that were given, so that
+                earlier ones get the defaults of their time
 
 Nothing is rewritten on disk for its own sake: a file is turned into the present format when it is
 read, and what is then written has the present one. The names of options are public, since a command
@@ -21,6 +23,7 @@ __all__ = [
     "OPTION_NAMES",
     "ROLES",
     "TENSOR_NAMES",
+    "add_earlier_defaults",
     "add_new_tensors",
     "as_named",
     "option_names",
@@ -39,6 +42,19 @@ OPTION_NAMES: Final[Mapping[str, Mapping[str, str]]] = {
     "*": {"pet": "peft"},
     "sema": {"width": "size", "classifier": "head", "memo_megabytes": "cache_megabytes"},
     "mos": {"width": "size", "guess": "task_predictor"},
+}
+
+# Defaults that a strategy's options had before format 5, where today's are others.
+EARLIER_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "sema": {
+        "watch": "slots",
+        "expandable": 3,
+        "detector": "descriptor",
+        "start": "fresh",
+        "beside": False,
+        "classifiers": "one",
+        "head_init_std": None,
+    },
 }
 
 # Old kind of event -> its new name, and old key -> new key.
@@ -109,10 +125,26 @@ def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: each for name, each in config.items() if name != "stream" or not has_data}
 
 
+def add_earlier_defaults(
+    strategy: str, fidelity: str, options: Mapping[str, Value]
+) -> dict[str, Value]:
+    """Returns the options of a run before format 5 with the defaults of its time.
+
+    Example:
+        >>> add_earlier_defaults("sema", "default", {"lr": 0.1})["watch"]
+        'slots'
+        >>> add_earlier_defaults("sema", "official", {"lr": 0.1})
+        {'lr': 0.1}
+    """
+    usual = EARLIER_DEFAULTS.get(strategy, {}) if fidelity != "official" else {}
+    return {**usual, **options}
+
+
 def as_named(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a recipe as the names of directories count it: as it always was.
 
-    Runs and searches that an earlier version began are so found under the names that they have.
+    Runs and searches that an earlier version began are so found under the names that they have. A
+    recipe whose strategy has other defaults today gets another name than it had then.
 
     Example:
         >>> as_named({"data": "photos", "seed": 0})
@@ -120,7 +152,10 @@ def as_named(config: Mapping[str, Any]) -> dict[str, Any]:
         >>> as_named({"stream": "mine.py:make", "data": None})
         {'stream': 'mine.py:make', 'data': None}
     """
-    return {**config, "stream": "digits"} if config.get("data") is not None else dict(config)
+    is_other = config.get("strategy") in EARLIER_DEFAULTS and config.get("fidelity") != "official"
+    new = {"defaults": 5} if is_other else {}
+    old = {"stream": "digits"} if config.get("data") is not None else {}
+    return {**config, **old, **new}
 
 
 def upgrade_record(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,14 +163,18 @@ def upgrade_record(values: Mapping[str, Any]) -> dict[str, Any]:
 
     The format that it names stays: it says who wrote it.
     """
-    if values.get("format") == 3:
-        return {**values, "files": None, "data": {}}
-    role = role_of(str(values.get("strategy")), values.get("role"))
-    found = {**values, "role": role, "files": None, "data": {}}
+    strategy, version = str(values.get("strategy")), values.get("format")
+    found = dict(values)
+    if version not in {3, 4}:
+        found["role"] = role_of(strategy, values.get("role"))
+    if version != 4:
+        found |= {"files": None, "data": {}}
     config = values.get("config")
-    if isinstance(config, Mapping) and isinstance(config.get("options"), Mapping):
-        options = upgrade_options(str(values.get("strategy")), config["options"])
-        found["config"] = {**config, "options": options}
+    if isinstance(config, Mapping) and isinstance(config.get("options", {}), Mapping):
+        options = config.get("options", {})
+        options = options if version in {3, 4} else upgrade_options(strategy, options)
+        options = add_earlier_defaults(strategy, str(config.get("fidelity")), options)
+        found["config"] = {**config, "options": options} if options else config
     return found
 
 

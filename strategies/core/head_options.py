@@ -94,7 +94,7 @@ class AnyHeadConfig(StrategyOptions):
     )
     head_scale: float = Field(default=10.0, gt=0, description="of the cosines of a head that has")
     head_init_std: float | None = Field(
-        default=None,
+        default=0.001,
         gt=0,
         description="of a trained head's new weights; None: torch's linear layer",
     )

@@ -75,7 +75,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         self._ends: list[TrainerState] = []  # of the phases of the experience in training
         self._to_reach: list[TrainerState] = []
         self._now = (0, 0, "")  # phase, epoch, and what drew the order of its images
-        self._is_ending = False  # an experience, after its last epoch
+        self._outside = ""  # of the epochs of an experience: before or after them
         self._evaluated = 0  # batches of the experience that is evaluated
 
     @abstractmethod
@@ -201,7 +201,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
 
     def check_model_and_optimizer(self, **_: Any) -> None:  # noqa: ANN401
         """Grows the model and makes the optimiser over what is trainable, frozen parts left out."""
-        self._is_ending = False
+        self._outside = "before its first epoch"
         self.events.begin_experience()
         self.register_experience(self.experience)
         self.peft_noise.renew(self.model, self.generator("noise", self.device))
@@ -308,8 +308,8 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         if not self.is_training:
             shown = getattr(self.experience, "current_experience", 0)
             return Place(f"{known}, evaluation of experience {shown}", self._evaluated, advice)
-        if self._is_ending:
-            return Place(f"{known}, after its last epoch", None, advice)
+        if self._outside:
+            return Place(f"{known}, {self._outside}", None, advice)
         moment = f"{known}, phase {self.phase!r}, epoch {self.clock.train_exp_epochs}"
         return Place(moment, self.clock.train_epoch_iterations, advice)
 
@@ -339,7 +339,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         """Trains a phase, or what is left of it; returns whether training goes on."""
         first = start.epoch if start else 0
         for epoch in range(phase.epochs):
-            self.phase = phase.name
+            self.phase, self._outside = phase.name, ""
             self.set_augmentation_seed(f"phase {number} epoch {epoch}")
             self.begin_epoch(epoch)
             self.set_modes()
@@ -393,7 +393,7 @@ class Loop(Method, SupervisedTemplate):  # type: ignore[misc] # Avalanche ships 
         super()._after_update(**kwargs)
 
     def _after_training_exp(self, **kwargs: Any) -> None:  # noqa: ANN401
-        self._is_ending = True
+        self._outside = "after its last epoch"
         self.end_experience()
         self.guard.check()  # before anything that the experience left is kept
         self._ends = []  # copies of what was learned, of no use from here on

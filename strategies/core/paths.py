@@ -1,10 +1,10 @@
 """SEMA's network: adapters that multiply, what watches for change, and the classifier that answers.
 
-Adapters can be watched and chosen in two places. `watch=slots`: each has a detector, and each block
-a router, that read the mean of the tokens which enter it (the paper). `watch=network`: the frozen
-network's features are watched instead, as methods with whole sets do (`core/regimes.py`). All
-expandable blocks then grow together, and an image takes the path, one adapter in each block, of
-the kind of images that its frozen features are likeliest of.
+Adapters can be watched and chosen in two places. `watch=network`: the frozen network's features are
+watched, as methods with whole sets do (`core/regimes.py`). All expandable blocks then grow
+together, and an image takes the path, one adapter in each block, of the kind of images that its
+frozen features are likeliest of. `watch=slots`: each adapter has a detector, and each block a
+router, that read the mean of the tokens which enter it (the paper).
 
 Features of the frozen network can stand beside the adapted ones (`beside`), since adapters trained
 on few classes forget what others need; and each path can have a classifier (`classifiers`).
@@ -12,10 +12,10 @@ on few classes forget what others need; and each path can have a classifier (`cl
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from cl_adapters.heads.by_path import PathClassifiers
@@ -28,28 +28,45 @@ from cl_adapters.strategies.core.head_options import AnyHeadConfig
 from cl_adapters.strategies.core.output import Output
 from cl_adapters.strategies.core.regimes import PLACE, Regimes
 from cl_adapters.vit.adapted_vit import AdaptedViT
-from cl_adapters.vit.blocks import expandable_blocks
+from cl_adapters.vit.blocks import blocks_from_text, expandable_blocks
 from cl_adapters.vit.expandable import ExpandableViT
 
-__all__ = ["PathConfig", "SEMAModel"]
+__all__ = ["SLOTS", "PathConfig", "SEMAModel"]
+
+# As published: blocks are watched and routed one by one, and one classifier answers.
+SLOTS: Final[dict[str, Any]] = {
+    "watch": "slots",
+    "expandable": 3,
+    "detector": "descriptor",
+    "start": "fresh",
+    "beside": False,
+    "classifiers": "one",
+    "head_init_std": None,
+}
 
 
 class PathConfig(AnyHeadConfig):
-    """Where a network that grows is watched, and what answers."""
+    """Where a network grows and is watched, and what answers."""
 
+    expandable: int | tuple[int, ...] | Literal["all"] = Field(
+        default="all",
+        description="blocks that can grow: so many of the last, which (from 0), or all",
+    )
     watch: Literal["slots", "network"] = Field(
-        default="slots",
+        default="network",
         description="where data is judged and images choose adapters: in each slot, or on the "
         "frozen network's features for all slots together, without `router`",
     )
     beside: bool = Field(
-        default=False, description="frozen features beside the adapted ones, for a closed `head`"
+        default=True, description="frozen features beside the adapted ones, for a closed `head`"
     )
     classifiers: Literal["one", "by_path", "both"] = Field(
-        default="one",
+        default="both",
         description="with paths and a closed `head`: one over all images, one a path, or the "
         "product of both",
     )
+
+    _read = field_validator("expandable", mode="before")(blocks_from_text)
 
     @property
     def is_closed(self) -> bool:

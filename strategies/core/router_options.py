@@ -40,7 +40,8 @@ class RouterConfig(StrategyOptions):
                 f"`policy` must not be per_block with router {self.router!r}, whose numbers are "
                 "those of all blocks, so that these have to grow together, got 'per_block'"
             )
-        if kind.knows_experiences and getattr(self, "watch", None) == "network":
+        plain = type(self).model_fields["router"].default
+        if self.router != plain and getattr(self, "watch", None) == "network":
             raise ValueError(
                 f"`watch` must be slots with router {self.router!r}, since no router is asked "
                 "where images take whole paths, got 'network'"

@@ -31,12 +31,13 @@ __all__ = ["SlotStartConfig", "SlotStarts"]
 
 
 class SlotStartConfig(GrowthStartConfig):
-    """Where an adapter that a block grows begins."""
+    """Which detector lets a block grow, and where its new adapter begins."""
 
     knows_nearest: ClassVar[bool] = True
 
+    detector: str = Field(default="class_mmd", description="name of a shift detector")
     start: Start = Field(
-        default="fresh",
+        default="nearest",
         description="of a grown adapter: fresh, its block's last, the mean of its block's, the "
         "nearest one to the detectors, or knn, whose features tell the new classes apart",
     )

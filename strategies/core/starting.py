@@ -191,7 +191,7 @@ class GrowthStartConfig(GrowthConfig):
                 f"or whole_network, got policy {self.policy!r}"
             )
         plain = type(self).model_fields["start"].default
-        if self.start != plain and self.policy == "never":
+        if self.start not in {plain, "fresh"} and self.policy == "never":
             raise ValueError(
                 f"`start` must stay at {plain} with policy never, under which nothing new begins, "
                 f"got {self.start!r}"

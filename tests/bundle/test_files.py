@@ -96,7 +96,7 @@ def test_no_bit_can_change_unseen(copy: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"bundle_format": 2}, "must have a bundle format up to 1, got 2: a newer cl-adapters"),
+        ({"bundle_format": 3}, "must have a bundle format up to 2, got 3: a newer cl-adapters"),
         ({"bundle_format": "1"}, "must have a bundle format from 1 on, got '1'"),
         ({"sheet": {}}, "must hold every key of a bundle, lacks"),
         ({"files": []}, "must hold a sheet and its files"),

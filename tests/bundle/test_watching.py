@@ -15,6 +15,7 @@ from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.bundle.files import load
 from cl_adapters.bundle.watching import MIN_SHIFT, WINDOW, FolderWatch, Seen
 from cl_adapters.errors import InputError
+from cl_adapters.strategies.core.paths import SLOTS
 from tests.bundle.runs import TINY
 
 SIZE = 6
@@ -131,7 +132,7 @@ def test_photos_of_all_months_together_look_like_those_of_training(tmp_path: Pat
             for index, pixels in enumerate(photos(month, len(name) + (name == "bee"), 40)):
                 Image.fromarray(pixels).save(folder / f"{index:02d}.png")
     recipe = {"strategy": "sema", "data": str(tmp_path / "data"), "domain_folders": True, **TINY}
-    few = {"epochs": 1, "views": 1}
+    few = {**SLOTS, "epochs": 1, "views": 1}
     config = RunConfig.parse({**recipe, "scenario": "domain", "options": few})
     model = load(runner.run(prepare(config), tmp_path / "runs"))
     assert model.watch is not None

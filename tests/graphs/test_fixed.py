@@ -17,6 +17,7 @@ from cl_adapters.strategies.simplecil import PrototypeClassifier, SimpleCIL
 from tests.graphs.learned import MEAN, SIX, STD, THREE, images, learned, model_of
 from tests.marks import by_default
 
+POLY = {"watch": "slots", "router": "poly", "policy": "every_experience"}
 CASES = [
     ("simplecil", {}),
     ("simplecil", {"head": "discriminant"}),
@@ -36,9 +37,9 @@ CASES = [
     ("lae", {}),
     ("lae", {"peft": "prefix", "head": "cosine"}),
     ("sema", {}),
-    ("sema", {"router": "learned", "head": "linear"}),
+    ("sema", {"watch": "slots", "router": "learned", "head": "linear"}),
+    ("sema", {"watch": "slots", "peft": "lora", "head": "ridge", "beside": False}),
     ("sema", {"peft": "lora", "head": "ridge"}),
-    ("sema", {"watch": "network", "beside": True, "classifiers": "both"}),
     ("mos", {}),
     ("mos", {"peft": "lora", "task_predictor": "prototypes", "head": "cosine"}),
     ("mos", {"peft": "prefix", "retrieval": False, "ensemble": False}),
@@ -58,9 +59,9 @@ CASES = [
     ("tuna", {}),
     ("tuna", {"second": "last"}),
     ("acmap", {}),
-    ("sema", {"router": "poly", "router_splits": 4, "policy": "every_experience"}),
-    ("sema", {"router": "poly", "peft": "lora", "policy": "every_experience"}),
-    ("sema", {"router": "scalearn_shared", "policy": "every_experience"}),
+    ("sema", {**POLY, "router_splits": 4}),
+    ("sema", {**POLY, "peft": "lora"}),
+    ("sema", {**POLY, "router": "scalearn_shared"}),
 ]
 
 

@@ -29,7 +29,7 @@ SHOWN = [
     for each in (
         ("simplecil", {}),
         ("finetune", {"peft": "prefix"}),
-        ("sema", {"router": "learned", "head": "linear"}),
+        ("sema", {"watch": "slots", "router": "learned", "head": "linear"}),
     )
 ]
 # Two kinds of blocks.

@@ -307,19 +307,22 @@ def test_what_makes_no_sense_is_refused() -> None:
         ExpandableSlot(DIM, 2, router=PolyRouter(DIM, splits=2), peft=PEFTS["miss"])
     with pytest.raises(InputError, match="parameters alone, .* got MoSA with its own '.*' each"):
         ExpandableSlot(DIM, 4, router="poly", peft=PEFTS["mosa"])
+    slots = {"watch": "slots"}
     with pytest.raises(InputError, match="`router_splits` must stay at 1 with router 'scalearn'"):
-        SEMAConfig().override({"router": "scalearn", "router_splits": 2})
+        SEMAConfig().override({**slots, "router": "scalearn", "router_splits": 2})
     with pytest.raises(InputError, match="`policy` must not be per_block with router 'scalearn_s"):
-        SEMAConfig().override({"router": "scalearn_shared"})
-    assert SEMAConfig().override({"router": "scalearn_shared", "policy": "whole_network"})
-    with pytest.raises(InputError, match="`watch` must be slots with router 'poly'"):
-        SEMAConfig().override({"router": "poly", "watch": "network"})
+        SEMAConfig().override({**slots, "router": "scalearn_shared"})
+    shared = {**slots, "router": "scalearn_shared", "policy": "whole_network"}
+    assert SEMAConfig().override(shared).router == "scalearn_shared"
+    for name in ("poly", "learned"):
+        with pytest.raises(InputError, match=f"`watch` must be slots with router '{name}'"):
+            SEMAConfig().override({"router": name})
     assert find_router("poly") is PolyRouter
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["poly", *SCALES])
 def test_a_method_with_the_router_is_sound(name: str) -> None:
-    options = {"router": name, "policy": "every_experience"}
+    options = {"watch": "slots", "router": name, "policy": "every_experience"}
     checks = ["answers", "backbone", "seen_classes", "resumes", "resumes_inside"]
     assert check_strategy(find_strategy("sema"), options=options, checks=checks) == []

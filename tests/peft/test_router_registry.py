@@ -58,7 +58,7 @@ def test_a_router_of_a_file_mixes_a_slot_and_is_part_of_its_state(tmp_path: Path
     file = tmp_path / "own.py"
     file.write_text(OWN, "utf-8")
     name = f"{file}:Even"
-    made = slot(SEMAConfig(router=name).router, 2)
+    made = slot(SEMAConfig(watch="slots", router=name).router, 2)
     assert {key for key in made.state_dict() if "adapters." not in key} == {"gains.0", "gains.1"}
     assert sum(each is made.gains[1] for each in made.newest_parameters()) == 1
     tokens = torch.randn(3, 4, 6, generator=seeded(1))

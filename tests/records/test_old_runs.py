@@ -18,6 +18,7 @@ from cl_adapters.records.events import read_events
 from cl_adapters.records.learned import read_checkpoint
 from cl_adapters.records.run_record import RunRecord, find_run_folder, find_runs, verify_checksum
 from cl_adapters.records.tables import read_predictions, read_retrieval
+from cl_adapters.records.upgrade import EARLIER_DEFAULTS
 from cl_adapters.reports.load import load_runs
 from cl_adapters.reports.report import write_report
 
@@ -50,7 +51,8 @@ def test_a_record_comes_under_todays_names(strategy: str) -> None:
     }[strategy]
     assert expected.items() <= record.config["options"].items()
     written = json.loads((folder / "run.json").read_text())
-    assert len(record.config["options"]) == len(written["config"]["options"])
+    earlier = EARLIER_DEFAULTS.get(strategy, {}).keys() - expected.keys()
+    assert len(record.config["options"]) == len(written["config"]["options"]) + len(earlier)
     rest = {name: value for name, value in written["config"].items() if name != "stream"}
     assert {**record.config, "options": {}} == {**rest, "options": {}}
     assert record.config["data"], "so that its stream said nothing of it"
@@ -135,7 +137,7 @@ def test_an_unfinished_run_goes_on_to_the_same_predictions(place: Path, strategy
     first = json.loads((folder / "events.jsonl").read_text().splitlines()[0])
     assert first == begun, "experience 0 was not trained again"
     written = json.loads((folder / "run.json").read_text())
-    assert (written["format"], written["state"]) == (4, "finished")
+    assert (written["format"], written["state"]) == (5, "finished")
     # What it went on from was computed on another machine, which rounds otherwise: close to what
     # this one computes without a stop, and to what another one did.
     straight = runner.run(prepare(config), place / "straight")

@@ -108,11 +108,11 @@ def test_a_record_of_another_format_is_refused(tmp_path: Path) -> None:
     record().write(tmp_path)
     values = json.loads((tmp_path / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps({**values, "format": 99}))
-    with pytest.raises(InputError, match="from 1 to 4, got 99: a newer cl-adapters has written"):
+    with pytest.raises(InputError, match="from 1 to 5, got 99: a newer cl-adapters has written"):
         RunRecord.read(tmp_path)
     for broken in (0, "2", None, True):
         (tmp_path / "run.json").write_text(json.dumps({**values, "format": broken}))
-        with pytest.raises(InputError, match=f"a format from 1 to 4, got {broken!r}"):
+        with pytest.raises(InputError, match=f"a format from 1 to 5, got {broken!r}"):
             RunRecord.read(tmp_path)
 
 

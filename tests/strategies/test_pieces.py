@@ -91,7 +91,8 @@ def test_the_option_chooses_the_head() -> None:
     assert cosine.cosine_scale == 10
     kinds = {"prototype": PrototypeHead, "discriminant": LinearDiscriminant, "ridge": RidgeHead}
     for head, kind in kinds.items():
-        assert isinstance(Trial(find_strategy("sema"), {"head": head}).build().model.classes, kind)
+        options = {"head": head, "classifiers": "one"}
+        assert isinstance(Trial(find_strategy("sema"), options).build().model.classes, kind)
     for head in ("linear", "cosine"):
         model = Trial(find_strategy("sema"), {"head": head}).build().model
         assert model.classes is None
@@ -110,7 +111,8 @@ def test_options_of_a_head_reach_it() -> None:
 
 def test_a_ridge_head_of_sema_is_the_regression_on_its_features() -> None:
     # Without growth the features of a class stay those that it was added with.
-    trial = Trial(find_strategy("sema"), {"head": "ridge", "ridge": 3.0, "policy": "never"})
+    options = {"policy": "never", "beside": False, "classifiers": "one"}
+    trial = Trial(find_strategy("sema"), {"head": "ridge", "ridge": 3.0, **options})
     stream, strategy = TinyStream(), trial.build()
     found = trial.train(strategy, stream, only_last=True).outputs[-1]
     images, labels, asked = (
@@ -125,7 +127,8 @@ def test_a_ridge_head_of_sema_is_the_regression_on_its_features() -> None:
 
 
 def test_what_sema_keeps_on_disk_is_known_by_the_weights_of_any_peft_module(tmp_path: Path) -> None:
-    strategy = Trial(find_strategy("sema"), {"peft": "lora"}).build(cache=FeatureCache(tmp_path))
+    trial = Trial(find_strategy("sema"), {"peft": "lora", "expandable": 1})
+    strategy = trial.build(cache=FeatureCache(tmp_path))
     before = strategy.frozen_features().namespace
     with torch.no_grad():  # changes no output, since the other factor is zero
         strategy.model.adapters.at("key_value", 0).key_down.add_(1)

@@ -10,20 +10,11 @@ from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor
 
 from cl_adapters.shift import Detector, Verdict
+from cl_adapters.strategies.core.paths import SLOTS
 from cl_adapters.strategies.sema import SEMA, SEMAConfig
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 TWO: Final = [[0, 1], [2, 3]]
-# As in the paper: slots are watched and routed one by one, and one classifier answers.
-SLOTS: Final[dict[str, Any]] = {
-    "watch": "slots",
-    "expandable": 3,
-    "detector": "descriptor",
-    "start": "fresh",
-    "beside": False,
-    "classifiers": "one",
-    "head_init_std": None,
-}
 
 
 class Scripted(Detector):

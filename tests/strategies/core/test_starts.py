@@ -215,7 +215,11 @@ def test_the_mean_of_states_leaves_whole_numbers_alone() -> None:
     ("config", "options", "sentence"),
     [
         (LAEConfig, {"start": "mean"}, "`start` must stay at last with policy never"),
-        (SEMAConfig, {"start": "knn", "policy": "never"}, "`start` must stay at fresh with policy"),
+        (
+            SEMAConfig,
+            {"start": "knn", "policy": "never"},
+            "`start` must stay at nearest with policy",
+        ),
         (MOSConfig, {"start": "mean", "policy": "never"}, "`start` must stay at last with policy"),
         (
             MOSConfig,

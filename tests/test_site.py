@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from string import Template
 
 import pytest
 import typer
@@ -166,8 +167,7 @@ def test_every_command_exists(name: str) -> None:
         if SHELL.match(line):
             defined |= dict(re.findall(r"""^(\w+)=["']([^"']*)["']$""", line))
             continue
-        line = re.sub(r"\$(\w+)", lambda found: defined.get(found[1], found[0]), line)
-        words = shlex.split(line)
+        words = shlex.split(Template(line).safe_substitute(defined))
         while "=" in words[0]:  # a variable of the environment
             words.pop(0)
         program = Path(words[0]).name

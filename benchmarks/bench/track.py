@@ -32,6 +32,7 @@ from cl_adapters.benchmarks.running.prepare import (
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.cache.feature_cache import FeatureCache
 from cl_adapters.peft.registry import build_adapters
+from cl_adapters.strategies.core.paths import SLOTS
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.device import find_device
@@ -40,8 +41,9 @@ from cl_adapters.vit.pretrained import PretrainedViT
 __all__ = ["BenchSettings", "Clock", "Timed", "Track", "Way"]
 
 _OPTIONS: Final[dict[str, dict[str, Any]]] = {
-    # What makes runs of different lengths comparable; everything else as users have it.
-    "sema": {"policy": "every_experience"},
+    # What makes runs of different lengths comparable; of SEMA its slots, which have a cache and
+    # detectors of their own to be measured; everything else as users have it.
+    "sema": {**SLOTS, "policy": "every_experience"},
 }
 # As the authors' code computes: the descriptors' images pass the network once an epoch.
 _PLAIN: Final[dict[str, dict[str, Any]]] = {"sema": {"views": 0, "cache_megabytes": 0}}

@@ -1,5 +1,6 @@
 """What methods are put together from: PEFT modules, heads, routers, detectors, policies."""
 
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +50,7 @@ def peft_table(_: Path) -> list[list[str]]:
     return rows
 
 
+@cache
 def parameters_of(peft: Peft) -> int:
     """Returns how many parameters a module has in a block of a ViT-B, of the kind's own size.
 

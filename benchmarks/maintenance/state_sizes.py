@@ -16,7 +16,9 @@ from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor
 
 from cl_adapters.benchmarks.markdown import markdown_table
+from cl_adapters.heads.by_path import PathClassifiers
 from cl_adapters.strategies import STRATEGIES
+from cl_adapters.strategies.core.regimes import PLACE
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.strategies.lae import LAE
 from cl_adapters.strategies.mos import MOS
@@ -41,17 +43,28 @@ def _grow_mos(strategy: MOS, classes: list[int], source: torch.Generator) -> Non
         strategy.model.task_predictor.add(features, torch.full((IMAGES,), label))
 
 
-def _grow_every_block(strategy: SEMA, classes: list[int], source: torch.Generator) -> None:
-    for block in strategy.model.expandable:
-        while len(strategy.model.slot(block)) < len(strategy.classes_by_experience):
-            strategy.grow_block(block)
-    _keep_classes(strategy, classes, source)
+def _grow_path(strategy: SEMA, classes: list[int], source: torch.Generator) -> None:
+    _keep_path(strategy, classes, source, new=True)
 
 
-def _keep_classes(strategy: SEMA, classes: list[int], source: torch.Generator) -> None:
-    if strategy.model.classes is not None:
-        for label in classes:
-            strategy.model.classes.add(_features(IMAGES, source), torch.full((IMAGES,), label))
+def _keep_path(
+    strategy: SEMA, classes: list[int], source: torch.Generator, *, new: bool = False
+) -> None:
+    regimes, model = strategy.regimes, strategy.model
+    assert regimes is not None
+    assert regimes.detectors is not None
+    assert isinstance(model.classes, PathClassifiers)
+    is_first = regimes.count == 0
+    regimes.add_experience(regimes.count if new or is_first else 0)
+    labels = torch.tensor(classes).repeat_interleave(IMAGES)
+    features = _features(len(labels), source)
+    regimes.learn(features, labels)
+    if new or is_first:
+        regimes.detectors.newest(PLACE).fit_labelled(features[None], labels)
+    for block in () if is_first or not new else model.expandable:
+        strategy.grow_block(block)
+    model.classes.begin(regimes.active)
+    model.learn_classes(features, features, labels)
 
 
 def _nothing(strategy: LAE, classes: list[int], source: torch.Generator) -> None:
@@ -60,8 +73,8 @@ def _nothing(strategy: LAE, classes: list[int], source: torch.Generator) -> None
 
 _CASES: Final[dict[str, tuple[str, Grow]]] = {
     "MOS": ("mos", _grow_mos),
-    "SEMA, one adapter a block": ("sema", _keep_classes),
-    "SEMA, growing in all three blocks each time": ("sema", _grow_every_block),
+    "SEMA, one path": ("sema", _keep_path),
+    "SEMA, a new path each time": ("sema", _grow_path),
     "LAE": ("lae", _nothing),
 }
 

@@ -45,6 +45,7 @@ from cl_adapters.heads.unknown import SCORES, make_score
 from cl_adapters.peft.routing import SlotRecord
 from cl_adapters.shift.zscore import DescriptorZScore
 from cl_adapters.strategies.core.output import as_output
+from cl_adapters.strategies.core.paths import SLOTS
 from cl_adapters.strategies.sema import SEMAModel
 
 __all__ = [
@@ -185,8 +186,12 @@ def compare(task: Task, strategies: Sequence[str], seed: int) -> Iterator[Point]
 
 
 def prepared_for(task: Task, strategy: str, seed: int) -> PreparedRun:
-    """Returns a strategy over the known classes of a task, which has learned nothing yet."""
+    """Returns a strategy over the known classes of a task, which has learned nothing yet.
+
+    SEMA in slots, whose detectors judge single images without their labels.
+    """
     recipe = {"strategy": strategy, "seed": seed, "class_order": "seeded", **task.recipe}
+    recipe["options"] = SLOTS if strategy == "sema" else {}
     config = RunConfig.parse({**recipe, "device": "cpu", "threads": 1})
     return prepare(config, source=task.known, backbone=open_backbone(config))
 

@@ -370,6 +370,8 @@ def adapters_of(output: Output) -> dict[str, Numbers]:
         asked = retrieval.visited
         last = (asked >= 0).sum(dim=1, keepdim=True) - 1
         found["all blocks"] = asked.gather(1, last)[:, 0].cpu().numpy()
+    if "paths" in output.extras:
+        return {"all blocks": output.extras["paths"].cpu().numpy()}
     for block, record in output.extras.get("router", {}).items():
         found[f"block {block}"] = record.weights.argmax(dim=1).cpu().numpy()
     return found

@@ -182,7 +182,7 @@ class SEMAModel(ExpandableViT):
             inputs: images (B, 3, S, S), or what `prefix` made of them (B, N, D).
             query: (B, D), frozen features, where options ask for them; None computes them.
             Output: (B, C); in eval mode `router` says how each expandable block was routed, or the
-            network as `PLACE`.
+            network as `PLACE`, and then `paths` the path of each image, (B,) int64.
         """
         if self.training:
             return Output(self.heads(self.features(inputs, chosen=self.learning)))
@@ -193,7 +193,8 @@ class SEMAModel(ExpandableViT):
         features = self.features(inputs, record, paths)
         if self.regimes is not None:  # the network is one place, whose path all blocks take
             record = {PLACE: record[self.expandable[0]]}
-        return Output(self.classified(features, query, paths), {"router": record})
+        extras = {"router": record} if paths is None else {"router": record, "paths": paths}
+        return Output(self.classified(features, query, paths), extras)
 
     def classified(self, features: Tensor, query: Tensor | None, paths: Tensor | None) -> Tensor:
         """Returns the logits of features (B, D) by the classifier that answers, (B, C)."""

@@ -22,13 +22,12 @@ from tests.graphs.learned import SIZE, images, learned, model_of
 from tests.graphs.test_fixed import CASES, WrongGraph, expected
 from tests.marks import by_default
 
-# A classifier of means, attention with a prefix, and a grown model that chooses its adapters:
+# A classifier of means, and a grown model that chooses its adapters:
 # test_fixed.py compares the graphs of the others before they are written.
 SHOWN = [
     CASES.index(each)
     for each in (
         ("simplecil", {}),
-        ("finetune", {"peft": "prefix"}),
         ("sema", {"watch": "slots", "router": "learned", "head": "linear"}),
     )
 ]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from cl_adapters.bundle.model import adapters_of
 from cl_adapters.heads.by_path import PathClassifiers
 from cl_adapters.heads.registry import build_closed_head
 from cl_adapters.records.event_kinds import Active, Growth
@@ -100,6 +101,7 @@ def test_answers_are_those_of_each_images_path_by_hand(
             assert int(output.logits[number].argmax()) in known
             (record,) = output.extras["router"].values()
             assert record.weights[number].tolist() == [1.0 * (k == path) for k in (0, 1)]
+            assert adapters_of(output)["all blocks"][number] == path
 
 
 @pytest.mark.parametrize("watch", ["slots", "network"])

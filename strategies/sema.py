@@ -384,7 +384,8 @@ class SEMA(GrowingStrategy):
         if frozen is None:
             yield from ((tokens, None, targets) for tokens, targets in plain.batches())
             return
-        queries = self.features.cached_features(dataset, frozen)
+        is_seen = self.regimes is not None and self.augmentation.fixed_views is True
+        queries = self.watched if is_seen else self.features.cached_features(dataset, frozen)
         for (tokens, targets), (query, _) in zip(plain.batches(), queries.batches(), strict=True):
             yield tokens, query, targets
 

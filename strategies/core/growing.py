@@ -24,7 +24,14 @@ __all__ = ["GrowingStrategy"]
 
 
 class GrowingStrategy(AdapterStrategy):
-    """Finds the regime of each experience; a model with `regimes` of None is never asked."""
+    """Finds the regime of each experience; a model with `regimes` of None is never asked.
+
+    Attributes:
+        watched: The frozen features of the experience that detectors were shown, as training shows
+            its images.
+    """
+
+    watched: CachedFeatures
 
     @property
     def regimes(self) -> Regimes | None:
@@ -111,7 +118,9 @@ class GrowingStrategy(AdapterStrategy):
     def _frozen_features(self) -> ExperienceFeatures:
         frozen = self.features.feature_extractor(self.backbone, self.backbone)
         same = self.augmentation.fixed_views
-        cached = CachedFeatures(self.adapted_dataset, frozen, same=same, cache=self.cache)
+        self.watched = cached = CachedFeatures(
+            self.adapted_dataset, frozen, same=same, cache=self.cache
+        )
         with self.events.timed("frozen", len(cached)):
             cached.prepare()
         return ExperienceFeatures(cached, self.set_augmentation_seed)

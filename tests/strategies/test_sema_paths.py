@@ -194,3 +194,18 @@ def test_without_detectors_the_nearest_path_is_that_of_the_likeliest_classes(
     assert strategy.model.regimes is not None
     assert strategy.model.regimes.nearest == 1
     assert [float(each.get_parameter("up_bias")[0]) for each in slot.adapters] == [1, 2, 3]
+
+
+def test_an_experience_of_a_known_kind_passes_the_network_twice(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any], scripted: type[Scripted]
+) -> None:
+    strategy = build(tiny_vit, expandable="all", **WHOLE)
+    first, second = make_stream(TWO).train_stream
+    strategy.train(first)
+    scripted.fires = lambda _: False
+    passed: list[int] = []
+    embed = tiny_vit.vit.patch_embed
+    embed.register_forward_pre_hook(lambda _, given: passed.append(len(given[0])))
+    strategy.train(second)
+    # Frozen once, for the detector and the classifier alike, and once under the path's adapters.
+    assert sum(passed) == 2 * len(second.dataset)

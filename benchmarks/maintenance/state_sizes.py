@@ -51,16 +51,16 @@ def _keep_path(
     strategy: SEMA, classes: list[int], source: torch.Generator, *, new: bool = False
 ) -> None:
     regimes, model = strategy.regimes, strategy.model
-    assert regimes is not None
-    assert regimes.detectors is not None
-    assert isinstance(model.classes, PathClassifiers)
+    detectors = None if regimes is None else regimes.detectors
+    if regimes is None or detectors is None or not isinstance(model.classes, PathClassifiers):
+        raise TypeError("SEMA's defaults must make paths")
     is_first = regimes.count == 0
     regimes.add_experience(regimes.count if new or is_first else 0)
     labels = torch.tensor(classes).repeat_interleave(IMAGES)
     features = _features(len(labels), source)
     regimes.learn(features, labels)
     if new or is_first:
-        regimes.detectors.newest(PLACE).fit_labelled(features[None], labels)
+        detectors.newest(PLACE).fit_labelled(features[None], labels)
     for block in () if is_first or not new else model.expandable:
         strategy.grow_block(block)
     model.classes.begin(regimes.active)

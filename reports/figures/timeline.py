@@ -22,6 +22,7 @@ from matplotlib.textpath import TextPath
 from cl_adapters.reports.figures.cells import Scale, draw_scale, inches
 from cl_adapters.reports.figures.parts import MOST_SEEDS, ON_DARK, ON_LIGHT, mark_mixed, short_label
 from cl_adapters.reports.figures.seams import draw_seams, seam_key
+from cl_adapters.reports.figures.ticks import data_ticks
 from cl_adapters.reports.groups import Group, Row, clean_text
 from cl_adapters.reports.growth import History, strain
 from cl_adapters.reports.looks import COLOURS
@@ -164,10 +165,9 @@ def _panel(axes: Axes, history: History, seed: int, *, is_last: bool) -> None:
     axes.text(-0.5 - 0.93 / cell, middle, f"seed {seed}", rotation=90, va="center", fontsize=9)
     if not is_last:
         return
-    step = 1 if length <= _MOST_NUMBERED else -(-length // 20)
     below = lines - 0.5
-    for place in range(step - 1, length, step):
-        axes.text(place, below + 0.15, str(place + 1), ha="center", va="top", fontsize=8)
+    for number in data_ticks(range(1, length + 1), _MOST_NUMBERED):
+        axes.text(number - 1, below + 0.15, str(number), ha="center", va="top", fontsize=8)
     axes.text((length - 1) / 2, below + 0.62, "Experience", ha="center", va="top", fontsize=10)
 
 

@@ -8,6 +8,8 @@ from cl_adapters.benchmarks.data.sources import SOURCE_NAMES
 from cl_adapters.benchmarks.streams.checks import STREAM_CHECKS
 from cl_adapters.errors import InputError, unknown_name
 from cl_adapters.peft.registry import find_peft
+from cl_adapters.peft.router_checks import ROUTER_CHECKS
+from cl_adapters.peft.router_registry import find_router
 from cl_adapters.plugins.conformance import STOPPED, run_suite
 from cl_adapters.shift import find_detector
 from cl_adapters.shift.checks import DETECTOR_CHECKS
@@ -44,7 +46,7 @@ def check_plugin(
     Where it does not run through, that is the last: the others would find it again.
 
     Args:
-        kind: strategy, detector, adapter or stream.
+        kind: strategy, detector, adapter, router or stream.
         name: As for `cl-adapters run`.
         settings: Texts `key=value` for the options of a strategy.
         checks: Names of the checks; None runs all.
@@ -89,5 +91,6 @@ _SUITES: Final[dict[str, tuple[Mapping[str, Any], Callable[[str, Mapping[str, st
     "strategy": (STRATEGY_CHECKS, _strategy),
     "detector": (DETECTOR_CHECKS, _detector),
     "adapter": (ADAPTER_CHECKS, lambda name, _: find_peft(name)),
+    "router": (ROUTER_CHECKS, lambda name, _: find_router(name)),
     "stream": (STREAM_CHECKS, lambda name, _: SOURCE_NAMES.find(name)),
 }

@@ -1,4 +1,4 @@
-"""Writes a sound strategy, detector, adapter or stream to start from, with its test."""
+"""Writes a sound strategy, detector, adapter, router or stream to start from, with its test."""
 
 import importlib.resources
 import keyword
@@ -24,6 +24,7 @@ KINDS: Final[dict[str, tuple[str, str, str, str]]] = {
         "lambda seed: {name}(8, seed=seed)",
     ),
     "adapter": ("cl_adapters.vit.checks", "ADAPTER_CHECKS", "check_adapter", "as_peft({name})"),
+    "router": ("cl_adapters.peft.router_checks", "ROUTER_CHECKS", "check_router", "{name}"),
     "stream": ("cl_adapters.benchmarks.streams.checks", "STREAM_CHECKS", "check_stream", "{name}"),
 }
 
@@ -45,7 +46,7 @@ def new_files(kind: str, name: str, folder: Path) -> list[Path]:
     """Writes `name.py` and `test_name.py` and returns their paths.
 
     Args:
-        kind: strategy, detector, adapter or stream.
+        kind: strategy, detector, adapter, router or stream.
         name: Name of the file, such as `my_method`; the class is then `MyMethod`.
         folder: Where to write.
 
@@ -75,6 +76,9 @@ def next_steps(kind: str, path: Path) -> list[str]:
         "strategy": f"--strategy {reference},simplecil --stream digits",
         "detector": f"--strategy sema --stream digits-shift --set detector={reference}",
         "adapter": f"--strategy lae --stream digits --set peft={reference}",
+        "router": (
+            f"--strategy sema --stream digits-shift --set watch=slots --set router={reference}"
+        ),
         "stream": f"--strategy simplecil --stream {reference}",
     }
     return [

@@ -26,6 +26,15 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return [(kind, re.sub(rf"^{indent}", "", body, flags=re.M)) for indent, kind, body in found]
 
 
+SOME_CHECKS = {
+    "strategy": "answers,resumes",
+    "detector": "fires",
+    "adapter": "state",
+    "router": "state",
+    "stream": "opens",
+}
+
+
 def run(line: str) -> None:
     program, *arguments = shlex.split(line)
     if program == "sed":
@@ -40,8 +49,7 @@ def run(line: str) -> None:
     if arguments[0] == "tune":
         arguments += [*SHORTER, "--trials", "2"]
     if arguments[0] == "check":
-        arguments += ["--only", {"strategy": "answers,resumes", "detector": "fires"}.get(
-            arguments[1], "state" if arguments[1] == "adapter" else "opens")]  # fmt: skip
+        arguments += ["--only", SOME_CHECKS[arguments[1]]]
     if arguments[0] == "sweep":
         arguments += ["--dry-run"]
     result = CliRunner().invoke(app, arguments)
@@ -57,6 +65,7 @@ SLOW = {
         "detector",
         "predict",
         "python",
+        "router",
         "service",
         "strategy",
         "tune",

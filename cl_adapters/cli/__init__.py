@@ -88,11 +88,11 @@ COMMANDS: Final = {
     ),
     "check": Command(
         "cl_adapters.cli.plugins:check",
-        "Tests a strategy, detector, adapter or stream; exit code 1 if it breaks a rule.",
+        "Tests a strategy, detector, adapter, router or stream; exit code 1 if it breaks a rule.",
     ),
     "new": Command(
         "cl_adapters.cli.plugins:new",
-        "Writes a strategy, detector, adapter or stream to start from, with its test.",
+        "Writes a strategy, detector, adapter, router or stream to start from, with its test.",
     ),
     "list": Command(
         "cl_adapters.cli.listing:list_names",

@@ -1,4 +1,4 @@
-"""`cl-adapters check` and `new`: a strategy, detector, adapter or stream of one's own."""
+"""`cl-adapters check` and `new`: a strategy, detector, adapter, router or stream of one's own."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from cl_adapters.cli.endings import FAILED
 
 __all__ = ["check", "new"]
 
-Kind = Annotated[str, typer.Argument(help="strategy, detector, adapter or stream.")]
+Kind = Annotated[str, typer.Argument(help="strategy, detector, adapter, router or stream.")]
 
 
 def check(

@@ -38,9 +38,12 @@ class LearnedRouter(ScoreRouter):
     def _column(self, generator: torch.Generator | None) -> nn.Linear:
         # Of zeros without a generator.
         column = nn.Linear(self.embed_dim, 1, device="meta").to_empty(device="cpu")
-        bound = 0.0 if generator is None else 1 / math.sqrt(self.embed_dim)
+        bound = 1 / math.sqrt(self.embed_dim)
         for value in (column.weight, column.bias):
-            nn.init.uniform_(value, -bound, bound, generator=generator)
+            if generator is None:
+                nn.init.zeros_(value)
+            else:
+                nn.init.uniform_(value, -bound, bound, generator=generator)
         return column
 
     def newest_parameters(self) -> list[nn.Parameter]:

@@ -105,7 +105,7 @@ def test_words_lead_to_listings_and_hide_none() -> None:
     assert set(WORDS.values()) == set(LISTINGS), "each has other words"
     assert WORDS.keys().isdisjoint(LISTINGS)
     # What `new` and `check` make and test, and their plurals.
-    assert {"strategy", "detector", "adapter", "adapters", "stream"} <= WORDS.keys()
+    assert {"strategy", "detector", "adapter", "adapters", "router", "stream"} <= WORDS.keys()
 
 
 def test_the_earlier_name_says_the_one_of_today(tmp_path: Path) -> None:

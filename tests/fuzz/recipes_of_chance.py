@@ -154,7 +154,7 @@ _BASES: Final[dict[str, tuple[str, ...]]] = {
 }
 _WORDS_OF_COMMANDS: Final = (
     "--help", "--nonsense", "-h", "--", "strategies", "runs", "backbones", "detectors", "strategy",
-    "stream", "detector", "adapter", "odd.toml", "runs", "photos", "nothing.parquet", "w.pt",
+    "stream", "detector", "adapter", "router", "odd.toml", "runs", "photos", "nothing.parquet", "w.pt",
 )  # fmt: skip
 # Whose sound values would fetch, measure or take long.
 _COSTLY_OPTIONS: Final = frozenset({"--compile", "--backbone", "--weights", "--engine", "--jobs"})

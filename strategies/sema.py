@@ -323,6 +323,7 @@ class SEMA(GrowingStrategy):
 
     def _freeze(self) -> None:
         self.model.requires_grad_(requires_grad=False)
+        self.model.note_learning()
         self.set_modes()
 
     def _open_experience(self) -> None:

@@ -110,6 +110,7 @@ class SEMAModel(ExpandableViT):
         detectors: By block, one for each adapter of a slot; empty where the network is watched.
         regimes: Paths, and who finds that of an image; None where slots are watched.
         active: (E,) int64, the adapter that the last experience belongs to, by expandable block.
+        learning: The path that is trained, in every expandable block; None where routers decide.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class SEMAModel(ExpandableViT):
         )
         self.register_buffer("active", torch.zeros(len(self.expandable), dtype=torch.int64))
         self.active: Tensor
+        self.learning: int | None = None
         self.heads, self.classes = config.build_classifiers(width)
         self.regimes: Regimes | None = None
         if is_told:
@@ -170,10 +172,10 @@ class SEMAModel(ExpandableViT):
         numbers = sorted({number for _, number in self.grown()})
         return [[each for each in self.grown() if each[1] == number] for number in numbers]
 
-    @property
-    def learning(self) -> int | None:
-        """The path that is trained, in every expandable block; None where routers decide."""
-        return None if self.regimes is None else self.active_adapter(self.expandable[0])
+    def note_learning(self) -> None:
+        """Says in `learning` which path is trained: a step that asked would wait for a GPU."""
+        is_told = self.regimes is not None
+        self.learning = self.active_adapter(self.expandable[0]) if is_told else None
 
     def forward(self, inputs: Tensor, query: Tensor | None = None) -> Output:
         """Returns the head's logits in train mode, the chosen classifier's in eval mode.

@@ -20,8 +20,8 @@ from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.records.events import read_events
 from cl_adapters.records.run_record import find_runs
+from cl_adapters.strategies.core.paths import SLOTS
 
-# SEMA's threshold lets every block grow, so that an experience has several phases.
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "acmap": {"epochs": 2},
     "aper": {"epochs": 2},
@@ -41,7 +41,14 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "mos": {"epochs": 2, "alignment_epochs": 2},
     "ranpac": {"projections": 50, "epochs": 2},
     "sd_lora": {"epochs": 2},
-    "sema": {"epochs": 1, "descriptor_epochs": 2, "detect_batch_size": 12, "threshold": 0.01},
+    # In slots, and with a threshold that lets every block grow: several phases an experience.
+    "sema": {
+        **SLOTS,
+        "epochs": 1,
+        "descriptor_epochs": 2,
+        "detect_batch_size": 12,
+        "threshold": 0.01,
+    },
     "simplecil": {},
     "slca": {"epochs": 2, "alignment_epochs": 2, "alignment_samples": 16},
     "ssiat": {"epochs": 2, "alignment_epochs": 2, "alignment_samples": 16},

@@ -18,6 +18,7 @@ from cl_adapters.peft.registry import PEFTS
 from cl_adapters.strategies import STRATEGIES, STRATEGY_NAMES, find_strategy
 from cl_adapters.strategies.checks.suite import check_strategy
 from cl_adapters.strategies.checks.trial import TinyStream, Trial
+from cl_adapters.strategies.core.paths import SLOTS
 
 SOME = ["answers", "backbone", "seen_classes", "resumes"]
 
@@ -55,7 +56,7 @@ SOME = ["answers", "backbone", "seen_classes", "resumes"]
         ("sema", {"head": "prototype", "peft": "lora", "policy": "every_experience"}),
         pytest.param(
             "sema",
-            {"head": "ridge", "peft": "adapter", "router": "learned", "detector": "ks"},
+            {**SLOTS, "router": "learned", "head": "ridge", "peft": "adapter", "detector": "ks"},
             marks=pytest.mark.slow,
         ),
         pytest.param("mos", {"peft": "prefix"}, marks=pytest.mark.slow),

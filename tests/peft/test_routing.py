@@ -100,6 +100,6 @@ def test_memories_of_parts_add_up_and_the_state_brings_them_back() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("router", ["learned_null", "memory"])
 def test_a_method_with_the_router_is_sound(router: str) -> None:
-    options = {"router": router, "policy": "every_experience"}
+    options = {"watch": "slots", "router": router, "policy": "every_experience"}
     checks = ["answers", "backbone", "seen_classes", "resumes"]
     assert check_strategy(find_strategy("sema"), options=options, checks=checks) == []

@@ -55,7 +55,13 @@ SOME = ["answers", "backbone", "seen_classes", "resumes"]
         ("sema", {"head": "prototype", "peft": "lora", "policy": "every_experience"}),
         pytest.param(
             "sema",
-            {"head": "ridge", "peft": "adapter", "router": "learned", "detector": "ks"},
+            {
+                "watch": "slots",
+                "head": "ridge",
+                "peft": "adapter",
+                "router": "learned",
+                "detector": "ks",
+            },
             marks=pytest.mark.slow,
         ),
         pytest.param("mos", {"peft": "prefix"}, marks=pytest.mark.slow),

@@ -95,7 +95,7 @@ def unpack_codes(packed: Tensor, count: int, bits: int = 1) -> Tensor:
     """
     shifts = torch.arange(0, 8, bits, device=packed.device)
     # By the function: what `>>` is traced as has no translation to ONNX.
-    codes = torch.bitwise_right_shift(packed.long()[..., None], shifts) & (2**bits - 1)
+    codes: Tensor = torch.bitwise_right_shift(packed.long()[..., None], shifts) & (2**bits - 1)
     return codes.flatten(-2)[..., :count]
 
 

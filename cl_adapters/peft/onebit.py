@@ -94,7 +94,8 @@ def unpack_codes(packed: Tensor, count: int, bits: int = 1) -> Tensor:
         packed: (..., bytes). Output: (..., count).
     """
     shifts = torch.arange(0, 8, bits, device=packed.device)
-    codes: Tensor = (packed.long()[..., None] >> shifts) & (2**bits - 1)
+    # By the function: what `>>` is traced as has no translation to ONNX.
+    codes: Tensor = torch.bitwise_right_shift(packed.long()[..., None], shifts) & (2**bits - 1)
     return codes.flatten(-2)[..., :count]
 
 

@@ -2,10 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
+import torch
 
 import cl_adapters as cla
+from cl_adapters.benchmarks.data.pictures import find_pictures
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.bundle.files import load
 from cl_adapters.errors import InputError
@@ -33,6 +38,14 @@ def test_experts_go_with_the_model(tmp_path: Path) -> None:
     found = [load(each).predict(paths).probabilities for each in (folder, bundle, plain)]
     assert (found[0] == found[1]).all()
     assert (found[0] != found[2]).any()
+    graph = cla.export(folder, tmp_path / "onnx", format="onnx")
+    session: Any = onnxruntime.InferenceSession(str(graph / "model.onnx"))
+    learned = load(folder)
+    pixels = [each.pixels() for each in find_pictures(paths)[0]]
+    images = torch.stack([learned.prepared(each) for each in pixels])
+    (answers,) = session.run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(answers, found[0], atol=1e-5)
+    assert np.abs(answers - found[2]).max() > 1e-3
 
 
 def test_text_that_says_no_experts_is_refused_before_images_are_opened(tmp_path: Path) -> None:

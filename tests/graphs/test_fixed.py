@@ -62,6 +62,8 @@ CASES = [
     ("sema", {**POLY, "router_splits": 4}),
     ("sema", {**POLY, "peft": "lora"}),
     ("sema", {**POLY, "router": "scalearn_shared"}),
+    ("mos", {"set_storage": "one_bit"}),
+    ("tuna", {"set_storage": "one_bit"}),
 ]
 
 
@@ -82,7 +84,7 @@ def graph_of(model: Any) -> GraphModel:
 @pytest.mark.parametrize(
     ("name", "options"),
     by_default(
-        CASES, [CASES[place] for place in (0, 3, 4, 9, 11, 15, 17, 18, 20, 23, 24, 26, 27, 30)]
+        CASES, [CASES[place] for place in (0, 3, 4, 9, 11, 15, 17, 18, 20, 23, 24, 26, 27, 30, 43)]
     ),
 )
 def test_a_graph_answers_as_the_model(name: str, options: dict[str, Any]) -> None:
@@ -125,9 +127,9 @@ def test_images_move_among_adapters_as_the_retrieval_lets_them(
     torch.testing.assert_close(found.double(), expected(trained, batch), atol=2e-6, rtol=0)
 
 
-def scattered(experiences: Any, rounds: int) -> LearnedModel:
+def scattered(experiences: Any, rounds: int, **options: Any) -> LearnedModel:
     """Returns MOS with sets and owners of chance: images move, come back and go in circles."""
-    trained = model_of(MOS, "mos", experiences, rounds=rounds)
+    trained = model_of(MOS, "mos", experiences, rounds=rounds, **options)
     model: MOSModel = trained.strategy.model
     generator = torch.Generator().manual_seed(4 if experiences is THREE else 5)
     with torch.no_grad():
@@ -140,8 +142,9 @@ def scattered(experiences: Any, rounds: int) -> LearnedModel:
     return trained
 
 
-def test_the_unrolled_retrieval_is_a_graph() -> None:
-    trained = scattered(THREE, 1)
+@pytest.mark.parametrize("storage", by_default(["float", "one_bit"], ["float"]))
+def test_the_unrolled_retrieval_is_a_graph(storage: str) -> None:
+    trained = scattered(THREE, 1, set_storage=storage)
     graph = graph_of(trained)
     assert type(graph.answer).__name__ == "_Unrolled"
     found = traced(graph, 16).module()(images(7))

@@ -125,6 +125,17 @@ def test_what_does_not_fit_is_refused(text: str, message: str) -> None:
         with_experts(text)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own look at its graph
+@torch.no_grad()
+def test_compiled_blocks_choose_the_same_experts() -> None:
+    plain, _ = with_experts("8,3,1,3")
+    compiled = AdaptedViT(plain.vit, is_compiled=True)
+    asked = torch.randn(64, 3, 16, 16, generator=seeded(2))
+    torch.testing.assert_close(compiled(asked), plain(asked), rtol=1e-5, atol=1e-5)
+    assert (plain(asked) - tiny_backbone()(asked)).abs().max() > 1e-2
+
+
 def test_another_kind_of_mlp_is_refused() -> None:
     vit: Any = copy.deepcopy(tiny_backbone().vit)
     vit.blocks[1].mlp = nn.Sequential()

@@ -36,10 +36,10 @@ _SHADES: Final = 24  # between no strain and firing
 _KEYS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
     (
         "grown",
-        "block grew; number: adapter used",
+        "grew; number: adapter used",
         {"marker": "s", "markeredgecolor": "#000000", "markeredgewidth": 1.9},
     ),
-    ("kept", "block did not grow; number: adapter used", {"marker": "o", "markersize": 8}),
+    ("kept", "did not grow; number: adapter used", {"marker": "o", "markersize": 8}),
     ("refused", "all detectors fired, yet not grown", {"marker": "D"}),
     ("first", "first adapter", {"marker": "s", "markerfacecolor": _NOT_SCANNED}),
     ("blind", "not scanned", {"marker": "_", "markeredgecolor": "#777777"}),

@@ -89,7 +89,7 @@ def test_timeline_marks_every_growth_in_its_place(make_run: MakeRun, tmp_path: P
         places = {float(x) for path in changes.get_paths() for x, _ in path.vertices}
         assert places == {0.5, 2.5, 3.5, 4.5}
     assert {"1", "6", "Experience"} <= set(_texts(panels[-1]))
-    assert "block grew; number: adapter used" in _keys(figure)
+    assert "grew; number: adapter used" in _keys(figure)
     assert _texts(figure.axes[-1]) == ["≤ 0", "0.5", "1", "1.5", "≥ 2", "Score / threshold"]
 
 

@@ -1,7 +1,7 @@
 """What the adapters that a method has grown are worth, found by answering without each of them.
 
-Nothing is trained: routers share the weight of what is left out among the others, and the
-classifier stays as it was learned with all.
+Nothing is trained: routers share the weight of what is left out among the others, the first path's
+adapters stand in for those of a path, and the classifiers stay as they were learned with all.
 """
 
 from collections.abc import Sequence

@@ -77,7 +77,8 @@ def next_steps(kind: str, path: Path) -> list[str]:
         "detector": f"--strategy sema --stream digits-shift --set detector={reference}",
         "adapter": f"--strategy lae --stream digits --set peft={reference}",
         "router": (
-            f"--strategy sema --stream digits-shift --set watch=slots --set router={reference}"
+            "--strategy sema --stream digits-shift --set watch=slots --set expandable=3 "
+            f"--set router={reference}"
         ),
         "stream": f"--strategy simplecil --stream {reference}",
     }

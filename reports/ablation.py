@@ -102,7 +102,9 @@ def bought(label: str, worths: Sequence[Worth]) -> str:
     half = "" if np.isnan(interval.half_width) else f" ± {interval.half_width:.1f}"
     number = np.mean([len(each.adapters) for each in worths])
     less = "more" if interval.mean < 0 else "less"
+    has_paths = any(len(group) > 1 for each in worths for group in each.adapters)
+    what = "paths" if has_paths else "adapters"
     return (
-        f"Without the adapters that it has grown ({number:.1f}), {label} would be "
+        f"Without the {what} that it has grown ({number:.1f}), {label} would be "
         f"{abs(interval.mean):.1f}{half} points {less} accurate at the end."
     )

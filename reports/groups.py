@@ -18,6 +18,7 @@ from cl_adapters.plugins.registry import label as plugin_label
 from cl_adapters.records.data_notes import data_sentences
 from cl_adapters.records.files import digest
 from cl_adapters.records.run_record import RunRecord
+from cl_adapters.records.upgrade import name_earlier_defaults
 from cl_adapters.reports.experience_names import (
     experience_label,
     experience_names,
@@ -370,10 +371,10 @@ def _labels(runs: Sequence[Run], is_mixed: bool) -> list[str]:  # noqa: FBT001
     for run in runs:
         strategy = run.record.strategy
         tables = [_flat(other.record) for other in runs if other.record.strategy == strategy]
-        mine = _flat(run.record)
-        parts = [
-            f"{key}={_shown(mine[key])}" for key in _differing(tables) if mine.get(key) is not None
-        ]
+        mine, differing = _flat(run.record), _differing(tables)
+        parts, named = name_earlier_defaults(strategy, mine, differing)
+        kept = [key for key in differing if mine.get(key) is not None and key not in named]
+        parts += [f"{key}={_shown(mine[key])}" for key in kept]
         label = f"{strategy} ({', '.join(parts)})" if parts else strategy
         label += f" @{protocol_of(run.record)}" if is_mixed else ""
         labels.append(_unused(clean_text(label, _LABEL_LENGTH), labels))

@@ -124,7 +124,9 @@ def _derivable(options: StrategyConfig) -> list[str]:
     return [
         name
         for name, field in fields.items()
-        if not _is_resource(field) and derive(field, getattr(options, name)) is not None
+        if not _is_resource(field)
+        and _has_meaning(field, options)
+        and derive(field, getattr(options, name)) is not None
     ]
 
 
@@ -132,6 +134,13 @@ def _is_resource(field: FieldInfo) -> bool:
     # What a field says of itself: it changes what a run costs, not what it computes.
     extra = field.json_schema_extra
     return isinstance(extra, dict) and bool(extra.get("resource"))
+
+
+def _has_meaning(field: FieldInfo, options: StrategyConfig) -> bool:
+    # What a field says of itself: values of other options beside which alone it does something.
+    extra = field.json_schema_extra
+    beside: Any = extra.get("beside", {}) if isinstance(extra, dict) else {}
+    return all(getattr(options, name) == value for name, value in beside.items())
 
 
 def _find(options: StrategyConfig, name: str) -> tuple[FieldInfo, object]:

@@ -57,8 +57,8 @@ class Answers:
         logits: What the probabilities are the softmax of, (N, C).
         experience: The experience that first brought the class of each answer, (N,).
         adapters: The adapter that answered, (N,), by where it sits: `all blocks` where a method
-            has one set for an image (MOS), `block 11` where a router chooses in a block (SEMA).
-            Empty where a method has nothing to choose.
+            has one set (MOS) or path (SEMA) for an image, `block 11` where a router chooses in a
+            block (SEMA in slots). Empty where a method has nothing to choose.
         known: Whether each image is of a known class, (N,); None where nobody asked. Only this
             tells a rejected image from one of a class that is called `unknown`.
         score: How strange each image is, (N,), the larger the stranger; None where nobody asked.

@@ -16,7 +16,7 @@ __all__ = ["POLICIES", "Budget", "Policy", "blocks_to_grow"]
 Policy = Literal["per_block", "whole_network", "every_experience", "never"]
 
 POLICIES: Final[dict[Policy, str]] = {
-    "per_block": "a block whose detectors all fire grows, the shallowest first (SEMA)",
+    "per_block": "a block whose detectors all fire grows, the shallowest first (SEMA in slots)",
     "whole_network": "as soon as one block's detectors all fire, every expandable block grows",
     "every_experience": "every expandable block grows with every experience; no detector is asked",
     "never": "nothing grows after the first experience; no detector is asked",

@@ -165,7 +165,7 @@ class Segment(Event):
 
 
 class Scan(Event):
-    """SEMA, MOS, LAE: one block's look at one window of training images."""
+    """SEMA, MOS, LAE: one block's, or, as block 0, the network's look at one window of images."""
 
     event: Literal["scan"] = "scan"
     block: Count = Field(description="the block")
@@ -197,7 +197,7 @@ class Growth(Event):
 
 
 class Active(Event):
-    """SEMA, MOS, LAE: the adapter of a block that the data of an experience belongs to."""
+    """SEMA, MOS, LAE: a block's adapter, or, as block 0, the set that an experience belongs to."""
 
     event: Literal["active"] = "active"
     block: Count = Field(description="the block")
@@ -206,7 +206,7 @@ class Active(Event):
 
 
 class Router(Event):
-    """SEMA: how a block's router mixed its adapters in the evaluation."""
+    """SEMA: how a block's router mixed its adapters, or, as block 0, which paths images took."""
 
     event: Literal["router"] = "router"
     block: Count = Field(description="the block")

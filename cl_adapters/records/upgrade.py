@@ -14,10 +14,12 @@ or a recipe may still use the old ones.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, TypeVar
 
 __all__ = [
+    "EARLIER_DEFAULTS",
+    "EARLIER_NAMES",
     "EVENT_NAMES",
     "NEW_TENSORS",
     "OPTION_NAMES",
@@ -26,6 +28,7 @@ __all__ = [
     "add_earlier_defaults",
     "add_new_tensors",
     "as_named",
+    "name_earlier_defaults",
     "option_names",
     "role_of",
     "upgrade_config",
@@ -56,6 +59,9 @@ EARLIER_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "head_init_std": None,
     },
 }
+
+# What these defaults together are called.
+EARLIER_NAMES: Final[Mapping[str, str]] = {"sema": "in slots"}
 
 # Old kind of event -> its new name, and old key -> new key.
 EVENT_NAMES: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
@@ -156,6 +162,29 @@ def as_named(config: Mapping[str, Any]) -> dict[str, Any]:
     new = {"defaults": 5} if is_other else {}
     old = {"stream": "digits"} if config.get("data") is not None else {}
     return {**config, **old, **new}
+
+
+def name_earlier_defaults(
+    strategy: str, options: Mapping[str, object], differing: Collection[str]
+) -> tuple[list[str], frozenset[str]]:
+    """Returns one name for all defaults of an earlier version, and the options that it stands for.
+
+    Args:
+        strategy: Its name.
+        options: Those of a run.
+        differing: In which of them it differs from the runs beside it.
+
+    Returns:
+        Nothing where one of the defaults is another, or where all runs have them.
+
+    Example:
+        >>> name_earlier_defaults("sema", {**EARLIER_DEFAULTS["sema"], "lr": 0.1}, {"watch"})[0]
+        ['in slots']
+    """
+    earlier = EARLIER_DEFAULTS.get(strategy, {})
+    if earlier.keys().isdisjoint(differing) or not earlier.items() <= options.items():
+        return [], frozenset()
+    return [EARLIER_NAMES[strategy]], frozenset(earlier)
 
 
 def upgrade_record(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Options of the detectors that tell a growing method where data is strange, and of its growth."""
 
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,8 @@ from cl_adapters.shift import Detector, find_detector
 from cl_adapters.strategies.core.config import StrategyOptions
 
 __all__ = ["DetectorConfig", "GrowthConfig"]
+
+_OF_DESCRIPTOR: Final[dict[str, Any]] = {"beside": {"detector": "descriptor"}}
 
 
 class DetectorConfig(StrategyOptions):
@@ -19,18 +21,42 @@ class DetectorConfig(StrategyOptions):
         default="auto", description="of the descriptor's mean z; auto: calibrated"
     )
     min_shift: float = Field(
-        default=1.5, ge=0, description="mean z below which a calibrated threshold never lies"
+        default=1.5,
+        ge=0,
+        description="mean z below which a calibrated threshold of the descriptor never lies",
+        json_schema_extra=_OF_DESCRIPTOR,
     )
     min_discrepancy: float = Field(
-        default=0, ge=0, lt=2, description="MMD^2 below which thresholds of mmd never lie"
+        default=0,
+        ge=0,
+        lt=2,
+        description="MMD^2 below which those of mmd, class_mmd never lie",
     )
     false_alarm: float = Field(
         default=0.01, gt=0, lt=1, description="share of windows of known data that may fire"
     )
-    signed: bool = Field(default=True, description="keep the sign of the descriptor's z")
-    standardize: bool = Field(default=True, description="what the descriptor sees")
-    descriptor_dim: int | None = Field(default=None, ge=1, description="None: a sixth of the width")
-    descriptor_epochs: int = Field(default=20, ge=1, description="of the descriptors' training")
+    signed: bool = Field(
+        default=True,
+        description="keep the sign of the descriptor's z",
+        json_schema_extra=_OF_DESCRIPTOR,
+    )
+    standardize: bool = Field(
+        default=True,
+        description="what the descriptor sees",
+        json_schema_extra=_OF_DESCRIPTOR,
+    )
+    descriptor_dim: int | None = Field(
+        default=None,
+        ge=1,
+        description="None: a sixth of the width",
+        json_schema_extra=_OF_DESCRIPTOR,
+    )
+    descriptor_epochs: int = Field(
+        default=20,
+        ge=1,
+        description="of the descriptors' training",
+        json_schema_extra=_OF_DESCRIPTOR,
+    )
     views: int = Field(
         default=1, ge=0, description="augmented views for the detectors; 0: new each epoch"
     )

@@ -35,16 +35,16 @@ class RouterConfig(StrategyOptions):
                 f"`router_splits` must stay at 1 with router {self.router!r}, which weighs whole "
                 f"adapters, got {self.router_splits}"
             )
-        if kind.shares_blocks and getattr(self, "policy", None) == "per_block":
-            raise ValueError(
-                f"`policy` must not be per_block with router {self.router!r}, whose numbers are "
-                "those of all blocks, so that these have to grow together, got 'per_block'"
-            )
         plain = type(self).model_fields["router"].default
         if self.router != plain and getattr(self, "watch", None) == "network":
             raise ValueError(
                 f"`watch` must be slots with router {self.router!r}, since no router is asked "
                 "where images take whole paths, got 'network'"
+            )
+        if kind.shares_blocks and getattr(self, "policy", None) == "per_block":
+            raise ValueError(
+                f"`policy` must not be per_block with router {self.router!r}, whose numbers are "
+                "those of all blocks, so that these have to grow together, got 'per_block'"
             )
         return self
 

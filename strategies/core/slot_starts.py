@@ -34,6 +34,7 @@ class SlotStartConfig(GrowthStartConfig):
     """Which detector lets a block grow, and where its new adapter begins."""
 
     knows_nearest: ClassVar[bool] = True
+    idle_starts: ClassVar[tuple[str, ...]] = ("fresh",)  # of the authors' settings
 
     detector: str = Field(default="class_mmd", description="name of a shift detector")
     start: Start = Field(

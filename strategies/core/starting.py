@@ -180,6 +180,8 @@ class GrowthStartConfig(GrowthConfig):
 
     # Whether the method knows what is nearest under each policy, asked detectors or not.
     knows_nearest: ClassVar[bool] = False
+    # What may be said beside a policy under which nothing begins, other than the default.
+    idle_starts: ClassVar[tuple[str, ...]] = ()
 
     start: Start = Field(default="last", description=f"of a new set: {_STARTS}")
 
@@ -191,10 +193,11 @@ class GrowthStartConfig(GrowthConfig):
                 f"or whole_network, got policy {self.policy!r}"
             )
         plain = type(self).model_fields["start"].default
-        if self.start not in {plain, "fresh"} and self.policy == "never":
+        if self.start not in {plain, *self.idle_starts} and self.policy == "never":
+            others = "".join(f" or {each}" for each in self.idle_starts)
             raise ValueError(
-                f"`start` must stay at {plain} with policy never, under which nothing new begins, "
-                f"got {self.start!r}"
+                f"`start` must stay at {plain}{others} with policy never, under which nothing new "
+                f"begins, got {self.start!r}"
             )
         return self
 

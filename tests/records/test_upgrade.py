@@ -9,6 +9,8 @@ import pytest
 from cl_adapters.records.files import add_checksum, digest
 from cl_adapters.records.run_record import RunRecord, find_run_folder
 from cl_adapters.records.upgrade import (
+    EARLIER_DEFAULTS,
+    EARLIER_NAMES,
     OPTION_NAMES,
     add_new_tensors,
     as_named,
@@ -18,6 +20,8 @@ from cl_adapters.records.upgrade import (
     upgrade_record,
     upgrade_state,
 )
+from cl_adapters.strategies.core.paths import SLOTS
+from cl_adapters.strategies.sema import SEMAConfig
 
 
 @pytest.mark.parametrize(
@@ -43,6 +47,25 @@ def test_options_get_todays_names(
 ) -> None:
     assert upgrade_options(strategy, old) == new
     assert upgrade_options(strategy, new) == new, "twice is once"
+
+
+def test_earlier_defaults_are_those_that_the_method_calls_its_slots() -> None:
+    assert EARLIER_DEFAULTS["sema"] == SLOTS
+    assert EARLIER_NAMES.keys() == EARLIER_DEFAULTS.keys()
+    config = SEMAConfig().override(SLOTS).model_dump()
+    assert {name: config[name] for name in SLOTS} == SLOTS
+    official = SEMAConfig.official().model_dump()
+    assert {name: official[name] for name in SLOTS} == SLOTS
+
+
+def test_a_record_before_format_5_gets_the_defaults_of_its_time() -> None:
+    config = {"fidelity": "default", "options": {"lr": 0.1, "detector": "mmd"}}
+    given = {"strategy": "sema", "format": 4, "config": config}
+    found = upgrade_record(given)["config"]["options"]
+    assert found == {**SLOTS, "lr": 0.1, "detector": "mmd"}
+    official = {**given, "config": {**config, "fidelity": "official"}}
+    assert upgrade_record(official)["config"]["options"] == config["options"]
+    assert upgrade_record({**given, "strategy": "lae"})["config"] == config
 
 
 def test_no_new_name_is_an_old_one() -> None:

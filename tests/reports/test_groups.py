@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from cl_adapters.records.upgrade import EARLIER_DEFAULTS
 from cl_adapters.reports.groups import Group, file_name, group_runs
 from cl_adapters.reports.load import load_runs
 from tests.reports.conftest import MakeRun
@@ -27,6 +28,20 @@ def test_seeds_share_a_row_and_options_do_not(make_run: MakeRun, tmp_path: Path)
     assert group.notes == ()
     assert group.rows[0].classes_seen == group.rows[0].progress == [2, 4, 6, 8]
     assert group.progress_heading == "Number of classes seen"
+
+
+def test_defaults_of_earlier_versions_have_one_name(make_run: MakeRun, tmp_path: Path) -> None:
+    earlier = EARLIER_DEFAULTS["sema"]
+    for options in ({}, {"lr": 0.1}, earlier, {**earlier, "lr": 0.1}, {"watch": "slots"}):
+        make_run("sema", options=options)
+    (group,) = _groups(tmp_path)
+    assert {row.label for row in group.rows} == {
+        "sema",
+        "sema (lr=0.1)",
+        "sema (in slots)",
+        "sema (in slots, lr=0.1)",
+        "sema (watch=slots)",
+    }
 
 
 def test_fidelity_makes_another_row(make_run: MakeRun, tmp_path: Path) -> None:

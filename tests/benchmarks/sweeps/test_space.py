@@ -12,6 +12,7 @@ from pydantic import Field
 from cl_adapters.benchmarks.sweeps.space import read_space, space_table
 from cl_adapters.errors import InputError
 from cl_adapters.strategies.core.config import StrategyConfig
+from cl_adapters.strategies.core.paths import SLOTS
 from cl_adapters.strategies.lae import LAEConfig
 from cl_adapters.strategies.mos import MOSConfig
 from cl_adapters.strategies.sema import SEMAConfig
@@ -51,6 +52,13 @@ def test_ranges_follow_from_type_rules_and_value() -> None:
         "merge": Choices(["never", "late"]),
         "sign": Choices([False, True]),
     }
+
+
+def test_options_of_another_detector_are_not_searched() -> None:
+    of_descriptor = {"min_shift", "signed", "standardize", "descriptor_epochs"}
+    assert of_descriptor.isdisjoint(read_space(SEMAConfig(), []))
+    assert of_descriptor <= read_space(SEMAConfig().override(SLOTS), []).keys()
+    assert "min_shift" in read_space(SEMAConfig(), ["min_shift"]), "who asks for one gets it"
 
 
 def test_the_value_in_use_is_the_middle() -> None:

@@ -218,7 +218,7 @@ def test_the_mean_of_states_leaves_whole_numbers_alone() -> None:
         (
             SEMAConfig,
             {"start": "knn", "policy": "never"},
-            "`start` must stay at nearest with policy",
+            "`start` must stay at nearest or fresh with policy",
         ),
         (MOSConfig, {"start": "mean", "policy": "never"}, "`start` must stay at last with policy"),
         (
@@ -226,6 +226,7 @@ def test_the_mean_of_states_leaves_whole_numbers_alone() -> None:
             {"start": "nearest", "policy": "every_experience"},
             "`start` must be nearest only where detectors are asked",
         ),
+        (MOSConfig, {"start": "fresh", "policy": "never"}, "`start` must stay at last with policy"),
         (EASEConfig, {"start": "nearest"}, "option `start`: Input should be 'fresh', 'last'"),
     ],
 )

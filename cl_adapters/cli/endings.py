@@ -96,9 +96,22 @@ _KEPT: Final = "; what was finished is kept, the same command continues"
 
 
 @contextmanager
-def _one_sentence(*, is_continued: bool) -> Iterator[None]:
+def _interruptions() -> Iterator[None]:
+    # Ctrl-C in a serializer of ours comes out of pydantic as an error of its own, in words alone.
     try:
         yield
+    except Exception as error:
+        is_one = type(error).__name__ == "PydanticSerializationError"
+        if is_one and "KeyboardInterrupt" in str(error):
+            raise KeyboardInterrupt from error
+        raise
+
+
+@contextmanager
+def _one_sentence(*, is_continued: bool) -> Iterator[None]:
+    try:
+        with _interruptions():
+            yield
     except KeyboardInterrupt as error:
         _say(_STOPPED if is_continued else "stopped")
         raise typer.Exit(FAILED) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, model_serializer
 from typer.testing import CliRunner
 
 from cl_adapters.benchmarks import listing
@@ -124,6 +125,25 @@ def test_another_error_of_ours_is_no_lack_of_memory(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(batch, "run_batch", wrong)
     result = CliRunner().invoke(app, ["run", "--strategy", "simplecil"])
     assert str(result.exception) == "shapes differ"
+
+
+class Stopped(BaseModel):
+    """What is stopped by Ctrl-C while it is written down."""
+
+    @model_serializer(mode="wrap")
+    def write(self, handler: Any) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("command", ["run", "list"])
+def test_an_interruption_inside_a_serializer_is_one(
+    monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(batch, "run_batch", lambda *_, **__: Stopped().model_dump())
+    monkeypatch.setattr(listing, "list_table", lambda *_: Stopped().model_dump())
+    told = {"run": "; the same command continues from the last checkpoint", "list": ""}
+    arguments = ["run", "--strategy", "simplecil", "--quiet"] if command == "run" else ["list"]
+    assert call(*arguments) == (1, f"cl-adapters: stopped{told[command]}\n")
 
 
 def test_a_command_that_keeps_nothing_promises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def counts(folder: Path) -> list[tuple[int, int]]:
 
 # Half precision is slow where a processor has to imitate it: the others show that it is kept apart.
 IN_HALF = [pytest.param(each, "bf16", marks=pytest.mark.slow) for each in OPTIONS]
-IN_FULL = by_default([(each, "fp32") for each in OPTIONS], [("lae", "fp32")])
+IN_FULL = by_default([(each, "fp32") for each in OPTIONS], [("mos", "fp32")])
 
 
 @pytest.mark.parametrize(("strategy", "precision"), [*IN_FULL, *IN_HALF])

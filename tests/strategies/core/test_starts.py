@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cl_adapters.errors import InputError
 from cl_adapters.peft.growth_round import GrowthRound
+from cl_adapters.strategies.core.paths import SLOTS
 from cl_adapters.strategies.core.slot_starts import SlotStarts
 from cl_adapters.strategies.core.starting import mean_state
 from cl_adapters.strategies.ease import EASE, EASEConfig
@@ -133,7 +134,7 @@ def test_a_grown_adapter_begins_at_those_of_its_block(
 ) -> None:
     scripted.fires = lambda _: True  # every block grows in every experience
     options = {"policy": "per_block", "detector": "scripted", "expandable": 2, "weight_decay": 0}
-    strategy = build(SEMA, tiny_vit, start=start, **options)
+    strategy = build(SEMA, tiny_vit, **{**SLOTS, "start": start, **options})
     stream, model = make_stream(THREE).train_stream, strategy.model
     for experience in stream[:2]:
         strategy.train(experience)
@@ -159,7 +160,7 @@ def test_neighbours_and_detectors_look_at_each_adapter_alone(
 ) -> None:
     scripted.fires = lambda _: True
     options = {"policy": "per_block", "detector": "scripted", "expandable": 1, "lr": 0.05}
-    strategy = build(SEMA, tiny_vit, start="knn", **options)
+    strategy = build(SEMA, tiny_vit, **{**SLOTS, "start": "knn", **options})
     stream, model = make_stream(THREE).train_stream, strategy.model
     block, found = model.expandable[0], {}
 

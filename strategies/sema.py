@@ -378,15 +378,15 @@ class SEMA(GrowingStrategy):
 
     def _plain(self) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
         """Yields the experience without augmentation: tokens, frozen features if asked, labels."""
-        plain, dataset = self._tokens.cached, self.experience.dataset
-        if self.augmentation.fixed_views is not True:
-            plain = self.features.cached_features(dataset, self._prefix(is_frozen=True))
+        again, dataset = self.features.cached_features, self.experience.dataset
+        is_plain = self.augmentation.fixed_views is True
+        plain = self._tokens.cached if is_plain else again(dataset, self._prefix(is_frozen=True))
         frozen = self._frozen_network()
         if frozen is None:
             yield from ((tokens, None, targets) for tokens, targets in plain.batches())
             return
-        is_seen = self.regimes is not None and self.augmentation.fixed_views is True
-        queries = self.watched if is_seen else self.features.cached_features(dataset, frozen)
+        is_seen = is_plain and self.regimes is not None
+        queries = self.watched if is_seen else again(dataset, frozen)
         for (tokens, targets), (query, _) in zip(plain.batches(), queries.batches(), strict=True):
             yield tokens, query, targets
 

@@ -6,6 +6,7 @@ what was learned. The frozen network is in no checkpoint.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 import timm
@@ -43,10 +44,6 @@ def _grow_mos(strategy: MOS, classes: list[int], source: torch.Generator) -> Non
         strategy.model.task_predictor.add(features, torch.full((IMAGES,), label))
 
 
-def _grow_path(strategy: SEMA, classes: list[int], source: torch.Generator) -> None:
-    _keep_path(strategy, classes, source, new=True)
-
-
 def _keep_path(
     strategy: SEMA, classes: list[int], source: torch.Generator, *, new: bool = False
 ) -> None:
@@ -55,13 +52,14 @@ def _keep_path(
     if regimes is None or detectors is None or not isinstance(model.classes, PathClassifiers):
         raise TypeError("SEMA's defaults must make paths")
     is_first = regimes.count == 0
-    regimes.add_experience(regimes.count if new or is_first else 0)
+    begins = new or is_first
+    regimes.add_experience(regimes.count if begins else 0)
     labels = torch.tensor(classes).repeat_interleave(IMAGES)
     features = _features(len(labels), source)
     regimes.learn(features, labels)
-    if new or is_first:
+    if begins:
         detectors.newest(PLACE).fit_labelled(features[None], labels)
-    for block in () if is_first or not new else model.expandable:
+    for block in model.expandable if begins and not is_first else ():
         strategy.grow_block(block)
     model.classes.begin(regimes.active)
     model.learn_classes(features, features, labels)
@@ -74,7 +72,7 @@ def _nothing(strategy: LAE, classes: list[int], source: torch.Generator) -> None
 _CASES: Final[dict[str, tuple[str, Grow]]] = {
     "MOS": ("mos", _grow_mos),
     "SEMA, one path": ("sema", _keep_path),
-    "SEMA, a new path each time": ("sema", _grow_path),
+    "SEMA, a new path each time": ("sema", partial(_keep_path, new=True)),
     "LAE": ("lae", _nothing),
 }
 

@@ -132,15 +132,18 @@ def _derivable(options: StrategyConfig) -> list[str]:
 
 def _is_resource(field: FieldInfo) -> bool:
     # What a field says of itself: it changes what a run costs, not what it computes.
-    extra = field.json_schema_extra
-    return isinstance(extra, dict) and bool(extra.get("resource"))
+    return bool(_said(field).get("resource"))
 
 
 def _has_meaning(field: FieldInfo, options: StrategyConfig) -> bool:
     # What a field says of itself: values of other options beside which alone it does something.
-    extra = field.json_schema_extra
-    beside: Any = extra.get("beside", {}) if isinstance(extra, dict) else {}
+    beside = _said(field).get("beside", {})
     return all(getattr(options, name) == value for name, value in beside.items())
+
+
+def _said(field: FieldInfo) -> Mapping[str, Any]:
+    extra = field.json_schema_extra
+    return extra if isinstance(extra, dict) else {}
 
 
 def _find(options: StrategyConfig, name: str) -> tuple[FieldInfo, object]:

@@ -193,15 +193,15 @@ def upgrade_record(values: Mapping[str, Any]) -> dict[str, Any]:
     The format that it names stays: it says who wrote it.
     """
     strategy, version = str(values.get("strategy")), values.get("format")
-    found = dict(values)
-    if version not in {3, 4}:
+    found, has_todays_names = dict(values), version in {3, 4}
+    if not has_todays_names:
         found["role"] = role_of(strategy, values.get("role"))
     if version != 4:
         found |= {"files": None, "data": {}}
     config = values.get("config")
     if isinstance(config, Mapping) and isinstance(config.get("options", {}), Mapping):
         options = config.get("options", {})
-        options = options if version in {3, 4} else upgrade_options(strategy, options)
+        options = options if has_todays_names else upgrade_options(strategy, options)
         options = add_earlier_defaults(strategy, str(config.get("fidelity")), options)
         found["config"] = {**config, "options": options} if options else config
     return found

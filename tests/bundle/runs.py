@@ -10,7 +10,7 @@ from PIL import Image
 from cl_adapters.benchmarks.running import runner
 from cl_adapters.benchmarks.running.prepare import PreparedRun, prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
-from tests.strategies.trained_sema import SLOTS
+from cl_adapters.strategies.core.paths import SLOTS
 
 CLASSES = ("ant", "bee", "cat", "dog")
 TINY = {"backbone": "test_vit", "weights": "random", "image_size": 32}

@@ -22,12 +22,12 @@ from cl_adapters.records.run_record import RunRecord
 from cl_adapters.records.tables import read_predictions
 from cl_adapters.strategies.core.extractors import FeatureExtractor
 from cl_adapters.strategies.core.feature_cache import CachedFeatures
+from cl_adapters.strategies.core.paths import SLOTS
 from cl_adapters.strategies.lae import LAE, LAEConfig
 from cl_adapters.strategies.simplecil import SimpleCIL
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from tests.benchmarks.killable import stripes
 from tests.marks import by_default
-from tests.strategies.trained_sema import SLOTS
 
 TINY = {"backbone": "test_vit", "weights": "random", "image_size": 32, "increment": 2}
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -13,13 +13,13 @@ from torch.utils.data import TensorDataset
 
 from cl_adapters.strategies import find_strategy
 from cl_adapters.strategies.checks.trial import TinyStream, Trial
+from cl_adapters.strategies.core.paths import SLOTS
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.strategies.finetune import Finetune
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from tests.conftest import coloured_images
 from tests.strategies.core.noisy import Noisy
 from tests.strategies.test_every_strategy import build
-from tests.strategies.trained_sema import SLOTS
 
 NOISY = "tests.strategies.core.noisy:Noisy"
 RATE, NORM = 0.5, 0.05

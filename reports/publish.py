@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from cl_adapters.errors import InputError
+from cl_adapters.records.files import atomic_path
 from cl_adapters.reports.definitions import COLUMNS
 from cl_adapters.reports.figures.files import figure_style, save_figure
 from cl_adapters.reports.groups import Group, group_runs
@@ -89,7 +90,8 @@ def _write(
     detection = growth.detection.files()
     texts |= {name: text for name, text in detection.items() if not name.endswith(".tex")}
     for name, text in texts.items():
-        (out / name).write_text(text, "utf-8")
+        with atomic_path(out / name) as path:
+            path.write_text(text, "utf-8")
     stems: list[Path] = []
     with figure_style():
         for drawing in chain.from_iterable(section.figures() for section in sections):

@@ -229,7 +229,8 @@ def _write_groups(
 
 def _write_tables(texts: Mapping[str, str], out: Path) -> list[Path]:
     for name, text in texts.items():
-        (out / "tables" / name).write_text(text, "utf-8", "replace")
+        with atomic_path(out / "tables" / name) as path:
+            path.write_text(text, "utf-8", "replace")
     return [out / "tables" / name for name in texts]
 
 

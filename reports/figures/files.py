@@ -13,6 +13,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from cl_adapters.errors import unknown_name
+from cl_adapters.records.files import atomic_path
 from cl_adapters.reports.figures.interactive import Chart
 
 if TYPE_CHECKING:  # matplotlib 3.9 and 3.10 have no such name
@@ -127,10 +128,12 @@ def save_figure(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) ->
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
-    Path(f"{stem}.svg").write_text(svg, "utf-8")
+    with atomic_path(Path(f"{stem}.svg")) as path:
+        path.write_text(svg, "utf-8")
     for kind in formats:
         if kind != "svg":
-            figure.savefig(Path(f"{stem}.{kind}"), format=kind, **_METADATA[kind])
+            with atomic_path(Path(f"{stem}.{kind}")) as path:
+                figure.savefig(path, format=kind, **_METADATA[kind])
     return svg
 
 

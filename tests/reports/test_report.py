@@ -45,6 +45,17 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+_WATCHED: list[str] = []
+_OPENED: list[str] = []
+
+
+def _see(event: str, arguments: tuple[object, ...]) -> None:
+    if _WATCHED and event == "open":
+        name, mode, _ = arguments
+        if any(letter in str(mode) for letter in "wax") and str(name).startswith(_WATCHED[0]):
+            _OPENED.append(Path(str(name)).name)
+
+
 def write_runs(make_run: MakeRun) -> None:
     for seed in (0, 1):
         make_run("lae", seed, decay=0.05)
@@ -55,6 +66,20 @@ def write_runs(make_run: MakeRun) -> None:
 def runs(make_run: MakeRun, tmp_path: Path) -> Path:
     write_runs(make_run)
     return tmp_path / "runs"
+
+
+def test_no_file_of_a_report_is_ever_seen_half_written(runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    sys.addaudithook(_see)  # stays for the process, and sees nothing after this test
+    _WATCHED.append(str(out))
+    try:
+        summary = write_report([runs], out, formats=["svg", "png", "pdf"])
+    finally:
+        _WATCHED.clear()
+    assert {Path(name).suffix for name in _OPENED} == {".tmp"}
+    whole = {name[1:].rsplit(".", 2)[0] for name in _OPENED}  # `.name.process.tmp`
+    assert whole == {path.name for path in summary.files}
+    assert not list(out.rglob("*.tmp"))
 
 
 @pytest.fixture(scope="module")

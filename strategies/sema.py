@@ -54,7 +54,7 @@ an untrained descriptor never enter its statistics (theirs, if an experience has
 `500 / descriptor_epochs`); scanning computes no gradients.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 import torch
@@ -68,19 +68,14 @@ from cl_adapters.heads.ridge import RidgeHead
 from cl_adapters.peft.growth_round import GrowthRound
 from cl_adapters.peft.registry import find_peft
 from cl_adapters.peft.routing import SlotRecord
-from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.config import BlockPeftConfig, SGDConfig
 from cl_adapters.strategies.core.diagnostics import RouterUsage
-from cl_adapters.strategies.core.feature_cache import CachedFeatures
-from cl_adapters.strategies.core.features import FeatureExtractor
-from cl_adapters.strategies.core.growing import GrowingStrategy
+from cl_adapters.strategies.core.expanding import ExpandingStrategy
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
 from cl_adapters.strategies.core.paths import SLOTS, PathConfig, SEMAModel
 from cl_adapters.strategies.core.router_options import RouterConfig
-from cl_adapters.strategies.core.samplers import ResumableIndexSampler
 from cl_adapters.strategies.core.slot_starts import SlotStartConfig, SlotStarts
 from cl_adapters.strategies.core.strategy import Phase
-from cl_adapters.strategies.core.tokens import ExperienceTokens
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
 __all__ = ["SEMA", "SEMAConfig", "SEMAModel"]
@@ -124,7 +119,7 @@ class SEMAConfig(SGDConfig, BlockPeftConfig, PathConfig, RouterConfig, SlotStart
         )
 
 
-class SEMA(GrowingStrategy):
+class SEMA(ExpandingStrategy):
     """Grows adapters where the data of an experience is strange to all that exist."""
 
     config_class = SEMAConfig
@@ -133,23 +128,36 @@ class SEMA(GrowingStrategy):
     pieces = ("detectors", "heads", "sets", "statistics")
     diagnostics = (RouterUsage,)
 
-    # --- the paper's algorithm -------------------------------------------------------------------
+    @classmethod
+    def build_model(cls, backbone: AdaptedViT, config: SEMAConfig, seed: int) -> SEMAModel:
+        """Returns the backbone with one adapter a block and no head yet."""
+        return SEMAModel(backbone, config, seed)
 
     def phases(self) -> Iterator[Phase]:
         """Scans, grows and trains until a whole scan grows nothing."""
         self._open_experience()
         if len(self.classes_by_experience) == 1:
             yield self._functional(self.model.adapters.parameters())
-            self._route(self.model.expandable)
+            self.route(self.model.expandable)
             self._fit_detectors(self.model.expandable)
             return
         for blocks in self._requests():
             self._add_adapters(blocks)
-            yield self._functional(self.model.learners(blocks, self._route))
+            yield self._functional(self.model.learners(blocks, self.route))
             self._fit_detectors(blocks)
-        reusing = [] if self._round.grown else self.model.learners((), self._route)
+        reusing = [] if self._round.grown else self.model.learners((), self.route)
         if reusing or (not self._round.grown and self.model.classes is None):
             yield self._functional(reusing)
+
+    def _open_experience(self) -> None:
+        self.model.begin_experience(len(self.classes_by_experience), self.generator)
+        self.freeze()
+        config, sizes = self.config, self.model.sizes
+        self._round = GrowthRound(self.model.expandable, config.policy, config.budget, sizes)
+        self.open_tokens()
+        regimes = self.find_regime()
+        if regimes is not None and not regimes.is_new:
+            self.model.active.fill_(regimes.active)
 
     def _requests(self) -> Iterator[list[int]]:
         """Yields the blocks that grow now; the scan goes on once they have been trained."""
@@ -166,7 +174,7 @@ class SEMA(GrowingStrategy):
             self._round.begin_scan()
             moment = f"scan {number}"
             source = self.generator(moment)
-            windows = self._tokens.windows(size, source, moment, merge_last=merge)
+            windows = self.tokens.windows(size, source, moment, merge_last=merge)
             for window, (tokens, labels) in enumerate(windows):
                 blocks = self._examine(tokens, labels, window)
                 if blocks:
@@ -198,7 +206,7 @@ class SEMA(GrowingStrategy):
         return []
 
     def _add_adapters(self, blocks: Sequence[int]) -> None:
-        asked = self._tokens, self.features, self.events.timed
+        asked = self.tokens, self.features, self.events.timed
         starts = SlotStarts(
             self.config.start, self.model, self.model.detectors, *asked, self.regimes
         )
@@ -212,7 +220,7 @@ class SEMA(GrowingStrategy):
 
     def _functional(self, parameters: Iterable[nn.Parameter]) -> Phase:
         """Trains these parameters and the head; everything else is frozen."""
-        self._freeze()
+        self.freeze()
         for parameter in (*parameters, *self.model.heads.parameters()):
             parameter.requires_grad = True
         self.make_optimizer()
@@ -232,16 +240,16 @@ class SEMA(GrowingStrategy):
 
     def _fit_detectors(self, blocks: Sequence[int]) -> None:
         """Fits the newest detector of each block on the mean tokens of the experience."""
-        self._freeze()
+        self.freeze()
         if self.regimes is not None:  # whose detector saw frozen features before
             return
         is_one = self.augmentation.fixed_views is True
         count = 1 if is_one else self.config.views or self.config.descriptor_epochs
-        with self.events.timed("descriptor", count * len(self._tokens)):
-            views = [self._tokens.mean_tokens(blocks, f"view {k}") for k in range(count)]
+        with self.events.timed("descriptor", count * len(self.tokens)):
+            views = [self.tokens.mean_tokens(blocks, f"view {k}") for k in range(count)]
             for block in blocks:
                 seen = torch.stack([each[block] for each in views])
-                self.model.detectors.newest(block).fit_labelled(seen, self._tokens.cached.targets)
+                self.model.detectors.newest(block).fit_labelled(seen, self.tokens.cached.targets)
         if len(self.classes_by_experience) > 1:
             for block in blocks:
                 held, cost = self.model.sizes()[block]
@@ -249,19 +257,19 @@ class SEMA(GrowingStrategy):
 
     def end_experience(self) -> None:
         """Freezes everything; adds the experience to the routers and to the class statistics."""
-        self._freeze()
+        self.freeze()
         if self.regimes is None:
             self._recognise()
         elif isinstance(self.model.classes, PathClassifiers):
             self.model.classes.begin(self.regimes.active)
         if self.model.classes is not None:
-            for tokens, query, targets in self._plain():
+            for tokens, query, targets in self.plain_tokens():
                 with torch.no_grad(), self.features.autocast():
                     features = self.model.features(tokens, chosen=self.model.learning)
                 self.model.learn_classes(features, query, targets.to(self.device))
         if isinstance(self.model.classes, RidgeHead | PathClassifiers):
             self.model.classes.solve(self.config.ridge)
-        del self._tokens
+        del self.tokens
 
     def _recognise(self) -> None:
         """Gives the experience to the adapters that recognise it, where a block did not grow."""
@@ -271,130 +279,7 @@ class SEMA(GrowingStrategy):
                 adapter = self._round.recognised(block)
                 if adapter is not None:
                     self.model.active[self.model.expandable.index(block)] = adapter
-            self._route(known)
+            self.route(known)
         for block, changed in self._round.changed.items():
             adapter = self.model.active_adapter(block)
             self.log_event("active", block=block, adapter=adapter, changed=changed)
-
-    # --- what it is made of ----------------------------------------------------------------------
-
-    @classmethod
-    def build_model(cls, backbone: AdaptedViT, config: SEMAConfig, seed: int) -> SEMAModel:
-        """Returns the backbone with one adapter a block and no head yet."""
-        return SEMAModel(backbone, config, seed)
-
-    def check_experience(self, dataset: AvalancheDataset) -> None:
-        """Refuses an experience that is too small for the detectors."""
-        if self.regimes is not None:
-            super().check_experience(dataset)
-            return
-        needed = self.model.detectors.newest(self.model.expandable[0]).min_samples
-        if len(dataset) < needed:
-            raise InputError(
-                f"an experience must hold at least {needed} training images for detector "
-                f"{self.config.detector!r}, got {len(dataset)}"
-            )
-
-    def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
-        """Adds rows to the head for classes that have none."""
-        known = self.config.num_classes
-        self.model.heads.add_classes(range(known) if known else classes, generator)
-        self.model.add_classes(classes)
-
-    def rebuild(self, state: Mapping[str, Tensor]) -> None:
-        """Adds the adapters that a checkpoint holds, and the paths."""
-        super().rebuild(state)
-        for block in self.model.expandable:
-            while len(self.model.slot(block)) < self.model.adapters_held(state, block):
-                self.grow_block(block)
-        if isinstance(self.model.classes, PathClassifiers):
-            self.model.classes.rebuild(state, "classes")
-
-    def grow_block(self, block: int) -> None:
-        """Adds an adapter, its column of the router and its detector."""
-        slot = self.model.slot(block)
-        slot.add_adapter(self.generator(f"adapter {block}"))
-        slot.to(self.device)
-        if self.regimes is not None:
-            return
-        seed = self.seed * 1_000_003 + block * 1009 + len(slot) - 1
-        detector = self.config.make_detector(self.backbone.embed_dim, seed)
-        self.model.detectors.append(block, detector.to(self.device))
-
-    def _freeze(self) -> None:
-        self.model.requires_grad_(requires_grad=False)
-        self.model.note_learning()
-        self.set_modes()
-
-    def _open_experience(self) -> None:
-        self.model.begin_experience(len(self.classes_by_experience), self.generator)
-        self._freeze()
-        config, sizes = self.config, self.model.sizes
-        self._round = GrowthRound(self.model.expandable, config.policy, config.budget, sizes)
-        first = len(self.classes_by_experience) == 1
-        # From the second experience on the blocks before the first expandable one are frozen.
-        cached = CachedFeatures(
-            self.adapted_dataset,
-            self._prefix(is_frozen=not first),
-            same=self.augmentation.fixed_views,
-            megabytes=self.config.cache_megabytes,
-            cache=self.cache,
-        )
-        self._tokens = ExperienceTokens(
-            cached, self.model, self.features, self.set_augmentation_seed
-        )
-        if not first:
-            with self.events.timed("frozen", len(cached)):
-                cached.prepare()
-            order = ResumableIndexSampler(len(cached), self.train_mb_size, self.generator("order"))
-            self.train_on_features(cached, order)
-        regimes = self.find_regime()
-        if regimes is not None and not regimes.is_new:
-            self.model.active.fill_(regimes.active)
-
-    def numbers_of_classes(self) -> int:
-        """Returns what the classes of an experience add to a path's classifier, in numbers."""
-        model = self.model
-        return model.path_numbers(len(self.current_classes)) - model.path_numbers(0)
-
-    def query_features(self) -> FeatureExtractor | None:
-        """Returns the frozen network, where answers need its features."""
-        return None if self.model.training else self._frozen_network()
-
-    def _frozen_network(self) -> FeatureExtractor | None:
-        if not self.config.asks_frozen:
-            return None
-        return self.features.feature_extractor(self.backbone, self.backbone)
-
-    def frozen_features(self) -> FeatureExtractor | None:
-        """Returns the blocks before the first expandable one, frozen after the first experience."""
-        return self._prefix(is_frozen=True) if self.model.expandable[0] else None
-
-    def _prefix(self, *, is_frozen: bool) -> FeatureExtractor:
-        # Tokens are kept on disk where they stay as they are and more than a patch was embedded.
-        is_kept = is_frozen and self.model.expandable[0] > 0
-        modules = self.model.prefix_modules() if is_kept else []
-        return self.features.feature_extractor(self.model.prefix, *modules)
-
-    def _plain(self) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
-        """Yields the experience without augmentation: tokens, frozen features if asked, labels."""
-        again, dataset = self.features.cached_features, self.experience.dataset
-        is_plain = self.augmentation.fixed_views is True
-        plain = self._tokens.cached if is_plain else again(dataset, self._prefix(is_frozen=True))
-        frozen = self._frozen_network()
-        if frozen is None:
-            yield from ((tokens, None, targets) for tokens, targets in plain.batches())
-            return
-        is_seen = is_plain and self.regimes is not None
-        queries = self.watched if is_seen else again(dataset, frozen)
-        for (tokens, targets), (query, _) in zip(plain.batches(), queries.batches(), strict=True):
-            yield tokens, query, targets
-
-    def _route(self, blocks: Sequence[int]) -> None:
-        """Tells the routers that ask that the experience is of their block's adapter."""
-        asking = [block for block in blocks if self.model.slot(block).router.asks()]
-        if not asking:
-            return
-        for block, mean_tokens in self._tokens.mean_tokens(asking, "route").items():
-            adapter = self.model.active_adapter(block)
-            self.model.slot(block).update_router(mean_tokens, adapter)

@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
-__all__ = ["markdown_table"]
+import numpy as np
+from scipy.special import stdtrit
+
+__all__ = ["interval_text", "markdown_table"]
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
@@ -20,3 +23,22 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     header, *body = rows
     lines = [header, ["---"] * len(header), *body]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def interval_text(values: Sequence[float], *, signed: bool = False) -> str:
+    """Returns a mean and its 95 % interval (Student's t); of one value, the value alone.
+
+    Args:
+        values: One a seed.
+        signed: Write + before what is not below 0.
+
+    Example:
+        >>> interval_text([1.0, 3.0]), interval_text([1.0, 3.0], signed=True), interval_text([2.0])
+        ('2.0 ± 12.7', '+2.0 ± 12.7', '2.0')
+    """
+    count = len(values)
+    mean = format(float(np.mean(values)), "+.1f" if signed else ".1f")
+    if count < 2:
+        return mean
+    half = float(stdtrit(count - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(count))
+    return f"{mean} ± {half:.1f}"

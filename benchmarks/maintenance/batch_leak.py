@@ -20,10 +20,9 @@ from typing import Annotated, Any, Final, NamedTuple
 import numpy as np
 import torch
 import typer
-from scipy.special import stdtrit
 from torch import Tensor
 
-from cl_adapters.benchmarks.markdown import markdown_table
+from cl_adapters.benchmarks.markdown import interval_text, markdown_table
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
 from cl_adapters.benchmarks.streams.experiences import read_images
@@ -126,17 +125,10 @@ def table(cells: Sequence[Cell]) -> str:
         rows[cell.run, cell.asked][column].append(cell.accuracy)
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     lines = [
-        [run, asked, *(_interval(row[each]) if each in row else "" for each in columns)]
+        [run, asked, *(interval_text(row[each]) if each in row else "" for each in columns)]
         for (run, asked), row in rows.items()
     ]
     return markdown_table([["trained as", "answered with", *columns], *lines])
-
-
-def _interval(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{np.mean(values):.1f}"
-    half = stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{np.mean(values):.1f} ± {half:.1f}"
 
 
 def _main(

@@ -165,6 +165,11 @@ class SEMAModel(ExpandableViT):
         """Returns what each expandable block holds."""
         return {each: BlockSize(len(self.slot(each)), self.cost(each)) for each in self.expandable}
 
+    @property
+    def unit(self) -> str:
+        """What grows together: a path, or where slots are watched an adapter."""
+        return super().unit if self.regimes is None else "path"
+
     def grown_together(self) -> list[list[tuple[int, int]]]:
         """Returns the adapters of `grown` by path, or each alone where slots are watched."""
         if self.regimes is None:

@@ -244,8 +244,8 @@ class SEMA(GrowingStrategy):
                 self.model.detectors.newest(block).fit_labelled(seen, self._tokens.cached.targets)
         if len(self.classes_by_experience) > 1:
             for block in blocks:
-                held, cost = self.model.sizes()[block]
-                self.log_event("growth", block=block, adapters=held, parameters=cost)
+                size = self.model.sizes()[block]
+                self.log_event("growth", block=block, adapters=size.adapters, parameters=size.cost)
 
     def end_experience(self) -> None:
         """Freezes everything; adds the experience to the routers and to the class statistics."""
@@ -352,10 +352,9 @@ class SEMA(GrowingStrategy):
         if regimes is not None and not regimes.is_new:
             self.model.active.fill_(regimes.active)
 
-    def numbers_of_classes(self) -> int:
-        """Returns what the classes of an experience add to a path's classifier, in numbers."""
-        model = self.model
-        return model.path_numbers(len(self.current_classes)) - model.path_numbers(0)
+    def numbers_of_classes(self, classes: int) -> int:
+        """Returns what so many classes add to a path's classifier, in numbers."""
+        return self.model.path_numbers(classes) - self.model.path_numbers(0)
 
     def query_features(self) -> FeatureExtractor | None:
         """Returns the frozen network, where answers need its features."""

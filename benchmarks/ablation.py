@@ -69,6 +69,7 @@ def ablate(run: str | Path) -> Ablation:
             )
             for place, adapters in enumerate(choices)
         ),
+        model.has_paths,
     )
     write_ablation(folder, ablation)
     return ablation

@@ -1,10 +1,13 @@
 """What grown adapters are worth: `ablation.json` beside the `run.json` that it was measured on.
 
     {"format": 1, "run": SHA-256 of run.json, "images": [60, 60], "right": [50, 41],
-     "without": [{"adapters": [[10, 1]], "right": [50, 33], "both": [49, 33]}], "checksum": ...}
+     "without": [{"adapters": [[10, 1]], "right": [50, 33], "both": [49, 33]}], "paths": false,
+     "checksum": ...}
 
 A number an experience of the test stream; adapters by block and number, both from 0. `both` counts
-the images that are right either way.
+the images that are right either way. `paths` says that the adapters of one number are a path, of
+one block or several; a file without it, of an earlier version, has paths where several adapters are
+left out together.
 """
 
 import hashlib
@@ -45,11 +48,13 @@ class Ablation:
         images: Test images, by experience.
         right: Those that are answered rightly.
         without: The first leaves out all grown adapters, the others one each, or those of a path.
+        has_paths: Whether the others are paths.
     """
 
     images: tuple[int, ...]
     right: tuple[int, ...]
     without: tuple[Without, ...]
+    has_paths: bool = False
 
 
 def write_ablation(folder: Path, ablation: Ablation) -> None:
@@ -72,6 +77,7 @@ def write_ablation(folder: Path, ablation: Ablation) -> None:
             }
             for each in ablation.without
         ],
+        "paths": ablation.has_paths,
     }
     with atomic_path(folder / ABLATION) as path:
         path.write_text(json.dumps(add_checksum(values)) + "\n", "utf-8")
@@ -115,6 +121,7 @@ def read_ablation(folder: Path) -> Ablation | None:
             )
             for each in values["without"]
         ),
+        values.get("paths", any(len(each["adapters"]) > 1 for each in values["without"][1:])),
     )
 
 

@@ -113,6 +113,11 @@ class ExpandableViT(nn.Module):
         """Returns block and number, from 0, of every adapter beside the first of its block."""
         return [(block, k) for block in self.expandable for k in range(1, len(self.slot(block)))]
 
+    @property
+    def has_paths(self) -> bool:
+        """Whether blocks grow together, adapters of one number being a path; else each alone."""
+        return False
+
     def grown_together(self) -> list[list[tuple[int, int]]]:
         """Returns the adapters of `grown` in groups that came together, here each alone."""
         return [[each] for each in self.grown()]

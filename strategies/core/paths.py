@@ -144,7 +144,7 @@ class SEMAModel(ExpandableViT):
             self.regimes = Regimes(
                 config, width, seed, one, beside=self.path_numbers(0), finds_images=True
             )
-        config.budget.check(self.cost(self.expandable[0]))
+        config.budget.check(self.cost(self.expandable[0]), is_set=is_told)
 
     def path_numbers(self, classes: int) -> int:
         """Returns the numbers that a path's own classifier holds once it has learned classes."""
@@ -165,9 +165,14 @@ class SEMAModel(ExpandableViT):
         """Returns what each expandable block holds."""
         return {each: BlockSize(len(self.slot(each)), self.cost(each)) for each in self.expandable}
 
+    @property
+    def has_paths(self) -> bool:
+        """Whether the network is watched as a whole."""
+        return self.regimes is not None
+
     def grown_together(self) -> list[list[tuple[int, int]]]:
         """Returns the adapters of `grown` by path, or each alone where slots are watched."""
-        if self.regimes is None:
+        if not self.has_paths:
             return super().grown_together()
         numbers = sorted({number for _, number in self.grown()})
         return [[each for each in self.grown() if each[1] == number] for number in numbers]

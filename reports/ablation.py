@@ -28,7 +28,7 @@ class Worth:
         adapters: Block and number, from 0, of grown adapters that came together; the first row of
             `points` leaves out all of them, each other one of these.
         points: [row, i]: accuracy on test experience i less that without, in points; the last
-            column over all test images.
+            column over all test images. NaN where an experience has none.
         images: Test images, by experience.
         counts: [row, i]: images right as it is, right without, right both ways.
         unit: What grew: an adapter of a block, a path of one in each, or a whole set.
@@ -77,7 +77,9 @@ def read_worth(run: Run) -> Worth | None:
             f"experiences, got {len(images)}"
         )
     lost = counts[:, :, 0] - counts[:, :, 1]
-    points = 100 * np.column_stack([lost / images, lost.sum(axis=1) / images.sum()])
+    shares = np.full(lost.shape, np.nan)
+    np.divide(lost, images, out=shares, where=images > 0)
+    points = 100 * np.column_stack([shares, lost.sum(axis=1) / images.sum()])
     adapters = tuple(each.adapters for each in found.without[1:])
     return Worth(adapters, points, found.images, counts, found.unit)
 

@@ -63,7 +63,7 @@ def _told(found: "Ablation") -> str:
     best, worst = max(single, key=lost), min(single, key=lost)
     number = f"{len(single)} grown {found.unit}{'s' * (len(single) > 1)}"
     said = [f"{100 * whole / total:.1f} % right, {lost(every):+.1f} points by {number}"]
-    if len(single) > 1:
+    if lost(best) > lost(worst):
         said += [f"most by {_name(best, found.unit)} ({lost(best):+.1f})"]
         said += [f"least by {_name(worst, found.unit)} ({lost(worst):+.1f})"]
     return "; ".join(said)

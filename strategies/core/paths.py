@@ -144,7 +144,7 @@ class SEMAModel(ExpandableViT):
             self.regimes = Regimes(
                 config, width, seed, one, beside=self.path_numbers(0), finds_images=True
             )
-        config.budget.check(self.cost(self.expandable[0]))
+        config.budget.check(self.cost(self.expandable[0]), is_set=is_told)
 
     def path_numbers(self, classes: int) -> int:
         """Returns the numbers that a path's own classifier holds once it has learned classes."""

@@ -1,19 +1,22 @@
 """Grown adapters are left out one by one, and what was found is kept beside the run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from cl_adapters.benchmarks.ablation import ablate
 from cl_adapters.bundle.files import load
+from cl_adapters.cli.ablate import _told
 from cl_adapters.errors import InputError
-from cl_adapters.records.ablation import ABLATION, read_ablation
+from cl_adapters.records.ablation import ABLATION, read_ablation, write_ablation
 from cl_adapters.records.files import add_checksum
 from cl_adapters.records.tables import read_predictions
-from cl_adapters.reports.ablation import read_worth
+from cl_adapters.reports.ablation import bought, read_worth
 from cl_adapters.reports.growth import read_history
 from cl_adapters.reports.load import load_runs
 from cl_adapters.reports.report import write_report
@@ -95,22 +98,52 @@ def test_the_report_shows_what_growth_bought(grown: tuple[Any, Path], tmp_path: 
     assert any("worth" in path.name for path in summary.files)
 
 
-def test_adapters_of_a_path_are_left_out_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize("expandable", [3, 1])  # a path of one block is a path as well
+def test_adapters_of_a_path_are_left_out_together(tmp_path: Path, expandable: int) -> None:
     data, whole = write_pictures(tmp_path / "pictures"), {"watch": "network", "beside": True}
-    _, folder = learn(data, tmp_path / "runs", "sema", options={**GROWING, **whole})
+    options = {**GROWING, **whole, "expandable": expandable}
+    _, folder = learn(data, tmp_path / "runs", "sema", options=options)
     found = ablate(folder)
-    path = ((3, 1), (4, 1), (5, 1))
+    path = tuple((block, 1) for block in range(6 - expandable, 6))
+    assert " by 1 grown path" in _told(found)
+    assert read_ablation(folder) == found
     assert [each.adapters for each in found.without] == [path, path]
     assert found.without[0] == found.without[1]
     (run,) = load_runs([folder]).finished
     worth = read_worth(run)
     assert worth is not None
     assert worth.names(read_history(run.events, 2)) == ["all that was grown", "path 2, since 2"]
+    assert bought("sema", [worth]).startswith("Without the paths that it has grown (1.0), sema")
     # As the run answered, with the first path's features in place of those left out.
     rows = read_predictions(folder)
     last = rows[rows["experience"] == 1]
     is_right = (last["prediction"] == last["target"]).groupby(last["target_experience"])
     assert found.right == tuple(is_right.sum())
+
+
+@pytest.mark.slow
+def test_an_experience_without_test_images_has_no_points(
+    grown: tuple[Any, Path], tmp_path: Path
+) -> None:
+    _, folder = grown
+    found = ablate(folder)
+    without = tuple(
+        replace(each, right=(0, each.right[1]), both=(0, each.both[1])) for each in found.without
+    )
+    images, right = (0, found.images[1]), (0, found.right[1])
+    write_ablation(folder, replace(found, images=images, right=right, without=without))
+    try:
+        (run,) = load_runs([folder]).finished
+        worth = read_worth(run)
+        assert worth is not None
+        assert np.isnan(worth.points[:, 0]).all()
+        for row, each in zip(worth.points, without, strict=True):
+            lost = 100 * (found.right[1] - each.right[1]) / found.images[1]
+            assert row[1:].tolist() == pytest.approx([lost, lost])
+        page = write_report([folder], tmp_path / "report").html.read_text("utf-8")
+        assert "+nan" not in page
+    finally:
+        ablate(folder)
 
 
 def test_a_damaged_file_is_named_and_another_run_s_is_not_used(

@@ -3,10 +3,10 @@
 import copy
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.logging import BaseLogger
@@ -99,6 +99,21 @@ def test_the_threshold_rises_with_the_experience_and_then_stays() -> None:
     assert [round(options.threshold(each, 4), 4) for each in (0, 3, 4, 9)] == [
         0.95, 0.9875, 0.9875, 0.9875,
     ]  # fmt: skip
+
+
+def test_the_worked_example_of_free_directions() -> None:
+    # Checklist 1: M = diag(4, 3, 2, 1), U = e1, R = 2.
+    vit = timm.create_model(
+        "test_vit", num_classes=0, img_size=16, embed_dim=4, depth=1, num_heads=1
+    )
+    strategy = build(AdaptedViT(vit), rank=2)
+    (space,) = strategy.model.spaces
+    space.basis = torch.eye(4)[:, :1]
+    strategy.register_classes((0, 1))
+    strategy._moments = lambda _: [torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0]))]  # type: ignore[method-assign]
+    strategy.begin_experience()
+    found = strategy.model.updates.down[0, 0].abs().tolist()
+    assert found == [pytest.approx(row, abs=5e-5) for row in ([0, 0.5774, 0, 0], [0, 0, 0.5774, 0])]
 
 
 def test_a_is_set_from_the_inputs_and_stays_while_b_and_the_new_head_learn(
@@ -299,7 +314,7 @@ def test_official_is_what_the_authors_set_for_cifar100() -> None:
 
 
 def test_the_published_first_form_stops_where_the_authors_code_does(
-    tiny_vit: AdaptedViT, make_stream: Callable[..., Any], tmp_path: Path
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
 ) -> None:
     strategy = build(tiny_vit, epochs=1, lamb=0.9999999, first_form="published")
     with pytest.raises(InputError, match="at most half of all under `first_form` 'published'"):

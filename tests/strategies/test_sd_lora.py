@@ -90,6 +90,20 @@ def test_the_function_jumps_where_an_update_loses_its_norm_unless_it_is_kept() -
     assert kept.updates.frozen_up.norm().item() == pytest.approx(2**0.5)
 
 
+def test_a_new_update_is_drawn_as_a_fresh_linear_layer() -> None:
+    # 14.1: at rank 10 and width 768 ||A|| is about 1.82; each number of a variance of 1 / (3 * 768).
+    vit = timm.create_model(
+        "test_vit", num_classes=0, img_size=16, embed_dim=768, depth=2, num_heads=12
+    )
+    strategy = build(AdaptedViT(vit), rank=10)
+    strategy.register_classes((0, 1))
+    strategy.begin_experience()
+    updates = strategy.model.updates
+    assert updates.down.norm(dim=(2, 3)).flatten().tolist() == pytest.approx([1.82] * 4, abs=0.04)
+    assert float(updates.down.detach().abs().max()) <= 768**-0.5
+    assert not updates.up.any()
+
+
 @pytest.mark.parametrize("keep_function", [False, True])
 def test_stored_updates_stay_and_all_magnitudes_learn(
     tiny_vit: AdaptedViT, make_stream: Callable[..., Any], keep_function: bool

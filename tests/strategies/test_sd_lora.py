@@ -221,6 +221,17 @@ def test_merged_and_unmerged_scores_agree_and_an_image_takes_one_pass(
         assert not torch.allclose(merged, model.heads(tiny_vit(images)), atol=1e-2)
 
 
+def test_an_experience_costs_no_pass_beside_training(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    # Section 18.
+    strategy = build(tiny_vit, epochs=3)
+    for experience in make_stream(THREE, per_class=6).train_stream:
+        before = tiny_vit.num_passes
+        strategy.train(experience)
+        assert tiny_vit.num_passes - before == 12 * 3
+
+
 def test_later_updates_may_have_a_lower_rank(
     tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
 ) -> None:

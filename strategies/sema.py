@@ -68,7 +68,6 @@ from cl_adapters.heads.ridge import RidgeHead
 from cl_adapters.peft.growth_round import GrowthRound
 from cl_adapters.peft.registry import find_peft
 from cl_adapters.peft.routing import SlotRecord
-from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.config import BlockPeftConfig, SGDConfig
 from cl_adapters.strategies.core.diagnostics import RouterUsage
 from cl_adapters.strategies.core.feature_cache import CachedFeatures
@@ -283,17 +282,12 @@ class SEMA(GrowingStrategy):
         """Returns the backbone with one adapter a block and no head yet."""
         return SEMAModel(backbone, config, seed)
 
-    def check_experience(self, dataset: AvalancheDataset) -> None:
-        """Refuses an experience that is too small for the detectors."""
+    @property
+    def least_images(self) -> int:
+        """Images that each experience must hold; detectors of slots learn under every policy."""
         if self.regimes is not None:
-            super().check_experience(dataset)
-            return
-        needed = self.model.detectors.newest(self.model.expandable[0]).min_samples
-        if len(dataset) < needed:
-            raise InputError(
-                f"an experience must hold at least {needed} training images for detector "
-                f"{self.config.detector!r}, got {len(dataset)}"
-            )
+            return super().least_images
+        return self.model.detectors.newest(self.model.expandable[0]).min_samples
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds rows to the head for classes that have none."""

@@ -24,6 +24,7 @@ from cl_adapters.benchmarks.running.run_folder import (
     refuse_inside_data,
 )
 from cl_adapters.benchmarks.running.session import Session
+from cl_adapters.errors import InputError
 from cl_adapters.randomness import kept_random_states
 from cl_adapters.records.run_record import find_run_folder
 
@@ -74,7 +75,7 @@ def run(
 
     Raises:
         InputError: If a logger is unknown or cannot write, the directory holds another recipe's run
-            or another process writes to it.
+            or another process writes to it, or an experience is too small for the strategy.
         RunError: If the loss is no longer finite.
         StopRun: If `progress` has seen enough.
     """
@@ -112,6 +113,7 @@ def run_stepwise(
         if record.state == "finished":
             write_log(loggers, folder, record)
             return
+        _refuse_small_experiences(prepared, record.experiences_done)
         options = prepared.strategy.config.evaluation_options
         trained = None if restart else find_trained(folder, record, options)
         minutes = running.get("checkpoint_minutes", CHECKPOINT_MINUTES)
@@ -121,6 +123,19 @@ def run_stepwise(
             with _threads(prepared.threads), kept_random_states():
                 for _ in session.run(record):
                     yield folder
+
+
+def _refuse_small_experiences(prepared: Runnable, done: int) -> None:
+    # Known from the plan, and not hours later when it is the experience's turn. Methods that ask
+    # no detector do not say how many.
+    least: int = getattr(prepared.strategy, "least_images", 1)
+    sizes = [len(each) for each in prepared.plan.train]
+    for number, size in enumerate(sizes[done:], start=done + 1):
+        if size < least:
+            raise InputError(
+                f"experience {number} of {len(sizes)} must hold at least {least} training images "
+                f"for the detectors of {prepared.record.strategy!r}, got {size}"
+            )
 
 
 @contextmanager

@@ -57,7 +57,8 @@ def worth_figure(
     height = top + depth + _BOTTOM
     figure = Figure((width, height))
     mark_mixed(figure, group)
-    title = f"{short_label(row.label, 34)}: points lost without adapters"
+    what = f"{runs[0][1].unit}s"
+    title = f"{short_label(row.label, 34)}: points lost without {what}"
     figure.text(0.1 / width, 1 - (top - 0.3) / height, title, fontsize=9.5, va="bottom")
     canvas = inches(figure)
     limit = max(1.0, *(float(np.nanmax(np.abs(worth.points))) for _, worth, _ in runs))

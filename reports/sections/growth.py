@@ -156,8 +156,8 @@ class GrowthSection:
         if asked:
             text = (
                 f"What growth bought {row.label}: points of accuracy at the end that are lost "
-                "without an adapter, on the test images of each experience and on all; nothing is "
-                f"trained again.{first_seeds(len(asked), most)}"
+                f"without {'a path' if is_whole else 'an adapter'}, on the test images of each "
+                f"experience and on all; nothing is trained again.{first_seeds(len(asked), most)}"
             )
             figure = worth_figure(self.group, row, asked, most)
             yield Drawing(

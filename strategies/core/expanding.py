@@ -11,9 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_adapters.errors import InputError
 from cl_adapters.heads.by_path import PathClassifiers
-from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.feature_cache import CachedFeatures
 from cl_adapters.strategies.core.features import FeatureExtractor
 from cl_adapters.strategies.core.growing import GrowingStrategy
@@ -55,17 +53,12 @@ class ExpandingStrategy(GrowingStrategy):
         detector = self.config.make_detector(self.backbone.embed_dim, seed)
         self.model.detectors.append(block, detector.to(self.device))
 
-    def check_experience(self, dataset: AvalancheDataset) -> None:
-        """Refuses an experience that is too small for the detectors."""
+    @property
+    def least_images(self) -> int:
+        """Images that each experience must hold; detectors of slots learn under every policy."""
         if self.regimes is not None:
-            super().check_experience(dataset)
-            return
-        needed = self.model.detectors.newest(self.model.expandable[0]).min_samples
-        if len(dataset) < needed:
-            raise InputError(
-                f"an experience must hold at least {needed} training images for detector "
-                f"{self.config.detector!r}, got {len(dataset)}"
-            )
+            return super().least_images
+        return self.model.detectors.newest(self.model.expandable[0]).min_samples
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds rows to the head for classes that have none."""

@@ -16,6 +16,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.peft.growth_round import BlockSize, GrowthRound
 from cl_adapters.strategies.core.avalanche_types import AvalancheDataset
 from cl_adapters.strategies.core.feature_cache import CachedFeatures
+from cl_adapters.strategies.core.labels import classes_of
 from cl_adapters.strategies.core.regimes import PLACE, Regimes
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.strategies.core.tokens import ExperienceFeatures
@@ -44,15 +45,25 @@ class GrowingStrategy(AdapterStrategy):
         if self.regimes is not None:
             self.regimes.rebuild(state)
 
+    @property
+    def least_images(self) -> int:
+        """Images that each experience must hold, for the detectors that are asked."""
+        asked = None if self.regimes is None else self.regimes.detectors
+        return 1 if asked is None else asked.newest(PLACE).min_samples
+
     def check_experience(self, dataset: AvalancheDataset) -> None:
-        """Refuses an experience that is too small for the detectors."""
-        if self.regimes is None or self.regimes.detectors is None:
-            return
-        needed = self.regimes.detectors.newest(PLACE).min_samples
-        if len(dataset) < needed:
+        """Refuses an experience too small for the detectors, or of classes beyond `num_classes`."""
+        if len(dataset) < self.least_images:
             raise InputError(
-                f"an experience must hold at least {needed} training images for detector "
-                f"{self.regimes.config.detector!r}, got {len(dataset)}"
+                f"an experience must hold at least {self.least_images} training images for "
+                f"detector {self.config.detector!r}, got {len(dataset)}"
+            )
+        told = getattr(self.config, "num_classes", None)
+        needed = 1 + max(classes_of(dataset), default=-1)
+        if told is not None and told < needed:
+            raise InputError(
+                f"`num_classes` must be at least the classes of the stream, {needed} so far, got "
+                f"{told}"
             )
 
     def find_regime(self) -> Regimes | None:

@@ -21,6 +21,7 @@ from cl_adapters.strategies.checks.suite import check_strategy
 from cl_adapters.strategies.core.regimes import Regimes
 from cl_adapters.strategies.lae import LAE, LAEConfig
 from cl_adapters.strategies.mos import MOS, MOSConfig
+from cl_adapters.strategies.sema import SEMA
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from tests.strategies.trained_mos import images_of
 from tests.strategies.trained_sema import Scripted
@@ -29,10 +30,11 @@ FOUR = [[0, 1], [2, 3], [4, 5], [0, 1]]
 FAST: dict[type, dict[str, Any]] = {
     MOS: {"batch_size": 8, "epochs": 1, "alignment_epochs": 1},
     LAE: {"batch_size": 8, "epochs": 2, "freeze_epochs": 1},
+    SEMA: {"batch_size": 8, "epochs": 1},
 }
 
 
-def build(kind: type[MOS] | type[LAE], vit: AdaptedViT, **options: Any) -> Any:
+def build(kind: type[MOS] | type[LAE] | type[SEMA], vit: AdaptedViT, **options: Any) -> Any:
     return kind(
         backbone=vit,
         config=kind.config_class().override({**FAST[kind], **options}),
@@ -210,6 +212,18 @@ def test_what_cannot_be_is_refused(tiny_vit: AdaptedViT, make_stream: Callable[.
     few = build(MOS, tiny_vit, policy="per_block", detector="mahalanobis")
     with pytest.raises(InputError, match="at least 10 training images"):
         few.train(make_stream([[0, 1]], per_class=4).train_stream[0])
+
+
+@pytest.mark.parametrize("kind", [MOS, SEMA])
+def test_more_classes_than_were_said_are_refused(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any], kind: type[MOS] | type[SEMA]
+) -> None:
+    strategy = build(kind, tiny_vit, num_classes=3)
+    first, second = make_stream([[0, 1], [2, 3]]).train_stream
+    strategy.train(first)
+    with pytest.raises(InputError, match="`num_classes` must be at least .*, 4 so far, got 3"):
+        strategy.train(second)
+    assert len(strategy.classes_by_experience) == 1
 
 
 def test_a_spent_budget_stops_growth_and_the_last_regime_goes_on(

@@ -215,6 +215,20 @@ def test_a_failed_run_says_why_and_keeps_what_it_had(
     assert read_predictions(folder)["experience"].unique().tolist() == [0]
 
 
+def test_an_experience_that_is_too_small_is_refused_before_any_is_trained(
+    source: ImageSource, tmp_path: Path
+) -> None:
+    small = config(strategy="sema", first=4, increment=1)  # 32, 8 and 8 images
+    prepared = prepare(small, source=source)
+    sentence = "experience 2 of 3 must hold at least 10 training images .* 'sema', got 8"
+    with pytest.raises(InputError, match=sentence):
+        runner.run(prepared, tmp_path)
+    assert not prepared.strategy.classes_by_experience
+    assert not list(tmp_path.rglob("run.json"))
+    free = config(strategy="sema", first=4, increment=1, options={"policy": "never", "epochs": 1})
+    assert RunRecord.read(runner.run(prepare(free, source=source), tmp_path)).state == "finished"
+
+
 def test_the_record_is_a_recipe(source: ImageSource, tmp_path: Path) -> None:
     folder = run(source, tmp_path)
     again = RunConfig.parse(json.loads((folder / "run.json").read_text())["config"])

@@ -138,7 +138,9 @@ def test_passes_over_an_experience(pairing: str, extra: int) -> None:
 
 
 @pytest.mark.slow  # the suite over the defaults is run each time
-@pytest.mark.parametrize("options", [{"pairing": "official"}, {"peft": "lora"}])
+@pytest.mark.parametrize(
+    "options", [{"pairing": "official", "head_freeze": False}, {"peft": "lora"}]
+)
 def test_variants_are_sound(options: dict[str, object]) -> None:
     names = ["answers", "declares", "resumes_inside", "small"]
     assert check_strategy(SSIAT, options=options, checks=names) == []

@@ -195,7 +195,7 @@ def test_a_cache_never_answers_with_a_universal_set_of_before(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "options",
     [
-        {"detach_stored": False, "orthogonality": 0.5, "second": "last"},
+        {"detach_stored": False, "orthogonality": 0.5, "second": "last", "head_freeze": False},
         {"peft": "lora", "mean_scaling": "tuna"},
     ],
 )

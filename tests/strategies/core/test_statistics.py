@@ -129,7 +129,8 @@ def test_it_learns_on_from_the_head_before_its_alignment_if_asked_to(name: str) 
 
 
 @pytest.mark.slow  # the suite over the defaults is run each time
-def test_mos_with_a_head_that_is_put_back_is_sound() -> None:
+@pytest.mark.parametrize("name", ["mos", "hide_prompt"])
+def test_a_method_with_a_head_that_is_put_back_is_sound(name: str) -> None:
     options = {"head_restore": True, "mean_scaling": "slca", "logit_temperature": 0.1}
     names = ["answers", "declares", "resumes", "resumes_inside", "small"]
-    assert check_strategy(find_strategy("mos"), options=options, checks=names) == []
+    assert check_strategy(find_strategy(name), options=options, checks=names) == []

@@ -1,7 +1,8 @@
 """What the adapters that a method has grown are worth, found by answering without each of them.
 
 Nothing is trained: routers share the weight of what is left out among the others, the first path's
-adapters stand in for those of a path, and the classifiers stay as they were learned with all.
+adapters stand in for those of a path and the first set for a set, and the classifiers stay as they
+were learned with all.
 """
 
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ def ablate(run: str | Path) -> Ablation:
         raise InputError(f"run {str(folder)!r} must be finished, got one that is {record.state}")
     strategy = load(folder).strategy
     model = strategy.model
-    if not isinstance(model, ExpandableViT):
+    if not hasattr(model, "leaving_out"):
         raise InputError(f"run must be of a method that grows adapters, got {record.strategy!r}")
     grown = model.grown()
     if not grown:
@@ -69,6 +70,7 @@ def ablate(run: str | Path) -> Ablation:
             )
             for place, adapters in enumerate(choices)
         ),
+        model.unit,
     )
     write_ablation(folder, ablation)
     return ablation
@@ -76,7 +78,7 @@ def ablate(run: str | Path) -> Ablation:
 
 @torch.no_grad()
 def _counted(
-    strategy: Any,  # noqa: ANN401 - whose model is an ExpandableViT
+    strategy: Any,  # noqa: ANN401 - whose model can leave out what has grown
     dataset: Any,  # noqa: ANN401 - Avalanche's
     choices: Sequence[Sequence[tuple[int, int]]],
 ) -> tuple[int, int, list[int], list[int]]:
@@ -85,13 +87,14 @@ def _counted(
     model.eval()
     right, alone, both = 0, [0] * len(choices), [0] * len(choices)
     query = strategy.query_features()
+    # What no grown adapter changes is computed once for all choices.
+    begun = model.prefix if isinstance(model, ExpandableViT) else lambda images: images
     for start in range(0, len(dataset), BATCH):
         rows = [dataset[place] for place in range(start, min(start + BATCH, len(dataset)))]
         targets = torch.tensor([row[1] for row in rows], device=strategy.device)
         images = strategy.backbone.inputs(torch.stack([row[0] for row in rows]), strategy.device)
         with strategy.features.autocast():
-            # Without a grown adapter, so once for all choices.
-            inputs = [model.prefix(images), *([] if query is None else [query.compute(images)])]
+            inputs = [begun(images), *([] if query is None else [query.compute(images)])]
             whole = _hits(model, inputs, targets)
             right += int(whole.sum())
             for number, adapters in enumerate(choices):

@@ -1,9 +1,7 @@
 """Tables as the pages of the docs hold them."""
 
+import statistics
 from collections.abc import Sequence
-
-import numpy as np
-from scipy.special import stdtrit
 
 __all__ = ["interval_text", "markdown_table"]
 
@@ -37,8 +35,11 @@ def interval_text(values: Sequence[float], *, signed: bool = False) -> str:
         ('2.0 ± 12.7', '+2.0 ± 12.7', '2.0')
     """
     count = len(values)
-    mean = format(float(np.mean(values)), "+.1f" if signed else ".1f")
+    mean = format(statistics.fmean(values), "+.1f" if signed else ".1f")
     if count < 2:
         return mean
-    half = float(stdtrit(count - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(count))
+    # Slow to load, and `--help` imports this file.
+    from scipy.special import stdtrit  # noqa: PLC0415
+
+    half = float(stdtrit(count - 1, 0.975)) * statistics.stdev(values) / count**0.5
     return f"{mean} ± {half:.1f}"

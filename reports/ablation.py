@@ -28,15 +28,17 @@ class Worth:
         adapters: Block and number, from 0, of grown adapters that came together; the first row of
             `points` leaves out all of them, each other one of these.
         points: [row, i]: accuracy on test experience i less that without, in points; the last
-            column over all test images.
+            column over all test images. NaN where an experience has none.
         images: Test images, by experience.
         counts: [row, i]: images right as it is, right without, right both ways.
+        unit: What grew: an adapter of a block, a path of one in each, or a whole set.
     """
 
     adapters: tuple[tuple[tuple[int, int], ...], ...]
     points: Floats
     images: tuple[int, ...]
     counts: NDArray[np.int64]
+    unit: str = "adapter"
 
     def names(self, history: History) -> list[str]:
         """Returns what each row of `points` leaves out, and when that was grown."""
@@ -44,15 +46,15 @@ class Worth:
         found = ["all that was grown"]
         for group in self.adapters:
             block, number = group[0]
-            is_path = len(group) > 1
-            when = grown.get((0 if is_path else block, number))  # a network grows as block 0
+            is_whole = self.unit != "adapter"
+            when = grown.get((0 if is_whole else block, number))  # a network grows as block 0
             domain = history.domains[when].domain if when in history.domains else ""
             since = (
                 ""
                 if when is None
                 else f", since {experience_label(when + 1, clean_text(domain, 14))}"
             )
-            place = "path" if is_path else f"block {block}, adapter"
+            place = self.unit if is_whole else f"block {block}, adapter"
             found.append(f"{place} {number + 1}{since}")
         return found
 
@@ -75,9 +77,11 @@ def read_worth(run: Run) -> Worth | None:
             f"experiences, got {len(images)}"
         )
     lost = counts[:, :, 0] - counts[:, :, 1]
-    points = 100 * np.column_stack([lost / images, lost.sum(axis=1) / images.sum()])
+    shares = np.full(lost.shape, np.nan)
+    np.divide(lost, images, out=shares, where=images > 0)
+    points = 100 * np.column_stack([shares, lost.sum(axis=1) / images.sum()])
     adapters = tuple(each.adapters for each in found.without[1:])
-    return Worth(adapters, points, found.images, counts)
+    return Worth(adapters, points, found.images, counts, found.unit)
 
 
 def read_worths(loaded: LoadedRuns) -> dict[Path, Worth]:
@@ -102,9 +106,7 @@ def bought(label: str, worths: Sequence[Worth]) -> str:
     half = "" if np.isnan(interval.half_width) else f" ± {interval.half_width:.1f}"
     number = np.mean([len(each.adapters) for each in worths])
     less = "more" if interval.mean < 0 else "less"
-    has_paths = any(len(group) > 1 for each in worths for group in each.adapters)
-    what = "paths" if has_paths else "adapters"
     return (
-        f"Without the {what} that it has grown ({number:.1f}), {label} would be "
+        f"Without the {worths[0].unit}s that it has grown ({number:.1f}), {label} would be "
         f"{abs(interval.mean):.1f}{half} points {less} accurate at the end."
     )

@@ -62,9 +62,14 @@ class History:
         pairs = {block for _, block in (*self.growths, *self.active)}
         return tuple(sorted({scan.block for scan in self.scans} | pairs | set(self.router)))
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the network grows as a whole, which events call block 0."""
+        return self.blocks == (0,)
+
     def place(self, block: int) -> str:
-        """Returns what a block is called; all that grows in whole sets is block 0."""
-        return "network" if self.blocks == (0,) else f"block {block}"
+        """Returns what a block is called."""
+        return "network" if self.is_whole else f"block {block}"
 
     @cached_property
     def cells(self) -> dict[tuple[int, int], tuple[Scan, ...]]:

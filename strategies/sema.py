@@ -252,8 +252,8 @@ class SEMA(ExpandingStrategy):
                 self.model.detectors.newest(block).fit_labelled(seen, self.tokens.cached.targets)
         if len(self.classes_by_experience) > 1:
             for block in blocks:
-                held, cost = self.model.sizes()[block]
-                self.log_event("growth", block=block, adapters=held, parameters=cost)
+                size = self.model.sizes()[block]
+                self.log_event("growth", block=block, adapters=size.adapters, parameters=size.cost)
 
     def end_experience(self) -> None:
         """Freezes everything; adds the experience to the routers and to the class statistics."""

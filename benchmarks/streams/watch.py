@@ -3,8 +3,7 @@
 import hashlib
 import warnings
 from dataclasses import asdict, dataclass
-from math import ceil
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -60,14 +59,10 @@ class Watch:
             InputError: If the detector is unknown or a number is out of its range.
         """
         kind = find_detector(self.detector)
-        # So many random splits that the level can be reached.
-        own: dict[str, Any] = (
-            {"permutations": max(500, ceil(1 / self.false_alarm))} if self.detector == "mmd" else {}
-        )
 
         def make(segment: int) -> Detector:
             mixed = seed * 1_000_003 + segment
-            return kind(num_features, false_alarm=self.false_alarm, seed=mixed, **own)
+            return kind(num_features, false_alarm=self.false_alarm, seed=mixed)
 
         return BoundaryFinder(
             make,

@@ -61,17 +61,16 @@ def _told(found: "Ablation") -> str:
 
     every, *single = found.without
     best, worst = max(single, key=lost), min(single, key=lost)
-    kind = "path" if any(len(each.adapters) > 1 for each in single) else "adapter"
-    number = f"1 grown {kind}" if len(single) == 1 else f"{len(single)} grown {kind}s"
+    number = f"{len(single)} grown {found.unit}{'s' * (len(single) > 1)}"
     said = [f"{100 * whole / total:.1f} % right, {lost(every):+.1f} points by {number}"]
-    if len(single) > 1:
-        said += [f"most by {_name(best)} ({lost(best):+.1f})"]
-        said += [f"least by {_name(worst)} ({lost(worst):+.1f})"]
+    if lost(best) > lost(worst):
+        said += [f"most by {_name(best, found.unit)} ({lost(best):+.1f})"]
+        said += [f"least by {_name(worst, found.unit)} ({lost(worst):+.1f})"]
     return "; ".join(said)
 
 
-def _name(each: "Without") -> str:
+def _name(each: "Without", unit: str) -> str:
     block, number = each.adapters[0]
-    if len(each.adapters) > 1:
-        return f"path {number + 1}"
-    return f"adapter {number + 1} of block {block}"
+    if unit == "adapter":
+        return f"adapter {number + 1} of block {block}"
+    return f"{unit} {number + 1}"

@@ -139,7 +139,7 @@ class PathClassifiers(GrowingBuffers):
             columns = torch.tensor(self._classes_of(path), device=features.device)
             found = self._of(path)(features).float().log_softmax(dim=1)
             if shared is not None:
-                found = found + shared[:, columns]
+                found = _above_unseen(found + shared[:, columns])
             placed = torch.full_like(logits, UNSEEN_LOGIT).index_copy(1, columns, found)
             logits = torch.where((paths == path)[:, None], placed, logits)
         return logits
@@ -148,3 +148,10 @@ class PathClassifiers(GrowingBuffers):
         """Makes room for the paths that a state holds under a name."""
         while len(self.paths) < count_members(state, f"{name}.paths"):
             self._add_path()
+
+
+def _above_unseen(logits: Tensor) -> Tensor:
+    # Two classifiers that are each certain of another class rule out all of a path. The likeliest
+    # then still stays above the classes that are not on it.
+    top = logits.amax(dim=1, keepdim=True)
+    return logits + (UNSEEN_LOGIT / 2 - top).clamp_min(0)

@@ -33,17 +33,27 @@ class Budget(BaseModel):
         default=None, gt=0, description="most parameters of all that was added by growth"
     )
 
-    def check(self, parameters_of_one: int) -> None:
+    def check(self, parameters_of_one: int, *, is_set: bool = False) -> None:
         """Refuses a budget that one adapter would break.
 
+        Args:
+            parameters_of_one: Numbers that growth adds at least.
+            is_set: Whether whole sets of adapters are grown.
+
         Raises:
-            InputError: If `parameters` is smaller than one adapter.
+            InputError: If `parameters` is smaller than one adapter, or set.
         """
-        if self.parameters is not None and self.parameters < parameters_of_one:
-            raise InputError(
-                f"`budget.parameters` must hold one adapter, {parameters_of_one} parameters with "
-                f"its router column and detector, got {self.parameters:g}"
-            )
+        if self.parameters is None or self.parameters >= parameters_of_one:
+            return
+        what, parts = (
+            ("one set of adapters", "its detector and no class yet")
+            if is_set
+            else ("one adapter", "its router column and detector")
+        )
+        raise InputError(
+            f"`budget.parameters` must hold {what}, {parameters_of_one} parameters with {parts}, "
+            f"got {self.parameters:g}"
+        )
 
     def refusal(self, adapters: int, spent: int, cost: int) -> str | None:
         """Says why a block may not grow, or None if it may.

@@ -16,10 +16,17 @@ class BlockSize(NamedTuple):
     Attributes:
         adapters: How many adapters.
         cost: Parameters that one more would add.
+        spent: Parameters that growth has added to it; None: `cost` for each but the first.
     """
 
     adapters: int
     cost: int
+    spent: int | None = None
+
+    @property
+    def added(self) -> int:
+        """Parameters that growth has added to it."""
+        return (self.adapters - 1) * self.cost if self.spent is None else self.spent
 
 
 class GrowthRound:
@@ -91,7 +98,7 @@ class GrowthRound:
     def refusal(self, block: int, planned: int = 0) -> str | None:
         """Says why a block may not grow; `planned` parameters are spoken for."""
         sizes = self._sizes()
-        spent = sum((each.adapters - 1) * each.cost for each in sizes.values())
+        spent = sum(each.added for each in sizes.values())
         return self._budget.refusal(sizes[block].adapters, spent + planned, sizes[block].cost)
 
     def told(self, block: int, window: int, scan: Verdicts, *, grown: bool) -> dict[str, object]:

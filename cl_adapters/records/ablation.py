@@ -1,10 +1,12 @@
 """What grown adapters are worth: `ablation.json` beside the `run.json` that it was measured on.
 
     {"format": 1, "run": SHA-256 of run.json, "images": [60, 60], "right": [50, 41],
-     "without": [{"adapters": [[10, 1]], "right": [50, 33], "both": [49, 33]}], "checksum": ...}
+     "without": [{"adapters": [[10, 1]], "right": [50, 33], "both": [49, 33]}], "unit": "adapter",
+     "checksum": ...}
 
 A number an experience of the test stream; adapters by block and number, both from 0. `both` counts
-the images that are right either way.
+the images that are right either way. `unit` says what grew: an `adapter`, a `path` of one in each
+block, or a whole `set`, whose block is 0; files without it hold adapters, or paths of several.
 """
 
 import hashlib
@@ -16,9 +18,10 @@ from typing import Any, Final
 from cl_adapters.errors import InputError
 from cl_adapters.records.files import add_checksum, atomic_path, has_valid_checksum, read_file
 
-__all__ = ["ABLATION", "Ablation", "Without", "read_ablation", "write_ablation"]
+__all__ = ["ABLATION", "UNITS", "Ablation", "Without", "read_ablation", "write_ablation"]
 
 ABLATION: Final = "ablation.json"
+UNITS: Final = ("adapter", "path", "set")
 _FORMAT: Final = 1
 
 
@@ -45,11 +48,13 @@ class Ablation:
         images: Test images, by experience.
         right: Those that are answered rightly.
         without: The first leaves out all grown adapters, the others one each, or those of a path.
+        unit: What grew: one of `UNITS`.
     """
 
     images: tuple[int, ...]
     right: tuple[int, ...]
     without: tuple[Without, ...]
+    unit: str = "adapter"
 
 
 def write_ablation(folder: Path, ablation: Ablation) -> None:
@@ -72,6 +77,7 @@ def write_ablation(folder: Path, ablation: Ablation) -> None:
             }
             for each in ablation.without
         ],
+        "unit": ablation.unit,
     }
     with atomic_path(folder / ABLATION) as path:
         path.write_text(json.dumps(add_checksum(values)) + "\n", "utf-8")
@@ -104,18 +110,17 @@ def read_ablation(folder: Path) -> Ablation | None:
         )
     if values["run"] != _run(folder):
         return None
-    return Ablation(
-        tuple(values["images"]),
-        tuple(values["right"]),
-        tuple(
-            Without(
-                tuple((block, number) for block, number in each["adapters"]),
-                tuple(each["right"]),
-                tuple(each["both"]),
-            )
-            for each in values["without"]
-        ),
+    without = tuple(
+        Without(
+            tuple((block, number) for block, number in each["adapters"]),
+            tuple(each["right"]),
+            tuple(each["both"]),
+        )
+        for each in values["without"]
     )
+    earlier = "path" if any(len(each.adapters) > 1 for each in without[1:]) else "adapter"
+    unit = values.get("unit", earlier)
+    return Ablation(tuple(values["images"]), tuple(values["right"]), without, unit)
 
 
 def _run(folder: Path) -> str:

@@ -30,7 +30,7 @@ _FILES: Final = (
     ("predictions.parquet", "every prediction of every evaluation"),
     ("retrieval.parquet", "how a method chose among its adapters, if it does"),
     ("examples.parquet", "pictures of what was forgotten, if there are pictures"),
-    ("ablation.json", "what grown adapters are worth, where `cl-adapters ablate` has asked"),
+    ("ablation.json", "what all that grew is worth, where `cl-adapters ablate` has asked"),
     ("checkpoints/", "what was learned after each experience, and inside the one in training"),
 )
 _TABLES: Final = {

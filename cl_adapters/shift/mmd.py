@@ -17,6 +17,7 @@ Kernel Two-Sample Test", Journal of Machine Learning Research 13, 2012.
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,8 +38,15 @@ class MaximumMeanDiscrepancy(ReservoirDetector):
         seed: Seed of the draw of the reference and of the permutations.
         max_reference: Most samples that are kept.
         permutations: Number of random splits; at least 1 / false_alarm - 1, else it never fires.
+            None: 500, or 1 / false_alarm where these are more.
         min_discrepancy: MMD^2 below which the threshold never lies, in [0, 2).
+
+    Raises:
+        InputError: If a number breaks its rule, or so small a level asks for more splits than
+            memory holds.
     """
+
+    least_false_alarm: ClassVar[float] = 1e-5
 
     def __init__(
         self,
@@ -47,16 +55,24 @@ class MaximumMeanDiscrepancy(ReservoirDetector):
         false_alarm: float = 0.01,
         seed: int = 0,
         max_reference: int = 500,
-        permutations: int = 500,
+        permutations: int | None = None,
         min_discrepancy: float = 0.0,
     ) -> None:
         super().__init__(
             num_features, false_alarm=false_alarm, seed=seed, max_reference=max_reference
         )
-        if permutations + 1 < 1 / false_alarm:
+        if false_alarm < self.least_false_alarm:
             raise InputError(
-                f"`permutations` must be at least {math.ceil(1 / false_alarm) - 1} for a false "
-                f"alarm level of {false_alarm}, got {permutations}"
+                f"`false_alarm` must be at least {self.least_false_alarm:g} for a detector that "
+                f"draws 1 / false_alarm random splits, got {false_alarm:g}"
+            )
+        needed = math.ceil(1 / false_alarm) - 1
+        if permutations is None:  # one more than needed, which rounding may take
+            permutations = max(500, needed + 1)
+        if permutations < needed:
+            raise InputError(
+                f"`permutations` must be at least {needed} for a false alarm level of "
+                f"{false_alarm}, got {permutations}"
             )
         if not 0 <= min_discrepancy < 2:
             raise InputError(f"`min_discrepancy` must lie in [0, 2), got {min_discrepancy}")

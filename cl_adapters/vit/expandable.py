@@ -113,6 +113,11 @@ class ExpandableViT(nn.Module):
         """Returns block and number, from 0, of every adapter beside the first of its block."""
         return [(block, k) for block in self.expandable for k in range(1, len(self.slot(block)))]
 
+    @property
+    def unit(self) -> str:
+        """What grows together."""
+        return "adapter"
+
     def grown_together(self) -> list[list[tuple[int, int]]]:
         """Returns the adapters of `grown` in groups that came together, here each alone."""
         return [[each] for each in self.grown()]

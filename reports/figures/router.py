@@ -1,4 +1,4 @@
-"""The heat map of a router: how much the test images of each experience use each adapter.
+"""The heat map of a router: how much the test images of each experience use each adapter, or path.
 
 Call inside `files.figure_style()`. Counted as in `timeline`.
 """
@@ -103,7 +103,9 @@ def router_figure(
     height = layout.top + layout.depth + _BOTTOM
     figure = Figure((width, height))
     mark_mixed(figure, group)
-    title = f"{short_label(row.label, 44)}, router after the last experience"
+    is_whole = all(history.is_whole for _, history in routed)
+    shown = "paths" if is_whole else "router"
+    title = f"{short_label(row.label, 44)}, {shown} after the last experience"
     figure.text(0.1 / width, 1 - (layout.top - 0.3) / height, title, fontsize=9.5, va="bottom")
     canvas = inches(figure)
     for number, (seed, history, piece) in enumerate(layout.lines):
@@ -113,10 +115,11 @@ def router_figure(
             box = (x, y, layout.widths[block], layout.size)
             _panel(canvas, history, block, layout.adapters[block], box)
             x += layout.widths[block] + _BETWEEN
-    label = "Adapter (ring: where the experience was put in training)"
+    which = "Path" if is_whole else "Adapter"
+    label = f"{which} (ring: where the experience was put in training)"
     canvas.text(width / 2, height - 0.1, label, ha="center", va="bottom", fontsize=9)
     scale = Scale(
-        title="Mean weight",
+        title="Share of images" if is_whole else "Mean weight",
         colours=_COLOURS,
         labels=[(share, f"{share:g}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
         name="weights-scale",

@@ -36,16 +36,16 @@ _SHADES: Final = 24  # between no strain and firing
 _KEYS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
     (
         "grown",
-        "grew; number: adapter used",
+        "grew; number: {} used",
         {"marker": "s", "markeredgecolor": "#000000", "markeredgewidth": 1.9},
     ),
-    ("kept", "did not grow; number: adapter used", {"marker": "o", "markersize": 8}),
+    ("kept", "did not grow; number: {} used", {"marker": "o", "markersize": 8}),
     ("refused", "all detectors fired, yet not grown", {"marker": "D"}),
-    ("first", "first adapter", {"marker": "s", "markerfacecolor": _NOT_SCANNED}),
+    ("first", "first {}", {"marker": "s", "markerfacecolor": _NOT_SCANNED}),
     ("blind", "not scanned", {"marker": "_", "markeredgecolor": "#777777"}),
     (
         "left",
-        "detector of the active adapter fired",
+        "detector of the active {} fired",
         {"marker": "v", "markerfacecolor": "#000000", "markeredgecolor": "#000000"},
     ),
 )
@@ -281,8 +281,9 @@ def _legend(figure: Figure, histories: Sequence[History]) -> None:
         "markeredgecolor": "#555555",
         "color": "#000000",
     }
+    unit = "set" if all(history.is_whole for history in histories) else "adapter"
     handles = [
-        Line2D([], [], linestyle="none", label=label, **{**plain, **look})
+        Line2D([], [], linestyle="none", label=label.format(unit), **{**plain, **look})
         for state, label, look in _KEYS
         if f"_{state}" in drawn
     ]

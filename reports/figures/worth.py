@@ -60,7 +60,7 @@ def worth_figure(
     title = f"{short_label(row.label, 34)}: points lost without adapters"
     figure.text(0.1 / width, 1 - (top - 0.3) / height, title, fontsize=9.5, va="bottom")
     canvas = inches(figure)
-    limit = max(1.0, *(float(np.abs(worth.points).max()) for _, worth, _ in runs))
+    limit = max(1.0, *(float(np.nanmax(np.abs(worth.points))) for _, worth, _ in runs))
     y = top + 0.12
     for number, ((seed, worth, _), called) in enumerate(zip(runs, names, strict=True)):
         canvas.text(left, y - 0.06, f"seed {seed}", va="bottom", fontsize=8.5)
@@ -103,6 +103,8 @@ def _panel(
     if columns > _MOST_NUMBERED:
         return
     for (line, place), value in np.ndenumerate(worth.points):
+        if np.isnan(value):  # no test image
+            continue
         ink = ON_DARK if abs(value) > 0.6 * limit else ON_LIGHT
         text = f"{value:+.1f}" if round(value, 1) else "0"
         look = {"ha": "center", "va": "center_baseline", "fontsize": 7, "color": ink}

@@ -102,9 +102,10 @@ class GrowthSection:
                 yield from self._of_row(number, row)
         runs = [run for row in self.rows for run in self.histories[row.label]]
         if any(run.num_experiences > 1 for run in runs):
+            is_whole = all(run.is_whole for run in runs)
+            every = "one set of adapters an" if is_whole else "one adapter a block and"
             linear = (
-                "linear growth is one adapter a block and experience, at the mean cost of those "
-                "that were grown"
+                f"linear growth is {every} experience, at the mean cost of those that were grown"
                 if any(run.growths for run in runs)
                 else "no run recorded the growth of an adapter, whatever else adds parameters, so "
                 "that the cost of linear growth is not known"
@@ -116,10 +117,14 @@ class GrowthSection:
     def _of_row(self, number: int, row: Row) -> Iterator[Drawing]:
         most, runs = self.most_seeds, self.histories[row.label]
         name = f"{number:02d}-{file_name(row.label)}"
+        is_whole = all(run.is_whole for run in runs)
+        what = "set of adapters" if is_whole else "adapter"
+        counted = "Sets" if is_whole else "Adapters"
+        blocks = "" if is_whole else ", blocks from 0"
         text = (
             f"Growth of {row.label}: colour is the highest score of any window over its "
-            "threshold, of the adapter that fits best; above 1 it fires. Adapters are counted "
-            f"from 1, blocks from 0.{first_seeds(len(runs), most)}"
+            f"threshold, of the {what} that fits best; above 1 it fires. {counted} are counted "
+            f"from 1{blocks}.{first_seeds(len(runs), most)}"
         )
         yield Drawing(
             kind="timeline",
@@ -132,8 +137,15 @@ class GrowthSection:
         num_routed = sum(bool(run.router) for run in runs)
         if num_routed:
             text = (
-                f"Router of {row.label}: mean weight of each adapter on the test images of each "
-                "experience, after the last one; blank: a seed has no such adapter."
+                f"Paths of {row.label}: which share of the test images of each experience takes "
+                "each path"
+                if is_whole
+                else f"Router of {row.label}: mean weight of each adapter on the test images of "
+                "each experience"
+            )
+            which = "path" if is_whole else "adapter"
+            text += (
+                f", after the last one; blank: a seed has no such {which}."
                 f"{first_seeds(num_routed, most)}"
             )
             figure = router_figure(self.group, row, runs, most)

@@ -128,14 +128,31 @@ class StrategyConfig(StrategyOptions):
         try:
             return type(self).model_validate({**self.model_dump(), **options})
         except ValidationError as error:
-            first = error.errors()[0]
+            first, *others = error.errors()
             if not first["loc"]:  # a rule between options says itself which
                 raise InputError(f"option {first['ctx']['error']}") from error
-            place = ".".join(map(str, first["loc"]))
+            place = _option_at(type(self), first["loc"])
             cause = first.get("ctx", {}).get("error")
             if isinstance(cause, InputError):  # which says the value itself
                 raise InputError(f"option `{place}`: {cause}") from error
-            raise InputError(f"option `{place}`: {first['msg']}, got {first['input']!r}") from error
+            same = [each for each in others if _option_at(type(self), each["loc"]) == place]
+            rules = "; or: ".join(dict.fromkeys(each["msg"] for each in (first, *same)))
+            raise InputError(f"option `{place}`: {rules}, got {first['input']!r}") from error
+
+
+def _option_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    # The name of an option. Of one that may be of several kinds, pydantic says behind it which it
+    # has tried.
+    names: list[str] = []
+    for part in location:
+        names.append(str(part))
+        field = kind.model_fields.get(str(part))
+        annotation = None if field is None else field.annotation
+        if len([each for each in get_args(annotation) if each is not NoneType]) > 1:
+            break
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            kind = annotation
+    return ".".join(names)
 
 
 class TrainedConfig(StrategyConfig):

@@ -123,10 +123,9 @@ class ExpandingStrategy(GrowingStrategy):
             adapter = self.model.active_adapter(block)
             self.model.slot(block).update_router(mean_tokens, adapter)
 
-    def numbers_of_classes(self) -> int:
-        """Returns what the classes of an experience add to a path's classifier, in numbers."""
-        model = self.model
-        return model.path_numbers(len(self.current_classes)) - model.path_numbers(0)
+    def numbers_of_classes(self, classes: int) -> int:
+        """Returns what so many classes add to a path's classifier, in numbers."""
+        return self.model.path_numbers(classes) - self.model.path_numbers(0)
 
     def query_features(self) -> FeatureExtractor | None:
         """Returns the frozen network, where answers need its features."""

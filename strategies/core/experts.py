@@ -11,6 +11,7 @@ from cl_adapters.heads.linear import ExperienceHeads
 from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.strategies.core.extractors import FeatureExtractor
 from cl_adapters.strategies.core.growing import GrowingStrategy
+from cl_adapters.strategies.core.grown_sets import GrownSets
 from cl_adapters.strategies.core.regimes import Regimes
 from cl_adapters.strategies.core.starting import mean_state, separation, stored_choice
 from cl_adapters.strategies.core.strategy import Output
@@ -61,7 +62,7 @@ class RegimeExperts(nn.ModuleList):
         return online, offline
 
 
-class ExpertsModel(nn.Module):
+class ExpertsModel(GrownSets):
     """A model with two experts in training, and those of the regimes that are not trained now.
 
     Attributes:
@@ -72,7 +73,6 @@ class ExpertsModel(nn.Module):
     heads: ExperienceHeads
     online: AdapterSet
     offline: AdapterSet
-    regimes: Regimes | None
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,6 +103,7 @@ class ExpertsModel(nn.Module):
             images: (B, 3, S, S). regimes: (B,). Output: (B, C).
         """
         order, parts = [], []
+        regimes = self.standing_in(regimes)
         for regime in torch.unique(regimes).tolist():
             order.append((regimes == regime).nonzero()[:, 0])
             experts = self.experts_of(regime)

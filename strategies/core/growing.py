@@ -64,7 +64,7 @@ class GrowingStrategy(AdapterStrategy):
             [PLACE],
             regimes.config.policy,
             regimes.config.budget,
-            lambda: {PLACE: BlockSize(regimes.count, regimes.cost)},
+            lambda: {PLACE: self._size(regimes)},
         )
         is_first = regimes.count == 0
         grown = is_first or self._scan(regimes, seen, growth)
@@ -72,19 +72,31 @@ class GrowingStrategy(AdapterStrategy):
         regimes.nearest = _likeliest(regimes, features) if recognised is None else recognised
         known = regimes.active if not is_first and recognised is None else recognised or 0
         regimes.add_experience(regimes.count if grown else known)
-        added = regimes.learn(features, seen.cached.targets.to(self.device))
+        regimes.learn(features, seen.cached.targets.to(self.device))
         if grown:
             self._fit_detector(regimes, seen)
         if grown and not is_first:
-            count, numbers = regimes.count, regimes.cost + added + self.numbers_of_classes()
-            self.log_event("growth", block=PLACE, adapters=count, parameters=numbers)
+            numbers = self._numbers_of(regimes, len(self.classes_by_experience) - 1)
+            self.log_event("growth", block=PLACE, adapters=regimes.count, parameters=numbers)
         changed = growth.changed[PLACE]
         self.log_event("active", block=PLACE, adapter=regimes.active, changed=changed)
         return regimes
 
-    def numbers_of_classes(self) -> int:
-        """Returns what the classes of an experience add to a regime that it made, in numbers."""
+    def numbers_of_classes(self, classes: int) -> int:
+        """Returns what so many classes add to a regime, in numbers."""
+        del classes
         return 0
+
+    def _numbers_of(self, regimes: Regimes, experience: int) -> int:
+        # What a regime holds that an experience made, or would make, with the classes of this one.
+        classes = len(self.classes_by_experience[experience])
+        return regimes.cost + regimes.group_numbers(classes) + self.numbers_of_classes(classes)
+
+    def _size(self, regimes: Regimes) -> BlockSize:
+        grown = [regimes.first_of(each) for each in range(1, regimes.count)]
+        spent = sum(self._numbers_of(regimes, each) for each in grown)
+        cost = self._numbers_of(regimes, len(self.classes_by_experience) - 1)
+        return BlockSize(regimes.count, cost, spent)
 
     def _scan(self, regimes: Regimes, seen: ExperienceFeatures, growth: GrowthRound) -> bool:
         """Asks the detectors window by window; says whether a new set is wanted."""

@@ -144,7 +144,7 @@ class SEMAModel(ExpandableViT):
             self.regimes = Regimes(
                 config, width, seed, one, beside=self.path_numbers(0), finds_images=True
             )
-        config.budget.check(self.cost(self.expandable[0]))
+        config.budget.check(self.cost(self.expandable[0]), is_set=is_told)
 
     def path_numbers(self, classes: int) -> int:
         """Returns the numbers that a path's own classifier holds once it has learned classes."""
@@ -164,6 +164,11 @@ class SEMAModel(ExpandableViT):
     def sizes(self) -> dict[int, BlockSize]:
         """Returns what each expandable block holds."""
         return {each: BlockSize(len(self.slot(each)), self.cost(each)) for each in self.expandable}
+
+    @property
+    def unit(self) -> str:
+        """What grows together: a path, or where slots are watched an adapter."""
+        return super().unit if self.regimes is None else "path"
 
     def grown_together(self) -> list[list[tuple[int, int]]]:
         """Returns the adapters of `grown` by path, or each alone where slots are watched."""

@@ -61,7 +61,7 @@ class SetGrowthConfig(GrowthConfig):
         if not self.decides:
             return None
         regimes = Regimes(self, num_features, seed, example, finds_images=finds_images)
-        self.budget.check(regimes.cost)
+        self.budget.check(regimes.cost, is_set=True)
         return regimes
 
 
@@ -78,7 +78,7 @@ class Regimes(GrowingBuffers):
             of the likeliest among the classes of all regimes, Gaussians with one covariance.
 
     Attributes:
-        cost: Numbers that one more regime holds, its detector included.
+        cost: Numbers that one more regime holds before its classes, its detector included.
         is_new: Whether the last experience made a regime.
         nearest: The earlier regime that recognised most of its images, or least few.
         of_experience: (T,) int64, the regime of each experience.
@@ -132,6 +132,10 @@ class Regimes(GrowingBuffers):
     def experiences_in(self, regime: int) -> int:
         """Returns how many experiences a regime has had."""
         return int((self.of_experience == regime).sum())
+
+    def first_of(self, regime: int) -> int:
+        """Returns the experience that brought a regime."""
+        return int((self.of_experience == regime).nonzero()[0, 0])
 
     def add_experience(self, regime: int) -> None:
         """Gives an experience to a regime; R makes a new one."""
@@ -208,6 +212,11 @@ class Regimes(GrowingBuffers):
         found = self.set_of[regimes.clamp_max(len(self.set_of) - 1)]
         return torch.where(experiences < 0, experiences, found)
 
+    def group_numbers(self, groups: int) -> int:
+        """Returns the numbers that so many groups of the discriminant hold."""
+        # Sum and count of a group, and what it is.
+        return 0 if self.discriminant is None else groups * (self._num_features + 3)
+
     @torch.no_grad()
     def learn(self, features: Tensor, labels: Tensor) -> int:
         """Adds images to the active regime, for those to come that ask for theirs.
@@ -232,7 +241,7 @@ class Regimes(GrowingBuffers):
         added = len(self.group_regimes) - before
         self.discriminant.add_classes(range(len(self.group_regimes)))
         self.discriminant.add(features, groups)
-        return added * (self._num_features + 3)  # sum and count of a group, and what it is
+        return self.group_numbers(added)
 
     def of_images(self, features: Tensor) -> Tensor:
         """Returns the regime of each image, whatever else is in its batch.

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cl_adapters.heads.class_to_task import ClassToTask
 from cl_adapters.heads.registry import ClosedHead
@@ -12,8 +12,8 @@ from cl_adapters.peft.bank import AdapterBank
 from cl_adapters.peft.onebit_bank import OneBitBank
 from cl_adapters.peft.retrieval import Retrieval, retrieve
 from cl_adapters.peft.stack import AdapterStack
+from cl_adapters.strategies.core.grown_sets import GrownSets
 from cl_adapters.strategies.core.output import Output
-from cl_adapters.strategies.core.regimes import Regimes
 from cl_adapters.vit.by_set import FeaturesUnder
 
 __all__ = ["RetrievalOptions", "RetrievingModel"]
@@ -39,7 +39,7 @@ class RetrievalOptions(Protocol):
         """`prototypes`, whose votes grow sharper, or `discriminant`."""
 
 
-class RetrievingModel(nn.Module):
+class RetrievingModel(GrownSets):
     """Stored sets, a predictor on the first one's features, and who is in charge of each class."""
 
     config: RetrievalOptions
@@ -47,7 +47,14 @@ class RetrievingModel(nn.Module):
     frozen_adapters: AdapterBank
     task_predictor: ClosedHead
     class_to_task: ClassToTask
-    regimes: Regimes | None
+
+    def count_sets(self) -> int:
+        """Returns how many sets answer, each experience's own where nothing asks detectors."""
+        return super().count_sets() if self.regimes else len(self.frozen_adapters)
+
+    def stored_as(self, number: int) -> int:
+        """Returns the place in the bank of a regime's set, or of an experience's."""
+        return number if self.regimes is None else int(self.regimes.set_of[number])
 
     def newest_adapters(self) -> AdapterSet:
         """Returns the set of the last experience as it answers, which has been stored."""
@@ -95,9 +102,9 @@ class RetrievingModel(nn.Module):
         """Returns the stored set in charge of each class, (C,); -1 where a class was not seen."""
         experiences = self.class_to_task.experience_of
         if self.regimes is not None:
-            return self.regimes.sets_of(experiences)
+            return self.standing_in(self.regimes.sets_of(experiences))
         # While an experience is trained, its classes have no set of their own yet.
-        return experiences.clamp_max(len(self.frozen_adapters) - 1)
+        return self.standing_in(experiences.clamp_max(len(self.frozen_adapters) - 1))
 
     def score(self, logits: Tensor, votes: Tensor) -> Tensor:
         """Returns the log of the score (B, C), or the logits where the prototypes have no vote."""

@@ -83,6 +83,28 @@ def test_with_the_shared_classifier_both_count() -> None:
     assert (found.argmax(dim=1) != own.argmax(dim=1)).any()
 
 
+@pytest.mark.parametrize("spread", [1e-2, 1e-3, 1e-9])
+def test_classifiers_that_contradict_each_other_answer_with_a_class_of_the_path(
+    spread: float,
+) -> None:
+    """The shared one takes 1 for 2 and 2 for 1, each as surely as the classes are narrow."""
+    build = partial(build_closed_head, "discriminant")
+    found = PathClassifiers(partial(build, D), build(D))
+    found.add_classes([0, 1, 2])
+    noise = torch.randn(60, D, generator=torch.Generator().manual_seed(0)).double() * spread
+    for path, labels in ((0, [1, 2]), (1, [0])):
+        found.begin(path)
+        targets = torch.tensor(labels).repeat(60 // len(labels))
+        features = torch.eye(D).double()[targets] + noise
+        swapped = torch.eye(D).double()[torch.tensor([0, 2, 1])[targets]] + noise
+        found.add(features, swapped, targets)
+    asked = torch.eye(D).double()[[1, 2, 1]] + noise[:3]
+    logits = found(asked, asked, torch.zeros(3, dtype=torch.int64))
+    assert set(logits.argmax(dim=1).tolist()) <= {1, 2}
+    assert float(logits.amax(dim=1).min()) > UNSEEN_LOGIT
+    assert (logits[:, 0] == UNSEEN_LOGIT).all()
+
+
 def test_ridge_heads_of_a_path_and_of_all_are_solved() -> None:
     found = _learned("ridge", shared=True)
     own, shared = RidgeHead(D), RidgeHead(E)

@@ -15,6 +15,7 @@ from cl_adapters.reports.figures.timeline import timeline_figure
 from cl_adapters.reports.groups import Group, group_runs
 from cl_adapters.reports.growth import History, read_history
 from cl_adapters.reports.load import load_runs
+from cl_adapters.reports.sections.growth import GrowthSection
 from tests.reports.conftest import MakeRun
 from tests.reports.growing import COST, write_growth
 from tests.reports.lines import append_event, append_events
@@ -211,6 +212,24 @@ def test_router_shows_the_last_weights_between_nothing_and_one(
     assert (right - left) / 2 == pytest.approx(ten.get_extent()[1] - ten.get_extent()[0], abs=0.3)
     assert bottom > top
     assert {"block 9", "block 10", "Mean weight", "2"} <= set(_texts(canvas))
+
+
+def test_what_grows_as_a_whole_is_called_sets_and_paths(make_run: MakeRun, tmp_path: Path) -> None:
+    _grow(make_run, blocks=(0,))
+    figure, histories = _timeline(tmp_path)
+    assert {"grew; number: set used", "first set"} <= _keys(figure)
+    assert not any("adapter" in text for text in _keys(figure))
+    (group, _), runs = _load(tmp_path), load_runs([tmp_path / "runs"]).finished
+    by_folder = {run.folder: history for run, history in zip(runs, histories, strict=True)}
+    with figure_style():
+        drawn = {each.kind: each for each in GrowthSection(group, by_folder).figures()}
+    (router,) = drawn["router"].figure.axes
+    assert {"network", "Share of images"} <= set(_texts(router))
+    assert any(text.startswith("Path (ring") for text in _texts(router))
+    assert "takes each path" in drawn["router"].text
+    assert "one set of adapters an experience" in drawn["parameters"].text
+    for each in drawn.values():
+        assert "block" not in each.text
 
 
 def test_parameters_stand_beside_linear_growth(make_run: MakeRun, tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
+from cl_adapters.errors import InputError
 from cl_adapters.shift.calibration import mean_threshold
+from cl_adapters.shift.class_mmd import ClassSplitDiscrepancy
 from cl_adapters.shift.mmd import MaximumMeanDiscrepancy
 from cl_adapters.shift.streaming import _adwin, _calibrated, _first_signal, _page_hinkley, _ranks
 
@@ -78,3 +80,18 @@ def test_streams_are_calibrated_to_the_number_of_alarms_that_the_level_allows(
     alarms = sum(_first_signal(make(strictness), *stream) for stream in streams)
     # 5 % of 601 are 30, 10 % are 60; bisection stops before the most is reached.
     assert 10 <= alarms <= 30
+
+
+@pytest.mark.parametrize("kind", [MaximumMeanDiscrepancy, ClassSplitDiscrepancy])
+def test_a_level_gets_as_many_random_splits_as_it_takes(
+    kind: type[MaximumMeanDiscrepancy],
+) -> None:
+    """No split parts two heaps as the true one does, so that it alone exceeds any level."""
+    generator = torch.Generator().manual_seed(3)
+    known, window = (torch.randn(count, 3, generator=generator) for count in (12, 10))
+    for level in (0.01, 0.001, 1 / 1300):
+        detector = kind(3, false_alarm=level)
+        detector.fit(known)
+        assert detector.check(window + 50).fired, level
+    with pytest.raises(InputError, match="`false_alarm` must be at least 1e-05 .* got 1e-06"):
+        kind(3, false_alarm=1e-6)

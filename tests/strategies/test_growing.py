@@ -205,7 +205,7 @@ def test_what_cannot_be_is_refused(tiny_vit: AdaptedViT, make_stream: Callable[.
         for options in ({"policy": "per_block"}, {"budget": {"adapters": 2}}):
             with pytest.raises(InputError, match="`policy` must stay at every_experience"):
                 config.override(options)
-    with pytest.raises(InputError, match=r"`budget.parameters` must hold one adapter"):
+    with pytest.raises(InputError, match=r"`budget.parameters` must hold one set of adapters"):
         build(LAE, tiny_vit, policy="per_block", budget={"parameters": 10})
     few = build(MOS, tiny_vit, policy="per_block", detector="mahalanobis")
     with pytest.raises(InputError, match="at least 10 training images"):

@@ -226,6 +226,8 @@ def test_the_discriminant_classifier_is_that_of_the_final_features(
         ({"expandable": [2, 6]}, "`expandable` must name blocks from 0 to 5, got 6"),
         ({"expandable": 7}, "`expandable` must be from 1 to the number of blocks, 6, got 7"),
         ({"expandable": "some"}, "`expandable` must be a count of the last blocks, .* got 'some'"),
+        ({"expandable": 1.5}, "option `expandable`: .* integer.*; or: .*'all', got 1.5"),
+        ({"threshold": "much"}, "option `threshold`: .* number.*; or: .*'auto', got 'much'"),
         ({"threshold": 0}, "`threshold` must be 'auto' or above 0, got 0"),
         ({"threshold": -1.5}, "`threshold` must be 'auto' or above 0, got -1.5"),
         ({"detector": "zscor"}, "unknown detector 'zscor'"),

@@ -153,6 +153,25 @@ def test_an_adapter_that_is_left_out_is_stood_in_for_by_the_first(
     assert not torch.allclose(left_out, model.features(images, chosen=1), atol=1e-3)
 
 
+@pytest.mark.parametrize("more", [0, -1])
+def test_a_budget_holds_all_that_paths_add_their_classes_too(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any], scripted: type[Scripted], more: int
+) -> None:
+    one = 2 * (2 * 64 * 16 + 16 + 64) + 1  # adapters in two blocks, the detector's only number
+    one += 64 * 64  # the covariance of the path's classifier
+    a_class = (64 + 1) + 2 + (64 + 3)  # sum and count, what it is; and of the regimes' discriminant
+    budget = {"parameters": 2 * one + (2 + 3) * a_class + more}
+    strategy = build(tiny_vit, **{**WHOLE, "expandable": 2, "budget": budget})
+    scripted.fires = lambda _: True
+    for experience in make_stream([*TWO, [4, 5, 0], [1, 2]]).train_stream:
+        strategy.train(experience)
+    grown = [each.parameters for each in strategy.pop_events(0) if isinstance(each, Growth)]
+    # The second path does not fit if one number is missing; one of fewer classes then does.
+    second = one + (3 if more == 0 else 2) * a_class
+    assert grown == [one + 2 * a_class, second]
+    assert adapters_by_block(strategy) == {4: 3, 5: 3}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("classifiers", ["one", "both"])
 def test_it_is_sound(classifiers: str) -> None:

@@ -50,7 +50,7 @@ def test_training_equals_a_plain_loop_over_all_weights_at_two_rates_9_7_5() -> N
         value.requires_grad_()
     weight, bias = (start[f"heads.layers.1.{part}"].clone() for part in ("weight", "bias"))
     head = [weight.requires_grad_(), bias.requires_grad_()]
-    groups = [{"params": head}, {"params": list(named.values())}]
+    groups: list[dict[str, Any]] = [{"params": head}, {"params": list(named.values())}]
     optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, weight_decay=5e-4)
     per_epoch = len(watch.batches[1]) // 2
     for step, (images, targets) in enumerate(watch.batches[1]):

@@ -10,7 +10,7 @@ Rehearsal-Free Class-Incremental Learning", CVPR 2025, arXiv:2505.24816.
 
 Updates are of rank R, of queries and values; rows of A are orthonormal, B begins at 0. With mu the
 weights of the current experience, (3, L / 2), uniform in 0.5 to 1.5, for queries, keys (which have
-no update, so that only the last term below moves theirs) and values:
+no update, so that only the last term below and weight decay move theirs) and values:
 
     experience 0   A and B of both halves, mu and a cosine head of learned scale are trained by
                    cross-entropy; SGD with momentum 0.9 along a cosine
@@ -35,6 +35,7 @@ Differs from the authors' code, unless `fidelity="official"`:
 `gradient_rescale=False` is plain distillation. Without an option:
     one class             an experience of one class trains nothing
     means                 of a class are kept under its own update alone: no other is read
+    classes that return   are scored under the update of their last experience, by its images alone
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +49,7 @@ from cl_adapters.heads.distillation import soft_cross_entropy
 from cl_adapters.heads.linear import cross_entropy_over
 from cl_adapters.heads.subspaces import SubspacePrototypes
 from cl_adapters.strategies.core.config import SGDConfig
-from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
+from cl_adapters.strategies.core.optimizers import clip_gradients, set_cosine_rates, sgd
 from cl_adapters.strategies.core.renewed_head import RenewedHeadModel
 from cl_adapters.strategies.core.strategy import AdapterStrategy, Phase
 from cl_adapters.vit.adapted_vit import AdaptedViT
@@ -67,8 +68,12 @@ class CLLoRAConfig(SGDConfig):
     weight_decay: float = Field(default=1e-4, ge=0, description="of SGD")
     rank: int = Field(default=8, ge=1, description="R of an update")
     distillation: float = Field(default=5.0, ge=0, description="weight of distillation")
-    orthogonality: float = Field(default=1e-4, ge=0, description="weight of cosines between mu")
-    gradient_rescale: bool = Field(default=True, description="hold rows of B by their length")
+    orthogonality: float = Field(
+        default=1e-4, ge=0, description="weight of the cosines of mu to earlier ones"
+    )
+    gradient_rescale: bool = Field(
+        default=True, description="distillation counts more in longer rows of B"
+    )
     kd_step: Literal["one_step", "separate_forward"] = Field(
         default="one_step", description="whether distillation has a step of its own"
     )
@@ -134,6 +139,7 @@ class CLLoRA(AdapterStrategy):
             loss = self.distillation_loss()
             self.guard.watch("loss", loss)
             torch.autograd.backward(loss)
+            clip_gradients(self.optimizer, self.config.clip_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
         return super().forward()

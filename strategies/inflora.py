@@ -74,7 +74,7 @@ class InfLoRAConfig(TrainedConfig):
         default=None, ge=1, description="how many are updated, from the first on; None: all"
     )
     lamb: float = Field(default=0.95, gt=0, le=1, description="threshold of DualGPM at the start")
-    lame: float = Field(default=1.0, gt=0, le=1, description="threshold of DualGPM at the end")
+    lame: float = Field(default=1.0, gt=0, le=1, description="what it rises to at experience T")
     head_init_std: float | None = Field(
         default=0.001, gt=0, description="of a new head's weights; None: as a fresh linear layer's"
     )

@@ -28,6 +28,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "mos": {"epochs": 2, "batch_size": 8, "alignment_epochs": 2},
     "sema": {"epochs": 2, "batch_size": 8, "expandable": 2, "policy": "every_experience"},
 }
+LOW_RANK: dict[str, dict[str, Any]] = {
+    "acmap": {"epochs": 2, "batch_size": 8, "size": 4},
+    "cl_lora": {"epochs": 2, "batch_size": 8, "rank": 4},
+    "inflora": {"epochs": 2, "batch_size": 8, "rank": 4},
+    "sd_lora": {"epochs": 2, "batch_size": 8, "rank": 4},
+}
 VIEWS = {"augment": "crop_flip", "fixed_views": 2}
 
 
@@ -40,7 +46,7 @@ def train(
     source: ImageSource, out: Path, cache: FeatureCache | None = None, **changes: Any
 ) -> Path:
     values = {"backbone": "test_vit", "weights": "random", "image_size": 32, "increment": 2}
-    options = {"options": OPTIONS[changes["strategy"]]}
+    options = {"options": {**OPTIONS, **LOW_RANK}[changes["strategy"]]}
     config = RunConfig.parse({**values, **options, **changes})
     return run(prepare(config, source=source, cache=cache), out)
 
@@ -71,6 +77,18 @@ def test_a_gpu_predicts_as_the_cpu_does(
     agree = (tables[0]["prediction"] == tables[1]["prediction"]).mean()
     assert agree >= 0.97
     assert (tables[0]["confidence"] - tables[1]["confidence"]).abs().median() < 1e-2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("strategy", LOW_RANK)
+def test_low_rank_updates_and_merged_sets_are_learned_on_a_gpu(
+    source: ImageSource, tmp_path: Path, strategy: str
+) -> None:
+    # How near the CPU's their answers are is not said: directions that are about as strong as each
+    # other may change places.
+    found = read_predictions(train(source, tmp_path, strategy=strategy, device="cuda"))
+    assert found["experience"].nunique() == 3
+    assert found["confidence"].between(0, 1).all()
 
 
 @pytest.mark.gpu

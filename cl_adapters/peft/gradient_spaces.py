@@ -70,7 +70,7 @@ class GradientSpace(GrowingBuffers):
 
         `remove` gives M - U U' M, `retain` U U' M.
         """
-        basis = self.basis.to(moment.dtype)
+        basis = self._beside(moment)
         inside = basis @ (basis.T @ moment)
         return inside if bool(self.is_free) else moment - inside
 
@@ -118,7 +118,7 @@ class GradientSpace(GrowingBuffers):
         else:
             self._remove_more(moment, threshold)
         if not bool(self.is_free) and self.basis.shape[1] > half:
-            complement, _ = _left(self.basis.double(), full=True)
+            complement, _ = _left(self._beside(moment), full=True)
             self._set(complement[:, self.basis.shape[1] :])
             self.is_free.fill_(value=True)
 
@@ -144,7 +144,7 @@ class GradientSpace(GrowingBuffers):
             if covered >= threshold or share <= _NOISE**2:
                 break
             covered, more = covered + share, more + 1
-        self._set(torch.cat((self.basis.double(), vectors[:, :more]), dim=1))
+        self._set(torch.cat((self._beside(moment), vectors[:, :more]), dim=1))
 
     def _retain_less(self, moment: Tensor, threshold: float) -> None:
         vectors, values = _left(self.project(moment))
@@ -154,9 +154,13 @@ class GradientSpace(GrowingBuffers):
             if rest < 1 - threshold or share <= _NOISE**2:
                 break
             rest, fewer = rest - share, fewer + 1
-        taken, basis = vectors[:, :fewer], self.basis.double()
+        taken, basis = vectors[:, :fewer], self._beside(moment)
         left, _ = _left(basis - taken @ (taken.T @ basis))
         self._set(left[:, : basis.shape[1] - fewer])
+
+    def _beside(self, moment: Tensor) -> Tensor:
+        # Moments are on the CPU, where double precision is quick, the basis where the network is.
+        return self.basis.to(moment.device, moment.dtype)
 
     def _set(self, basis: Tensor) -> None:
         self.basis = basis.to(self.basis.device, self.basis.dtype)

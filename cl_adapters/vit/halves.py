@@ -71,7 +71,7 @@ class Halves(nn.Module):
         weights: Of the blocks of the second half.
 
     Raises:
-        InputError: If the network has a single block.
+        InputError: If the network has a single block, or the rank is above its width.
     """
 
     def __init__(self, backbone: AdaptedViT, rank: int) -> None:
@@ -79,6 +79,8 @@ class Halves(nn.Module):
         blocks, size = backbone.num_blocks, backbone.embed_dim
         if blocks < 2:
             raise InputError(f"a network with two halves must have at least 2 blocks, got {blocks}")
+        if rank > size:  # rows of A are orthonormal
+            raise InputError(f"`rank` must be at most the network's width, {size}, got {rank}")
         self.middle = blocks // 2
         self.shared = LowRankBank(size, range(self.middle), rank, ("query", "value"))
         self.specific = LowRankBank(size, range(self.middle, blocks), rank, ("query", "value"))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cl_adapters.errors import InputError
 from cl_adapters.peft.gradient_spaces import GradientSpace
@@ -145,6 +146,27 @@ def test_the_published_first_form_keeps_what_is_in_use_as_if_it_were_free() -> N
     assert not bool(other.is_free)
     with pytest.raises(InputError, match=r"at most half .* `first_form` 'published'.* got 3 of 4"):
         GradientSpace(4).update(FOUR, 1.0, published=True)
+
+
+def test_a_basis_on_a_gpu_meets_moments_on_the_cpu() -> None:
+    # Tensors without numbers, which refuse what tensors on two devices refuse.
+    with FakeTensorMode():
+        space = GradientSpace(4)
+        space.basis = torch.zeros(4, 1, device="cuda")
+        assert space.project(torch.zeros(4, 4, dtype=torch.float64)).device.type == "cpu"
+
+
+@pytest.mark.gpu
+def test_a_space_on_a_gpu_uses_the_directions_that_one_on_the_cpu_does() -> None:
+    one, other = GradientSpace(12), GradientSpace(12).to("cuda")
+    for seed, threshold in enumerate((0.9, 0.99, 0.999, 0.9999)):
+        for space in (one, other):
+            space.update(moment(12, seed, 0.75), threshold)
+        assert other.basis.device.type == "cuda"
+        assert bool(other.is_free) == bool(one.is_free)
+        torch.testing.assert_close(other.basis.cpu(), one.basis)
+        asked = moment(12, seed + 9)
+        torch.testing.assert_close(other.free_directions(asked, 2), one.free_directions(asked, 2))
 
 
 def test_inputs_that_are_nothing_change_nothing() -> None:

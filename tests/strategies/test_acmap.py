@@ -40,6 +40,17 @@ def test_sets_start_from_the_first_and_their_running_mean_is_merged_16_2_1() -> 
     assert not torch.equal(run.states[1][ADAPTERS[2]], run.states[0][ADAPTERS[2]])
 
 
+def test_the_running_mean_of_the_worked_example_16_2() -> None:
+    strategy = Trial(ACMap, {"size": 4}).build()
+    merged = strategy.model.merged_adapters
+    for value, mean in ((1.0, 1.0), (4.0, 2.5), (7.0, 4.0)):
+        for each in strategy.model.current_adapters.tensors():
+            each.data.fill_(value)
+        strategy._merge()
+        for each in merged.at(-1):
+            torch.testing.assert_close(each, torch.full_like(each, mean))
+
+
 def test_after_the_limit_nothing_moves_any_more_16_2_2() -> None:
     run, watch, strategy = trained(limit=2)
     assert len(watch.batches[1]) > 0

@@ -97,6 +97,14 @@ class Loop:
         cosines = functional.normalize(rows, dim=1) @ functional.normalize(self.weight, dim=1).T
         return self.scale * cosines
 
+    def clip(self, longest: float | None) -> float:
+        """Shortens the gradients of all values together; returns how long they were."""
+        grads = [value.grad for value in self.values if value.grad is not None]
+        length = sum(float((grad**2).sum()) for grad in grads) ** 0.5
+        for grad in grads:
+            grad *= min(1.0, (longest or length) / length)
+        return length
+
     def distil(self, images: Tensor) -> None:
         """Adds the gradients of distillation, those on B of the first half by row."""
         now, was = (
@@ -122,26 +130,32 @@ class Loop:
         torch.autograd.backward(loss)
 
 
+@pytest.mark.parametrize("clip_norm", [None, 0.02])
 @pytest.mark.parametrize("kd_step", STEPS)
 def test_training_equals_a_plain_loop(
-    tiny_vit: AdaptedViT, make_stream: Callable[..., Any], kd_step: str
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any], kd_step: str, clip_norm: float | None
 ) -> None:
     watch = Watch()
-    strategy = build(tiny_vit, watch, kd_step=kd_step, orthogonality=0.1)
+    strategy = build(tiny_vit, watch, kd_step=kd_step, orthogonality=0.1, clip_norm=clip_norm)
     strategy.train(make_stream(TWO, per_class=6).train_stream)
     start, end = watch.starts[1], watch.ends[1]
     loop = Loop(tiny_vit, start)
     optimizer = torch.optim.SGD(loop.values, lr=0.5, momentum=0.9, weight_decay=1e-4)
     assert len(watch.batches) == 4
+    lengths: list[float] = []
     for step, (images, targets) in enumerate(watch.batches):
         optimizer.param_groups[0]["lr"] = 0.5 * cosine(step // 2, 2)
         loop.distil(images)
         if kd_step == "separate_forward":
+            lengths.append(loop.clip(clip_norm))
             optimizer.step()
             optimizer.zero_grad()
         loop.learn(images, targets)
+        loop.clip(clip_norm)
         optimizer.step()
         optimizer.zero_grad()
+    if clip_norm is not None and lengths:
+        assert max(lengths) > 2 * clip_norm  # distillation's own step is shortened
     for name, value in zip(loop.names, loop.values, strict=True):
         assert not torch.equal(start[name], end[name]), name
         torch.testing.assert_close(end[name], value.detach(), rtol=2e-3, atol=2e-4)
@@ -278,6 +292,14 @@ def test_rows_are_orthonormal_and_no_more_than_columns() -> None:
     torch.testing.assert_close(rows @ rows.T, torch.eye(3), atol=1e-6, rtol=0)
     with pytest.raises(InputError, match="at most as many as columns, 8, got 9"):
         orthonormal_rows(9, 8, torch.Generator())
+
+
+def test_a_rank_above_the_width_is_refused_before_anything_is_trained(
+    tiny_vit: AdaptedViT,
+) -> None:
+    assert build(tiny_vit, rank=64).model.halves.shared.down.shape[2] == 64
+    with pytest.raises(InputError, match="`rank` must be at most the network's width, 64, got 65"):
+        build(tiny_vit, rank=65)
 
 
 def test_a_network_of_one_block_has_no_halves() -> None:

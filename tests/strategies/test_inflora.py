@@ -3,10 +3,10 @@
 import copy
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.logging import BaseLogger
@@ -101,6 +101,21 @@ def test_the_threshold_rises_with_the_experience_and_then_stays() -> None:
     ]  # fmt: skip
 
 
+def test_the_worked_example_of_free_directions() -> None:
+    # Checklist 1: M = diag(4, 3, 2, 1), U = e1, R = 2.
+    vit = timm.create_model(
+        "test_vit", num_classes=0, img_size=16, embed_dim=4, depth=1, num_heads=1
+    )
+    strategy = build(AdaptedViT(vit), rank=2)
+    (space,) = strategy.model.spaces
+    space.basis = torch.eye(4)[:, :1]
+    strategy.register_classes((0, 1))
+    strategy._moments = lambda _: [torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0]))]  # type: ignore[method-assign]
+    strategy.begin_experience()
+    found = strategy.model.updates.down[0, 0].abs().tolist()
+    assert found == [pytest.approx(row, abs=5e-5) for row in ([0, 0.5774, 0, 0], [0, 0, 0.5774, 0])]
+
+
 def test_a_is_set_from_the_inputs_and_stays_while_b_and_the_new_head_learn(
     tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
 ) -> None:
@@ -191,6 +206,17 @@ def test_merged_and_unmerged_scores_agree_and_an_image_takes_one_pass(
         for other in (apart, model.heads(by_hand(images)), graph(images)):
             torch.testing.assert_close(merged, other, atol=1e-5, rtol=1e-5)
         assert not torch.allclose(merged, model.heads(tiny_vit(images)), atol=1e-2)
+
+
+def test_an_experience_costs_two_passes_of_each_image_beside_training(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    # Section 18: one for A, one for DualGPM.
+    strategy = build(tiny_vit, epochs=3)
+    for experience in make_stream(TWO, per_class=6).train_stream:
+        before = tiny_vit.num_passes
+        strategy.train(experience)
+        assert tiny_vit.num_passes - before == 12 * (3 + 2)
 
 
 def test_an_update_leaves_what_the_projections_make_of_old_inputs(
@@ -299,7 +325,7 @@ def test_official_is_what_the_authors_set_for_cifar100() -> None:
 
 
 def test_the_published_first_form_stops_where_the_authors_code_does(
-    tiny_vit: AdaptedViT, make_stream: Callable[..., Any], tmp_path: Path
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
 ) -> None:
     strategy = build(tiny_vit, epochs=1, lamb=0.9999999, first_form="published")
     with pytest.raises(InputError, match="at most half of all under `first_form` 'published'"):

@@ -90,6 +90,20 @@ def test_the_function_jumps_where_an_update_loses_its_norm_unless_it_is_kept() -
     assert kept.updates.frozen_up.norm().item() == pytest.approx(2**0.5)
 
 
+def test_a_new_update_is_drawn_as_a_fresh_linear_layer() -> None:
+    # 14.1: at rank 10 and width 768 ||A|| is about 1.82; each number of a variance of 1 / (3 * 768).
+    vit = timm.create_model(
+        "test_vit", num_classes=0, img_size=16, embed_dim=768, depth=2, num_heads=12
+    )
+    strategy = build(AdaptedViT(vit), rank=10)
+    strategy.register_classes((0, 1))
+    strategy.begin_experience()
+    updates = strategy.model.updates
+    assert updates.down.norm(dim=(2, 3)).flatten().tolist() == pytest.approx([1.82] * 4, abs=0.04)
+    assert float(updates.down.detach().abs().max()) <= 768**-0.5
+    assert not updates.up.any()
+
+
 @pytest.mark.parametrize("keep_function", [False, True])
 def test_stored_updates_stay_and_all_magnitudes_learn(
     tiny_vit: AdaptedViT, make_stream: Callable[..., Any], keep_function: bool
@@ -205,6 +219,17 @@ def test_merged_and_unmerged_scores_agree_and_an_image_takes_one_pass(
         torch.testing.assert_close(merged, apart, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(model.fixed_graph()(images), merged, atol=1e-5, rtol=1e-5)
         assert not torch.allclose(merged, model.heads(tiny_vit(images)), atol=1e-2)
+
+
+def test_an_experience_costs_no_pass_beside_training(
+    tiny_vit: AdaptedViT, make_stream: Callable[..., Any]
+) -> None:
+    # Section 18.
+    strategy = build(tiny_vit, epochs=3)
+    for experience in make_stream(THREE, per_class=6).train_stream:
+        before = tiny_vit.num_passes
+        strategy.train(experience)
+        assert tiny_vit.num_passes - before == 12 * 3
 
 
 def test_later_updates_may_have_a_lower_rank(

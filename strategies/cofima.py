@@ -27,7 +27,8 @@ Differs from the authors' code, unless `fidelity="official"`:
                              becomes F_new theta_new, nearly zero, before it is aligned
     `old_heads="computed"`   theirs takes no gradient of frozen heads: what counts as theirs are
                              left-overs of the last step that had one ("stale"), the alignment's
-    and where SLCA does (theirs: `batch_size=64`, 3 rounds of alignment)
+    and where SLCA does (theirs in PILOT: `batch_size=64`, 3 rounds of alignment; in their own
+    repository 128 and 5)
 Without an option: theirs divides 0 by 0 where both F are 0.
 """
 
@@ -64,7 +65,7 @@ class CoFiMAConfig(SLCAConfig):
 
     @classmethod
     def official(cls) -> Self:
-        """Returns the authors' settings for CIFAR-100."""
+        """Returns the authors' settings for CIFAR-100, as in PILOT."""
         changes = {"batch_size": 64, "alignment_epochs": 3}
         return super().official().override({**changes, "new_head": "scaled", "old_heads": "stale"})
 

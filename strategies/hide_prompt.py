@@ -36,6 +36,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from cl_adapters.heads.class_to_task import ClassToTask
 from cl_adapters.heads.orthogonality import orthogonality_loss
 from cl_adapters.peft.adapter_set import AdapterSet
 from cl_adapters.peft.prompts import Init, PrefixPool
@@ -82,6 +83,8 @@ class HiDePromptModel(PromptModel):
         blocks = range(min(config.blocks, backbone.num_blocks))
         self.prefix = PrefixPool(blocks, config.length, width, config.init)
         self.classes = config.build_statistics(width)
+        self.class_to_task = ClassToTask()  # the last experience of each class
+        self.unaligned = config.build_unaligned()
         self.guess = TaskGuess(width, config, source)
         self.task, self.is_guessing, self.is_open = 0, False, False
         if config.prompts == "one_prompt":
@@ -123,7 +126,9 @@ class HiDePrompt(PromptStrategy):
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
         """Adds rows to both heads, and a prompt for the experience."""
+        self.config.restore_head(self.model)
         super().add_classes(classes, generator)
+        self.model.class_to_task.register(classes, len(self.classes_by_experience) - 1)
         if self.has_pool:
             self.model.guess.add_classes(classes, len(self.classes_by_experience) - 1, generator)
             self.model.prefix.add(generator)
@@ -176,5 +181,5 @@ class HiDePrompt(PromptStrategy):
             mixed, model.is_open = model.prefix.mixed(model.task, self.config.momentum), False
             model.prefix.entries[model.task].copy_(mixed)
         found, source = self.features_under(model.own_features), self.generator("alignment")
-        self.config.align_on(model.heads, model.classes, [found], source, self.events)
+        self.config.align_on(model, [found], source, self.events)
         super().end_experience()

@@ -70,7 +70,7 @@ from cl_adapters.strategies.core.growing import GrowingStrategy
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
 from cl_adapters.strategies.core.retrieving import RetrievingModel
 from cl_adapters.strategies.core.starting import StartConfig, separation
-from cl_adapters.strategies.core.statistics import ModelAlignmentConfig, collect_features
+from cl_adapters.strategies.core.statistics import AlignmentConfig, collect_features
 from cl_adapters.strategies.core.strategy import Output
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.by_set import features_by_set
@@ -78,7 +78,7 @@ from cl_adapters.vit.by_set import features_by_set
 __all__ = ["MOS", "MOSConfig", "MOSModel", "orthogonality_loss"]
 
 
-class MOSConfig(SGDConfig, TrainedHeadConfig, ModelAlignmentConfig, StoredSetsConfig, StartConfig):
+class MOSConfig(SGDConfig, TrainedHeadConfig, AlignmentConfig, StoredSetsConfig, StartConfig):
     """Options of MOS."""
 
     head_lr: float = Field(default=0.1, gt=0, description="the head's, as a share of `lr`")
@@ -250,7 +250,7 @@ class MOS(GrowingStrategy):
         features, labels = self._keep_statistics()
         if len(self.classes_by_experience) > 1:
             source = self.generator("alignment")
-            self.config.align_model(self.model, source, self.events)
+            self.config.align(self.model, source, self.events)
         self._fit_task_predictor(features, labels)
 
     def _freeze_copy(self) -> None:

@@ -25,10 +25,9 @@ Differs from the authors' code, unless `fidelity="official"`:
     `lr_ratio=0.1`, `epochs`, `batch_size`, `milestone`   a network that learns enough in the few
                              steps of a small stream (theirs for CIFAR-100: 0.01, 20, 128, 18)
     `statistics="low_rank"`  128 directions and a diagonal; theirs keeps D x D numbers a class
-Without an option: theirs adds nothing to covariances, which are singular for fewer than D images
-(`variance_floor`, as in PILOT's version); it takes the experience of a class from the size of an
-experience, which is wrong where these differ; colours are not jittered. Ours draws other random
-numbers. A class that returns keeps the statistics of all its experiences, and its head learns on.
+Without an option: theirs takes the experience of a class from the size of an experience, which is
+wrong where these differ; colours are not jittered. Ours draws other random numbers. A class that
+returns keeps the statistics of all its experiences, and its head learns on.
 For Cars theirs takes `logit_temperature=0.05`. Not built in: SLCA++, which trains low-rank updates.
 """
 
@@ -43,7 +42,7 @@ from cl_adapters.heads.registry import build_trained_head
 from cl_adapters.strategies.core.aligned import AlignedModel, AlignedStrategy
 from cl_adapters.strategies.core.config import SGDConfig
 from cl_adapters.strategies.core.optimizers import set_step_rates, sgd
-from cl_adapters.strategies.core.statistics import ModelAlignmentConfig
+from cl_adapters.strategies.core.statistics import AlignmentConfig
 from cl_adapters.vit.adapted_vit import AdaptedViT
 from cl_adapters.vit.classifier import AdaptedClassifier
 from cl_adapters.vit.reweighted import OwnWeights
@@ -51,7 +50,7 @@ from cl_adapters.vit.reweighted import OwnWeights
 __all__ = ["SLCA", "SLCAConfig", "SLCAModel"]
 
 
-class SLCAConfig(SGDConfig, ModelAlignmentConfig):
+class SLCAConfig(SGDConfig, AlignmentConfig):
     """Options of SLCA."""
 
     epochs: int = Field(default=5, ge=1, description="passes over the images of an experience")

@@ -25,26 +25,24 @@ Differs from the authors' code, unless `fidelity="official"`:
                              training, which is the last one ("last", t + 1 passes)
     `detach_stored=True`     theirs leaves the stored up-projections to the optimiser, so that the
                              orthogonality term and weight decay move sets that are done
+    `head_freeze=True`       theirs lets weight decay shorten old heads, which alignment turns more
     `peft_scale=1.0`, `epochs`, `batch_size`   a set that learns enough in the few steps of a small
                              stream (theirs for CIFAR-100: 0.1, 15, 16)
     `statistics="low_rank"`  128 directions and a diagonal; theirs keeps D x D numbers a class
-Not published:
-    `set_storage="one_bit"`  all stored sets at one bit a number
+Not published: `set_storage="one_bit"`, all stored sets at one bit a number.
 For ImageNet-R theirs sets `orthogonality=0.001`, `epochs=10`, `lr=0.02`, `batch_size=32` and
 `mean_scaling="tuna"`, which divides by a negative number: newer classes get the smaller means
 ("slca": what it means to do); for ImageNet-A `margin=0.3`.
 """
 
 import math
-from typing import Final, Literal, Self
+from typing import ClassVar, Final, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from cl_adapters.heads.linear import cross_entropy_over
 from cl_adapters.peft.merging import orthogonality_term, universal_set
-from cl_adapters.peft.registry import Peft
 from cl_adapters.strategies.core.aligned import (
     AlignedPeftConfig,
     AlignedPeftModel,
@@ -63,12 +61,11 @@ _UP: Final = 2  # among the tensors of a bottleneck
 class TUNAConfig(AlignedPeftConfig, StoredSetsConfig):
     """Options of TUNA."""
 
+    parallel_size: ClassVar[int] = 16
+
     size: int | None = Field(
-        default=None,
-        ge=1,
-        description="of a module: width, rank or length; None: its own, 16 of parallel",
+        default=None, ge=1, description="width, rank or length; None: its own, 16 of parallel"
     )
-    margin: float = Field(default=0.0, ge=0, lt=2, description="m, by which a cosine has to win")
     orthogonality: float = Field(default=0.0, ge=0, description="rho, keeps sets apart; 0: no term")
     detach_stored: bool = Field(default=True, description="that term leaves stored sets alone")
     second: Literal["universal", "last"] = Field(
@@ -84,17 +81,12 @@ class TUNAConfig(AlignedPeftConfig, StoredSetsConfig):
         self.refuse_beside_parallel({"orthogonality": 0.0})
         return self
 
-    @property
-    def chosen(self) -> tuple[Peft, int]:
-        """The kind of PEFT module and its width, rank or length."""
-        peft, size = super().chosen
-        return peft, peft.default_size if self.size is None else size
-
     @classmethod
     def official(cls) -> Self:
         """Returns the authors' settings for CIFAR-100."""
         trained = {"batch_size": 16, "epochs": 15, "peft_scale": 0.1, "statistics": "full"}
-        return cls().override({**trained, "second": "last", "detach_stored": False})
+        published = {"second": "last", "detach_stored": False, "head_freeze": False}
+        return cls().override({**trained, **published})
 
 
 class TUNAModel(AlignedPeftModel):
@@ -103,8 +95,7 @@ class TUNAModel(AlignedPeftModel):
     def __init__(self, backbone: AdaptedViT, config: TUNAConfig, seed: int) -> None:
         super().__init__(backbone, config, seed)
         self.is_merged = config.second == "universal"
-        # The universal one stands last.
-        self.frozen_adapters = config.build_bank(self.current_adapters)
+        self.frozen_adapters = config.build_bank(self.current_adapters)  # the universal one last
         # A copy of the stored up-projections while the optimiser moves them; empty between.
         self.moved = None if config.detach_stored else nn.Parameter(torch.zeros(0))
 
@@ -165,8 +156,7 @@ class TUNA(AlignedPeftStrategy):
 
     def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns the cross-entropy over the current classes, and what keeps sets apart."""
-        margin = self.config.head_scale * self.config.margin
-        loss = cross_entropy_over(self.current_classes, logits, targets, margin=margin)
+        loss = super().batch_loss(logits, targets)
         if not self.is_kept_apart:
             return loss
         share = self.config.orthogonality * math.exp(-len(self.classes_by_experience))
@@ -207,5 +197,4 @@ class TUNA(AlignedPeftStrategy):
         """Returns the features under each stored set and the universal one."""
         bank, count = self.model.frozen_adapters, self.model.num_sets
         settled = count if self.model.moved is None else 0
-        made = self.features.adapter_feature_extractor
-        return made(bank, settled=settled) if count else None
+        return self.features.adapter_feature_extractor(bank, settled=settled) if count else None

@@ -27,7 +27,7 @@ from cl_adapters.heads.linear import ExperienceHeads, cross_entropy_over
 from cl_adapters.heads.registry import build_trained_head
 from cl_adapters.strategies.core.config import AdapterSGDConfig
 from cl_adapters.strategies.core.optimizers import set_cosine_rates, sgd
-from cl_adapters.strategies.core.statistics import ModelAlignmentConfig, collect_features
+from cl_adapters.strategies.core.statistics import AlignmentConfig, collect_features
 from cl_adapters.strategies.core.strategy import AdapterStrategy
 from cl_adapters.vit.adapted_vit import AdaptedViT
 
@@ -50,7 +50,7 @@ class AlignedModel(nn.Module):
     """
 
     def __init__(
-        self, backbone: AdaptedViT, config: ModelAlignmentConfig, heads: ExperienceHeads
+        self, backbone: AdaptedViT, config: AlignmentConfig, heads: ExperienceHeads
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -80,7 +80,7 @@ class AlignedModel(nn.Module):
 class AlignedStrategy(AdapterStrategy):
     """Trains a head an experience and aligns all of them on class Gaussians."""
 
-    config: Any  # with the options of `SGDConfig` and `ModelAlignmentConfig`
+    config: Any  # with the options of `SGDConfig` and `AlignmentConfig`
     model: AlignedModel
 
     def add_classes(self, classes: Sequence[int], generator: torch.Generator) -> None:
@@ -127,21 +127,25 @@ class AlignedStrategy(AdapterStrategy):
             self.log_event("statistics", **{"class": label}, rule="spread of an average class")
 
     def align_heads(self) -> nn.Linear | None:
-        """Aligns all heads, from experience 1 on; returns what the config's `align_model` does."""
+        """Aligns all heads, from experience 1 on; returns what the config's `align` does."""
         if len(self.classes_by_experience) < 2:
             return None
-        aligned: nn.Linear | None = self.config.align_model(
+        aligned: nn.Linear | None = self.config.align(
             self.model, self.generator("alignment"), self.events
         )
         return aligned
 
 
-class AlignedPeftConfig(AdapterSGDConfig, ModelAlignmentConfig):
+class AlignedPeftConfig(AdapterSGDConfig, AlignmentConfig):
     """Options of a PEFT set that is trained on and on, under heads of cosines."""
 
     batch_size: int = Field(default=32, ge=1, description="images in a training step")
     epochs: int = Field(default=5, ge=1, description="passes over the images of an experience")
     head_scale: float = Field(default=20.0, gt=0, description="of the head's cosines")
+    margin: float = Field(default=0.0, ge=0, lt=2, description="m, by which a cosine has to win")
+    head_freeze: bool = Field(
+        default=True, description="keep heads of old classes; false: weight decay shortens them"
+    )
 
 
 class AlignedPeftModel(AlignedModel):
@@ -170,10 +174,21 @@ class AlignedPeftStrategy(AlignedStrategy):
     model: AlignedPeftModel
 
     def begin_experience(self) -> None:
-        """Lets the set learn on, with the heads of the current classes."""
+        """Lets the set learn on, with the heads of the current classes.
+
+        The loss asks no other head, so that where all may learn only weight decay reaches the
+        others: their cosines stay, but the next alignment turns shorter rows further.
+        """
         super().begin_experience()
+        if not self.config.head_freeze:
+            self.model.heads.requires_grad_(requires_grad=True)
         self.model.current_adapters.requires_grad_(requires_grad=True)
         self.model.current_adapters.noise = self.generator("dropout", self.device)
+
+    def batch_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Returns the cross-entropy over the current classes, each target's cosine less by m."""
+        margin = self.config.head_scale * self.config.margin
+        return cross_entropy_over(self.current_classes, logits, targets, margin=margin)
 
     def generators(self) -> dict[str, torch.Generator]:
         """Returns what the set's dropout draws from."""

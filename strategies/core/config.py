@@ -329,6 +329,8 @@ class AdapterSGDConfig(SGDConfig, BlockPeftConfig):
     little in the few steps of a small stream.
     """
 
+    parallel_size: ClassVar[int] = 64  # where `size` says none
+
     batch_size: int = Field(default=48, ge=1, description="images in a training step")
     epochs: int = Field(default=20, ge=1, description="passes over the images of an experience")
     lr: float = Field(default=0.01, gt=0, description="of SGD, cosine to 0")
@@ -354,7 +356,8 @@ class AdapterSGDConfig(SGDConfig, BlockPeftConfig):
     def chosen(self) -> tuple[Peft, int]:
         """The kind of PEFT module and its width, rank or length."""
         peft, size = super().chosen
-        return peft, 64 if self.size is None and self.peft == "parallel" else size
+        is_plain = self.size is None and self.peft == "parallel"
+        return peft, self.parallel_size if is_plain else size
 
     def build_stack(
         self, backbone: AdaptedViT, seed: int, *, begins_once: bool = False, **options: object

@@ -8,11 +8,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cl_adapters.heads.class_to_task import ClassToTask
-from cl_adapters.heads.gaussians import ClassGaussians, Statistics
+from cl_adapters.heads.gaussians import Statistics
 from cl_adapters.heads.linear import ExperienceHeads
 from cl_adapters.heads.residual import ResidualMLP
+from cl_adapters.heads.unaligned import UnalignedHead
 from cl_adapters.strategies.core.event_log import EventLog
-from cl_adapters.strategies.core.statistics import AlignmentConfig
+from cl_adapters.strategies.core.statistics import AlignmentConfig, HasAlignedHead
 
 __all__ = ["GuessConfig", "TaskGuess"]
 
@@ -32,33 +33,33 @@ class GuessConfig(AlignmentConfig):
 
     def align_on(
         self,
-        heads: ExperienceHeads,
-        classes: ClassGaussians,
+        model: HasAlignedHead,
         batches: Iterable[tuple[Tensor, Tensor]],
         generator: torch.Generator,
         events: EventLog,
-        **changes: Any,  # noqa: ANN401 - fields of `Alignment`, and `through`
+        *,
+        through: nn.Module | None = None,
+        **changes: Any,  # noqa: ANN401 - fields of `Alignment`
     ) -> None:
         """Keeps statistics of an experience's classes; aligns all from the second experience on.
 
         Args:
-            heads: Whose rows.
-            classes: What is kept so far.
+            model: Whose head, and what is kept so far.
             batches: Features (B, F) and labels (B,).
             generator: Source of randomness, on the CPU.
             events: What is told how long it takes.
-            **changes: `through`, and fields of `Alignment`, that differ.
+            through: What features pass before the head, trained along with it.
+            **changes: Fields of `Alignment` that differ.
         """
         rows, labels = (torch.cat(each) for each in zip(*batches, strict=True))
-        old = len(torch.unique(classes.labels))
-        for label in classes.add_all(rows.float(), labels):
+        old = len(torch.unique(model.classes.labels))
+        for label in model.classes.add_all(rows.float(), labels):
             facts: dict[str, Any] = {"class": label, "rule": "spread of an average class"}
             events.log_event("statistics", **facts)
         if old:
-            through = changes.pop("through", None)
             changes |= {"steps": old} if self.steps == "old" else {}
             with torch.enable_grad():
-                self.align(heads, classes, generator, events, through=through, changes=changes)
+                self.align(model, generator, events, through=through, changes=changes)
 
 
 class TaskGuess(nn.Module):
@@ -76,6 +77,7 @@ class TaskGuess(nn.Module):
         self.heads = ExperienceHeads(num_features, init_std=0.02)
         self.classes = config.build_statistics(num_features)
         self.class_to_task = ClassToTask()
+        self.unaligned: UnalignedHead | None = None  # its MLP would have to go back as well
 
     def add_classes(
         self, classes: Sequence[int], experience: int, generator: torch.Generator
@@ -109,8 +111,13 @@ class TaskGuess(nn.Module):
             generator: Source of randomness, on the CPU.
             events: What is told how long it takes.
         """
-        changes = {"lr": config.guess_alignment_lr, "through": self.mlp}
-        per_step = int(getattr(config, "batch_size", 32))
+        samples = config.alignment_samples or int(getattr(config, "batch_size", 32))
         config.align_on(
-            self.heads, self.classes, batches, generator, events, batch_size=per_step, **changes
+            self,
+            batches,
+            generator,
+            events,
+            through=self.mlp,
+            batch_size=samples,
+            lr=config.guess_alignment_lr,
         )

@@ -16,62 +16,7 @@ from cl_adapters.heads.unaligned import UnalignedHead
 from cl_adapters.strategies.core.config import StrategyOptions
 from cl_adapters.strategies.core.event_log import EventLog
 
-__all__ = ["AlignmentConfig", "HasAlignedHead", "ModelAlignmentConfig", "collect_features"]
-
-
-class AlignmentConfig(StrategyOptions):
-    """What is kept of each class, and how a head is realigned on samples of that."""
-
-    statistics: Statistics = Field(default="low_rank", description="what is kept of a class")
-    rank: int = Field(default=128, ge=1, description="directions of low_rank statistics")
-    alignment: bool = Field(default=True, description="realign the head on the statistics")
-    alignment_epochs: int = Field(default=30, ge=1, description="rounds of new samples")
-    alignment_lr: float = Field(default=0.005, gt=0, description="of SGD, cosine to 0")
-
-    def build_statistics(self, num_features: int) -> ClassGaussians:
-        """Returns statistics of no class yet."""
-        return ClassGaussians(num_features, self.statistics, rank=self.rank)
-
-    def alignment_settings(self) -> Alignment:
-        """Returns how a head is aligned, by default with batches of five times training's size."""
-        return Alignment(
-            epochs=self.alignment_epochs,
-            batch_size=5 * int(getattr(self, "batch_size", 32)),
-            lr=self.alignment_lr,
-            weight_decay=float(getattr(self, "weight_decay", 0.0)),
-        )
-
-    def align(
-        self,
-        heads: ExperienceHeads,
-        classes: ClassGaussians,
-        generator: torch.Generator,
-        events: EventLog,
-        *,
-        through: nn.Module | None = None,
-        changes: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Realigns the rows of all classes that have statistics, if `alignment` says so.
-
-        Args:
-            heads: Whose rows.
-            classes: Statistics of features.
-            generator: Source of randomness, on the CPU.
-            events: What is told how long it takes.
-            through: What features pass before the head, trained along with it.
-            changes: Fields of `Alignment` that differ.
-        """
-        if not self.alignment:
-            return
-        labels = torch.unique(classes.labels).tolist()
-        head = heads.joined(labels)
-        options = self.alignment_settings()
-        options = replace(options, **(changes or {}))
-        steps = len(labels) if options.steps is None else min(options.steps, len(labels))
-        with events.timed("alignment", options.epochs * options.batch_size * steps):
-            whole = head if through is None else nn.Sequential(through, head)
-            align_head(whole, classes, generator, options)
-        heads.assign(labels, head)
+__all__ = ["AlignmentConfig", "HasAlignedHead", "collect_features"]
 
 
 class HasAlignedHead(Protocol):
@@ -83,9 +28,18 @@ class HasAlignedHead(Protocol):
     unaligned: UnalignedHead | None  # the head before, where it is to be put back
 
 
-class ModelAlignmentConfig(AlignmentConfig):
-    """The same with all that papers do to samples, logits and the head afterwards."""
+class AlignmentConfig(StrategyOptions):
+    """What is kept of each class, and how a head is realigned on samples of that.
 
+    With all that papers do to samples, logits and the head afterwards; a method that shares these
+    options has defaults of its own.
+    """
+
+    statistics: Statistics = Field(default="low_rank", description="what is kept of a class")
+    rank: int = Field(default=128, ge=1, description="directions of low_rank statistics")
+    alignment: bool = Field(default=True, description="realign the head on the statistics")
+    alignment_epochs: int = Field(default=30, ge=1, description="rounds of new samples")
+    alignment_lr: float = Field(default=0.005, gt=0, description="of SGD, cosine to 0")
     variance_floor: float = Field(default=FLOOR, gt=0, description="added to every variance")
     alignment_samples: int | None = Field(
         default=None,
@@ -120,39 +74,55 @@ class ModelAlignmentConfig(AlignmentConfig):
         return UnalignedHead() if self.head_restore else None
 
     def alignment_settings(self) -> Alignment:
-        """Returns how a head is aligned."""
-        plain = super().alignment_settings()
-        return replace(
-            plain,
-            batch_size=self.alignment_samples or plain.batch_size,
+        """Returns how a head is aligned, by default with batches of five times training's size."""
+        return Alignment(
+            epochs=self.alignment_epochs,
+            batch_size=self.alignment_samples or 5 * int(getattr(self, "batch_size", 32)),
+            lr=self.alignment_lr,
+            weight_decay=float(getattr(self, "weight_decay", 0.0)),
             schedule_epochs=self.alignment_period,
             temperature=self.logit_temperature,
         )
 
-    def align_model(
-        self, model: HasAlignedHead, generator: torch.Generator, events: EventLog
+    def align(
+        self,
+        model: HasAlignedHead,
+        generator: torch.Generator,
+        events: EventLog,
+        *,
+        through: nn.Module | None = None,
+        changes: Mapping[str, Any] | None = None,
     ) -> nn.Linear | None:
         """Realigns the rows of all classes that have statistics, if `alignment` says so.
 
+        Args:
+            model: Whose head.
+            generator: Source of randomness, on the CPU.
+            events: What is told how long it takes.
+            through: What features pass before the head, trained along with it.
+            changes: Fields of `Alignment` that differ.
+
         Returns:
-            These rows as one layer, by rising label, with the gradients of the last step.
+            These rows as one layer, by rising label, with the gradients of the last step; None
+            where nothing is realigned.
         """
         if not self.alignment:
             return None
         if model.unaligned is not None and not model.unaligned.is_kept:
             model.unaligned.keep(model.heads)
-        labels, options = torch.unique(model.classes.labels).tolist(), self.alignment_settings()
-        head = model.heads.joined(labels)
+        labels = torch.unique(model.classes.labels).tolist()
+        head, options = model.heads.joined(labels), self.alignment_settings()
+        options = replace(options, **(changes or {}))
         experiences = model.class_to_task.experience_of[labels]
-        scales = mean_scales(self.mean_scaling, experiences)
-        with events.timed("alignment", options.epochs * options.batch_size * len(labels)):
+        steps = len(labels) if options.steps is None else min(options.steps, len(labels))
+        with events.timed("alignment", options.epochs * options.batch_size * steps):
             align_head(
-                head,
+                head if through is None else nn.Sequential(through, head),
                 model.classes,
                 generator,
                 options,
                 experiences=experiences,
-                mean_scales=scales,
+                mean_scales=mean_scales(self.mean_scaling, experiences),
             )
         model.heads.assign(labels, head)
         return head

@@ -84,7 +84,7 @@ def test_normalised_logits_and_scaled_means_equal_a_plain_loop() -> None:
     nn.init.normal_(head.weight, generator=torch.Generator().manual_seed(5))
     weight, bias = head.weight.detach().clone(), head.bias.detach().clone()
     options = Alignment(
-        epochs=3,
+        epochs=5,
         batch_size=4,
         lr=0.1,
         weight_decay=0.01,
@@ -97,7 +97,7 @@ def test_normalised_logits_and_scaled_means_equal_a_plain_loop() -> None:
     generator = torch.Generator().manual_seed(3)
     values = [weight.requires_grad_(), bias.requires_grad_()]
     momentum = [torch.zeros_like(each) for each in values]
-    for rate in (0.1, 0.05, 0.0):  # a cosine over two epochs, of which a third is the end
+    for rate in (0.1, 0.05, 0.0, 0.05, 0.1):  # a cosine over two epochs, and back
         plain, labels = classes.sample(6, generator)
         shift = torch.stack([(scales[c] - 1) * classes.means[c] for c in labels.tolist()])
         order = torch.randperm(18, generator=generator)

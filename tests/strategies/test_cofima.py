@@ -155,6 +155,14 @@ def test_the_official_defects_are_sound_too() -> None:
     assert check_strategy(CoFiMA, options=options, checks=names) == []
 
 
+def test_one_pass_an_image_and_two_more_for_information_and_statistics() -> None:
+    stream, strategy = TinyStream(experiences=THREE[:2]), Trial(CoFiMA, {"epochs": 1}).build()
+    for experience, images in zip(stream.benchmark.train_stream, stream.train_sets, strict=True):
+        before = strategy.backbone.num_passes
+        strategy.train(experience)
+        assert strategy.backbone.num_passes - before == 3 * len(images)
+
+
 def test_official_is_what_the_authors_set_for_cifar100() -> None:
     config = CoFiMAConfig.official()
     assert (config.batch_size, config.alignment_epochs, config.share) == (64, 3, 0.4)

@@ -139,10 +139,10 @@ def test_6_alignment_has_a_step_for_each_old_class_or_for_each_class(
     taken: list[tuple[int, Alignment]] = []
     align = statistics.align_head
 
-    def counted(head: Any, classes: Any, source: Any, options: Alignment) -> None:
+    def counted(head: Any, classes: Any, source: Any, options: Alignment, **owners: Any) -> None:
         calls: list[int] = []
         hook = head.register_forward_hook(lambda *_: calls.append(1))
-        align(head, classes, source, options)
+        align(head, classes, source, options, **owners)
         hook.remove()
         taken.append((len(calls), options))
 

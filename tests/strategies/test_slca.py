@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional
 
 from cl_adapters.heads.alignment import aged_means, normalized_logits
-from cl_adapters.strategies.checks.trial import TinyStream, Trial
+from cl_adapters.strategies.checks.trial import TinyStream, Trial, copied
+from cl_adapters.strategies.cofima import CoFiMA
 from cl_adapters.strategies.slca import SLCA, SLCAConfig
 from cl_adapters.vit.checks import tiny_backbone
 from tests.strategies.watched import Watch
@@ -49,7 +50,7 @@ def test_training_equals_a_plain_loop_over_all_weights_at_two_rates_9_7_5() -> N
         value.requires_grad_()
     weight, bias = (start[f"heads.layers.1.{part}"].clone() for part in ("weight", "bias"))
     head = [weight.requires_grad_(), bias.requires_grad_()]
-    groups = [{"params": head}, {"params": list(named.values())}]
+    groups: list[dict[str, Any]] = [{"params": head}, {"params": list(named.values())}]
     optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, weight_decay=5e-4)
     per_epoch = len(watch.batches[1]) // 2
     for step, (images, targets) in enumerate(watch.batches[1]):
@@ -118,6 +119,26 @@ def test_one_pass_an_image_and_one_more_for_statistics() -> None:
     before = strategy.backbone.num_passes
     trial.evaluate(strategy, stream)
     assert strategy.backbone.num_passes - before == len(stream.test_labels())
+
+
+@pytest.mark.parametrize("kind", [SLCA, CoFiMA])
+def test_a_checkpoint_holds_what_differs_and_goes_on_bit_for_bit(kind: type[SLCA]) -> None:
+    trial = Trial(kind, {"epochs": 1, "alignment_epochs": 1, "alignment_samples": 16})
+    stream, straight, resumed = TinyStream(experiences=THREE), trial.build(), trial.build()
+    experiences = list(stream.benchmark.train_stream)
+    straight.train(experiences[:2])
+    state = copied(straight.checkpoint_state())
+    assert not any(name.startswith("network.values.") for name in state)
+    whole = sum(value.nbytes for value in straight.model.network.values.values())
+    assert state["network.difference"].nbytes < whole
+    resumed.restore(state, experiences[:2])
+    for strategy in (straight, resumed):
+        strategy.train(experiences[2])
+    found = resumed.learned_state()
+    for name, value in straight.learned_state().items():
+        assert torch.equal(found[name], value), name
+    answers = [trial.evaluate(strategy, stream) for strategy in (straight, resumed)]
+    assert torch.equal(*answers)
 
 
 def test_official_is_what_the_authors_set_for_cifar100() -> None:

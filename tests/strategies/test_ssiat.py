@@ -29,7 +29,7 @@ def trained(*, stream: TinyStream | None = None, **options: Any) -> tuple[Any, W
 
 
 def test_training_equals_a_plain_loop_from_where_the_set_was_11_7_5() -> None:
-    run, watch, _ = trained(dropout=0.0, later_epochs=3)
+    run, watch, _ = trained(dropout=0.0, later_epochs=3, margin=0.3)
     vit, start = tiny_backbone(), watch.starts[1]
     for name in ADAPTERS:  # the set after one experience is the start of the next
         assert torch.equal(start[name], run.states[0][name])
@@ -42,8 +42,9 @@ def test_training_equals_a_plain_loop_from_where_the_set_was_11_7_5() -> None:
         rate = 0.05 * (1 + math.cos(math.pi * (step // per_epoch) / 3)) / 2
         optimizer.param_groups[0]["lr"] = rate
         rows = functional.normalize(vit(images, in_slots(blocks)), dim=1)
-        logits = 20 * rows @ functional.normalize(weight, dim=1).T
+        cosines = rows @ functional.normalize(weight, dim=1).T
         own = torch.tensor([TWO[1].index(int(label)) for label in targets])
+        logits = 20 * (cosines - 0.3 * functional.one_hot(own, 2))
         optimizer.zero_grad()
         torch.autograd.backward(functional.cross_entropy(logits, own))
         optimizer.step()
@@ -137,7 +138,9 @@ def test_passes_over_an_experience(pairing: str, extra: int) -> None:
 
 
 @pytest.mark.slow  # the suite over the defaults is run each time
-@pytest.mark.parametrize("options", [{"pairing": "official"}, {"peft": "lora"}])
+@pytest.mark.parametrize(
+    "options", [{"pairing": "official", "head_freeze": False}, {"peft": "lora"}]
+)
 def test_variants_are_sound(options: dict[str, object]) -> None:
     names = ["answers", "declares", "resumes_inside", "small"]
     assert check_strategy(SSIAT, options=options, checks=names) == []
@@ -146,10 +149,11 @@ def test_variants_are_sound(options: dict[str, object]) -> None:
 def test_official_is_what_the_authors_ship() -> None:
     config = SSIATConfig.official()
     trained_with = config.epochs, config.later_epochs, config.lr, config.batch_size
-    assert trained_with == (20, None, 0.01, 48)
+    assert trained_with == (20, 10, 0.01, 48)
     assert (config.weight_decay, config.peft_scale, config.dropout) == (5e-4, 0.1, 0.1)
     assert (config.chosen[1], config.head_scale, config.sigma) == (64, 20, 4)
     assert (config.pairing, config.statistics, config.variance_floor) == ("official", "full", 1e-3)
+    assert (config.head_freeze, config.margin) == (False, 0)
     aligned = config.alignment_epochs, config.alignment_lr, config.alignment_samples
     assert aligned == (5, 0.01, 256)
     assert (config.mean_scaling, config.logit_temperature, config.head_restore) == (

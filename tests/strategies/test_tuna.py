@@ -124,6 +124,8 @@ def test_in_experience_0_its_set_answers_alone() -> None:
     strategy = trial.build()
     stream = TinyStream(experiences=THREE[:1])
     strategy.train(stream.benchmark.train_stream[0])
+    # One pass to learn from an image, one for statistics.
+    assert strategy.backbone.num_passes == 2 * len(stream.train_sets[0])
     before = strategy.backbone.num_passes
     found = trial.evaluate(strategy, stream)
     assert strategy.backbone.num_passes - before == len(stream.test_labels())
@@ -137,6 +139,7 @@ def test_official_asks_the_last_set_and_shared_options_are_the_authors_12_7_5() 
     config = TUNAConfig.official()
     assert config.second == "last"
     assert not config.detach_stored
+    assert not config.head_freeze
     assert (config.epochs, config.lr, config.batch_size, config.weight_decay) == (
         15,
         0.01,
@@ -192,7 +195,7 @@ def test_a_cache_never_answers_with_a_universal_set_of_before(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "options",
     [
-        {"detach_stored": False, "orthogonality": 0.5, "second": "last"},
+        {"detach_stored": False, "orthogonality": 0.5, "second": "last", "head_freeze": False},
         {"peft": "lora", "mean_scaling": "tuna"},
     ],
 )

@@ -56,6 +56,8 @@ DEFECTS: Final = (
     Defect("cofima", ("new_head=scaled",), "the new head is multiplied away"),
     Defect("cofima", ("old_heads=stale",), "old heads are weighed by left-over gradients"),
     Defect("ssiat", ("pairing=official",), "drift compares an image with any other"),
+    Defect("ssiat", ("head_freeze=false",), "old heads shrink by weight decay"),
+    Defect("tuna", ("head_freeze=false",), "old heads shrink by weight decay"),
     Defect("tuna", ("second=last",), "the universal set is never reached"),
     Defect("tuna", ("mean_scaling=tuna",), "class means shrink the newer they are"),
     Defect(

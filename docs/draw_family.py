@@ -48,9 +48,9 @@ def entries(table: str) -> list[Entry]:
     for line in table.splitlines():
         name, last, _, _, numbers, *_ = (cell.strip(" *") for cell in line.strip("|").split("|"))
         middle, _, half = last.partition(" ± ")
-        strategy, _, variant = name.partition(" ")
-        method = Method(strategy, "" if "bound" in variant else variant)
         plain = name.replace(", one seed", "")
+        strategy, _, variant = plain.partition(" ")
+        method = Method(strategy, "" if "bound" in variant else variant)
         found.append(
             Entry(plain, method, float(middle), float(half or 0), float(re.sub(r"\D", "", numbers)))
         )

@@ -31,7 +31,7 @@ from cl_adapters.errors import InputError
 from cl_adapters.records.run_record import RunRecord
 from cl_adapters.strategies.core.prompting import PromptStrategy
 
-__all__ = ["Cell", "answered", "leaks", "table"]
+__all__ = ["Cell", "answered", "called", "leaks", "table"]
 
 _CHOICES: Final = {"selection": ("image", "batch"), "prompt_pairing": ("key_value", "port")}
 _SIZES: Final = (24, 64)
@@ -93,7 +93,7 @@ def leaks(run: Path, sizes: Sequence[int] = _SIZES) -> Iterator[Cell]:
         "sorted": torch.argsort(targets, stable=True),
         "shuffled": torch.from_numpy(np.random.default_rng(record.seed).permutation(len(targets))),
     }
-    text = f"{record.strategy} on {record.stream}" + _told(record.config.get("options", {}))
+    text = called(record)
     for name in names:
         for value in _CHOICES[name]:
             asked = f"{name}={value}"
@@ -106,8 +106,11 @@ def leaks(run: Path, sizes: Sequence[int] = _SIZES) -> Iterator[Cell]:
                 yield Cell(text, asked, "one", 1, record.seed, right)
 
 
-def _told(options: dict[str, Any]) -> str:
-    return f" ({', '.join(f'{name}={value}' for name, value in options.items())})" * bool(options)
+def called(record: RunRecord) -> str:
+    """Returns strategy, stream and the options of a run's own, as text."""
+    options = record.config.get("options", {})
+    told = f" ({', '.join(f'{name}={value}' for name, value in options.items())})"
+    return f"{record.strategy} on {record.stream}" + told * bool(options)
 
 
 @torch.no_grad()

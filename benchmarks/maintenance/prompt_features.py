@@ -19,6 +19,7 @@ import torch
 import typer
 from torch import Tensor, nn
 
+from cl_adapters.benchmarks.maintenance.batch_leak import called
 from cl_adapters.benchmarks.markdown import interval_text, markdown_table
 from cl_adapters.benchmarks.running.prepare import prepare
 from cl_adapters.benchmarks.running.recipe import RunConfig
@@ -88,8 +89,7 @@ def _main(
     torch.set_num_threads(threads)
     found: dict[str, list[dict[str, float]]] = {}
     for run in runs:
-        record = RunRecord.read(run)
-        found.setdefault(f"{record.strategy} on {record.stream}", []).append(accuracies(run))
+        found.setdefault(called(RunRecord.read(run)), []).append(accuracies(run))
         print(run, found, sep="\t", flush=True)  # noqa: T201 - what it is for
     rows = [
         [name, *(interval_text([e[way] for e in each]) if way in each[0] else "" for way in WAYS)]

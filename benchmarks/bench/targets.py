@@ -392,7 +392,7 @@ def run_bench(
 
 def _refuse_other(against: Path, settings: BenchSettings) -> None:
     stored = json.loads(read_text(against)).get("settings", {})
-    for name in ("backbone", "image_size", "precision", "device"):
+    for name in ("backbone", "image_size", "train", "precision", "device"):
         if stored.get(name) != getattr(settings, name):
             raise InputError(
                 f"{str(against)!r} must hold ratios of the same {name}, "

@@ -19,6 +19,9 @@ def bench(
     image_size: Annotated[
         int, typer.Option(help="Side of the input in pixels.", min=1, max=16384)
     ] = 96,
+    images: Annotated[
+        int, typer.Option(help="Training images a class; two classes an experience.", min=1)
+    ] = 48,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1, max=1024)] = 1,
@@ -37,6 +40,7 @@ def bench(
     settings: dict[str, str | int] = {
         "backbone": backbone,
         "image_size": image_size,
+        "train": images,
         "precision": precision,
         "device": device,
     }

@@ -41,6 +41,7 @@ def call(*arguments: str) -> tuple[int, str]:
         (["sweep", "--threads", "100000"], "less than or equal to 1024"),
         (["bench", "--image-size", "100000000"], "less than or equal to 16384"),
         (["bench", "--threads", "100000"], "less than or equal to 1024"),
+        (["bench", "--images", "0"], "greater than or equal to 1"),
     ],
 )
 def test_a_limit_is_named_before_anything_is_done(

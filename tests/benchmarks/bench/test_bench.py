@@ -84,6 +84,9 @@ def test_the_best_of_several_runs_counts() -> None:
 def test_ratios_of_another_network_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"must hold ratios of the same backbone, 'vit_tiny"):
         run_bench(["simplecil"], {}, 1, tmp_path / "new.json", REFERENCE)
+    same = {"backbone": "test_vit", "image_size": 32}
+    with pytest.raises(InputError, match=r"must hold ratios of the same train, 8, got 48"):
+        run_bench(["simplecil"], {**same, "train": 8}, 1, tmp_path / "new.json", REFERENCE)
 
 
 @pytest.mark.slow

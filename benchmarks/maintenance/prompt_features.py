@@ -76,7 +76,7 @@ def _headless(model: Any) -> nn.Module:  # noqa: ANN401 - of any prompt method
 def _features(strategy: Any, model: nn.Module, images: Tensor) -> Tensor:  # noqa: ANN401
     rows = []
     with strategy.features.autocast():
-        for batch in images.split(_BATCH):
+        for batch in torch.split(images, _BATCH):
             output = model(strategy.backbone.inputs(batch, strategy.device))
             rows.append(output if isinstance(output, Tensor) else output.logits)
     return torch.cat(rows).float().cpu()

@@ -8,6 +8,7 @@ detector has an answer, it belongs to that of the experience before.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ class GrowingStrategy(AdapterStrategy):
             its images.
     """
 
+    config: Any  # with the options of `GrowthConfig`
     watched: CachedFeatures
 
     @property

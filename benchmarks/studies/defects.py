@@ -111,15 +111,12 @@ def prices(
     for name in strategies:
         if name not in known:
             raise InputError(f"--strategy must name some of {', '.join(known)}, got {name!r}")
-    for defect in DEFECTS:
-        if strategies and defect.strategy not in strategies:
-            continue
-        both = [
-            _measured(recipe, defect.strategy, options, orders, out, threads)
-            for options in ((), defect.options)
-        ]
-        for seed, (without, having) in enumerate(zip(*both, strict=True)):
-            yield Price(defect, seed, without, having)
+    for name in strategies or known:
+        plain = _measured(recipe, name, (), orders, out, threads)
+        for defect in (each for each in DEFECTS if each.strategy == name):
+            having = _measured(recipe, name, defect.options, orders, out, threads)
+            for seed, pair in enumerate(zip(plain, having, strict=True)):
+                yield Price(defect, seed, *pair)
 
 
 def _measured(
